@@ -1,0 +1,1 @@
+"""The stream: index -> plan -> reader -> decode -> Batch."""

@@ -1,0 +1,90 @@
+"""Config of the data (no torch here: the launcher reads it before anything heavy is imported)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class Kind(str, Enum):
+    """What the bytes of a modality are."""
+
+    image = "image"
+    text = "text"
+    vector = "vector"
+
+
+class Verify(str, Enum):
+    """When a shard's sha256 is compared with the index."""
+
+    first_use = "first_use"
+    never = "never"
+
+
+@dataclass
+class ModalityConfig:
+    """One modality of a dataset.
+
+    size: image [height, width] in pixels, vector [features]; unused for text. channels: 1 or 3 (images).
+    max_length: tokens kept (text).
+    """
+
+    kind: Kind = MISSING
+    size: list[int] = field(default_factory=list)
+    channels: int = 3
+    max_length: int = 77
+
+    def problems(self, name: str) -> list[str]:
+        """What is wrong with this entry, one sentence each."""
+        wanted = {Kind.image: 2, Kind.vector: 1, Kind.text: 0}[self.kind]
+        found = []
+        if self.kind is not Kind.text and (len(self.size) != wanted or min(self.size, default=0) < 1):
+            shape = "[height, width]" if wanted == 2 else "[features]"
+            found.append(f"data.modalities.{name}.size is {list(self.size)}: a {self.kind.value} needs {shape}, all > 0")
+        if self.kind is Kind.image and self.channels not in (1, 3):
+            found.append(f"data.modalities.{name}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
+        if self.kind is Kind.text and self.max_length < 2:
+            found.append(f"data.modalities.{name}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        return found
+
+
+@dataclass
+class DataConfig:
+    """Where the shards are and how they are streamed.
+
+    path: folder with ``train/`` and ``test/`` (tars and an index.json each) and ``dataset.json``.
+    build: the command that makes that folder, named in messages. classes: number of labels, null if unlabelled.
+    global_batch: samples per optimiser step over all ranks. window: shards whose samples are shuffled together.
+    workers: loader processes per rank (0: in the training process). max_bad_fraction: share of undecodable samples
+    that ends the run. record_keys: write the keys of every batch to consumed.jsonl (else only stream positions).
+    """
+
+    name: str = MISSING
+    path: str = MISSING
+    build: str | None = None
+    modalities: dict[str, ModalityConfig] = field(default_factory=dict)
+    classes: int | None = None
+    global_batch: int = 128
+    window: int = 8
+    workers: int = 0
+    verify: Verify = Verify.first_use
+    max_bad_fraction: float = 0.01
+    record_keys: bool = True
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
+        if len(self.modalities) < 2:
+            found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
+        bad_names = [name for name in self.modalities if not name.isidentifier() or name == "label"]
+        found += [f"data.modalities.{name}: use a plain identifier other than 'label'" for name in bad_names]
+        for key in ("global_batch", "window"):
+            if getattr(self, key) < 1:
+                found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
+        if self.workers < 0:
+            found.append(f"data.workers is {self.workers}: it must be 0 or more")
+        if not 0 <= self.max_bad_fraction <= 1:
+            found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
+        return found

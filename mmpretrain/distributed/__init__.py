@@ -1,0 +1,1 @@
+"""Every collective of the project, and none elsewhere."""

@@ -1,0 +1,1 @@
+"""accelerate and DeepSpeed: build, step, checkpoint."""

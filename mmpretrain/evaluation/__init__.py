@@ -1,0 +1,1 @@
+"""Probes and retrieval on held-out data."""

@@ -1,0 +1,40 @@
+"""Config of the evaluation (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Metric(str, Enum):
+    """classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
+
+    retrieval: recall at 1, 5, 10 between every ordered pair of modalities, beside chance.
+    """
+
+    classification = "classification"
+    linear_probe = "linear_probe"
+    retrieval = "retrieval"
+
+
+@dataclass
+class EvaluationConfig:
+    """split: folder of held-out shards under data.path. final: metrics after training, written to evaluation.json.
+
+    during: metrics every every_steps steps while training, written to metrics.jsonl (null: none).
+    """
+
+    split: str = "test"
+    final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval])
+    during: list[Metric] = field(default_factory=list)
+    every_steps: int | None = None
+    batch: int = 256
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = []
+        if self.every_steps is not None and self.every_steps < 1:
+            found.append(f"evaluation.every_steps is {self.every_steps}: it must be at least 1, or null for never")
+        if self.batch < 1:
+            found.append(f"evaluation.batch is {self.batch}: it must be at least 1")
+        return found

@@ -1,0 +1,106 @@
+"""The whole config tree (no torch here). Each section's dataclass lives beside the code that it configures."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from mmpretrain.data.schema import DataConfig, Kind
+from mmpretrain.engine.schema import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
+from mmpretrain.evaluation.schema import EvaluationConfig, Metric
+from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.methods.schema import MethodConfig
+from mmpretrain.models.schema import ModelConfig
+
+
+@dataclass
+class RunConfig:
+    """name: folder of the run below root; the same name with the same config resumes."""
+
+    name: str | None = None
+    root: str = "runs"
+
+
+@dataclass
+class Config:
+    """Everything that determines a run, apart from the machines it runs on."""
+
+    method: MethodConfig = field(default_factory=MethodConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    experiment: str | None = None
+    seed: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the run: the sample budget in full global batches, rounded up."""
+        return math.ceil(self.train.samples / self.data.global_batch)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong inside and between the sections, one sentence each."""
+        sections = (self.method, self.data, self.model, self.optim, self.engine, self.train, self.checkpoint)
+        found = [p for section in (*sections, self.evaluation) for p in section.problems()]
+        return found + self._model_against_data() + self._labels() + self._run_name()
+
+    def _model_against_data(self) -> list[str]:
+        found = []
+        missing = sorted(set(self.data.modalities) - set(self.model.encoders))
+        extra = sorted(set(self.model.encoders) - set(self.data.modalities))
+        if missing or extra:
+            found.append(
+                f"model.encoders has {sorted(self.model.encoders)} but data.modalities has"
+                f" {sorted(self.data.modalities)}: choose a matching pair with model=... and data=..."
+            )
+        for name, encoder in self.model.encoders.items():
+            modality = self.data.modalities.get(name)
+            if modality is None:
+                continue
+            is_text = modality.kind is Kind.text
+            if is_text and not (encoder.tokenizer or encoder.pretrained):
+                found.append(f"model.encoders.{name}.tokenizer is missing: a text encoder needs one")
+            if (encoder.architecture == "mlp") != (modality.kind is Kind.vector) and not encoder.pretrained:
+                found.append(
+                    f"model.encoders.{name}.architecture is {encoder.architecture} but data.modalities.{name} is"
+                    f" a {modality.kind.value}: use mlp for vectors and only for them"
+                )
+        return found
+
+    def _labels(self) -> list[str]:
+        found = []
+        if self.data.classes is None:
+            if type(self.method).uses_labels:
+                found.append(
+                    f"method={self.method.name} learns from labels, but data.classes is null for {self.data.name}"
+                )
+            wanted = {Metric.classification, Metric.linear_probe} & {
+                *self.evaluation.final,
+                *self.evaluation.during,
+            }
+            found += [
+                f"evaluation metric {m.value} needs labels, but data.classes is null" for m in sorted(wanted)
+            ]
+        elif self.data.classes < 2:
+            found.append(
+                f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data"
+            )
+        if not type(self.method).uses_labels and Metric.classification in {
+            *self.evaluation.final,
+            *self.evaluation.during,
+        }:
+            found.append(
+                f"evaluation metric classification needs logits, which method={self.method.name} does not learn; choose linear_probe and retrieval"
+            )
+        return found
+
+    def _run_name(self) -> list[str]:
+        if self.run.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run.name):
+            return [f"run.name is {self.run.name!r}: use letters, digits, '.', '_' and '-'"]
+        return []

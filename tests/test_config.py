@@ -1,0 +1,107 @@
+"""The config: composition order, strictness, and errors reported together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.config import CONFIGS, ConfigError, compose, diff_configs, load_config, save_config
+from mmpretrain.engine.schema import OptimizerName
+from mmpretrain.methods.schema import ClipConfig, M3colConfig
+
+
+def problems(*tokens: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose(tokens)
+    return "\n".join(caught.value.problems)
+
+
+def test_base_is_clip_on_digits() -> None:
+    config = compose()
+    assert isinstance(config.method, ClipConfig)
+    assert config.data.name == "digits"
+    assert config.run.name == "clip-digits"
+
+
+def test_order_is_base_group_experiment_command_line() -> None:
+    config = compose(["experiment=rosmap"])
+    assert config.optim.name is OptimizerName.adam  # group chosen by the experiment
+    assert config.optim.lr == 2e-3  # experiment over group
+    assert compose(["experiment=rosmap", "optim.lr=7e-4"]).optim.lr == 7e-4  # command line over experiment
+    assert compose(["experiment=rosmap", "optim=adamw"]).optim.name is OptimizerName.adamw
+
+
+def test_the_model_follows_the_data() -> None:
+    assert set(compose(["data=rosmap"]).model.encoders) == {"mrna", "methylation", "mirna"}
+
+
+def test_method_brings_its_own_keys() -> None:
+    config = compose(["method=m3col", "method.mix_level=embedding"])
+    assert isinstance(config.method, M3colConfig)
+    assert "method.beta: unknown key" in problems("method=clip", "method.beta=1")
+
+
+def test_problems_are_reported_together_with_the_nearest_key() -> None:
+    text = problems("optim.lrr=3", "optim.betas=x", "optm.lr=1", "seed", "data.modalities.left.kinds=image")
+    assert "optim.lrr: unknown key (did you mean lr?)" in text
+    assert "optim.betas=x" in text
+    assert "optm.lr: unknown key (did you mean optim?)" in text
+    assert "'seed': write group=choice or dotted.key=value" in text
+    assert "data.modalities.left.kinds: unknown key (did you mean kind?)" in text
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("method=m3kol", "did you mean m3col"),
+        ("optim.lr=abc", "could not be converted to Float"),
+        ("engine.zero=4", "stages 0, 1, 2 and 3"),
+        ("optim.schedule=step", "needs optim.step_samples"),
+        ("model=rosmap", "choose a matching pair"),
+        ("model.encoders.caption.tokenizer=null", "a text encoder needs one"),
+        ("model.encoders.left.pretrained=x/y", "exactly one of architecture"),
+        ("data.classes=null", "needs labels"),
+        ("evaluation.final=[classification]", "needs logits"),
+        ("run.name=../x", "use letters"),
+        ("data.modalities.left.size=[8]", "[height, width]"),
+        ("checkpoint.every_steps=0", "at least 1"),
+        ("train.samples=0", "at least 1"),
+    ],
+)
+def test_one_clear_message(token: str, message: str) -> None:
+    assert message in problems(token)
+
+
+def test_several_combination_problems_come_together() -> None:
+    text = problems("optim.lr=-1", "engine.zero=7", "data.global_batch=0")
+    assert all(key in text for key in ("optim.lr", "engine.zero", "data.global_batch"))
+
+
+@pytest.mark.parametrize("experiment", [path.stem for path in (CONFIGS / "experiment").glob("*.yaml")])
+@pytest.mark.parametrize("method", [path.stem for path in (CONFIGS / "method").glob("*.yaml")])
+def test_saved_config_gives_the_same_config(tmp_path: Path, method: str, experiment: str) -> None:
+    tokens = [f"method={method}", f"experiment={experiment}"]
+    if method == "clip" and experiment == "rosmap":
+        tokens += ["evaluation.final=[]", "evaluation.during=[]"]
+    config = compose(tokens)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_diff_names_the_keys() -> None:
+    changed = compose(["optim.lr=5e-4", "engine=zero3"])
+    assert diff_configs(compose(), changed) == ["optim.lr: 0.001 -> 0.0005", "engine.zero: 1 -> 3"]
+
+
+def test_every_group_has_a_file_for_every_method() -> None:
+    from mmpretrain.methods.schema import METHODS
+
+    assert {path.stem for path in (CONFIGS / "method").glob("*.yaml")} == set(METHODS)
+
+
+def test_config_needs_no_torch() -> None:
+    code = "import sys, mmpretrain.config as c; c.compose(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
