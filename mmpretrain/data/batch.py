@@ -1,0 +1,69 @@
+"""What flows from the stream to a method. Shapes: b = samples of this rank in this step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its encoder -> [b, ...]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A sample that could not be read, and what stood in for it."""
+
+    position: int
+    key: str
+    substitute: str
+    shard: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of one global batch.
+
+    inputs: what the encoders get. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in the
+    dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
+    views: further inputs by name (``mixed``), made by ``Method.prepare``. mixing: modality -> :class:`Mixing`.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None
+    sample_ids: Tensor
+    positions: Tensor
+    keys: tuple[str, ...] = ()
+    replaced: tuple[Replacement, ...] = ()
+    views: dict[str, Inputs] = field(default_factory=dict)
+    mixing: dict[str, Mixing] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        return replace(
+            self,
+            inputs=_move(self.inputs, device),
+            views={name: _move(view, device) for name, view in self.views.items()},
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
+            sample_ids=self.sample_ids.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How each sample is mixed: ``weight[i] * x[i] + (1 - weight[i]) * x[partner[i]]``.
+
+    weight: float [n] in [0, 1]; partner: int64 [n], row numbers inside the same n rows.
+    """
+
+    weight: Tensor
+    partner: Tensor
+
+
+def _move(inputs: Inputs, device: torch.device) -> Inputs:
+    return {m: {k: t.to(device, non_blocking=True) for k, t in tensors.items()} for m, tensors in inputs.items()}

@@ -1,0 +1,52 @@
+"""DeepSpeed behind accelerate: its config, and the switches it needs to start without a compiler."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mmpretrain.schema import Config
+
+
+def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
+    """The DeepSpeed JSON config of a run; ``engine.deepspeed`` is laid over it last."""
+    own = {
+        "train_batch_size": config.data.global_batch,
+        "train_micro_batch_size_per_gpu": config.data.global_batch // world_size,
+        # Several backward passes per step are ours to count (exact at every stage only that way).
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.optim.clip or 0.0,
+        "zero_optimization": {"stage": config.engine.zero, "stage3_gather_16bit_weights_on_model_save": True},
+        # Keep torch's optimisers: DeepSpeed's CPU Adam would be compiled on the spot.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31 - 1,
+    }
+    return OmegaConf.to_container(OmegaConf.merge(own, config.engine.deepspeed))  # type: ignore[return-value]
+
+
+def start_accelerator(config: Config, world_size: int) -> Any:
+    """An accelerate.Accelerator whose engine is DeepSpeed.
+
+    Joins the process group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe. Raises RuntimeError when
+    accelerate chose another engine (it does so silently, for example under ACCELERATE_USE_CPU).
+    """
+    import deepspeed.ops
+
+    # Compiling it takes a minute and a C++ compiler, and saved nothing measurable.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    from accelerate import Accelerator, DeepSpeedPlugin, DistributedType
+    from accelerate.utils import InitProcessGroupKwargs
+
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(config, world_size))
+    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=config.engine.timeout_s))
+    accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[timeout])
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RuntimeError(
+            f"accelerate chose {accelerator.distributed_type} instead of DeepSpeed: unset ACCELERATE_USE_CPU"
+        )
+    return accelerator

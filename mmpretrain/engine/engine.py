@@ -1,0 +1,132 @@
+"""The engine: one optimiser step of a method, under DeepSpeed ZeRO 0-3.
+
+    report = engine.step(batch, step)
+
+The model is DeepSpeed's; the method's heads stay plain replicated modules with their own optimiser, because under
+ZeRO-3 a parameter used outside the wrapped forward is an empty shard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.collectives import average_gradients, broadcast_module
+from mmpretrain.distributed.world import World
+from mmpretrain.engine.deepspeed_setup import start_accelerator
+from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.schedule import lr_factor
+from mmpretrain.methods.base import Method, Step
+from mmpretrain.schema import Config
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step tells. losses: detached scalars of this rank by name, ``loss`` the weighted total."""
+
+    losses: dict[str, Tensor]
+    grad_norm: float
+    lr: float
+
+
+class Engine:
+    """A method, its DeepSpeed engine and the optimiser of its heads."""
+
+    def __init__(self, config: Config, method: Method) -> None:
+        """Join the process group and build DeepSpeed around ``method.model``.
+
+        RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
+        trainable.
+        """
+        self.config = config
+        self.method = method
+        self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
+        self.world = World.current(self.accelerator.device)
+        groups = parameter_groups(method.model, config.optim, config.model.encoders)
+        if not groups:
+            raise ValueError(
+                "every encoder is frozen and nothing else is trainable: set freeze=false for one of them"
+            )
+        self._model_scales = [group["lr_scale"] for group in groups]
+        self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
+        self.heads_optimizer = self._build_heads_optimizer()
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches belong."""
+        return self.accelerator.device
+
+    def step(self, batch: Batch, step: Step) -> StepReport:
+        """Forward, backward and update on this rank's share of one global batch."""
+        lr = self._set_lr(step.index)
+        self._seed(step)
+        batch = self.method.prepare(batch.to(self.device), step)
+        features = self.method.encode(self.deepspeed, batch)
+        losses = self.method.objective(features, step, self.world)
+        total = losses.total
+        self.deepspeed.backward(total)
+        average_gradients(self.method.heads.parameters(), self.world)
+        grad_norm = self._update()
+        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
+        return StepReport({"loss": total.detach(), **terms, **losses.diagnostics}, grad_norm, lr)
+
+    def state_dict(self) -> dict[str, Tensor] | None:
+        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
+        state = self.accelerator.get_state_dict(self.deepspeed)
+        return {k: v.detach().cpu() for k, v in state.items()} if self.world.rank == 0 else None
+
+    def close(self) -> None:
+        """Leave the process group, when every rank is done."""
+        self.accelerator.end_training()
+
+    def _build_heads_optimizer(self) -> torch.optim.Optimizer | None:
+        self.method.heads.to(self.device)
+        broadcast_module(self.method.heads, self.world)
+        groups = parameter_groups(self.method.heads, self.config.optim, {})
+        return build_optimizer(groups, self.config.optim) if groups else None
+
+    def _update(self) -> float:
+        """Step both optimisers; the gradient norm of the model before clipping."""
+        norm = self.deepspeed.get_global_grad_norm
+        heads = [p for p in self.method.heads.parameters() if p.grad is not None]
+        if self.config.optim.clip and heads:
+            nn.utils.clip_grad_norm_(heads, self.config.optim.clip)
+        before = _grad_norm(self.method.model) if self.config.engine.zero == 0 else None
+        self.deepspeed.step()
+        if self.heads_optimizer:
+            self.heads_optimizer.step()
+            self.heads_optimizer.zero_grad(set_to_none=True)
+            self.method.clamp_()
+        return float(before if before is not None else norm() or 0.0)
+
+    def _set_lr(self, index: int) -> float:
+        optim, batch = self.config.optim, self.config.data.global_batch
+        factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch)
+        for group, scale in zip(self.deepspeed.optimizer.param_groups, self._model_scales, strict=True):
+            group["lr"] = optim.lr * scale * factor
+        if self.heads_optimizer:
+            for group in self.heads_optimizer.param_groups:
+                group["lr"] = (optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor
+        return optim.lr * factor
+
+    def _seed(self, step: Step) -> None:
+        # Dropout as a function of (seed, step, rank): no generator state to save, and resuming is exact.
+        torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank))
+
+
+def _grad_norm(model: nn.Module) -> float:
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return float(nn.utils.get_total_norm(grads)) if grads else 0.0
+
+
+def mean_over_ranks(values: Mapping[str, Tensor], world: World) -> dict[str, float]:
+    """Scalars averaged over all ranks in one collective."""
+    stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+    total = world.all_reduce_sum(stacked) / world.size
+    return dict(zip(values, total.tolist(), strict=True))

@@ -1,0 +1,58 @@
+"""Optimisers: parameter groups by learning-rate scale and weight decay, and the torch optimiser over them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from mmpretrain.engine.schema import OptimConfig, OptimizerName
+from mmpretrain.models.schema import EncoderConfig
+
+NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def parameter_groups(
+    module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]
+) -> list[dict]:
+    """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
+
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
+    normalisation layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
+    """
+    undecayed = set() if config.decay_all else _biases_and_norms(module)
+    members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if name in undecayed or parameter.numel() == 1 else config.weight_decay
+            members[_lr_scale(name, encoders), decay].append(parameter)
+    return [
+        {"params": params, "lr_scale": scale, "lr": config.lr * scale, "weight_decay": decay}
+        for (scale, decay), params in members.items()
+    ]
+
+
+def build_optimizer(groups: list[dict], config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW, or Adam with coupled decay, over ``groups``."""
+    kind = {OptimizerName.adamw: torch.optim.AdamW, OptimizerName.adam: torch.optim.Adam}[config.name]
+    return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps)
+
+
+def _biases_and_norms(module: nn.Module) -> set[str]:
+    names = set()
+    for prefix, layer in module.named_modules():
+        for name, _ in layer.named_parameters(recurse=False):
+            # Class names reach the norms that a transformers model defines for itself.
+            if name == "bias" or isinstance(layer, NORM_LAYERS) or type(layer).__name__.endswith("Norm"):
+                names.add(f"{prefix}.{name}" if prefix else name)
+    return names
+
+
+def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig]) -> float:
+    root, _, rest = name.partition(".")
+    modality = rest.partition(".")[0]
+    return (
+        encoders[modality].lr_scale if root in ("encoders", "projections") and modality in encoders else 1.0
+    )

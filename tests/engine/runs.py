@@ -1,0 +1,125 @@
+"""Short real trainings inside living ranks: the engine on made-up batches, keyed by stream position."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
+
+from mmpretrain.config import compose
+from mmpretrain.data.batch import Batch
+from mmpretrain.engine import checkpoint
+from mmpretrain.engine.engine import Engine, mean_over_ranks
+from mmpretrain.methods import build_method
+from mmpretrain.methods.base import Step
+from mmpretrain.schema import Config
+from tests.small_tokenizer import small_tokenizer
+
+GLOBAL_BATCH = 16
+TINY = [
+    "experiment=digits",
+    f"data.global_batch={GLOBAL_BATCH}",
+    "train.samples=320",
+    "optim.warmup_samples=64",
+    "model.embed_dim=16",
+    "model.classifier_hidden=16",
+    # Partition every tensor, however small: real ZeRO-3.
+    "engine.deepspeed.zero_optimization.stage3_param_persistence_threshold=0",
+    *(f"model.encoders.{half}.config.num_hidden_layers=1" for half in ("left", "right", "caption")),
+]
+
+
+def tiny_config(*tokens: str) -> Config:
+    """A small three-modality config without dropout."""
+    config = compose([*TINY, f"model.encoders.caption.tokenizer={small_tokenizer()}", *tokens])
+    if hasattr(config.method, "mix_group"):
+        config.method.mix_group = config.method.mix_group or 4
+    return config
+
+
+def start(config: Config) -> Engine:
+    """An engine in a rank that may have had another one before."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    torch.manual_seed(config.seed)
+    return Engine(config, build_method(config))
+
+
+def make_batch(index: int, rank: int, world_size: int, *, repeat: bool = True) -> Batch:
+    """This rank's rows of global batch ``index``; row content depends on the stream position only.
+
+    repeat: the last row of every global batch is its first again, as where two epochs meet.
+    """
+    local = GLOBAL_BATCH // world_size
+    first = index * GLOBAL_BATCH + rank * local
+    positions = torch.arange(first, first + local)
+    last = (index + 1) * GLOBAL_BATCH - 1
+    ids = torch.tensor([index * GLOBAL_BATCH if repeat and p == last else p for p in positions.tolist()])
+    labels = ids % 10
+    inputs = {
+        "left": {"pixel_values": _rows(ids, "left", 1, 8, 4)},
+        "right": {"pixel_values": _rows(ids, "right", 1, 8, 4)},
+        "caption": {
+            "input_ids": (_rows(ids, "caption", 16).abs() * 20).long().clamp(max=60),
+            "attention_mask": torch.ones(local, 16, dtype=torch.long),
+        },
+    }
+    return Batch(inputs, labels, ids, positions, keys=tuple(map(str, ids.tolist())))
+
+
+def step_of(index: int, config: Config) -> Step:
+    """Step ``index`` of a run over a dataset of two global batches."""
+    size = 2 * GLOBAL_BATCH
+    return Step(index, index * GLOBAL_BATCH / size, config.train.samples / size, config.seed)
+
+
+def train(tokens: list[str], steps: int) -> list[float]:
+    """The loss, averaged over the ranks, of each of ``steps`` steps."""
+    config = tiny_config(*tokens)
+    return _run(start(config), range(steps))
+
+
+def train_and_resume(tokens: list[str], steps: int, folder: str) -> tuple[str, str, list[float], list[float]]:
+    """Weights and losses of an uninterrupted run that saves halfway, and of a new engine that goes on from there."""
+    config, half = tiny_config(*tokens), steps // 2
+    engine = start(config)
+    losses = _run(engine, range(half))
+    checkpoint.save(engine, Path(folder), half, {"position": half * GLOBAL_BATCH})
+    losses += _run(engine, range(half, steps))
+    straight = weights_digest(engine)
+    again = start(config)
+    manifest = checkpoint.load_newest(again, Path(folder))
+    assert manifest is not None and manifest["step"] == half
+    resumed = _run(again, range(half, steps))
+    return straight, weights_digest(again), losses[half:], resumed
+
+
+def weights_digest(engine: Engine) -> str:
+    """A hash of the model's and the heads' weights, whole (a collective); empty on ranks other than 0."""
+    state = engine.state_dict()
+    digest = hashlib.sha256()
+    for tensors in (state or {}, engine.method.heads.state_dict()):
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+    return digest.hexdigest() if state else ""
+
+
+def _run(engine: Engine, indices: range) -> list[float]:
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    losses = []
+    for index in indices:
+        report = engine.step(make_batch(index, rank, world_size), step_of(index, engine.config))
+        losses.append(mean_over_ranks({"loss": report.losses["loss"]}, engine.world)["loss"])
+    return losses
+
+
+def _rows(ids: Tensor, name: str, *shape: int) -> Tensor:
+    rows = []
+    for sample in ids.tolist():
+        seed = int.from_bytes(hashlib.blake2b(f"{name}{sample}".encode(), digest_size=6).digest(), "big")
+        rows.append(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)))
+    return torch.stack(rows)

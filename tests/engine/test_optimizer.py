@@ -1,0 +1,65 @@
+"""Parameter groups and optimisers: every option changes something."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.schema import OptimConfig, OptimizerName
+from mmpretrain.models.schema import EncoderConfig
+
+
+def module() -> nn.Module:
+    encoder = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    return nn.ModuleDict({"encoders": nn.ModuleDict({"image": encoder, "text": nn.Linear(4, 4)})})
+
+
+def decays(config: OptimConfig, **encoders: EncoderConfig) -> dict[str, tuple[float, float]]:
+    target = module()
+    names = {id(p): name for name, p in target.named_parameters()}
+    groups = parameter_groups(target, config, encoders)
+    return {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
+
+
+def test_biases_and_norms_are_not_decayed() -> None:
+    found = decays(OptimConfig(weight_decay=0.1))
+    assert found["encoders.image.0.weight"] == (1.0, 0.1)
+    assert found["encoders.image.0.bias"] == (1.0, 0.0)
+    assert found["encoders.image.1.weight"] == (1.0, 0.0)
+
+
+def test_decay_all() -> None:
+    assert {decay for _, decay in decays(OptimConfig(weight_decay=0.1, decay_all=True)).values()} == {0.1}
+
+
+def test_a_temperature_is_never_decayed() -> None:
+    heads = nn.ParameterDict({"logit_scale": nn.Parameter(torch.zeros(1))})
+    assert (
+        parameter_groups(heads, OptimConfig(decay_all=True, weight_decay=0.1), {})[0]["weight_decay"] == 0.0
+    )
+
+
+def test_lr_scale_by_encoder() -> None:
+    found = decays(OptimConfig(), text=EncoderConfig(lr_scale=0.1))
+    assert found["encoders.text.weight"][0] == 0.1
+    assert found["encoders.image.0.weight"][0] == 1.0
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    target = module()
+    target["encoders"]["image"].requires_grad_(False)
+    assert sum(len(g["params"]) for g in parameter_groups(target, OptimConfig(), {})) == 2
+
+
+def test_adam_couples_the_decay_and_adamw_does_not() -> None:
+    ends = {}
+    for name in OptimizerName:
+        weight = nn.Parameter(torch.ones(2, 2))
+        config = OptimConfig(name=name, lr=0.1, weight_decay=0.5)
+        optimizer = build_optimizer([{"params": [weight], "weight_decay": 0.5}], config)
+        weight.grad = torch.zeros(2, 2)
+        optimizer.step()
+        ends[name] = weight[0, 0].item()
+    assert round(ends[OptimizerName.adamw], 6) == 0.95  # 1 - lr * decay; a zero gradient stays zero
+    assert round(ends[OptimizerName.adam], 6) == 0.9  # decay enters the gradient, whose scale Adam removes
