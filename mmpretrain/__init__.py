@@ -1,7 +1,11 @@
 """Multimodal contrastive pretraining at scale.
 
-``import mmpretrain`` stays free of torch. Call :func:`register` (or import anything below ``mmpretrain.models``) to let
-``transformers.AutoModel`` open our releases without ``trust_remote_code``.
+``import mmpretrain`` stays free of torch and transformers. In a process that has imported it, before or after
+transformers, ``AutoConfig``, ``AutoModel`` and ``AutoProcessor`` open our releases without ``trust_remote_code``.
 """
 
+from mmpretrain.models.registration import register_when_loaded
+
 __version__ = "0.1.0"
+
+register_when_loaded()

@@ -45,9 +45,7 @@ def compose(tokens: Sequence[str] = (), base: Path | None = None) -> Config:
     for layer in layers:
         tree = _merge(tree, layer, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
-    problems += (
-        [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
-    )
+    problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
     if problems:
         raise ConfigError(problems)
     config: Config = OmegaConf.to_object(tree)
@@ -154,14 +152,14 @@ def _merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> Dict
 
 def _unknown_key(tree: DictConfig, key: str) -> str:
     node: Any = tree
+    above: list[str] = []
     parts = key.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(node, DictConfig) or part not in node:
-            break
-        node = node[part]
+    while isinstance(node, DictConfig) and parts[0] in node:
+        above.append(parts.pop(0))
+        node = node[above[-1]]
     known = [str(k) for k in node] if isinstance(node, DictConfig) else []
-    where = ".".join(parts[:depth]) or "the top level"
-    return f"{key}: unknown key{_nearest(parts[depth], known)}; {where} has {', '.join(known)}"
+    where = ".".join(above) or "the top level"
+    return f"{key}: unknown key{_nearest(parts[0], known)}; {where} has {', '.join(known)}"
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.engine.commit import replace_text
 
 
-class State(str, Enum):
+class State(StrEnum):
     """Where a run stands."""
 
     queued = "queued"

@@ -75,28 +75,19 @@ class Config:
 
     def _labels(self) -> list[str]:
         found = []
+        learns = type(self.method).uses_labels
+        metrics = {*self.evaluation.final, *self.evaluation.during}
         if self.data.classes is None:
-            if type(self.method).uses_labels:
-                found.append(
-                    f"method={self.method.name} learns from labels, but data.classes is null for {self.data.name}"
-                )
-            wanted = {Metric.classification, Metric.linear_probe} & {
-                *self.evaluation.final,
-                *self.evaluation.during,
-            }
-            found += [
-                f"evaluation metric {m.value} needs labels, but data.classes is null" for m in sorted(wanted)
-            ]
+            if learns:
+                found.append(f"method={self.method.name} learns from labels, but data.classes is null")
+            wanted = sorted(metrics & {Metric.classification, Metric.linear_probe})
+            found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
         elif self.data.classes < 2:
+            found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data")
+        if Metric.classification in metrics and not learns:
             found.append(
-                f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data"
-            )
-        if not type(self.method).uses_labels and Metric.classification in {
-            *self.evaluation.final,
-            *self.evaluation.during,
-        }:
-            found.append(
-                f"evaluation metric classification needs logits, which method={self.method.name} does not learn; choose linear_probe and retrieval"
+                f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"
+                " choose linear_probe and retrieval"
             )
         return found
 

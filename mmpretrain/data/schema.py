@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from omegaconf import MISSING
 
+REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
-class Kind(str, Enum):
+
+class Kind(StrEnum):
     """What the bytes of a modality are."""
 
     image = "image"
@@ -16,7 +19,7 @@ class Kind(str, Enum):
     vector = "vector"
 
 
-class Verify(str, Enum):
+class Verify(StrEnum):
     """When a shard's sha256 is compared with the index."""
 
     first_use = "first_use"
@@ -42,7 +45,9 @@ class ModalityConfig:
         found = []
         if self.kind is not Kind.text and (len(self.size) != wanted or min(self.size, default=0) < 1):
             shape = "[height, width]" if wanted == 2 else "[features]"
-            found.append(f"data.modalities.{name}.size is {list(self.size)}: a {self.kind.value} needs {shape}, all > 0")
+            found.append(
+                f"data.modalities.{name}.size is {list(self.size)}: a {self.kind.value} needs {shape}, all > 0"
+            )
         if self.kind is Kind.image and self.channels not in (1, 3):
             found.append(f"data.modalities.{name}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if self.kind is Kind.text and self.max_length < 2:
@@ -54,7 +59,8 @@ class ModalityConfig:
 class DataConfig:
     """Where the shards are and how they are streamed.
 
-    path: folder with ``train/`` and ``test/`` (tars and an index.json each) and ``dataset.json``.
+    path: folder with ``train/`` and ``test/`` (tars and an index.json each) and ``dataset.json``, local or a URL.
+    cache_gb: disk of each node for the shards of a URL, in 10^9 bytes (where: $MMPRETRAIN_CACHE).
     build: the command that makes that folder, named in messages. classes: number of labels, null if unlabelled.
     global_batch: samples per optimiser step over all ranks. window: shards whose samples are shuffled together.
     workers: loader processes per rank (0: in the training process). max_bad_fraction: share of undecodable samples
@@ -72,6 +78,7 @@ class DataConfig:
     verify: Verify = Verify.first_use
     max_bad_fraction: float = 0.01
     record_keys: bool = True
+    cache_gb: float = 64.0
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -83,8 +90,23 @@ class DataConfig:
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
+        remote = remote_problem(self.path)
+        if remote is not None:
+            found.append(f"data.path is {self.path!r}, which {remote}")
+        if self.cache_gb <= 0:
+            found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
         if self.workers < 0:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
         return found
+
+
+def remote_problem(path: str) -> str | None:
+    """Why a path is neither local nor a URL that we fetch from, as the end of a sentence; None if it is one of them."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", path)
+    if scheme is None:
+        return None
+    if "::" in path or scheme[1] not in REMOTE_SCHEMES or not path.startswith(f"{scheme[1]}://"):
+        return f"is not read: use a folder, or one plain URL of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}"
+    return None

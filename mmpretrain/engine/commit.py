@@ -56,9 +56,7 @@ def commit(writing: Path, facts: dict[str, Any], world_size: int) -> Path:
     """
     absent = [rank for rank in range(world_size) if not done_marker(writing, rank).exists()]
     if absent:
-        raise CheckpointError(
-            f"{writing}: ranks {absent} did not finish writing; the previous checkpoint stays in use"
-        )
+        raise CheckpointError(f"{writing}: ranks {absent} did not finish writing; the previous checkpoint stays in use")
     files = {str(path.relative_to(writing)): _describe(path) for path in _files(writing)}
     _write(writing / MANIFEST, json.dumps({**facts, "world_size": world_size, "files": files}, indent=1))
     for directory in [writing, *(path for path in writing.rglob("*") if path.is_dir())]:
@@ -97,9 +95,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def newest_step(checkpoints: Path) -> int | None:
     """The step of the newest folder that has a manifest, without checking its files (for messages)."""
     steps = [
-        int(path.parent.name[5:])
-        for path in checkpoints.glob(f"step-*/{MANIFEST}")
-        if path.parent.name[5:].isdigit()
+        int(path.parent.name[5:]) for path in checkpoints.glob(f"step-*/{MANIFEST}") if path.parent.name[5:].isdigit()
     ]
     return max(steps, default=None)
 

@@ -50,9 +50,7 @@ class Engine:
         self.world = World.current(self.accelerator.device)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)
         if not groups:
-            raise ValueError(
-                "every encoder is frozen and nothing else is trainable: set freeze=false for one of them"
-            )
+            raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")
         self._model_scales = [group["lr_scale"] for group in groups]
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
         self.heads_optimizer = self._build_heads_optimizer()

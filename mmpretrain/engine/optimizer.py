@@ -14,9 +14,7 @@ from mmpretrain.models.schema import EncoderConfig
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def parameter_groups(
-    module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]
-) -> list[dict]:
+def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]) -> list[dict]:
     """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
 
     Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
@@ -53,6 +51,4 @@ def _biases_and_norms(module: nn.Module) -> set[str]:
 def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig]) -> float:
     root, _, rest = name.partition(".")
     modality = rest.partition(".")[0]
-    return (
-        encoders[modality].lr_scale if root in ("encoders", "projections") and modality in encoders else 1.0
-    )
+    return encoders[modality].lr_scale if root in ("encoders", "projections") and modality in encoders else 1.0

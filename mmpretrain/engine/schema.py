@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
-class OptimizerName(str, Enum):
+class OptimizerName(StrEnum):
     """adamw: decoupled weight decay; adam: L2 added to the gradient (coupled)."""
 
     adamw = "adamw"
     adam = "adam"
 
 
-class Schedule(str, Enum):
+class Schedule(StrEnum):
     """Learning rate after the warm-up."""
 
     constant = "constant"
@@ -117,6 +117,4 @@ class TrainConfig:
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
-        return [
-            f"train.{key} is {value}: it must be at least 1" for key, value in vars(self).items() if value < 1
-        ]
+        return [f"train.{key} is {value}: it must be at least 1" for key, value in vars(self).items() if value < 1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 
-class Metric(str, Enum):
+class Metric(StrEnum):
     """classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
 
     retrieval: recall at 1, 5, 10 between every ordered pair of modalities, beside chance.

@@ -1,1 +1,1 @@
-"""Pure functions of features."""
+"""Pure functions of features. Importing this package loads no torch."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Negatives(str, Enum):
+class Negatives(StrEnum):
     """gather: every rank's samples are negatives for every rank (exact). local: only the rank's own (on request)."""
 
     gather = "gather"

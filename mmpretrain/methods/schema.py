@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class MixLevel(str, Enum):
+class MixLevel(StrEnum):
     """What M3CoL mixes. ``auto`` is the paper: embeddings of texts, raw inputs of everything else."""
 
     auto = "auto"
@@ -14,7 +14,7 @@ class MixLevel(str, Enum):
     embedding = "embedding"
 
 
-class MixScope(str, Enum):
+class MixScope(StrEnum):
     """Among which samples: groups of consecutive stream positions, or the whole global batch."""
 
     group = "group"
@@ -100,6 +100,4 @@ METHODS: dict[str, type[MethodConfig]] = {"clip": ClipConfig, "m3col": M3colConf
 
 
 def _positive(config: MethodConfig, *keys: str) -> list[str]:
-    return [
-        f"method.{key} is {getattr(config, key)}: it must be above 0" for key in keys if getattr(config, key) <= 0
-    ]
+    return [f"method.{key} is {getattr(config, key)}: it must be above 0" for key in keys if getattr(config, key) <= 0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
-class Pool(str, Enum):
+class Pool(StrEnum):
     """How token states become one vector: first token, masked mean, or the model's own pooler output."""
 
     cls = "cls"

@@ -35,9 +35,7 @@ def test_decay_all() -> None:
 
 def test_a_temperature_is_never_decayed() -> None:
     heads = nn.ParameterDict({"logit_scale": nn.Parameter(torch.zeros(1))})
-    assert (
-        parameter_groups(heads, OptimConfig(decay_all=True, weight_decay=0.1), {})[0]["weight_decay"] == 0.0
-    )
+    assert parameter_groups(heads, OptimConfig(decay_all=True, weight_decay=0.1), {})[0]["weight_decay"] == 0.0
 
 
 def test_lr_scale_by_encoder() -> None:
