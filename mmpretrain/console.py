@@ -1,0 +1,78 @@
+"""What all commands share: a result as rich text or as JSON, and errors as one message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class Form(Enum):
+    """How a command answers."""
+
+    rich = "rich"
+    json = "json"
+
+    @classmethod
+    def of(cls, json_flag: bool) -> Form:
+        """The form that ``--json`` asks for."""
+        return cls.json if json_flag else cls.rich
+
+
+class Failure(Exception):
+    """Ends a command with exit code 1; ``problems`` holds one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(problems))
+
+
+def answer(form: Form, result: dict[str, Any], view: RenderableType) -> None:
+    """Print the result of a command on stdout: ``result`` as JSON, or ``view`` for people."""
+    if form is Form.json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(view, markup=False, soft_wrap=isinstance(view, str))
+
+
+@contextmanager
+def command_errors(form: Form) -> Iterator[None]:
+    """Turn the errors of a command into messages on stderr (with ``--json``: an object on stdout), exit code 1."""
+    try:
+        yield
+    except (Failure, ValueError, OSError) as error:
+        problems = getattr(error, "problems", None) or [str(error)]
+        if form is Form.json:
+            print(json.dumps({"errors": problems}, indent=2, ensure_ascii=False))
+        else:
+            console = Console(stderr=True, highlight=False)
+            for problem in problems:
+                console.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def working(form: Form, what: str) -> Iterator[Console]:
+    """A spinner on stderr while something takes its time; silent where nobody watches."""
+    console = Console(stderr=True, quiet=form is Form.json)
+    with console.status(what):
+        yield console
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A plain table of texts."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made

@@ -1,0 +1,114 @@
+"""Positions and ordinals become a Batch: read, decode, replace what is unfit, process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpretrain.data.batch import Batch, Inputs, Replacement
+from mmpretrain.data.decode import Raw, SampleError, decode, decode_label
+from mmpretrain.data.index import LABEL, modality_of
+from mmpretrain.data.plan import Plan
+from mmpretrain.data.quarantine import BadDataError
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
+
+MAX_ATTEMPTS = 16
+LABEL_MEMBER = f"{LABEL}.cls"
+
+Processor = Callable[..., Inputs]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A decoded sample: its objects by modality, and its class or None."""
+
+    ordinal: int
+    key: str
+    objects: dict[str, Raw]
+    label: int | None
+
+
+class Batcher:
+    """Makes batches; what a row holds depends on its position and ordinal alone.
+
+    processor: called with one list of b raw objects per modality, returns modality -> keyword -> tensor [b, ...].
+    """
+
+    def __init__(self, config: DataConfig, reader: Reader, plan: Plan, processor: Processor) -> None:
+        self._config, self._reader, self._plan, self._processor = config, reader, plan, processor
+
+    def batch(self, positions: np.ndarray, ordinals: np.ndarray) -> Batch:
+        """The batch with these samples: int64 [b] each.
+
+        A sample that cannot be used is replaced by one that the plan draws for its position; its ``sample_ids`` and
+        ``keys`` entries are those of the substitute. Raises ShardError, and BadDataError if no substitute is found.
+        """
+        replaced: list[Replacement] = []
+        rows = [self._row(int(p), int(o), replaced) for p, o in zip(positions, ordinals, strict=True)]
+        inputs = self._processor(**{m: [row.objects[m] for row in rows] for m in self._config.modalities})
+        labelled = self._config.classes is not None
+        return Batch(
+            inputs=inputs,
+            labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labelled else None,
+            sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
+            positions=torch.from_numpy(positions),
+            keys=tuple(row.key for row in rows),
+            replaced=tuple(replaced),
+        )
+
+    def _row(self, position: int, ordinal: int, replaced: list[Replacement]) -> _Row:
+        candidate, error = ordinal, None
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                row = self._decode(candidate)
+            except SampleError as failure:
+                error = error or failure
+                candidate = self._plan.substitute(position, attempt)
+                continue
+            if error is not None:
+                original = self._reader.index.sample(ordinal)
+                replaced.append(
+                    Replacement(position, original.key, row.key, self._reader.index.path(original.shard), str(error))
+                )
+            return row
+        original = self._reader.index.sample(ordinal)
+        raise BadDataError(
+            f"sample {original.key!r} in {self._reader.index.path(original.shard)} cannot be used ({error}), and"
+            f" neither can {MAX_ATTEMPTS - 1} others drawn in its place: data.modalities may not fit the shards"
+        )
+
+    def _decode(self, ordinal: int) -> _Row:
+        sample = self._reader.sample(ordinal)
+        extensions = [name for name in sample if not name.startswith("__")]
+        objects = {}
+        for name, modality in self._config.modalities.items():
+            extension = _only(name, extensions)
+            objects[name] = _checked(extension, decode(extension, sample[extension], modality.kind), modality)
+        return _Row(ordinal, sample["__key__"], objects, self._label(sample))
+
+    def _label(self, sample: dict[str, Any]) -> int | None:
+        if self._config.classes is None:
+            return None
+        if LABEL_MEMBER not in sample:
+            raise SampleError(f"it has no {LABEL_MEMBER}")
+        return decode_label(sample[LABEL_MEMBER], self._config.classes)
+
+
+def _only(modality: str, extensions: Sequence[str]) -> str:
+    """The one member that holds a modality."""
+    found = [extension for extension in extensions if modality_of(extension) == modality]
+    if len(found) != 1:
+        raise SampleError(f"it has {' and '.join(found) or 'no member'} for {modality!r}: exactly one is needed")
+    return found[0]
+
+
+def _checked(extension: str, value: Raw, modality: ModalityConfig) -> Raw:
+    """``value``, if a vector has the configured length (images are resized and texts cut by the processor)."""
+    if modality.kind is Kind.vector and isinstance(value, np.ndarray) and value.shape != tuple(modality.size):
+        raise SampleError(f"{extension}: has shape {list(value.shape)}, data.modalities says {list(modality.size)}")
+    return value

@@ -1,0 +1,51 @@
+"""dataset.json: what a dataset is, written by its builder (no torch here)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.data.index import INFO_NAME, ShardError, read_text
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the shards do not say themselves.
+
+    modalities: name -> kind, size, channels, max_length as in the config.
+    classes: name of each label, None if unlabelled.
+    statistics: vector modality -> {"minimum": [features], "maximum": [features]} of the train split.
+    features: vector modality -> name of each feature, where known.
+    """
+
+    name: str
+    title: str
+    source: str
+    license: str
+    modalities: dict[str, dict[str, Any]]
+    classes: list[str] | None = None
+    statistics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    features: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Text of dataset.json, the same for the same content."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_info(path: str | Path) -> DatasetInfo:
+    """Read the dataset.json of a local or remote dataset folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ShardError: it is not one of ours, or damaged.
+    """
+    source = f"{str(path).rstrip('/')}/{INFO_NAME}"
+    text = read_text(source)
+    try:
+        document = json.loads(text)
+        known = {f.name for f in fields(DatasetInfo)}
+        return DatasetInfo(**{key: value for key, value in document.items() if key in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ShardError(f"{source} is damaged ({error}): build the dataset again") from None

@@ -1,0 +1,139 @@
+"""Samples by ordinal, read with pread from shards that stay open (no torch here).
+
+Samples have webdataset's form (``__key__``, ``__url__``, extension -> bytes), so its pipeline stages take them;
+its opener is not used, because it cannot seek, runs commands, and ends quietly at a damaged header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from io import FileIO
+from typing import Any
+
+from mmpretrain.data.cache import Cache, release
+from mmpretrain.data.decode import MAX_ENCODED_BYTES, SampleError
+from mmpretrain.data.index import Index, Shard, ShardError, modality_of
+from mmpretrain.data.schema import Verify
+
+Identity = tuple[int, int, int, int]
+
+
+class Reader:
+    """Reads samples of one split, from a local folder or through a cache.
+
+    verify: when local shards are hashed (the cache has verified its own). wanted: modalities to read, None for
+    every member. max_open: shards kept open. build: the command that makes the data set, for messages.
+    A pickled copy starts without open files.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        verify: Verify = Verify.first_use,
+        cache: Cache | None = None,
+        wanted: Collection[str] | None = None,
+        max_open: int = 64,
+        build: str | None = None,
+    ) -> None:
+        self.index = index
+        self._verify, self._cache, self._wanted, self._max_open = verify, cache, wanted, max_open
+        self._fix = f"run `{build}`" if build else "build the data set again"
+        self._files: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._verified: dict[int, Identity] = {}
+
+    def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The samples with these ordinals, in this order; raises as :meth:`sample` does."""
+        return map(self.sample, ordinals)
+
+    def sample(self, ordinal: int) -> dict[str, Any]:
+        """One sample: ``__key__``, ``__url__``, extension -> bytes.
+
+        Raises:
+            ShardError: its shard is missing, cut off, or not the one that was indexed.
+            SampleError: one of its members is too large to be read.
+        """
+        number, row = self.index.locate(ordinal)
+        shard = self.index.shards[number]
+        file = self._shard(number)
+        sample: dict[str, Any] = {"__key__": shard.keys[row], "__url__": self.index.path(shard)}
+        for extension, (offset, size) in shard.members(row).items():
+            if self._wanted is not None and modality_of(extension) not in self._wanted:
+                continue
+            if size > MAX_ENCODED_BYTES:
+                raise SampleError(f"{extension}: has {size} bytes, more than {MAX_ENCODED_BYTES}")
+            sample[extension] = os.pread(file.fileno(), size, offset)
+            if len(sample[extension]) != size:
+                raise ShardError(f"{self.index.path(shard)} was cut off while it was read: {self._fix}")
+        return sample
+
+    def close(self) -> None:
+        """Close every shard; reading opens them again."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def _shard(self, number: int) -> FileIO:
+        """The shard's open file, opened and checked if it is not open or has changed under us."""
+        if number in self._files and self._files[number].changed():
+            self._files.pop(number).close()
+        if number not in self._files:
+            self._files[number] = self._open(number)
+            if len(self._files) > self._max_open:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(number)
+        return self._files[number].file
+
+    def _open(self, number: int) -> _OpenShard:
+        shard = self.index.shards[number]
+        path = self.index.path(shard)
+        if self._cache is not None:
+            return _OpenShard(self._cache.open(path, shard), None)
+        try:
+            file = FileIO(path)
+        except OSError as error:
+            raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
+        identity = _identity(file)
+        if self._verified.get(number) != identity:
+            self._check(path, file, shard)
+            self._verified[number] = identity
+        return _OpenShard(file, identity)
+
+    def _check(self, path: str, file: FileIO, shard: Shard) -> None:
+        size = os.fstat(file.fileno()).st_size
+        advice = f"{self._fix}, or, if the change is meant, `mmpretrain shards index {self.index.folder}`"
+        if size != shard.bytes:
+            raise ShardError(f"{path} has {size} bytes, the index says {shard.bytes}: {advice}")
+        if self._verify is Verify.first_use:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256 != shard.sha256:
+                raise ShardError(f"{path} has sha256 {sha256[:12]}…, the index says {shard.sha256[:12]}…: {advice}")
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """identity: what the file was when it was checked; None for cached files, which are never written again."""
+
+    file: FileIO
+    identity: Identity | None
+
+    def changed(self) -> bool:
+        """Whether somebody wrote into the file since it was opened."""
+        return self.identity is not None and _identity(self.file) != self.identity
+
+    def close(self) -> None:
+        """Close the file and, if it is a cached one, let it be evicted."""
+        if self.identity is None:
+            release(self.file)
+        else:
+            self.file.close()
+
+
+def _identity(file: FileIO) -> Identity:
+    stat = os.fstat(file.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

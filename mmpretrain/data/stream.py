@@ -1,0 +1,178 @@
+"""The stream: one rank's batches, a function of (index, seed, step).
+
+Loader processes get step numbers and return finished batches in order, so that neither their number nor the number
+of ranks changes what a step holds, and the state of the stream is one integer: the next step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.batcher import Batcher, Processor
+from mmpretrain.data.cache import Cache, cache_folder
+from mmpretrain.data.index import LABEL, Index, ShardError, is_remote, load_index
+from mmpretrain.data.plan import Plan
+from mmpretrain.data.quarantine import BadDataError, Quarantine
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.schema import DataConfig, remote_problem
+
+BATCHES_AHEAD = 2  # per loader process
+MAX_OPEN = 64  # local shards
+WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
+
+Rows = tuple[np.ndarray, np.ndarray]  # positions and ordinals of one batch
+
+
+class Stream:
+    """The batches of one rank.
+
+    config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
+    tensors (see :class:`Batcher`). quarantine: log of replaced samples, None for none.
+
+    Attributes: index, plan, epoch_size (samples).
+
+    Raises:
+        ShardError: the index is missing, damaged or empty, or the cache is too small for the window.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        split: str,
+        seed: int,
+        rank: int,
+        world_size: int,
+        processor: Processor,
+        quarantine: Path | None = None,
+    ) -> None:
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.index = _load_index(config, split)
+        sizes = tuple(shard.samples for shard in self.index.shards)
+        self.plan = Plan(sizes, seed, config.window, config.global_batch)
+        self.epoch_size = self.plan.epoch_size
+        self._cache = _open_cache(config, self.index)
+        self._quarantine = Quarantine(quarantine, config.max_bad_fraction)
+        self._asked: set[int] = set()
+        wanted = {*config.modalities} if config.classes is None else {*config.modalities, LABEL}
+        max_open = config.window if self._cache else max(MAX_OPEN, config.window)
+        reader = Reader(self.index, config.verify, self._cache, wanted, max_open, config.build)
+        self._batcher = Batcher(config, reader, self.plan, processor)
+
+    def batches(self, first: int, stop: int) -> Iterator[Batch]:
+        """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.
+
+        Raises:
+            ShardError: a shard is missing or is not the one that was indexed.
+            BadDataError: more samples were replaced than config.max_bad_fraction allows.
+        """
+        rows = partial(self.plan.slice, rank=self.rank, world_size=self.world_size)
+        steps = range(first, stop)
+        for step, batch in zip(steps, self._load(rows, steps), strict=True):
+            self._prefetch(step)
+            yield batch
+
+    def split_batches(self, batch_size: int) -> Iterator[Batch]:
+        """The whole split once in index order: every rank yields equally many batches of ``batch_size`` rows.
+
+        Batch i of rank r holds ordinals from (i * world_size + r) * batch_size on, so that gathering a batch over
+        the ranks keeps the order. ``positions`` are ordinals; rows past the end repeat the last sample, and the row
+        of a replaced sample has its substitute's ordinal: whoever drops repeated positions counts each sample once.
+        Raises as :meth:`batches` does.
+        """
+        size, stride = len(self.index), batch_size * self.world_size
+        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, size=size)
+        for batch in self._load(rows, range(-(-size // stride))):
+            yield replace(batch, positions=batch.sample_ids)
+
+    def _load(self, rows: Callable[[int], Rows], numbers: range) -> Iterator[Batch]:
+        """Batches by number, in order, made in the loader processes; counts what they replaced."""
+        workers = self.config.workers
+        if workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
+        loader = DataLoader(
+            _Batches(self._batcher, rows),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else the loader draws from the global one, which training relies on
+        )
+        for batch in loader:
+            if isinstance(batch, Exception):
+                raise batch
+            self._quarantine.record(len(batch), batch.replaced)
+            yield batch
+
+    def _prefetch(self, step: int) -> None:
+        """Ask the cache for the shards that the loader reads next."""
+        if self._cache is None:
+            return
+        position = (step + 1 + BATCHES_AHEAD * self.config.workers) * self.config.global_batch
+        ahead = self.plan.shards_ahead(position)
+        fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
+        self._asked = set(ahead)
+        self._cache.prefetch([(self.index.path(shard), shard) for shard in fresh])
+
+
+class _Batches(Dataset):
+    """Batches by number. What ends the run is returned: raised in a loader process, its message would be buried."""
+
+    def __init__(self, batcher: Batcher, rows: Callable[[int], Rows]) -> None:
+        self._batcher, self._rows = batcher, rows
+
+    def __getitem__(self, number: int) -> Batch | ShardError | BadDataError:
+        try:
+            return self._batcher.batch(*self._rows(number))
+        except (ShardError, BadDataError) as error:
+            return error
+
+
+def _split_rows(number: int, first: int, stride: int, batch_size: int, size: int) -> Rows:
+    """Rows of one batch in index order; positions equal ordinals."""
+    start = first + number * stride
+    ordinals = np.minimum(np.arange(start, start + batch_size), size - 1)
+    return ordinals, ordinals
+
+
+def _load_index(config: DataConfig, split: str) -> Index:
+    problem = remote_problem(config.path)
+    if problem is not None:
+        raise ShardError(f"data.path is {config.path!r}, which {problem}")
+    index = load_index(f"{config.path.rstrip('/')}/{split}")
+    if not len(index):
+        raise ShardError(
+            f"{index.folder} has no samples: {f'run `{config.build}`' if config.build else 'build it again'}"
+        )
+    return index
+
+
+def _open_cache(config: DataConfig, index: Index) -> Cache | None:
+    """The node's cache, if the shards are remote and it can hold what is in use at one time."""
+    if not is_remote(config.path):
+        return None
+    limit = int(config.cache_gb * 1e9)
+    sizes = sorted((shard.bytes for shard in index.shards), reverse=True)
+    needed = sum(sizes[: WINDOWS_IN_CACHE * config.window])
+    if needed > limit:
+        raise ShardError(
+            f"data.cache_gb is {config.cache_gb}, but {WINDOWS_IN_CACHE} windows of {config.window} shards of"
+            f" {index.folder} may need {needed / 1e9:.3g}: raise it or lower data.window"
+        )
+    return Cache(cache_folder(), limit)
+
+
+def _start_worker(_: int) -> None:
+    """Slurm signals every process of a step; the warning before the end is for the training process alone."""
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

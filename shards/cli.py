@@ -1,0 +1,127 @@
+"""``mmpretrain shards``: build datasets, index folders of tars, verify and look into them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, table, working
+from mmpretrain.data.index import build_index, load_index, verify_shards
+from shards.inspection import describe_dataset, describe_sample, split_folders
+from shards.writing import Build, Overwrite
+
+app = typer.Typer(help="Build, index, verify and inspect WebDataset shards.", no_args_is_help=True)
+build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
+app.add_typer(build_app, name="build")
+
+Force = Annotated[bool, typer.Option("--force", help="Replace whatever --out holds.")]
+Folder = Annotated[str, typer.Argument(help="A dataset (with train/, test/) or one folder of tars.")]
+DONE = {"built": "built", "unchanged": "is up to date, nothing changed", "replaced": "replaced by a new build"}
+
+
+@build_app.command("digits", epilog="Example: mmpretrain shards build digits --out data/digits")
+def build_digits_command(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/digits"),
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """scikit-learn's scanned digits: left half, right half, caption (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.digits import build_digits
+
+        with working(form, "building digits"):
+            build = build_digits(out, _overwrite(force))
+        _show_build(form, build)
+
+
+@build_app.command(
+    "omics", epilog="Example: mmpretrain shards build omics --source omics/rosmap --name rosmap --out data/rosmap"
+)
+def build_omics_command(
+    source: Annotated[Path, typer.Option(help="Folder with {1,2,3}_{tr,te}.csv[.gz] and labels_{tr,te}.csv[.gz].")],
+    name: Annotated[str, typer.Option(help="Name of the dataset.")] = "rosmap",
+    out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/NAME).")] = None,
+    views: Annotated[str, typer.Option(help="Names of view 1, 2, ...")] = "mrna,methylation,mirna",
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Multi-omics matrices in the layout of the MOGONET benchmark."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.omics import build_omics
+
+        target = out or Path("data") / name
+        names = [view.strip() for view in views.split(",")]
+        with working(form, f"building {name}"):
+            build = build_omics(source, target, name, names, _overwrite(force))
+        _show_build(form, build)
+
+
+@app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
+def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
+    """Scan the tars of a local folder and write index.json; damaged or hostile tars are refused."""
+    form = Form.of(json_flag)
+    with command_errors(form), working(form, f"indexing {folder}") as console:
+        indexes = [build_index(path, console.print) for path in split_folders(folder)]
+        result = {i.folder: {"shards": len(i.shards), "samples": len(i), "fingerprint": i.fingerprint} for i in indexes}
+        rows = [(path, *entry.values()) for path, entry in result.items()]
+        answer(form, {"indexed": result}, table("", ("folder", "shards", "samples", "fingerprint"), rows))
+
+
+@app.command("verify", epilog="Example: mmpretrain shards verify data/digits")
+def verify_command(folder: Folder, json_flag: JsonFlag = False) -> None:
+    """Hash every shard of a local folder and compare with its index."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        indexes = [load_index(path) for path in split_folders(folder)]
+        with working(form, f"hashing {folder}"):
+            problems = [problem for index in indexes for problem in verify_shards(index)]
+        if problems:
+            raise Failure(problems)
+        counts = {index.folder: len(index.shards) for index in indexes}
+        answer(form, {"verified": counts}, f"all {sum(counts.values())} shards of {folder} are as indexed")
+
+
+@app.command("inspect", epilog="Example: mmpretrain shards inspect data/digits --sample digit-0007")
+def inspect_command(
+    folder: Folder,
+    sample: Annotated[str | None, typer.Option(help="Key of one sample to look into.")] = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Show what a dataset holds, or the members of one sample."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        if sample is None:
+            described = describe_dataset(folder)
+            answer(form, described, _dataset_view(folder, described))
+        else:
+            described = describe_sample(folder, sample)
+            rows = [(name, m["bytes"], m["content"]) for name, m in described["members"].items()]
+            title = f"{described['key']} in {described['shard']}"
+            answer(form, described, table(title, ("member", "bytes", "content"), rows))
+
+
+def _overwrite(force: bool) -> Overwrite:
+    return Overwrite.anything if force else Overwrite.same_dataset
+
+
+def _show_build(form: Form, build: Build) -> None:
+    result = {**asdict(build), "path": str(build.path)}
+    counts = ", ".join(f"{count} {split}" for split, count in build.samples.items())
+    answer(form, result, f"{build.path} {DONE[build.outcome]}: {counts} samples")
+
+
+def _dataset_view(folder: str, described: dict[str, Any]) -> Group:
+    info = described["dataset"] or {}
+    heading = [Text(f"{key}: {info[key]}") for key in ("title", "source", "license") if key in info]
+    rows = [
+        (path, s["samples"], s["shards"], s["bytes"], ", ".join(f"{k} ({n})" for k, n in s["members"].items()))
+        for path, s in described["splits"].items()
+    ]
+    return Group(*heading, table(folder, ("split", "samples", "shards", "bytes", "members (samples)"), rows))

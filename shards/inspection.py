@@ -1,0 +1,117 @@
+"""What a dataset or one of its samples holds, as plain values for tables and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.data.index import (
+    INDEX_NAME,
+    SPLITS,
+    Index,
+    Sample,
+    ShardError,
+    is_remote,
+    load_index,
+)
+from mmpretrain.data.info import load_info
+
+LONGEST_PREVIEW = 1 << 20
+
+
+def split_folders(folder: str) -> list[str]:
+    """The folders of tars at or directly below ``folder``. Raises ShardError if there are none."""
+    if is_remote(folder):
+        return [folder]
+    root = Path(folder)
+    if not root.is_dir():
+        raise ShardError(f"{folder} is no folder: name a dataset or a folder of tars")
+    if (root / INDEX_NAME).exists() or any(root.glob("*.tar")):
+        return [str(root)]
+    parts = [p for p in root.iterdir() if p.is_dir() and ((p / INDEX_NAME).exists() or any(p.glob("*.tar")))]
+    if not parts:
+        raise ShardError(f"{folder} holds no tars: name a dataset or a folder of tars")
+    order = {split: number for number, split in enumerate(SPLITS)}
+    return [str(p) for p in sorted(parts, key=lambda p: (order.get(p.name, len(order)), p.name))]
+
+
+def describe_dataset(folder: str) -> dict[str, Any]:
+    """{"dataset": content of dataset.json without long lists, or None, "splits": folder -> counts}."""
+    try:
+        info = asdict(load_info(folder))
+    except FileNotFoundError:
+        info = {}
+    info.pop("statistics", None)
+    info.pop("features", None)
+    splits = {path: _counts(load_index(path)) for path in split_folders(folder)}
+    return {"dataset": info or None, "splits": splits}
+
+
+def describe_sample(folder: str, key: str) -> dict[str, Any]:
+    """{"key", "shard", "members": extension -> {"offset", "bytes", "content"}}. Raises ShardError if absent."""
+    for path in split_folders(folder):
+        index = load_index(path)
+        for number, shard in enumerate(index.shards):
+            if key in shard.keys:
+                sample = index.sample(int(index.starts[number]) + shard.keys.index(key))
+                return {"key": key, "shard": index.path(shard), "members": _members(index, sample)}
+    raise ShardError(f"{folder} has no sample {key!r}; the first is {_first_key(folder)}")
+
+
+def _first_key(folder: str) -> str:
+    index = load_index(split_folders(folder)[0])
+    return repr(index.sample(0).key) if len(index) else "none, it is empty"
+
+
+def _counts(index: Index) -> dict[str, Any]:
+    members: dict[str, int] = {}
+    for shard in index.shards:
+        present = (shard.spans[..., 0] >= 0).sum(axis=0).tolist()
+        for extension, count in zip(shard.extensions, present, strict=True):
+            members[extension] = members.get(extension, 0) + count
+    return {
+        "samples": len(index),
+        "shards": len(index.shards),
+        "bytes": sum(shard.bytes for shard in index.shards),
+        "fingerprint": index.fingerprint,
+        "members": members,
+    }
+
+
+def _members(index: Index, sample: Sample) -> dict[str, dict[str, Any]]:
+    import fsspec
+
+    found = {}
+    with fsspec.open(index.path(sample.shard), "rb") as file:
+        for extension, (offset, size) in sample.members.items():
+            file.seek(offset)
+            content = _preview(extension, file.read(min(size, LONGEST_PREVIEW + 1)))
+            found[extension] = {"offset": offset, "bytes": size, "content": content}
+    return found
+
+
+def _preview(extension: str, data: bytes) -> str:
+    """One line about a member's content; what is no readable text is decoded like in training."""
+    from mmpretrain.data.decode import DECODERS
+
+    suffix = extension.rpartition(".")[2]
+    if len(data) > LONGEST_PREVIEW:
+        return "too long to show"
+    if suffix not in DECODERS:
+        return repr(data[:80].decode(errors="replace"))
+    try:
+        return _describe(DECODERS[suffix].decode(data))
+    except Exception as error:  # hostile bytes bring libraries to raise nearly anything
+        return f"unreadable: {error}"
+
+
+def _describe(value: Any) -> str:
+    """A decoded text, array or image in one line."""
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)} from {value.min():.4g} to {value.max():.4g}"
+    return f"{value.mode} image, {value.height} x {value.width} pixels"

@@ -1,0 +1,164 @@
+"""What all builders share: deterministic tars, and a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from itertools import islice
+from pathlib import Path
+
+from mmpretrain.data.index import INFO_NAME, ShardError, build_index, load_index, write_atomically
+from mmpretrain.data.info import DatasetInfo, load_info
+
+SAMPLES_PER_SHARD = 128
+
+RawSample = dict[str, bytes | str]  # "__key__" -> str, extension ("left.png") -> bytes
+
+
+class BuildError(ValueError):
+    """A dataset cannot be built; the message names the file and the fix."""
+
+
+class Overwrite(Enum):
+    """What a build may replace: an older build of the same dataset, or whatever is there."""
+
+    same_dataset = "same_dataset"
+    anything = "anything"
+
+
+class Outcome(StrEnum):
+    """What a build did to its folder."""
+
+    built = "built"
+    unchanged = "unchanged"
+    replaced = "replaced"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished dataset. samples and fingerprints: by split."""
+
+    path: Path
+    name: str
+    outcome: Outcome
+    samples: dict[str, int]
+    fingerprints: dict[str, str]
+
+
+def build_dataset(
+    out: str | Path,
+    info: DatasetInfo,
+    splits: Mapping[str, Iterable[RawSample]],
+    extras: Callable[[Path], None] | None = None,
+    overwrite: Overwrite = Overwrite.same_dataset,
+) -> Build:
+    """Write a dataset beside ``out`` and move it there when it is complete.
+
+    splits: name -> samples, keys unique within a split. extras: writes further files (a tokenizer) into the folder.
+
+    Raises:
+        BuildError: ``out`` holds something that may not be replaced, or its parent cannot be written.
+    """
+    target = Path(os.path.realpath(out))
+    refuse_overwrite(target, info.name, overwrite)
+    with _sibling(target) as partial:
+        for split, samples in splits.items():
+            write_split(partial / split, samples)
+        if extras is not None:
+            extras(partial)
+        write_atomically(partial / INFO_NAME, info.to_json())
+        outcome = _move(partial, target, overwrite)
+    indexes = {split: load_index(target / split) for split in splits}
+    samples_by_split = {split: len(index) for split, index in indexes.items()}
+    fingerprints = {split: index.fingerprint for split, index in indexes.items()}
+    return Build(Path(out), info.name, outcome, samples_by_split, fingerprints)
+
+
+def write_split(folder: Path, samples: Iterable[RawSample], per_shard: int = SAMPLES_PER_SHARD) -> None:
+    """Write samples to ``shard-NNNNNN.tar`` and index them; the same samples give the same bytes."""
+    import webdataset
+
+    folder.mkdir(parents=True)
+    remaining = iter(samples)
+    number = 0
+    while chunk := list(islice(remaining, per_shard)):
+        with open(folder / f"shard-{number:06d}.tar", "wb") as file:
+            options = {"encoder": False, "user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False}
+            with webdataset.TarWriter(file, **options) as tar:
+                for sample in chunk:
+                    tar.write(sample)
+            file.flush()
+            os.fsync(file.fileno())
+        number += 1
+    build_index(folder)
+
+
+def refuse_overwrite(target: Path, name: str, overwrite: Overwrite) -> None:
+    """Raise BuildError if a folder may not be replaced by dataset ``name``; builders call it before they work."""
+    if Path.cwd().is_relative_to(target):
+        raise BuildError(f"{target} contains the current folder: choose another --out")
+    if not target.exists() or overwrite is Overwrite.anything:
+        return
+    if not target.is_dir():
+        raise BuildError(f"{target} is a file: choose another --out, or --force to replace it")
+    if not any(target.iterdir()):
+        return
+    try:
+        found = load_info(target).name
+    except (OSError, ShardError):
+        raise BuildError(f"{target} is no dataset of ours: choose another --out, or --force to replace it") from None
+    if found != name:
+        raise BuildError(f"{target} holds the dataset {found!r}: choose another --out, or --force to replace it")
+
+
+@contextmanager
+def _sibling(target: Path) -> Iterator[Path]:
+    """A hidden folder on the target's file system, gone at the end unless it was moved."""
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BuildError(f"{target.parent} cannot be written ({error.strerror}): choose another --out") from None
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move(partial: Path, target: Path, overwrite: Overwrite) -> Outcome:
+    """Put the complete folder in place, unless the same is there already."""
+    try:
+        os.rename(partial, target)
+        return Outcome.built
+    except OSError:
+        if not target.exists():
+            raise
+    if target.is_dir() and _contains(target, partial):
+        return Outcome.unchanged
+    foreign = set(os.listdir(target)) - set(os.listdir(partial)) if target.is_dir() else set()
+    if foreign and overwrite is not Overwrite.anything:
+        raise BuildError(f"{target} also holds {min(foreign)!r}: move it away, or --force to replace the folder")
+    old = partial.with_suffix(".old")
+    os.rename(target, old)
+    try:
+        os.rename(partial, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return Outcome.replaced
+
+
+def _contains(target: Path, fresh: Path) -> bool:
+    """Whether every file of ``fresh`` is in ``target`` with the same bytes, and no shard besides."""
+    names = {str(path.relative_to(fresh)) for path in fresh.rglob("*") if path.is_file()}
+    shards = {str(path.relative_to(target)) for path in target.glob("*/*.tar")}
+    if not shards <= names:
+        return False
+    return all((target / n).is_file() and filecmp.cmp(fresh / n, target / n, shallow=False) for n in names)

@@ -1,0 +1,53 @@
+"""Another package named mmpretrain is noticed before anything of it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launcher.guard
+
+ROOT = Path(launcher.guard.__file__).parent.parent
+PROGRAM = "from launcher.cli import main; import sys; sys.argv[1:] = ['--version']; main()"
+
+
+def start(*path: Path) -> subprocess.CompletedProcess[str]:
+    """The command line with these folders on PYTHONPATH, started from a place without packages."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd="/", env=environment)
+
+
+@pytest.mark.parametrize("layout", ["package", "module"])
+def test_another_package_in_the_way(tmp_path: Path, layout: str) -> None:
+    """One line with its path and the fix, exit code 2; its code does not run."""
+    if layout == "module":
+        (tmp_path / "mmpretrain.py").write_text("raise SystemExit('executed')")
+    else:
+        (tmp_path / "mmpretrain").mkdir()
+        (tmp_path / "mmpretrain" / "__init__.py").write_text("raise SystemExit('executed')")
+    run = start(tmp_path, ROOT)
+    assert run.returncode == 2 and run.stdout == "" and run.stderr.count("\n") == 1
+    assert str(tmp_path / "mmpretrain") in run.stderr and "pip uninstall mmpretrain" in run.stderr
+
+
+def test_own_package_passes(tmp_path: Path) -> None:
+    """Ours is found through a link too, in front of another one, and beside a plain folder of the name."""
+    (tmp_path / "mmpretrain").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(ROOT)
+    for path in ([ROOT], [ROOT, tmp_path], [tmp_path, ROOT], [link]):
+        run = start(*path)
+        assert run.returncode == 0 and run.stdout.startswith("mmpretrain "), run.stderr
+
+
+def test_not_importable_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without our folder on the path the message says what to add."""
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "mmpretrain", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        launcher.guard.require_own_package()
+    assert caught.value.code == 2 and str(ROOT) in capsys.readouterr().err
