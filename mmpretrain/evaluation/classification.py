@@ -1,0 +1,31 @@
+"""Scores of a classifier from its logits, beside chance. Shapes: n samples, C classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+
+def majority_share(labels: np.ndarray) -> float:
+    """Accuracy of the best constant answer: the share of the most frequent of ``labels`` (int [n])."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Scores in [0, 1] of ``logits`` [n, C] against ``labels`` int [n].
+
+    Always ``accuracy`` (chance: share of the most frequent label). Two classes: ``f1`` of class 1 and ``roc_auc`` of
+    its softmax probability (chance: one half; left out if ``labels`` hold one class only). More: ``f1_macro`` over
+    the classes that occur in labels or answers, and ``f1_weighted`` by their frequency. Chances are ``NAME/chance``.
+    """
+    answers = logits.argmax(axis=1)
+    scores = {"accuracy": accuracy_score(labels, answers), "accuracy/chance": majority_share(labels)}
+    if logits.shape[1] == 2:
+        scores["f1"] = f1_score(labels, answers, zero_division=0.0)
+        if len(np.unique(labels)) == 2:
+            # The difference of the logits orders the samples as the softmax does, without its rounding to 0 and 1.
+            scores |= {"roc_auc": roc_auc_score(labels, logits[:, 1] - logits[:, 0]), "roc_auc/chance": 0.5}
+    else:
+        for average in ("macro", "weighted"):
+            scores[f"f1_{average}"] = f1_score(labels, answers, average=average, zero_division=0.0)
+    return {name: float(score) for name, score in scores.items()}

@@ -1,0 +1,54 @@
+"""What a run folder says about training and evaluation (no torch here)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mmpretrain.run_folder import RunFolder, read_lines
+
+CHANCE = "/chance"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One evaluated number. subject: what was evaluated (``left``, ``left->caption``), "" for the whole model."""
+
+    metric: str
+    subject: str
+    name: str
+    value: float
+    chance: float | None
+
+
+def parse_scores(results: dict[str, float]) -> list[Score]:
+    """``METRIC/[SUBJECT/]NAME -> value`` as scores, in the same order, each with its ``.../chance`` if it has one."""
+    found = []
+    for key, value in results.items():
+        if not key.endswith(CHANCE):
+            metric, *middle = key.split("/", 2)
+            subject, name = middle if len(middle) == 2 else ("", *middle)
+            found.append(Score(metric, subject, name, value, results.get(key + CHANCE)))
+    return found
+
+
+def read_evaluation(run: RunFolder) -> dict[str, float]:
+    """The final evaluation's flat results; empty if there was none."""
+    return json.loads(run.evaluation.read_text(encoding="utf-8")) if run.evaluation.exists() else {}
+
+
+def read_training(run: RunFolder) -> list[dict[str, Any]]:
+    """The logged training steps, increasing; of a step logged twice (a run that was continued) the later line."""
+    steps = {line["step"]: line for line in read_lines(run.metrics) if "loss" in line}
+    return [steps[step] for step in sorted(steps)]
+
+
+def read_evaluations(run: RunFolder) -> dict[str, dict[int, float]]:
+    """The evaluations made while training: ``eval/SPLIT/NAME`` -> step -> value, steps increasing."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in sorted(read_lines(run.metrics), key=lambda line: line["step"]):
+        for key, value in line.items():
+            if key.startswith("eval/"):
+                curves.setdefault(key, {})[line["step"]] = value
+    return curves

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmpretrain.evaluation.linear_probe import linear_probe
+from tests.evaluation.made_up import embeddings, unrelated
+
+
+def test_separable_classes_are_read_perfectly_whatever_the_lengths() -> None:
+    train, test = embeddings(seed=1), embeddings(seed=2)
+    lengths = np.random.default_rng(0).uniform(0.1, 100, size=(len(test), 1)).astype(np.float32)
+    test = replace(test, embeds={name: rows * lengths for name, rows in test.embeds.items()})
+    scores = linear_probe(train, test, ["ant", "bee", "cat", "dog"])
+    for subject in ("left", "right", "left+right"):
+        assert scores[f"{subject}/accuracy"] == 1.0
+        assert scores[f"{subject}/accuracy/chance"] == 0.25
+    assert [name for name in scores if "recall" in name] == [
+        f"left+right/recall/{c}" for c in ("ant", "bee", "cat", "dog")
+    ]
+
+
+def test_concatenation_joins_what_the_modalities_know() -> None:
+    draw = np.random.default_rng(0)
+
+    def parity(samples: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        bits = draw.integers(2, size=(samples, 2))
+        noise = 0.1 * draw.normal(size=(2, samples, 4))
+        sides = {name: np.eye(4)[bits[:, i]] + noise[i] for i, name in enumerate(("left", "right"))}
+        return bits[:, 0] + 2 * bits[:, 1], sides
+
+    train, test = ((labels, sides) for labels, sides in (parity(200), parity(200)))
+    template = embeddings()
+    scores = linear_probe(
+        replace(template, labels=train[0], embeds=train[1]), replace(template, labels=test[0], embeds=test[1])
+    )
+    assert scores["left/accuracy"] < 0.65 and scores["right/accuracy"] < 0.65
+    assert scores["left+right/accuracy"] > 0.98
+
+
+def test_unrelated_embeddings_score_chance_and_twice_the_same() -> None:
+    train, test = unrelated(600, 3, seed=1), unrelated(900, 3, seed=2)
+    scores = linear_probe(train, test)
+    assert scores["left/accuracy"] == pytest.approx(1 / 3, abs=0.06)
+    assert scores == linear_probe(train, test)
+
+
+def test_what_cannot_be_probed_is_named() -> None:
+    good = embeddings()
+    with pytest.raises(ValueError, match="held-out split has no labels"):
+        linear_probe(good, replace(good, labels=None))
+    with pytest.raises(ValueError, match="one label"):
+        linear_probe(replace(good, labels=np.zeros(len(good), np.int64)), good)
