@@ -1,0 +1,111 @@
+"""Writing and checking a release folder: weights, config, code, processor, card and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+from transformers.utils import logging
+
+from mmpretrain.hub.card import CardFacts, model_card
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def export_release(
+    model: MMPretrainModel,
+    state_dict: Mapping[str, Tensor],
+    processor: MMPretrainProcessor,
+    folder: Path,
+    card: CardFacts,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write ``folder``, which ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` opens anywhere.
+
+    state_dict: the whole weights by parameter name (``model`` may hold only its ZeRO partition). max_shard_size: of a
+    weights file, such as ``"5GB"``. An older release in ``folder`` stays until the new one is complete.
+    Raises ValueError if ``state_dict`` does not hold exactly the model's tensors.
+    """
+    _check_complete(model, state_dict)
+    writing, old = folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for leftover in (writing, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with _progress_bars_off():
+        model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
+    processor.save_pretrained(writing)
+    model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
+    sums = [f"{_sha256(path)}  {name}\n" for name, path in _files(writing)]
+    (writing / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
+    _sync(writing)
+    if folder.exists():
+        folder.rename(old)
+    writing.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verify_release(folder: Path) -> list[str]:
+    """What is wrong with a release's files, one sentence each: missing, changed, or not listed in SHA256SUMS."""
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        return [f"{folder / CHECKSUMS} is missing or damaged: export the release again"]
+    found = dict(_files(folder))
+    problems = [f"{folder / name} is missing" for name in listed if name not in found]
+    problems += [f"{path} is not listed in {CHECKSUMS}" for name, path in found.items() if name not in listed]
+    problems += [
+        f"{path} has changed: its sha256 is not the one in {CHECKSUMS}"
+        for name, path in found.items()
+        if name in listed and _sha256(path) != listed[name]
+    ]
+    return problems
+
+
+def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:
+    expected = set(model.state_dict())
+    missing, extra = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
+    if missing or extra:
+        raise ValueError(
+            f"the weights do not belong to this model: {len(missing)} tensors are missing {missing[:3]},"
+            f" {len(extra)} are not its own {extra[:3]}"
+        )
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file but the checksums: name relative to ``folder``, and path; sorted by name."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / CHECKSUMS:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file to the disk, so that the rename never shows an empty release after a power failure."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def _progress_bars_off() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,62 @@
+"""From the run's config to the model that trains and ships, and the processor that feeds it (not shipped)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmpretrain.data.schema import Kind
+from mmpretrain.models.check import check_model
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.pretrained import load_backbone, pixel_statistics
+from mmpretrain.models.problems import Unusable
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.resolve import dataset_info, encoder_spec, model_config
+from mmpretrain.models.texts import load_tokenizers, text_problems
+from mmpretrain.schema import Config
+
+__all__ = ["build_model", "build_processor", "check_model"]
+
+
+def build_model(config: Config) -> MMPretrainModel:
+    """The model in float32 and training mode, its weights pretrained or random from torch's current seed.
+
+    Encoders with ``freeze`` take no gradients. Raises Unusable (a ValueError) if the config does not fit together or
+    pretrained weights cannot be loaded whole.
+    """
+    tokenizers = load_tokenizers(config)
+    specs = {
+        name: encoder_spec(name, config.model.encoders[name], modality, tokenizers.get(name))
+        for name, modality in config.data.modalities.items()
+    }
+    model = MMPretrainModel(model_config(config, specs))
+    for name, tokenizer in tokenizers.items():
+        length = config.data.modalities[name].max_length
+        backbone = model.get_submodule(f"encoders.{name}.backbone")
+        if problems := text_problems(name, backbone, length, tokenizer):
+            raise Unusable(problems)
+    for name, encoder in config.model.encoders.items():
+        if encoder.pretrained:
+            model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, specs[name])
+        model.encoders[name].requires_grad_(not encoder.freeze)
+    return model.train()
+
+
+def build_processor(config: Config) -> MMPretrainProcessor:
+    """The processor: tokenizers from the encoders, statistics of vectors from the dataset's ``dataset.json``.
+
+    Raises ValueError if a tokenizer cannot be opened or the statistics do not fit the modality.
+    """
+    info = dataset_info(config.data)
+    statistics = info.statistics if info else {}
+    modalities: dict[str, dict[str, Any]] = {}
+    for name, modality in config.data.modalities.items():
+        entry: dict[str, Any] = {"kind": modality.kind.value}
+        if modality.kind is Kind.text:
+            entry |= {"max_length": modality.max_length}
+        elif modality.kind is Kind.image:
+            entry |= {"size": list(modality.size), "channels": modality.channels}
+            entry |= pixel_statistics(config.model.encoders[name])
+        else:
+            entry |= {"size": list(modality.size), **statistics.get(name, {})}
+        modalities[name] = entry
+    return MMPretrainProcessor(modalities, load_tokenizers(config))

@@ -1,0 +1,116 @@
+"""Preflight of the model without its weights: every problem, and the number of parameters (not shipped)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmpretrain.data.index import ShardError
+from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.models.encoders_mmpretrain import Encoder
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.problems import Unusable, one_line
+from mmpretrain.models.resolve import encoder_spec, model_config
+from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
+from mmpretrain.schema import Config
+
+
+def check_model(config: Config) -> tuple[list[str], list[str]]:
+    """Build the model on the meta device, weights aside: (problems, notes), one sentence each. Nothing is raised.
+
+    Notes hold the parameters per encoder and in all, and what a command of ours has still to build.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    specs = {name: _check_encoder(name, config, problems, notes) for name in config.data.modalities}
+    if not problems:
+        _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
+    return problems, notes
+
+
+def _check_encoder(name: str, config: Config, problems: list[str], notes: list[str]) -> dict[str, Any] | None:
+    """The encoder's entry, or None if it has problems."""
+    entry, modality = config.model.encoders[name], config.data.modalities[name]
+    if hasattr(nn.ModuleDict, name):
+        problems.append(f"data.modalities.{name}: torch needs this name for itself, choose another one")
+        return None
+    tokenizer = _tokenizer(name, config, problems, notes)
+    try:
+        spec = encoder_spec(name, entry, modality, tokenizer)
+        encoder = _on_meta(name, spec)
+        if modality.kind is Kind.image:
+            _try_images(name, encoder, modality)
+    except Unusable as error:
+        problems += error.problems
+        return None
+    if modality.kind is Kind.text:
+        problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
+    scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
+    if scalars:
+        problems.append(f"model.encoders.{name}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
+    origin = f"{spec['architecture']} from {entry.pretrained}" if entry.pretrained else spec["architecture"]
+    notes.append(f"encoder {name}: {origin}, {_count(encoder):,} parameters{' (frozen)' if entry.freeze else ''}")
+    return spec
+
+
+def _tokenizer(name: str, config: Config, problems: list[str], notes: list[str]) -> Any | None:
+    if config.data.modalities[name].kind is not Kind.text:
+        return None
+    entry = config.model.encoders[name]
+    if pending := not_built(config.data, tokenizer_source(entry)):
+        notes.append(f"{pending} (until then the vocabulary of encoder {name} has the architecture's usual size)")
+        return None
+    try:
+        return load_tokenizer(name, entry)
+    except Unusable as error:
+        problems += error.problems
+        return None
+
+
+def _on_meta(name: str, spec: dict[str, Any]) -> Encoder:
+    try:
+        with torch.device("meta"):
+            return Encoder(name, spec)
+    except Exception as error:  # Every architecture refuses wrong sizes in its own way.
+        reason = f"{spec['architecture']} cannot be built ({one_line(error)})"
+        raise Unusable([f"model.encoders.{name}.config: {reason}"]) from error
+
+
+def _try_images(name: str, encoder: Encoder, modality: ModalityConfig) -> None:
+    """Two images without content through the encoder: does it take this size, and is its output as wide as expected?"""
+    shape = (2, modality.channels, *modality.size)
+    try:
+        output = encoder(pixel_values=torch.zeros(shape, device="meta"))
+    except Exception as error:  # As above.
+        if "meta" in str(error):
+            return  # Some architectures look at values, of which there are none here.
+        reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
+        raise Unusable([f"model.encoders.{name}.config: the encoder {reason}"]) from error
+    if output.shape != (2, encoder.output_size):
+        raise Unusable(
+            [f"model.encoders.{name}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"]
+        )
+
+
+def _check_whole(config: Config, specs: dict[str, dict[str, Any]], problems: list[str], notes: list[str]) -> None:
+    try:
+        whole = model_config(config, specs)
+    except ShardError as error:
+        problems.append(str(error))
+        return
+    with torch.device("meta"):
+        model = MMPretrainModel(whole)
+    for name, entry in config.model.encoders.items():
+        model.encoders[name].requires_grad_(not entry.freeze)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not trained:
+        problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")
+    if model.classifier is not None:
+        notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
+    notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

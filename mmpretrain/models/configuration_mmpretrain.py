@@ -1,0 +1,47 @@
+"""Configuration of a multimodal model: one encoder per modality, and what sits on top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+POOLS = ("cls", "mean", "pooler")
+
+
+class MMPretrainConfig(PreTrainedConfig):
+    """What :class:`MMPretrainModel` is built from.
+
+    encoders: modality -> ``{"architecture": model_type or "mlp", "config": its full config, "pool": cls|mean|pooler}``.
+    modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
+    embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
+    classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
+    transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
+
+    Raises ValueError for an unknown pool, or if ``modalities`` and ``encoders`` name different modalities.
+    """
+
+    model_type = "mmpretrain"
+    _auto_class = "AutoConfig"
+
+    def __init__(
+        self,
+        encoders: dict[str, dict[str, Any]] | None = None,
+        modalities: list[str] | None = None,
+        embed_dim: int | None = None,
+        classifier_hidden: int | None = None,
+        method: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.encoders = encoders or {}
+        # JSON files are written with sorted keys, so the order needs a list of its own.
+        self.modalities = list(modalities if modalities is not None else self.encoders)
+        self.embed_dim = embed_dim
+        self.classifier_hidden = classifier_hidden
+        self.method = method
+        if sorted(self.modalities) != sorted(self.encoders):
+            raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(self.encoders)}")
+        for name, encoder in self.encoders.items():
+            if encoder.get("pool") not in POOLS:
+                raise ValueError(f"encoder {name!r}: pool is {encoder.get('pool')!r}, use one of {', '.join(POOLS)}")
+        super().__init__(**kwargs)

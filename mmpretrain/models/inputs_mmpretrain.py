@@ -1,0 +1,91 @@
+"""Raw samples of one modality -> the keyword tensors of its encoder, one function per kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+try:
+    from PIL import Image
+except ImportError:  # Vectors and texts work without it.
+    Image = None  # type: ignore[assignment]
+
+
+def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+    """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
+
+    Converted to grey or RGB, resized (bicubic, antialiased) if they differ from ``size``, then ``(x - mean) / std``
+    of values in 0...1. Raises ValueError for anything but PIL images.
+    """
+    items = _as_list(name, images)
+    if Image is None:
+        raise ValueError(f"modality {name!r} is an image, and Pillow is not installed: pip install pillow")
+    for image in items:
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"modality {name!r} needs PIL images, got a {type(image).__name__}")
+    pixels = np.stack([_pixels(image, modality["size"], modality["channels"]) for image in items])
+    shape = (1, modality["channels"], 1, 1)
+    mean, std = (np.asarray(modality.get(k) or [0.5] * shape[1], np.float32) for k in ("mean", "std"))
+    return {"pixel_values": torch.from_numpy((pixels - mean.reshape(shape)) / std.reshape(shape))}
+
+
+def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any) -> dict[str, Tensor]:
+    """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, max_length].
+
+    Cut and padded on the right. Raises ValueError for anything but strings.
+    """
+    items = _as_list(name, texts)
+    for text in items:
+        if not isinstance(text, str):
+            raise ValueError(f"modality {name!r} needs strings, got a {type(text).__name__}")
+    tokens = tokenizer(
+        items,
+        padding="max_length",
+        truncation=True,
+        max_length=modality["max_length"],
+        padding_side="right",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+
+def vector_tensors(name: str, vectors: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+    """Vectors (one, a list, or the rows of a matrix) -> ``values`` float32 [b, features].
+
+    Scaled by ``minimum`` and ``maximum`` if the modality has them. Raises ValueError for vectors of another length
+    than ``size``.
+    """
+    if hasattr(vectors, "ndim"):
+        vectors = list(vectors) if vectors.ndim == 2 else [vectors]
+    rows = [np.asarray(row, dtype=np.float64) for row in _as_list(name, vectors)]
+    (features,) = modality["size"]
+    for row in rows:
+        if row.shape != (features,):
+            raise ValueError(f"modality {name!r} needs vectors of {features} features, got shape {list(row.shape)}")
+    values = np.stack(rows)
+    if "minimum" in modality:
+        low, high = np.asarray(modality["minimum"]), np.asarray(modality["maximum"])
+        # The small constant keeps features that never vary in training finite.
+        values = (values - low) / (high - low + 1e-10)
+    return {"values": torch.from_numpy(values.astype(np.float32))}
+
+
+def _pixels(image: Any, size: list[int], channels: int) -> np.ndarray:
+    """One image as float32 [channels, height, width] in 0...1."""
+    height, width = size
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _as_list(name: str, items: Any) -> list[Any]:
+    found = list(items) if isinstance(items, (list, tuple)) else [items]
+    if not found:
+        raise ValueError(f"modality {name!r} got an empty list")
+    return found

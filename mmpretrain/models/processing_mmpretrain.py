@@ -1,0 +1,117 @@
+"""The processor that ships: images, texts and vectors -> tensors for the encoders."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import cached_file
+
+from .inputs_mmpretrain import image_tensors, text_tensors, vector_tensors
+
+FILE_NAME = "processor_config.json"
+HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only")
+
+
+class MMPretrainInputs(dict[str, dict[str, Tensor]]):
+    """Modality -> keyword tensors of its encoder; ``model(**inputs)`` takes it."""
+
+    def to(self, device: torch.device | str) -> MMPretrainInputs:
+        """The same inputs on ``device``."""
+        return MMPretrainInputs({m: {k: t.to(device) for k, t in tensors.items()} for m, tensors in self.items()})
+
+
+class MMPretrainProcessor:
+    """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
+
+    modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
+    ``std`` per channel, default 0.5), ``{"kind": "text", "max_length": n}``, or ``{"kind": "vector", "size": [d]}``
+    (optional ``minimum`` and ``maximum`` per feature, which scale the training data to 0...1).
+    tokenizers: name -> transformers tokenizer, for every text.
+
+    Raises ValueError if a text has no tokenizer, or if statistics do not have one number per channel or feature.
+    """
+
+    _auto_class = "AutoProcessor"
+
+    def __init__(self, modalities: dict[str, dict[str, Any]], tokenizers: dict[str, Any] | None = None) -> None:
+        self.modalities = modalities
+        self.tokenizers = tokenizers or {}
+        for name, modality in modalities.items():
+            if modality["kind"] == "text" and name not in self.tokenizers:
+                raise ValueError(f"modality {name!r} is a text, but no tokenizer was given for it")
+            _check_statistics(name, modality)
+
+    def __call__(self, /, **samples: Any) -> MMPretrainInputs:
+        """Turn samples into tensors: modality -> one sample or a list of b.
+
+        Images are PIL images, texts strings, vectors arrays. Returns what the model takes. Raises ValueError for an
+        unknown modality or a sample of the wrong type or length.
+        """
+        if not samples:
+            raise ValueError(f"no modality was passed: give at least one of {', '.join(self.modalities)}")
+        return MMPretrainInputs({name: self._tensors(name, items) for name, items in samples.items()})
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> list[str]:
+        """Write the config, the tokenizers and the code files; returns the paths written."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"processor_class": type(self).__name__, "modalities": self.modalities}
+        files = [str(path) for path in custom_object_save(self, folder, config=content) or []]
+        for name, tokenizer in self.tokenizers.items():
+            files += tokenizer.save_pretrained(folder / _tokenizer_folder(name))
+        (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return [*files, str(folder / FILE_NAME)]
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> MMPretrainProcessor:
+        """Open a folder or Hub repository (keywords as ``revision``, ``token``, ``cache_dir``).
+
+        Raises OSError if it has no processor files.
+        """
+        source = str(pretrained_model_name_or_path)
+        hub = {key: value for key, value in kwargs.items() if key in HUB_ARGUMENTS and value is not None}
+        path = cached_file(source, FILE_NAME, subfolder=kwargs.get("subfolder", ""), **hub)
+        modalities = json.loads(Path(str(path)).read_text(encoding="utf-8"))["modalities"]
+        texts = [name for name, modality in modalities.items() if modality["kind"] == "text"]
+        folders = {name: os.path.join(kwargs.get("subfolder", ""), _tokenizer_folder(name)) for name in texts}
+        return cls(
+            modalities, {n: AutoTokenizer.from_pretrained(source, subfolder=f, **hub) for n, f in folders.items()}
+        )
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Name the Auto class that a saved processor opens with; transformers calls it after loading shipped code."""
+        cls._auto_class = auto_class
+
+    def _tensors(self, name: str, items: Any) -> dict[str, Tensor]:
+        modality = self.modalities.get(name)
+        if modality is None:
+            raise ValueError(f"unknown modality {name!r}: this processor has {', '.join(self.modalities)}")
+        if modality["kind"] == "image":
+            return image_tensors(name, items, modality)
+        if modality["kind"] == "text":
+            return text_tensors(name, items, modality, self.tokenizers[name])
+        return vector_tensors(name, items, modality)
+
+
+def _tokenizer_folder(name: str) -> str:
+    return f"tokenizer_{name}"
+
+
+def _check_statistics(name: str, modality: dict[str, Any]) -> None:
+    image = modality["kind"] == "image"
+    expected = modality["channels"] if image else modality.get("size", [0])[0]
+    for key in ("mean", "std") if image else ("minimum", "maximum"):
+        if key in modality and len(modality[key]) != expected:
+            raise ValueError(f"modality {name!r}: {key} has {len(modality[key])} numbers, {expected} are needed")
+    if ("minimum" in modality) != ("maximum" in modality):
+        raise ValueError(f"modality {name!r}: minimum and maximum are needed together")

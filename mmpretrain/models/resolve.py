@@ -1,0 +1,157 @@
+"""From the run's config to each encoder's full entry in the model's config (not shipped)."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig
+
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.encoders_mmpretrain import output_width
+from mmpretrain.models.pretrained import load_config
+from mmpretrain.models.problems import Unusable, nearest, one_line
+from mmpretrain.models.schema import EncoderConfig
+from mmpretrain.models.texts import vocabulary_size
+from mmpretrain.schema import Config
+
+MLP_KEYS = ("input_size", "hidden_size", "output_size")
+# Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
+_INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
+_INCIDENTAL |= {"torch_dtype", "transformers_version"}
+
+
+def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, tokenizer: Any | None) -> dict[str, Any]:
+    """The entry of ``MMPretrainConfig.encoders`` for one modality; sizes not given are taken from the data.
+
+    tokenizer: the text modality's (None: not at hand yet, the architecture's own vocabulary size stands).
+    Raises Unusable with everything that is wrong.
+    """
+    where = f"model.encoders.{name}"
+    if encoder.architecture == "mlp":
+        return {"architecture": "mlp", "config": _mlp(where, encoder, modality), "pool": encoder.pool.value}
+    base: PreTrainedConfig | None = load_config(where, encoder) if encoder.pretrained else None
+    config_class = type(base) if base is not None else _config_class(where, str(encoder.architecture))
+    _check_keywords(where, encoder.config, keywords(config_class))
+    given = base.to_dict() if base is not None else _sizes_from_data(config_class, modality, tokenizer)
+    try:
+        config = config_class.from_dict(given | encoder.config)
+    except Exception as error:  # Validators of config classes raise types of their own.
+        raise Unusable([f"{where}.config: {one_line(error)}"]) from error
+    if problems := _mismatches(name, config, encoder, modality):
+        raise Unusable(problems)
+    # As JSON gives it back: the model is built from the same values before saving and after loading.
+    content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
+    return {"architecture": config.model_type, "config": content, "pool": encoder.pool.value}
+
+
+def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrainConfig:
+    """The model's config around ``specs``; with a classifier if the method learns from labels.
+
+    Raises ShardError if the dataset's ``dataset.json`` is damaged.
+    """
+    labels: dict[str, Any] = {}
+    if type(config.method).uses_labels:
+        info = dataset_info(config.data)
+        names = (info.classes if info else None) or []
+        labels = {"classifier_hidden": config.model.classifier_hidden, "num_labels": config.data.classes}
+        if len(names) == config.data.classes:
+            labels |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    return MMPretrainConfig(
+        encoders=specs,
+        modalities=list(specs),
+        embed_dim=config.model.embed_dim,
+        method=config.method.name,
+        **labels,
+    )
+
+
+def dataset_info(data: DataConfig) -> DatasetInfo | None:
+    """What the builder wrote to ``dataset.json``; None if the dataset is not built. Raises ShardError if damaged."""
+    try:
+        return load_info(data.path)
+    except FileNotFoundError:
+        return None
+
+
+def keywords(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Every keyword that a transformers config class takes, its aliases included."""
+    names = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    for parent in config_class.__mro__[:-1]:
+        names |= set(inspect.signature(parent.__init__).parameters)  # type: ignore[misc]
+    return names - {"self", "args", "kwargs"}
+
+
+def _mlp(where: str, encoder: EncoderConfig, modality: ModalityConfig) -> dict[str, int]:
+    _check_keywords(where, encoder.config, MLP_KEYS)
+    sizes = {"input_size": modality.size[0], **encoder.config}
+    problems = [f"{where}.config.{key} is missing: the mlp needs it" for key in MLP_KEYS if key not in sizes]
+    problems += [
+        f"{where}.config.{key} is {value!r}: a whole number above 0 is needed"
+        for key, value in sizes.items()
+        if not isinstance(value, int) or value < 1
+    ]
+    if sizes["input_size"] != modality.size[0]:
+        problems.append(
+            f"{where}.config.input_size is {sizes['input_size']}, but the data has {modality.size[0]} features:"
+            " leave it out"
+        )
+    if problems:
+        raise Unusable(problems)
+    return sizes
+
+
+def _config_class(where: str, architecture: str) -> type[PreTrainedConfig]:
+    if architecture not in CONFIG_MAPPING:
+        hint = nearest(architecture, [*CONFIG_MAPPING.keys(), "mlp"])
+        raise Unusable([f"{where}.architecture is {architecture}: no such transformers model_type{hint}"])
+    config_class = CONFIG_MAPPING[architecture]
+    if config_class not in MODEL_MAPPING:
+        raise Unusable([f"{where}.architecture is {architecture}: transformers has no AutoModel for it"])
+    return config_class
+
+
+def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: Any | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if modality.kind is Kind.image:
+        found = {"image_size": list(modality.size), "num_channels": modality.channels}
+    elif modality.kind is Kind.text and tokenizer is not None:
+        found = {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    known = keywords(config_class)
+    return {key: value for key, value in found.items() if key in known}
+
+
+def _mismatches(name: str, config: PreTrainedConfig, encoder: EncoderConfig, modality: ModalityConfig) -> list[str]:
+    where, found = f"model.encoders.{name}", []
+    try:
+        output_width(config, encoder.pool.value)
+    except ValueError as error:
+        found.append(f"{where}: {error}")
+    if modality.kind is not Kind.image:
+        return found
+    size, patch = _pair(getattr(config, "image_size", None)), _pair(getattr(config, "patch_size", None))
+    if size and size != list(modality.size):
+        found.append(f"{where} expects images of {size} pixels: set data.modalities.{name}.size={size}")
+    if size and patch and (size[0] % patch[0] or size[1] % patch[1]):
+        found.append(f"{where}: patches of {patch} pixels do not tile images of {size}: change config.patch_size")
+    channels = getattr(config, "num_channels", modality.channels)
+    if channels != modality.channels:
+        found.append(f"{where} expects {channels} channels: set data.modalities.{name}.channels={channels}")
+    return found
+
+
+def _pair(size: Any) -> list[int] | None:
+    if size is None:
+        return None
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def _check_keywords(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise Unusable(f"{where}.config.{key}: unknown keyword{nearest(key, known)}" for key in unknown)

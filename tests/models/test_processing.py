@@ -1,0 +1,111 @@
+"""The processor: each kind of sample, its errors, and saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmpretrain.models.build import build_processor
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from tests.models.small import small_config, small_model, small_samples
+
+
+def processor_of(**modality: Any) -> MMPretrainProcessor:
+    """A processor with the single modality ``x``."""
+    return MMPretrainProcessor({"x": modality})
+
+
+def test_whole_samples_fit_the_model() -> None:
+    inputs = build_processor(small_config())(**small_samples())
+    assert inputs["picture"]["pixel_values"].shape == (2, 1, 8, 4)
+    assert inputs["caption"]["input_ids"].shape == inputs["caption"]["attention_mask"].shape == (2, 8)
+    assert inputs["genes"]["values"].shape == (2, 7)
+    dtypes = {key: tensor.dtype for tensors in inputs.values() for key, tensor in tensors.items()}
+    assert dtypes["pixel_values"] is dtypes["values"] is torch.float32 and dtypes["input_ids"] is torch.int64
+    assert small_model()(**inputs).logits.shape == (2, 3)
+    assert inputs.to("meta")["genes"]["values"].device.type == "meta"
+
+
+def test_single_samples_are_batches_of_one() -> None:
+    processor = build_processor(small_config())
+    for name, samples in small_samples().items():
+        alone, listed = processor(**{name: samples[0]})[name], processor(**{name: samples[:1]})[name]
+        assert all(len(tensor) == 1 and torch.equal(tensor, listed[key]) for key, tensor in alone.items())
+
+
+def test_image_values_by_hand() -> None:
+    grey = processor_of(kind="image", size=[1, 2], channels=1)
+    pixels = grey(x=Image.fromarray(np.array([[0, 255]], dtype=np.uint8)))["x"]["pixel_values"]
+    assert torch.equal(pixels, torch.tensor([[[[-1.0, 1.0]]]]))
+    colour = processor_of(kind="image", size=[1, 1], channels=3, mean=[0, 0, 0.5], std=[1, 1, 0.25])
+    red = colour(x=Image.new("RGB", (1, 1), (255, 0, 255)))["x"]["pixel_values"]
+    assert red.flatten().tolist() == [1.0, 0.0, 2.0]
+
+
+def test_images_are_converted_and_resized_like_pillow() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8))
+    pixels = processor_of(kind="image", size=[8, 4], channels=1)(x=image)["x"]["pixel_values"]
+    expected = np.asarray(image.convert("L").resize((4, 8), Image.Resampling.BICUBIC), dtype=np.float32)
+    assert np.allclose(pixels[0, 0].numpy(), expected / 127.5 - 1, atol=1e-6)
+
+
+def test_texts_are_cut_and_padded_on_the_right() -> None:
+    processor = build_processor(small_config())
+    processor.tokenizers["caption"].padding_side = "left"
+    tokens = processor(caption=["a seven", "digit " * 20])["caption"]
+    assert tokens["attention_mask"].sum(1).tolist() == [4, 8]
+    assert tokens["input_ids"][0, 4:].tolist() == [processor.tokenizers["caption"].pad_token_id] * 4
+
+
+def test_vectors_are_scaled_by_train_statistics() -> None:
+    processor = processor_of(kind="vector", size=[3], minimum=[0.0, -1.0, 2.0], maximum=[2.0, 1.0, 2.0])
+    values = processor(x=np.array([[1.0, 1.0, 2.0], [4.0, -1.0, 2.0]]))["x"]["values"]
+    assert torch.allclose(values, torch.tensor([[0.5, 1.0, 0.0], [2.0, 0.0, 0.0]]))
+    unscaled = processor_of(kind="vector", size=[2])(x=torch.tensor([3.0, 4.0]))["x"]["values"]
+    assert torch.equal(unscaled, torch.tensor([[3.0, 4.0]]))
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ({}, "at least one of"),
+        ({"sound": [1]}, "unknown modality 'sound'"),
+        ({"picture": [np.zeros((8, 4))]}, "'picture' needs PIL images, got a ndarray"),
+        ({"caption": [b"bytes"]}, "'caption' needs strings, got a bytes"),
+        ({"genes": [np.zeros(6)]}, r"'genes' needs vectors of 7 features, got shape \[6\]"),
+        ({"caption": []}, "'caption' got an empty list"),
+    ],
+)
+def test_wrong_samples_are_named(samples: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_processor(small_config())(**samples)
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        ({"kind": "text", "max_length": 4}, "no tokenizer"),
+        ({"kind": "vector", "size": [2], "minimum": [0.0]}, "minimum has 1 numbers, 2 are needed"),
+        ({"kind": "vector", "size": [1], "minimum": [0.0]}, "minimum and maximum are needed together"),
+        ({"kind": "image", "size": [1, 1], "channels": 3, "mean": [0.5]}, "mean has 1 numbers, 3 are needed"),
+    ],
+)
+def test_unusable_processors_are_refused(modality: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor_of(**modality)
+
+
+def test_saved_processor_gives_the_same_tensors(tmp_path: Path) -> None:
+    processor = build_processor(small_config())
+    processor.modalities["genes"] |= {"minimum": [0.1] * 7, "maximum": [1 / 3] * 7}
+    processor.save_pretrained(tmp_path)
+    before, after = processor(**small_samples()), MMPretrainProcessor.from_pretrained(tmp_path)(**small_samples())
+    assert list(after) == list(before)
+    assert all(torch.equal(after[m][k], tensor) for m, tensors in before.items() for k, tensor in tensors.items())
+    with pytest.raises(OSError):
+        MMPretrainProcessor.from_pretrained(tmp_path / "tokenizer_caption")
