@@ -33,6 +33,13 @@ class MethodConfig:
         """What is wrong with this section, one sentence each."""
         return []
 
+    def bind(self, local_batch: int) -> None:
+        """Fill what defaults to the local batch of the run's first start; stored with the run from then on."""
+
+    def batch_problems(self, local_batch: int) -> list[str]:
+        """What stands against ``local_batch`` samples per rank, one sentence each."""
+        return []
+
 
 @dataclass
 class ClipConfig(MethodConfig):
@@ -94,6 +101,17 @@ class M3colConfig(MethodConfig):
         if self.mix_scope is MixScope.global_batch and self.mix_level is not MixLevel.embedding:
             found.append("method.mix_scope=global_batch mixes after the gather: it needs method.mix_level=embedding")
         return found
+
+    def bind(self, local_batch: int) -> None:
+        """The default mixing group is the local batch of the first start."""
+        if self.mix_group is None and self.mix_scope is MixScope.group:
+            self.mix_group = local_batch
+
+    def batch_problems(self, local_batch: int) -> list[str]:
+        """The groups must tile the local batch, or samples of different ranks would have to mix."""
+        if self.mix_group is not None and self.mix_scope is MixScope.group and local_batch % self.mix_group:
+            return [f"method.mix_group {self.mix_group} does not divide the local batch of {local_batch} samples"]
+        return []
 
 
 METHODS: dict[str, type[MethodConfig]] = {"clip": ClipConfig, "m3col": M3colConfig}

@@ -1,0 +1,144 @@
+"""What a pretraining method is: encode sees samples, objective sees the world.
+
+    batch = method.prepare(batch, step)               # views and mixing, per rank, before any micro-batching
+    features = method.encode(model, batch)            # the model only, sample by sample
+    losses = method.objective(features, step, world)  # the only place where ranks see one another
+    ...backward, optimiser steps...
+    method.clamp_()
+
+Shape legend: b samples of this rank, d width of an embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Batch, Mixing
+from mmpretrain.distributed.world import World
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+Embeds = dict[str, Tensor]  # modality -> [b, d]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model makes of one batch, and what the batch says about its samples.
+
+    embeds: modality -> [b, d], not normalised. views: view name -> modality -> [b, d]. logits: [b, C] or
+    None. labels: int64 [b] or None. sample_ids, positions: int64 [b]. mixing: as in :class:`Batch`.
+    """
+
+    embeds: Embeds
+    labels: Tensor | None
+    sample_ids: Tensor
+    positions: Tensor
+    logits: Tensor | None = None
+    views: dict[str, Embeds] = field(default_factory=dict)
+    mixing: dict[str, Mixing] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        embeds: Embeds,
+        logits: Tensor | None = None,
+        views: dict[str, Embeds] | None = None,
+    ) -> Features:
+        """The model's outputs together with the labels, ids, positions and mixing of their batch."""
+        return cls(
+            embeds=embeds,
+            logits=logits,
+            views=views or {},
+            labels=batch.labels,
+            sample_ids=batch.sample_ids,
+            positions=batch.positions,
+            mixing=batch.mixing,
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Named scalar losses of this rank (means over its rows), their weights, and detached diagnostics.
+
+    weights: 1 unless given. The names are the same on all ranks in the same step, so that a mean over the
+    ranks is one collective.
+    """
+
+    terms: dict[str, Tensor]
+    weights: dict[str, float] = field(default_factory=dict)
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum of all terms."""
+        return torch.stack([self.weights.get(name, 1.0) * term for name, term in self.terms.items()]).sum()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the run stands.
+
+    index: optimiser steps done. epoch: samples seen before this step over the size of the dataset.
+    total_epochs: the whole run in the same unit. seed: of the run.
+    """
+
+    index: int
+    epoch: float
+    total_epochs: float
+    seed: int
+
+    def sub_seed(self, position: int, *tags: str | int) -> int:
+        """A seed in [0, 2^63): a function of the run's seed, ``position`` and ``tags`` alone."""
+        text = repr((self.seed, position, *tags)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+    def generator(self, position: int, *tags: str | int) -> torch.Generator:
+        """A fresh CPU generator seeded by :meth:`sub_seed`: the same draws on any rank and restart."""
+        return torch.Generator().manual_seed(self.sub_seed(position, *tags))
+
+
+class Method(ABC):
+    """One pretraining method.
+
+    model: the transformers model that ships, and the only thing that DeepSpeed wraps. heads: float32 modules
+    that only training needs (temperature, unimodal heads, critics), replicated outside ZeRO; may be empty.
+    """
+
+    def __init__(self, config: Config, model: MMPretrainModel) -> None:
+        """config: the whole resolved config. model: built for the same modalities as ``config.data``."""
+        self.model = model
+        self.heads = nn.ModuleDict()
+        self.modalities: Sequence[str] = tuple(config.data.modalities)
+        self.negatives = config.objective.negatives
+
+    def prepare(self, batch: Batch, step: Step) -> Batch:
+        """``batch`` with what the method adds to it (views, mixing); random only through ``step``."""
+        return batch
+
+    @abstractmethod
+    def encode(self, model: Any, batch: Batch) -> Features:
+        """Run ``model`` (``self.model`` or the engine around it) sample by sample; no heads, no ranks."""
+
+    @abstractmethod
+    def objective(self, features: Features, step: Step, world: World) -> Losses:
+        """The losses of this rank's rows, by heads and loss functions only; ``world`` is the other ranks."""
+
+    def clamp_(self) -> None:  # noqa: B027 - a hook that most methods leave alone
+        """Bring head parameters back into their allowed range; called after every optimiser step."""
+
+
+def require_equal_widths(model: MMPretrainModel) -> None:
+    """Raises ValueError when the model's modalities have embeddings of different widths."""
+    if len(set(model.embed_sizes.values())) > 1:
+        sizes = ", ".join(f"{name} {width}" for name, width in model.embed_sizes.items())
+        raise ValueError(
+            f"embeddings of different widths cannot be compared ({sizes}): set model.embed_dim to project them"
+        )

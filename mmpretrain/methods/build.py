@@ -1,0 +1,13 @@
+"""From a config to a method with its freshly initialised (or pretrained) model."""
+
+from __future__ import annotations
+
+from mmpretrain.methods import method_class
+from mmpretrain.methods.base import Method
+from mmpretrain.models.build import build_model
+from mmpretrain.schema import Config
+
+
+def build_method(config: Config) -> Method:
+    """The method that ``config`` names; weights are drawn from torch's global generator, which the caller seeds."""
+    return method_class(config.method.name)(config, build_model(config))

@@ -1,0 +1,65 @@
+"""CLIP: symmetric InfoNCE with a learnable temperature (Radford et al., 2021, arXiv 2103.00020).
+
+For modalities a and b with unit-length embeddings of the whole batch, s = exp(logit_scale), S = s n(p_a)
+n(p_b)^T:
+
+    L_ab = 1/2 [ - 1/N sum_i log softmax_j(S_i.)_i  -  1/N sum_j log softmax_i(S_.j)_j ]
+    L    = mean of L_ab over all unordered pairs of modalities       (two modalities: CLIP itself)
+
+logit_scale starts at log(1 / temperature) and is held at or below log(max_scale) by value after every step.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import torch
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Pair, contrastive
+from mmpretrain.losses.temperature import Temperature
+from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
+from mmpretrain.methods.schema import ClipConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+
+class Clip(Method):
+    """See the module's docstring; two or more modalities, no labels.
+
+    heads: ``temperature``. Raises ValueError when the modalities' embeddings differ in width.
+    """
+
+    def __init__(self, config: Config, model: MMPretrainModel) -> None:
+        super().__init__(config, model)
+        assert isinstance(config.method, ClipConfig)
+        require_equal_widths(model)
+        self.temperature = Temperature(config.method.temperature, config.method.max_scale)
+        self.heads["temperature"] = self.temperature
+        self.pairs = list(combinations(self.modalities, 2))
+
+    def encode(self, model: Any, batch: Batch) -> Features:
+        """One call of the model."""
+        return Features.of(batch, model(**batch.inputs).embeds)
+
+    def objective(self, features: Features, step: Step, world: World) -> Losses:
+        """Term ``contrastive``; accuracy of every pair and the scale as diagnostics."""
+        scale = self.temperature()
+        results = contrastive(
+            [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs],
+            scale=scale,
+            world=world,
+            negatives=self.negatives,
+            sample_ids=features.sample_ids,
+        )
+        accuracies = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
+        return Losses(
+            terms={"contrastive": torch.stack([r.loss for r in results]).mean()},
+            diagnostics=accuracies | {"scale": scale.detach().squeeze()},
+        )
+
+    def clamp_(self) -> None:
+        """Hold the temperature's scale at or below its limit."""
+        self.temperature.clamp_()

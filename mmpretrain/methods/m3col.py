@@ -1,0 +1,156 @@
+"""M3CoL: multimodal mixup contrastive learning for classification (Kumar et al., arXiv 2409.17777, TMLR 2025).
+
+With p_m the embedding of modality m, y the label, g the fusion classifier and g_m the unimodal heads:
+
+    L = CE(g([p_1; ...; p_M]), y)  +  sum_m CE(g_m(p_m), y)  +  weight * L_con
+    L_con = sum_m M3Co(p~_m -> p_m+1)   in the epochs before int(switch * epochs), the modalities forming a cycle
+            sum_m Soft(p_m -> p_m+1)    from then on
+
+M3Co is InfoNCE from mixed to clean embeddings, with lam on the sample itself and 1 - lam on its partner
+(losses/contrastive.py); Soft takes its targets from the next modality's self-similarity (losses/soft.py).
+What is mixed: raw inputs, except of texts, whose embeddings are (``mix_level``). Classifiers see clean samples;
+unimodal heads exist only in training.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmpretrain.data.batch import Batch, Mixing
+from mmpretrain.data.schema import Kind
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Mixup, Pair, contrastive
+from mmpretrain.losses.schema import Negatives
+from mmpretrain.losses.similarity import PairLoss, at_least_float32, negatives_from, own_rows
+from mmpretrain.losses.soft import soft_contrastive
+from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
+from mmpretrain.methods.mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
+from mmpretrain.methods.schema import M3colConfig, MixLevel, MixScope
+from mmpretrain.models.heads_mmpretrain import MLPHead
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+
+class Phase(Enum):
+    """Which contrastive term a step has; its value is the term's name."""
+
+    none = "none"
+    m3co = "m3co"
+    soft = "soft"
+
+
+class M3col(Method):
+    """See the module's docstring; two or more modalities, labels.
+
+    heads: ``unimodal_MODALITY``. Raises ValueError for texts mixed at input level, for global mixing with local
+    negatives, and when the modalities' embeddings differ in width.
+    """
+
+    def __init__(self, config: Config, model: MMPretrainModel) -> None:
+        super().__init__(config, model)
+        assert isinstance(config.method, M3colConfig) and config.data.classes is not None
+        self.settings = config.method
+        self.mixer = Mixer(self.settings.beta, self.settings.select)
+        self.at_input = _mixed_at_input(config, self.settings.mix_level)
+        self.cycle = list(zip(self.modalities, (*self.modalities[1:], self.modalities[0]), strict=True))
+        require_equal_widths(model)
+        if self.settings.mix_scope is MixScope.global_batch and self.negatives is Negatives.local:
+            raise ValueError("method.mix_scope=global_batch needs objective.negatives=gather")
+        for name in self.modalities:
+            sizes = (model.embed_sizes[name], config.model.classifier_hidden, config.data.classes)
+            self.heads[f"unimodal_{name}"] = MLPHead(*sizes)
+
+    def phase(self, step: Step) -> Phase:
+        """The contrastive term of a step, the same on all ranks."""
+        if self.settings.weight == 0:
+            return Phase.none
+        # 0.29 * 100 is 28.999...: a product that is meant to be whole must not lose an epoch.
+        switch = math.floor(self.settings.switch * step.total_epochs + 1e-9)
+        return Phase.m3co if step.epoch < switch else Phase.soft
+
+    def prepare(self, batch: Batch, step: Step) -> Batch:
+        """Draw the mixing of every modality by groups of stream positions, and mix what is mixed at input level."""
+        if self.phase(step) is not Phase.m3co or self.settings.mix_scope is MixScope.global_batch:
+            return batch
+        size = self.settings.mix_group or len(batch)
+        mixing = {m: self.mixer.group(batch.positions, size, m, step) for m in self.modalities}
+        return with_mixed_view(batch, mixing, self.at_input)
+
+    def encode(self, model: Any, batch: Batch) -> Features:
+        """One call of the model on the clean samples, and one on the mixed inputs where there are any."""
+        output = model(**batch.inputs)
+        views = {name: model(**inputs).embeds for name, inputs in batch.views.items()}
+        return Features.of(batch, output.embeds, output.logits, views)
+
+    def objective(self, features: Features, step: Step, world: World) -> Losses:
+        """Terms ``fusion``, ``unimodal_MODALITY`` and ``m3co`` or ``soft``; all their accuracies as diagnostics."""
+        terms, diagnostics = self._cross_entropies(features)
+        phase = self.phase(step)
+        if phase is Phase.none:
+            return Losses(terms, diagnostics=diagnostics)
+        pairs = self._m3co(features, step, world) if phase is Phase.m3co else self._soft(features, world)
+        terms[phase.value] = torch.stack([pair.loss for pair in pairs]).sum()
+        diagnostics[f"accuracy/{phase.value}"] = torch.stack([pair.accuracy for pair in pairs]).mean()
+        return Losses(terms, {phase.value: self.settings.weight}, diagnostics)
+
+    def _cross_entropies(self, features: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        assert features.logits is not None and features.labels is not None
+        logits = {"fusion": features.logits}
+        for name in self.modalities:
+            logits[f"unimodal_{name}"] = self.heads[f"unimodal_{name}"](features.embeds[name])
+        labels = features.labels
+        terms = {name: F.cross_entropy(at_least_float32(x), labels) for name, x in logits.items()}
+        hits = {f"accuracy/{name}": (x.argmax(dim=1) == labels).float().mean() for name, x in logits.items()}
+        return terms, hits
+
+    def _m3co(self, features: Features, step: Step, world: World) -> list[PairLoss]:
+        mixed = {name: self._mixed(name, features, step, world) for name in self.modalities}
+        # The released code mixes in place, so that its "clean" side is mixed too.
+        keys = {n: mixed[n][0] for n in mixed} if self.settings.official_aliasing else features.embeds
+        return contrastive(
+            [Pair(mixed[a][0], keys[b], mixed[a][1]) for a, b in self.cycle],
+            scale=1 / self.settings.temperature,
+            world=world,
+            negatives=self.negatives,
+            sample_ids=features.sample_ids,
+        )
+
+    def _soft(self, features: Features, world: World) -> list[PairLoss]:
+        return soft_contrastive(
+            [(features.embeds[a], features.embeds[b]) for a, b in self.cycle],
+            scale=1 / self.settings.soft_temperature,
+            world=world,
+            negatives=self.negatives,
+            sample_ids=features.sample_ids,
+            detach_targets=self.settings.detach_targets,
+        )
+
+    def _mixed(self, name: str, features: Features, step: Step, world: World) -> tuple[Tensor, Mixup]:
+        """Mixed embeddings [b, d] of a modality, and the targets that go with them."""
+        embeds = features.embeds[name]
+        own = own_rows(len(embeds), negatives_from(world, self.negatives), embeds.device)
+        rule = SelfPairs.assigned if self.settings.official_self_pairs else SelfPairs.added
+        if self.settings.mix_scope is MixScope.global_batch:
+            mixing = self.mixer.whole_batch(world.size * len(embeds), own, name, step)
+            return mix(embeds, mixing, world.all_gather_rows(embeds)), mixup_targets(mixing, own, rule)
+        mixing = features.mixing[name]
+        mixed = features.views["mixed"][name] if name in self.at_input else mix(embeds, mixing)
+        return mixed, mixup_targets(Mixing(mixing.weight, own[mixing.partner]), own, rule)
+
+
+def _mixed_at_input(config: Config, level: MixLevel) -> list[str]:
+    """The modalities whose raw inputs are mixed. Raises ValueError when a text is asked to be among them."""
+    kinds = {name: modality.kind for name, modality in config.data.modalities.items()}
+    texts = [name for name, kind in kinds.items() if kind is Kind.text]
+    if level is MixLevel.input and texts:
+        raise ValueError(
+            f"method.mix_level=input cannot mix the tokens of {', '.join(texts)}:"
+            " use auto (embeddings of texts, inputs of the rest) or embedding"
+        )
+    return [] if level is MixLevel.embedding else [name for name in kinds if name not in texts]

@@ -1,0 +1,46 @@
+"""Fixtures that tests of every folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shards.digits import build_digits
+from tests.rank_pool import RankPool, Ranks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The tensors of tests are so small that threads only wait for one another."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """``ranks(world_size, function, *args, timeout=120)``: ``function(*args)`` on 1, 2 or 4 living gloo ranks.
+
+    Returns the results in the order of ranks. Raises RankError (an AssertionError) that names the rank which raised
+    or hung. The processes start with the first call for a world size and end with the session.
+    """
+    pools: dict[int, RankPool] = {}
+
+    def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
+        if world_size not in pools or not pools[world_size].alive:
+            pools[world_size] = RankPool(world_size)
+        return pools[world_size].run(function, args, timeout)
+
+    yield run
+    for pool in pools.values():
+        pool.close()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as shards."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    build_digits(folder)
+    return folder

@@ -1,0 +1,128 @@
+"""One training step's losses and gradients: on a rank, on one process, and by the dense formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from mmpretrain.data.batch import Inputs
+from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.distributed.world import World
+from mmpretrain.methods.base import Method, Step
+from mmpretrain.methods.clip import Clip
+from mmpretrain.methods.m3col import M3col, Phase
+from mmpretrain.methods.schema import M3colConfig, MixScope
+from mmpretrain.schema import Config
+from tests.losses import oracle
+from tests.methods.toys import make_batch, make_method, make_step
+
+
+@dataclass
+class Outcome:
+    """values: losses and diagnostics by name, of this rank. grads: by parameter, averaged over the ranks."""
+
+    values: dict[str, float]
+    grads: dict[str, Tensor] = field(default_factory=dict)
+
+
+def run_step(
+    config: Config,
+    epoch: float,
+    dtype: torch.dtype = torch.float64,
+    part: tuple[int, int] | None = None,
+) -> Outcome:
+    """One step of the real method on this rank's rows, or on the whole batch without a process group.
+
+    part: (number, of how many) parts of the batch to take instead.
+    """
+    world = World.current()
+    method = make_method(config, dtype=dtype)
+    batch, step = make_batch(config, *(part or (world.rank, world.size)), dtype=dtype), make_step(epoch)
+    features = method.encode(method.model, method.prepare(batch, step))
+    losses = method.objective(features, step, world)
+    losses.total.backward()
+    average_gradients([*method.model.parameters(), *method.heads.parameters()], world)
+    values = {"total": losses.total} | losses.terms | losses.diagnostics
+    return Outcome({name: value.item() for name, value in values.items()}, gradients(method))
+
+
+def run_oracle(config: Config, epoch: float) -> Outcome:
+    """The same step by the dense formulas."""
+    method = make_method(config)
+    total = clip_total(method, config) if isinstance(method, Clip) else m3col_total(method, config, epoch)
+    total.backward()
+    return Outcome({"total": total.item()}, gradients(method))
+
+
+def clip_total(method: Clip, config: Config) -> Tensor:
+    """The mean of InfoNCE over all pairs."""
+    batch = make_batch(config)
+    embeds = method.model(**batch.inputs).embeds
+    ids = batch.sample_ids.tolist()
+    scale = method.temperature.logit_scale.exp()
+    eye = torch.eye(len(ids), dtype=torch.float64)
+    pairs = list(combinations(method.modalities, 2))
+    return torch.stack([oracle.info_nce(embeds[a], embeds[b], scale, eye, ids) for a, b in pairs]).mean()
+
+
+def m3col_total(method: Method, config: Config, epoch: float) -> Tensor:
+    """Sections 2 to 2.3; only the random draws come from the method."""
+    assert isinstance(method, M3col) and isinstance(config.method, M3colConfig)
+    settings, step = config.method, make_step(epoch)
+    batch = make_batch(config)
+    ids = batch.sample_ids.tolist()
+    output = method.model(**batch.inputs)
+    embeds, labels = output.embeds, batch.labels
+    assert labels is not None
+    total = oracle.nll(output.logits, labels)
+    for name in method.modalities:
+        total = total + oracle.nll(method.heads[f"unimodal_{name}"](embeds[name]), labels)
+    if method.phase(step) is Phase.none:
+        return total
+    count = len(method.modalities)
+    ordered = [(method.modalities[i], method.modalities[(i + 1) % count]) for i in range(count)]
+    if method.phase(step) is Phase.soft:
+        scale = 1 / settings.soft_temperature
+        terms = [oracle.soft_loss(embeds[a], embeds[b], scale, ids, settings.detach_targets) for a, b in ordered]
+        return total + settings.weight * sum(terms)
+    mixed, targets = _mixed(method, settings, embeds, batch.inputs, step)
+    keys = mixed if settings.official_aliasing else embeds
+    scale = 1 / settings.temperature
+    terms = [oracle.info_nce(mixed[a], keys[b], scale, targets[a], ids) for a, b in ordered]
+    return total + settings.weight * sum(terms)
+
+
+def _mixed(
+    method: M3col, settings: M3colConfig, embeds: dict[str, Tensor], inputs: Inputs, step: Step
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    mixed, targets = {}, {}
+    for name in method.modalities:
+        size = len(embeds[name])
+        if settings.mix_scope is MixScope.global_batch:
+            drawn = method.mixer.whole_batch(size, torch.arange(size), name, step)
+        else:
+            assert settings.mix_group is not None
+            drawn = method.mixer.group(torch.arange(size), settings.mix_group, name, step)
+        lam = drawn.weight[:, None]
+        at_input = name in method.at_input
+        clean = inputs[name]["values"] if at_input else embeds[name]
+        blend = lam * clean + (1 - lam) * clean[drawn.partner]
+        mixed[name] = method.model(**{name: {"values": blend}}).embeds[name] if at_input else blend
+        targets[name] = oracle.mixup_targets(drawn.weight, drawn.partner, settings.official_self_pairs)
+    return mixed, targets
+
+
+def gradients(method: Method) -> dict[str, Tensor]:
+    """Gradients of the model's and the heads' parameters by name."""
+    named = [*method.model.named_parameters(), *method.heads.named_parameters(prefix="heads")]
+    return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
+
+
+def worst_relative_error(grads: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
+    """The largest error of any parameter's gradient, relative to that gradient's largest entry."""
+    assert grads.keys() == reference.keys()
+    assert all(g.abs().max() > 0 for g in reference.values())
+    return max(((grads[n] - g).abs().max() / g.abs().max()).item() for n, g in reference.items())

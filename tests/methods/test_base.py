@@ -1,0 +1,55 @@
+"""The contract between methods and the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmpretrain.methods import CLASSES, method_class
+from mmpretrain.methods.base import Losses, Method, Step
+from mmpretrain.methods.schema import METHODS
+from tests.methods.toys import make_config, make_method
+
+
+def test_every_configured_method_has_a_class() -> None:
+    assert CLASSES.keys() == METHODS.keys()
+    assert all(issubclass(method_class(name), Method) for name in CLASSES)
+
+
+def test_the_package_and_the_schemas_load_no_torch() -> None:
+    code = "import sys, mmpretrain.methods.schema, mmpretrain.losses.schema; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_total_is_the_weighted_sum() -> None:
+    terms = {"a": torch.tensor(2.0, requires_grad=True), "b": torch.tensor(3.0, requires_grad=True)}
+    total = Losses(terms, {"b": 0.1}).total
+    total.backward()
+    assert total.item() == pytest.approx(2.3)
+    assert terms["a"].grad == 1 and terms["b"].grad == pytest.approx(0.1)
+
+
+def test_generators_depend_on_seed_position_and_tags_only() -> None:
+    draw = lambda step, *tags: torch.rand(2, generator=step.generator(*tags)).tolist()  # noqa: E731
+    first, later = Step(0, 0.0, 1.0, seed=5), Step(9, 3.0, 7.0, seed=5)
+    assert draw(first, 4, "mix", "left") == draw(later, 4, "mix", "left")
+    others = [draw(first, 5, "mix", "left"), draw(first, 4, "mix", "right"), draw(first, 4, "mixleft")]
+    others += [draw(Step(0, 0.0, 1.0, seed=6), 4, "mix", "left"), draw(first, 4, "mix", "left", 0)]
+    assert draw(first, 4, "mix", "left") not in others and len({map(tuple, others)}) == 1
+
+
+def test_sub_seeds_never_change_between_versions() -> None:
+    """Runs resume with them: another value would change their mixing and dropout silently."""
+    assert Step(0, 0.0, 1.0, seed=0).sub_seed(128, "mrna", "mix") == 2938725776897809629
+
+
+@pytest.mark.parametrize("name", ["clip", "m3col"])
+def test_embeddings_of_different_widths_are_refused(name: str) -> None:
+    config = make_config(name)
+    method = make_method(config)
+    method.model.embed_sizes["mrna"] = 5
+    with pytest.raises(ValueError, match=r"mrna 5, methylation 4.*model\.embed_dim"):
+        type(method)(config, method.model)

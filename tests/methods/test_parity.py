@@ -1,0 +1,86 @@
+"""The gate: losses and every parameter's gradient on W ranks equal one process's, and the dense formulas'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mmpretrain.losses.schema import Negatives
+from mmpretrain.methods.schema import MixLevel, MixScope
+from mmpretrain.schema import Config
+from tests.methods.parity import run_oracle, run_step, worst_relative_error
+from tests.methods.toys import make_config
+from tests.rank_pool import Ranks
+
+Settings = dict[str, Any]
+Case = tuple[Config, float]  # and the epoch of the step
+M3CO, SOFT = 0.0, 5.0  # epochs before and after the switch
+EMBEDDING: Settings = {"mix_level": MixLevel.embedding, "mix_group": 2, "weight": 0.7}
+INPUT: Settings = {"mix_level": MixLevel.input, "mix_group": 4, "weight": 0.7}
+GLOBAL: Settings = {"mix_level": MixLevel.embedding, "mix_scope": MixScope.global_batch, "weight": 0.7}
+OFFICIAL: Settings = {"official_aliasing": True, "official_self_pairs": True}
+CASES: dict[str, Case] = {
+    "clip-2": (make_config("clip", 2), M3CO),
+    "clip-3": (make_config("clip", 3, temperature=0.3), M3CO),
+    "m3co-embedding-2": (make_config("m3col", 2, **EMBEDDING), M3CO),
+    "m3co-embedding-3": (make_config("m3col", 3, **EMBEDDING), M3CO),
+    "m3co-input-2": (make_config("m3col", 2, **INPUT), M3CO),
+    "m3co-input-3": (make_config("m3col", 3, **INPUT), M3CO),
+    "m3co-global-2": (make_config("m3col", 2, **GLOBAL), M3CO),
+    "m3co-global-3": (make_config("m3col", 3, **GLOBAL), M3CO),
+    "m3co-official-group": (make_config("m3col", 3, **EMBEDDING, **OFFICIAL), M3CO),
+    "m3co-official-input": (make_config("m3col", 2, **INPUT, **OFFICIAL), M3CO),
+    "m3co-official-global": (make_config("m3col", 2, **GLOBAL, **OFFICIAL), M3CO),
+    "soft-2": (make_config("m3col", 2, weight=0.7), SOFT),
+    "soft-3": (make_config("m3col", 3, weight=0.7), SOFT),
+    "soft-detached": (make_config("m3col", 3, weight=0.7, detach_targets=True), SOFT),
+    "cross-entropy-only": (make_config("m3col", 3, weight=0.0), M3CO),
+}
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def test_one_process_equals_the_dense_formulas(case: Case) -> None:
+    ours, dense = run_step(*case), run_oracle(*case)
+    assert ours.values["total"] == pytest.approx(dense.values["total"], rel=1e-12)
+    assert worst_relative_error(ours.grads, dense.grads) < 1e-10
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int) -> None:
+    whole = run_step(*case)
+    outcomes = ranks(size, run_step, *case)
+    for name, value in whole.values.items():
+        mean = sum(outcome.values[name] for outcome in outcomes) / size
+        assert mean == pytest.approx(value, rel=1e-12, abs=1e-15), name
+    for outcome in outcomes:
+        assert worst_relative_error(outcome.grads, whole.grads) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["clip-3", "m3co-input-3", "m3co-global-3", "soft-3"])
+def test_single_precision_is_close(ranks: Ranks, name: str) -> None:
+    whole = run_step(*CASES[name])
+    for outcome in (run_step(*CASES[name], torch.float32), *ranks(4, run_step, *CASES[name], torch.float32)):
+        assert worst_relative_error({k: g.double() for k, g in outcome.grads.items()}, whole.grads) < 1e-5
+
+
+LOCAL = {
+    "clip": make_config("clip", 3, Negatives.local),
+    "m3co": make_config("m3col", 3, Negatives.local, **INPUT),
+    "soft": make_config("m3col", 3, Negatives.local, switch=0.0),
+}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_negatives_are_the_mean_over_separate_batches(ranks: Ranks, name: str) -> None:
+    outcomes = ranks(4, run_step, LOCAL[name], M3CO)
+    separate = [run_step(LOCAL[name], M3CO, part=(rank, 4)) for rank in range(4)]
+    for ours, alone in zip(outcomes, separate, strict=True):
+        assert ours.values == pytest.approx(alone.values, rel=1e-12)
+    mean = {n: torch.stack([s.grads[n] for s in separate]).mean(dim=0) for n in separate[0].grads}
+    assert worst_relative_error(outcomes[0].grads, mean) < 1e-10

@@ -1,0 +1,78 @@
+"""Small configs, models and batches: a few vector modalities, float64, duplicates in the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.methods import method_class
+from mmpretrain.methods.base import Method, Step
+from mmpretrain.methods.schema import METHODS
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.schema import ModelConfig
+from mmpretrain.schema import Config
+
+NAMES = ("mrna", "methylation", "mirna")
+GLOBAL_BATCH = 16
+CLASSES = 3
+FEATURES = 5
+# Samples 0 and 5 come twice, 0 even thrice, on different ranks: a batch that straddles two epochs.
+SAMPLE_IDS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 11, 5, 13, 14, 0]
+
+
+def make_config(method: str, modalities: int = 2, negatives: Negatives = Negatives.gather, **settings: Any) -> Config:
+    """A config with vector modalities; ``settings`` go to its method section."""
+    names = NAMES[:modalities]
+    vectors = {name: ModalityConfig(Kind.vector, [FEATURES]) for name in names}
+    return Config(
+        method=METHODS[method](**settings),
+        data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
+        model=ModelConfig(classifier_hidden=6),
+        objective=ObjectiveConfig(negatives),
+    )
+
+
+def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.float64) -> Method:
+    """The method around MLP encoders; the same weights at every call."""
+    torch.manual_seed(0)
+    encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
+    spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
+    labelled = type(config.method).uses_labels
+    model = MMPretrainModel(
+        MMPretrainConfig(
+            encoders={name: spec for name in config.data.modalities},
+            classifier_hidden=config.model.classifier_hidden if labelled else None,
+            num_labels=CLASSES,
+        )
+    )
+    method = method_class(config.method.name)(config, model)
+    method.model.to(dtype=dtype)  # type: ignore[call-arg]
+    method.heads.to(dtype)
+    return method
+
+
+def make_batch(
+    config: Config, rank: int = 0, world_size: int = 1, *, dtype: torch.dtype = torch.float64, step: int = 0
+) -> Batch:
+    """This rank's rows of a global batch; equal sample ids have equal content."""
+    ids = torch.tensor(SAMPLE_IDS)
+    generator = torch.Generator().manual_seed(7)
+    table = torch.randn(len(NAMES), len(ids), FEATURES, generator=generator, dtype=torch.float64).to(dtype)
+    local = len(ids) // world_size
+    own = slice(rank * local, (rank + 1) * local)
+    return Batch(
+        inputs={m: {"values": table[i][ids][own]} for i, m in enumerate(config.data.modalities)},
+        labels=(ids % CLASSES)[own],
+        sample_ids=ids[own],
+        positions=torch.arange(len(ids))[own] + step * len(ids),
+    )
+
+
+def make_step(epoch: float = 0.0, index: int = 0) -> Step:
+    """A step of a run of 10 epochs: M3CoL changes its loss at epoch 3."""
+    return Step(index=index, epoch=epoch, total_epochs=10.0, seed=3)
