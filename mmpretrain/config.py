@@ -48,7 +48,7 @@ def compose(tokens: Sequence[str] = (), base: Path | None = None) -> Config:
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
     if problems:
         raise ConfigError(problems)
-    config: Config = OmegaConf.to_object(tree)
+    config: Config = OmegaConf.to_object(tree)  # type: ignore[assignment]
     config.run.name = config.run.name or f"{config.method.name}-{config.experiment or config.data.name}"
     if found := config.problems():
         raise ConfigError(found)

@@ -76,7 +76,7 @@ def done_marker(writing: Path, rank: int) -> Path:
 
 def newest_complete(checkpoints: Path) -> Found:
     """The newest checkpoint whose files all match its manifest; nothing is unpickled to find out."""
-    damaged = []
+    damaged: list[str] = []
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
         if not re.fullmatch(r"step-\d{8,}", folder.name):
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.data.schema import Kind
-from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pretrained import load_backbone, pixel_statistics
 from mmpretrain.models.problems import Unusable
@@ -13,8 +12,6 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import dataset_info, encoder_spec, model_config
 from mmpretrain.models.texts import load_tokenizers, text_problems
 from mmpretrain.schema import Config
-
-__all__ = ["build_model", "build_processor", "check_model"]
 
 
 def build_model(config: Config) -> MMPretrainModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,17 +17,26 @@ from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, to
 from mmpretrain.schema import Config
 
 
-def check_model(config: Config) -> tuple[list[str], list[str]]:
-    """Build the model on the meta device, weights aside: (problems, notes), one sentence each. Nothing is raised.
+class Checked(NamedTuple):
+    """problems, notes: one sentence each. model: on the meta device, None if there are problems."""
+
+    problems: list[str]
+    notes: list[str]
+    model: MMPretrainModel | None
+
+
+def check_model(config: Config) -> Checked:
+    """Build the model on the meta device, weights aside. Nothing is raised.
 
     Notes hold the parameters per encoder and in all, and what a command of ours has still to build.
     """
     problems: list[str] = []
     notes: list[str] = []
     specs = {name: _check_encoder(name, config, problems, notes) for name in config.data.modalities}
-    if not problems:
-        _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
-    return problems, notes
+    if problems:
+        return Checked(problems, notes, None)
+    model = _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
+    return Checked(problems, notes, None if problems else model)
 
 
 def _check_encoder(name: str, config: Config, problems: list[str], notes: list[str]) -> dict[str, Any] | None:
@@ -94,12 +103,14 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig) -> None:
         )
 
 
-def _check_whole(config: Config, specs: dict[str, dict[str, Any]], problems: list[str], notes: list[str]) -> None:
+def _check_whole(
+    config: Config, specs: dict[str, dict[str, Any]], problems: list[str], notes: list[str]
+) -> MMPretrainModel | None:
     try:
         whole = model_config(config, specs)
     except ShardError as error:
         problems.append(str(error))
-        return
+        return None
     with torch.device("meta"):
         model = MMPretrainModel(whole)
     for name, entry in config.model.encoders.items():
@@ -110,6 +121,7 @@ def _check_whole(config: Config, specs: dict[str, dict[str, Any]], problems: lis
     if model.classifier is not None:
         notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
     notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")
+    return model
 
 
 def _count(module: nn.Module) -> int:

@@ -9,7 +9,8 @@ from transformers import RobertaConfig, RobertaModel
 
 from mmpretrain.data.schema import Kind, ModalityConfig
 from mmpretrain.methods.schema import ClipConfig
-from mmpretrain.models.build import build_model, check_model
+from mmpretrain.models.build import build_model
+from mmpretrain.models.check import check_model
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.schema import EncoderConfig
 from mmpretrain.models.texts import position_limit
@@ -18,7 +19,7 @@ from tests.models.small import BERT, LAYERS, MLP, VIT, small_config, small_model
 
 
 def test_good_config_has_no_problems_and_its_parameters_counted() -> None:
-    problems, notes = check_model(small_config())
+    problems, notes, _ = check_model(small_config())
     model = small_model()
     assert problems == []
     assert notes[-1].startswith(f"model: {sum(p.numel() for p in model.parameters()):,} parameters")
@@ -30,7 +31,7 @@ def test_good_config_has_no_problems_and_its_parameters_counted() -> None:
 def test_freezing_is_counted() -> None:
     config = small_config(ClipConfig(), embed_dim=None)
     config.model.encoders["picture"].freeze = True
-    _, notes = check_model(config)
+    _, notes, _ = check_model(config)
     assert "(frozen)" in notes[0] and "0 of them trained" not in notes[-1]
     for encoder in config.model.encoders.values():
         encoder.freeze = True
@@ -59,14 +60,14 @@ def test_image_encoder_problems(encoder: EncoderConfig, message: str, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = small_config()
     config.model.encoders["picture"] = encoder
-    problems, _ = check_model(config)
+    problems, _, _ = check_model(config)
     assert len(problems) == 1 and message in problems[0] and "model.encoders.picture" in problems[0]
 
 
 def test_vector_encoder_problems() -> None:
     config = small_config()
     config.model.encoders["genes"] = EncoderConfig("mlp", {"hidden_size": 0, "input_size": 9})
-    problems, _ = check_model(config)
+    problems, _, _ = check_model(config)
     assert [p.removeprefix("model.encoders.genes.config.") for p in problems] == [
         "output_size is missing: the mlp needs it",
         "hidden_size is 0: a whole number above 0 is needed",
@@ -85,7 +86,7 @@ def text_config(length: int = 8, **bert: int) -> Config:
 
 
 def test_text_that_does_not_fit_its_encoder() -> None:
-    problems, _ = check_model(text_config(length=17, vocab_size=9))
+    problems, _, _ = check_model(text_config(length=17, vocab_size=9))
     assert "max_length is 17, but the encoder has 16 positions" in problems[0]
     assert "vocab_size is 9, but the tokenizer needs 10" in problems[1]
     with pytest.raises(Unusable, match="16 positions"):
@@ -101,14 +102,14 @@ def test_roberta_counts_positions_from_behind_its_padding() -> None:
 def test_tokenizer_that_is_not_built_yet_is_a_note(tmp_path: Path) -> None:
     config = small_config(path=str(tmp_path / "digits"))
     config.model.encoders["caption"].tokenizer = str(tmp_path / "digits" / "tokenizer")
-    problems, notes = check_model(config)
+    problems, notes, _ = check_model(config)
     assert problems == [] and any("not built yet: run make small" in note for note in notes)
 
 
 def test_tokenizer_that_nobody_builds_is_a_problem(tmp_path: Path) -> None:
     config = small_config()
     config.model.encoders["caption"].tokenizer = str(tmp_path / "elsewhere")
-    problems, _ = check_model(config)
+    problems, _, _ = check_model(config)
     assert len(problems) == 1 and "model.encoders.caption.tokenizer: cannot open" in problems[0]
 
 

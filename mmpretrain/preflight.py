@@ -1,0 +1,52 @@
+"""Checks that need torch, run in their own process so that the launcher stays quick:
+
+python -m mmpretrain.preflight CONFIG.yaml      prints {"problems": [...], "notes": [...]}
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from mmpretrain.config import load_config
+from mmpretrain.evaluation.schema import Metric
+from mmpretrain.methods import method_class
+from mmpretrain.models.check import check_model
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+
+def main() -> None:
+    """Check the model and the method that the config file describes, without allocating weights."""
+    config = load_config(Path(sys.argv[1]))
+    problems, notes, model = check_model(config)
+    if model is not None:
+        problems = [*_method_problems(config, model), *_evaluation_problems(config, model)]
+    print(json.dumps({"problems": problems, "notes": notes}))
+
+
+def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
+    try:
+        with torch.device("meta"):
+            method_class(config.method.name)(config, model)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _evaluation_problems(config: Config, model: MMPretrainModel) -> list[str]:
+    """What would otherwise end a run after all of its training."""
+    wanted = {*config.evaluation.final, *config.evaluation.during}
+    if Metric.retrieval in wanted and len(set(model.embed_sizes.values())) > 1:
+        return [
+            f"evaluation metric retrieval compares embeddings of one width, and these have {model.embed_sizes}:"
+            " set model.embed_dim, or leave retrieval out"
+        ]
+    return []
+
+
+if __name__ == "__main__":
+    main()

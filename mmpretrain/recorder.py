@@ -1,0 +1,109 @@
+"""Records of a run, written by rank 0: metrics.jsonl, consumed.jsonl, status.json."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
+from mmpretrain.engine.engine import StepReport, mean_over_ranks
+from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
+from mmpretrain.schema import Config
+
+STATUS_EVERY_S = 2.0  # each one is flushed to the disk
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became nan or inf; going on would only waste time."""
+
+
+class Recorder:
+    """Turns step reports into lines. Every rank calls it, because averages are collectives; rank 0 writes."""
+
+    def __init__(self, folder: RunFolder, config: Config, stream: Stream, world: World) -> None:
+        self.folder = folder
+        self.config = config
+        self.stream = stream
+        self.world = world
+        self._wait_s = 0.0
+        self._last_time = time.perf_counter()
+        self._last_done = 0
+        self._last_status = 0.0
+
+    def start(self, done: int) -> None:
+        """Forget what was written beyond the checkpoint that the run continues from."""
+        self._last_done = done
+        self._last_time = time.perf_counter()
+        if self.world.rank == 0:
+            drop_lines_after(self.folder.metrics, done)
+            drop_lines_after(self.folder.consumed, done)
+            self._status(done, State.running, total_steps=self.config.total_steps, cause=None)
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, with the time spent waiting for them added up."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self._wait_s += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
+        """Write one step; True when any rank asks to stop. Raises NonFiniteLossError on every rank alike."""
+        flag = torch.tensor(float(stop), device=report.losses["loss"].device)
+        values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
+        wanted = values.pop("stop") > 0
+        if self.config.data.record_keys:
+            ids = self.world.all_gather_rows(batch.sample_ids)
+            if self.world.rank == 0:
+                keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
+                append_line(self.folder.consumed, {"step": done, "keys": keys})
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLossError(
+                f"the loss is {values['loss']} at step {done}: lower optim.lr, or set optim.clip, and start again;"
+                " it continues from the last checkpoint"
+            )
+        if done % self.config.train.log_every_steps == 0 or wanted:
+            self._log(done, values, report)
+        return wanted
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self.world.rank == 0:
+            append_line(self.folder.metrics, line)
+
+    def complete(self, done: int) -> None:
+        """Mark the run as completed, once every rank is done."""
+        self.world.barrier()
+        if self.world.rank == 0:
+            self._status(done, State.completed)
+
+    def _log(self, done: int, values: dict[str, float], report: StepReport) -> None:
+        now = time.perf_counter()
+        batch, steps = self.config.data.global_batch, done - self._last_done
+        line = {
+            "step": done,
+            "samples": done * batch,
+            "epoch": done * batch / len(self.stream.index),
+            **values,
+            "lr": report.lr,
+            "grad_norm": report.grad_norm,
+            "samples_per_s": steps * batch / (now - self._last_time),
+            "data_wait_s": self._wait_s / max(1, steps),
+        }
+        self._last_time, self._last_done, self._wait_s = now, done, 0.0
+        self.write(line)
+        if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
+            self._last_status = now
+            self._status(done, State.running)
+
+    def _status(self, done: int, state: State, **changes: Any) -> None:
+        samples = done * self.config.data.global_batch
+        self.folder.update_status(state=state, step=done, samples=samples, **changes)

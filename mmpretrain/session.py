@@ -1,0 +1,140 @@
+"""What a run owns on one rank while it trains, and the verbs of the loop in train.py."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from omegaconf import OmegaConf
+
+from mmpretrain.config import load_config
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.index import load_index
+from mmpretrain.data.info import load_info
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.stream import Stream
+from mmpretrain.engine import checkpoint
+from mmpretrain.engine.commit import CheckpointError
+from mmpretrain.engine.engine import Engine, StepReport
+from mmpretrain.evaluation.embed import Embeddings, embed_split
+from mmpretrain.evaluation.grid import GRID_FILE, write_grid
+from mmpretrain.evaluation.run import evaluate, log_entry, write_evaluation
+from mmpretrain.methods.base import Step
+from mmpretrain.methods.build import build_method
+from mmpretrain.models.build import build_processor
+from mmpretrain.recorder import Recorder
+from mmpretrain.release import publish
+from mmpretrain.report import draw_summary
+from mmpretrain.run_folder import RunFolder
+
+
+class Session:
+    """Stream, method, engine and records of one run on one rank. Use as a context manager."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.config = load_config(folder.config)
+        if self.config.engine.threads:
+            torch.set_num_threads(self.config.engine.threads)
+        torch.manual_seed(self.config.seed)
+        self.processor = build_processor(self.config)
+        self.method = build_method(self.config)
+        self.engine = Engine(self.config, self.method)
+        self.world = self.engine.world
+        self.stream = self._stream("train")
+        self.recorder = Recorder(folder, self.config, self.stream, self.world)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error the other ranks must notice at once, which an orderly goodbye would delay.
+        if error is None:
+            self.engine.close()
+
+    def resume(self) -> int:
+        """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
+        manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
+        if manifest and manifest["index"] != self.stream.index.fingerprint:
+            raise CheckpointError(
+                f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
+                " restore them, or start a run with another run.name"
+            )
+        done = manifest["step"] if manifest else 0
+        self.recorder.start(done)
+        return done
+
+    def batches(self, done: int) -> Iterator[Batch]:
+        """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
+        return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
+
+    def step(self, index: int) -> Step:
+        """What the method may know about the step with this index."""
+        batch, size = self.config.data.global_batch, len(self.stream.index)
+        return Step(
+            index=index,
+            epoch=index * batch / size,
+            total_epochs=self.config.train.samples / size,
+            seed=self.config.seed,
+        )
+
+    def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
+        """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
+        return self.recorder.record(done, batch, report, stop=stop)
+
+    def evaluation_due(self, done: int) -> bool:
+        """Whether metrics are wanted now, while training."""
+        settings = self.config.evaluation
+        return bool(settings.during and settings.every_steps and done % settings.every_steps == 0)
+
+    def evaluate(self, done: int) -> None:
+        """Metrics on held-out data into metrics.jsonl."""
+        settings = self.config.evaluation
+        results = evaluate(settings.during, self._embed, self.world, settings.split)
+        self.recorder.write({"step": done, **log_entry(results, settings.split)})
+
+    def checkpoint_due(self, done: int) -> bool:
+        """Whether the schedule, or the end of training, asks for a checkpoint."""
+        return done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint together with all other ranks."""
+        facts = {
+            "position": done * self.config.data.global_batch,
+            "index": self.stream.index.fingerprint,
+            "seed": self.config.seed,
+            "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
+        }
+        checkpoint.save(self.engine, self.folder.checkpoints, done, facts)
+
+    def finish(self, done: int) -> None:
+        """Evaluate, then write the release, the picture and the final status."""
+        embed = functools.cache(self._embed)
+        classes = load_info(self.config.data.path).classes
+        results = evaluate(self.config.evaluation.final, embed, self.world, self.config.evaluation.split, classes)
+        shown = embed(self.config.evaluation.split)
+        state = self.engine.state_dict()
+        if state is not None:
+            write_evaluation(self.folder.evaluation, results)
+            publish(self.folder, self.config, self.method.model, state, self.processor, results, self.world.size)
+        self.recorder.complete(done)
+        if self.world.rank == 0:
+            self._draw(shown)
+
+    def _draw(self, embeddings: Embeddings) -> None:
+        kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
+        reader = Reader(load_index(f"{self.config.data.path}/{self.config.evaluation.split}"))
+        write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+        draw_summary(self.folder.path)
+
+    def _embed(self, split: str) -> Embeddings:
+        batches = self._stream(split).split_batches(self.config.evaluation.batch)
+        return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
+
+    def _stream(self, split: str) -> Stream:
+        rank, size = self.world.rank, self.world.size
+        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, self.folder.quarantine)

@@ -1,0 +1,44 @@
+"""Preflight: what only shows once model and method are built, found without weights and before a job is queued."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.config import compose, save_config
+from tests.small_tokenizer import small_tokenizer
+
+
+def preflight(folder: Path, *tokens: str) -> tuple[list[str], list[str]]:
+    """Problems and notes, from the process that the launcher starts."""
+    path = folder / "config.yaml"
+    save_config(compose([f"model.encoders.caption.tokenizer={small_tokenizer()}", *tokens]), path)
+    command = [sys.executable, "-m", "mmpretrain.preflight", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["problems"], answer["notes"]
+
+
+def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
+    problems, notes = preflight(tmp_path, "method=m3col")
+    assert problems == []
+    assert any(note.startswith("model: ") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["method=m3col", "method.mix_level=input"], "cannot mix the tokens of caption"),
+        (["model.embed_dim=null", "model.encoders.left.config.hidden_size=32"], "width"),
+        (["model.encoders.left.architecture=vitt"], "vit"),
+        (["model.encoders.left.config.hidden_sizes=3"], "hidden_size"),
+    ],
+)
+def test_one_clear_message(tmp_path: Path, tokens: list[str], message: str) -> None:
+    problems, _ = preflight(tmp_path, *tokens)
+    assert any(message in problem for problem in problems), problems
