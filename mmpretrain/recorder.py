@@ -19,8 +19,8 @@ from mmpretrain.schema import Config
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss became nan or inf; going on would only waste time."""
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient became nan or inf; going on would waste time and spoil the checkpoints."""
 
 
 class Recorder:
@@ -56,7 +56,7 @@ class Recorder:
             yield batch
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
-        """Write one step; True when any rank asks to stop. Raises NonFiniteLossError on every rank alike."""
+        """Write one step; True when any rank asks to stop. Raises NonFiniteError on every rank alike."""
         flag = torch.tensor(float(stop), device=report.losses["loss"].device)
         values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
         wanted = values.pop("stop") > 0
@@ -65,10 +65,10 @@ class Recorder:
             if self.world.rank == 0:
                 keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteLossError(
-                f"the loss is {values['loss']} at step {done}: lower optim.lr, or set optim.clip, and start again;"
-                " it continues from the last checkpoint"
+        if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
+            raise NonFiniteError(
+                f"at step {done} the loss is {values['loss']} and the gradient norm {report.grad_norm}:"
+                " lower optim.lr or set optim.clip (under another run.name); checkpoints up to here are sound"
             )
         if done % self.config.train.log_every_steps == 0 or wanted:
             self._log(done, values, report)

@@ -8,6 +8,7 @@ ZeRO-3 a parameter used outside the wrapped forward is an empty shard.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,11 @@ from mmpretrain.schema import Config
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step tells. losses: detached scalars of this rank by name, ``loss`` the weighted total."""
+    """What one step tells.
+
+    losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients before
+    clipping, the same on all ranks; not finite when the step went wrong anywhere. lr: of parameters without a scale.
+    """
 
     losses: dict[str, Tensor]
     grad_norm: float
@@ -90,18 +95,17 @@ class Engine:
         return build_optimizer(groups, self.config.optim) if groups else None
 
     def _update(self) -> float:
-        """Step both optimisers; the gradient norm of the model before clipping."""
-        norm = self.deepspeed.get_global_grad_norm
-        heads = [p for p in self.method.heads.parameters() if p.grad is not None]
-        if self.config.optim.clip and heads:
-            nn.utils.clip_grad_norm_(heads, self.config.optim.clip)
-        before = _grad_norm(self.method.model) if self.config.engine.zero == 0 else None
+        """Step both optimisers; the norm of all gradients before clipping."""
+        # Stage 0 does not tell its norm, but holds whole gradients to take it from.
+        whole = _grad_norm(self.method.model) if self.config.engine.zero == 0 else None
+        heads_norm = nn.utils.clip_grad_norm_(self.method.heads.parameters(), self.config.optim.clip or math.inf)
         self.deepspeed.step()
         if self.heads_optimizer:
             self.heads_optimizer.step()
             self.heads_optimizer.zero_grad(set_to_none=True)
             self.method.clamp_()
-        return float(before if before is not None else norm() or 0.0)
+        model_norm = self.deepspeed.get_global_grad_norm() if whole is None else whole
+        return math.hypot(float(model_norm or 0.0), float(heads_norm))
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch

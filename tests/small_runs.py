@@ -1,0 +1,86 @@
+"""What the tests of the whole way share: a small run on the digits, and ways to look at it and to disturb it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from mmpretrain.demo import OPEN_RELEASE
+from mmpretrain.run_folder import RunFolder, read_lines
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS, CHECKPOINT_EVERY, BATCH = 26, 5, 128
+SMALL = [
+    "model.embed_dim=16",
+    "model.classifier_hidden=16",
+    *(f"model.encoders.{name}.config.num_hidden_layers=1" for name in ("left", "right", "caption")),
+]
+
+
+def command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
+    """The launcher's command for a small run on ``digits``."""
+    return [
+        sys.executable,
+        str(ROOT / "launcher" / "submit.py"),
+        "--cluster=local",
+        "experiment=digits",
+        f"data.path={digits}",
+        f"model.encoders.caption.tokenizer={digits / 'tokenizer'}",
+        f"run.root={runs}",
+        f"run.name={name}",
+        f"train.samples={STEPS * BATCH}",
+        f"checkpoint.every_steps={CHECKPOINT_EVERY}",
+        *SMALL,
+        *tokens,
+    ]
+
+
+def launch(arguments: list[str], timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run to the end, away from the project's folder."""
+    return subprocess.run(arguments, cwd="/", capture_output=True, text=True, timeout=timeout)
+
+
+def weights(run: RunFolder) -> str:
+    """The digest of the released weights."""
+    return hashlib.sha256((run.release / "model.safetensors").read_bytes()).hexdigest()
+
+
+def keys_by_step(run: RunFolder) -> list[list[str]]:
+    """What every step consumed, in order."""
+    lines = list(read_lines(run.consumed))
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    return [line["keys"] for line in lines]
+
+
+def ranks_of(run: RunFolder) -> list[psutil.Process]:
+    """The living rank processes of a local run, by their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "submitit" in line and str(run.path) in line:
+            found.append(process)
+    return [p for p in found if not p.children()] or found
+
+
+def kill_a_rank(run: RunFolder, after_step: int, choose: Callable[[list[psutil.Process]], psutil.Process]) -> None:
+    """SIGKILL one rank as soon as ``after_step`` is logged."""
+    end = time.monotonic() + 120
+    while not any(line.get("step", 0) >= after_step for line in read_lines(run.metrics)):
+        assert time.monotonic() < end, "the run never reached the step"
+        time.sleep(0.02)
+    os.kill(choose(ranks_of(run)).pid, signal.SIGKILL)
+
+
+def open_release(release: Path, elsewhere: Path) -> subprocess.CompletedProcess[str]:
+    """Open a release by AutoModel in an interpreter that cannot import this package."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(elsewhere)}
+    arguments = [sys.executable, "-I", "-c", OPEN_RELEASE, str(release)]
+    return subprocess.run(arguments, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120)

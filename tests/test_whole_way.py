@@ -1,0 +1,100 @@
+"""The whole way on local processes: shards -> launcher -> ZeRO -> SIGKILL and resume -> release -> AutoModel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.data.index import load_index
+from mmpretrain.run_folder import RunFolder, read_lines
+from tests.small_runs import ROOT, STEPS, command, keys_by_step, kill_a_rank, launch, open_release, weights
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nobody disturbed."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = launch(command(digits, runs, "straight", "method=m3col"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RunFolder(runs / "straight")
+
+
+def test_run_folder_is_complete(uninterrupted: RunFolder) -> None:
+    run = uninterrupted
+    assert run.status()["state"] == "completed"
+    assert run.status()["step"] == STEPS
+    lines = [line for line in read_lines(run.metrics) if "loss" in line]
+    assert len(lines) == STEPS
+    wanted = {"step", "samples", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait_s"}
+    assert wanted <= set(lines[-1])
+    assert any(key.startswith("loss/") for key in lines[0])
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert (run.path / "summary.png").stat().st_size > 10_000
+    scores = json.loads(run.evaluation.read_text())
+    assert scores["linear_probe/left/accuracy"] > scores["linear_probe/left/accuracy/chance"]
+    assert not (run.checkpoints / "step-00000005").exists()  # keep_last=2
+    assert (run.checkpoints / "latest").read_text() == f"step-{STEPS:08d}"
+
+
+def test_each_key_exactly_once_per_epoch(uninterrupted: RunFolder, digits: Path) -> None:
+    index = load_index(digits / "train")
+    keys = [key for step in keys_by_step(uninterrupted) for key in step]
+    size = len(index)
+    assert len(keys) > 2 * size
+    every_key = {index.sample(ordinal).key for ordinal in range(size)}
+    for epoch in range(len(keys) // size):
+        assert set(keys[epoch * size : (epoch + 1) * size]) == every_key
+    assert max(Counter(keys[len(keys) // size * size :]).values()) == 1
+
+
+def test_release_opens_without_the_package(uninterrupted: RunFolder, tmp_path: Path) -> None:
+    opened = open_release(uninterrupted.release, tmp_path)
+    assert opened.returncode == 0, opened.stderr
+    assert "MMPretrainModel" in opened.stdout
+
+
+@pytest.mark.parametrize(("after_step", "which"), [(7, -1), (13, 0)])
+def test_sigkill_then_the_same_command(
+    digits: Path, tmp_path: Path, uninterrupted: RunFolder, after_step: int, which: int
+) -> None:
+    run = RunFolder(tmp_path / "killed")
+    arguments = command(digits, tmp_path, "killed", "method=m3col")
+    with subprocess.Popen(arguments, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        kill_a_rank(run, after_step, lambda ranks: sorted(ranks, key=lambda p: p.pid)[which])
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    assert run.status()["state"] == "failed" and run.status()["cause"]
+    again = launch(arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert weights(run) == weights(uninterrupted)
+    assert keys_by_step(run) == keys_by_step(uninterrupted)
+    straight = [line["loss"] for line in read_lines(uninterrupted.metrics) if "loss" in line]
+    assert [line["loss"] for line in read_lines(run.metrics) if "loss" in line] == straight
+
+
+def test_complete_run_again_changes_nothing(digits: Path, uninterrupted: RunFolder) -> None:
+    before = weights(uninterrupted)
+    done = launch(command(digits, uninterrupted.path.parent, "straight", "method=m3col"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "complete" in done.stdout
+    assert weights(uninterrupted) == before
+
+
+def test_resume_with_another_config_is_refused(digits: Path, uninterrupted: RunFolder) -> None:
+    done = launch(command(digits, uninterrupted.path.parent, "straight", "method=m3col", "optim.lr=0.5"))
+    assert done.returncode != 0
+    assert "optim.lr" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_resolved_config_starts_the_same_run_again(digits: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
+    launcher = [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local"]
+    done = launch([*launcher, f"--config={uninterrupted.config}", f"run.root={tmp_path}", "run.name=copy"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert weights(RunFolder(tmp_path / "copy")) == weights(uninterrupted)
