@@ -70,12 +70,18 @@ def ranks_of(run: RunFolder) -> list[psutil.Process]:
     return [p for p in found if not p.children()] or found
 
 
-def kill_a_rank(run: RunFolder, after_step: int, choose: Callable[[list[psutil.Process]], psutil.Process]) -> None:
-    """SIGKILL one rank as soon as ``after_step`` is logged."""
+def kill_a_rank(
+    run: RunFolder,
+    after_step: int,
+    choose: Callable[[list[psutil.Process]], psutil.Process],
+    delay: float = 0.0,
+) -> None:
+    """SIGKILL one rank ``delay`` seconds after ``after_step`` is logged."""
     end = time.monotonic() + 120
     while not any(line.get("step", 0) >= after_step for line in read_lines(run.metrics)):
         assert time.monotonic() < end, "the run never reached the step"
         time.sleep(0.02)
+    time.sleep(delay)
     os.kill(choose(ranks_of(run)).pid, signal.SIGKILL)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -98,3 +99,20 @@ def test_resolved_config_starts_the_same_run_again(digits: Path, uninterrupted: 
     done = launch([*launcher, f"--config={uninterrupted.config}", f"run.root={tmp_path}", "run.name=copy"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert weights(RunFolder(tmp_path / "copy")) == weights(uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(digits: Path, tmp_path: Path, uninterrupted: RunFolder) -> None:
+    # A checkpoint after every step: many of the kills hit a save, a rename or the retention.
+    run = RunFolder(tmp_path / "chaos")
+    arguments = command(digits, tmp_path, "chaos", "method=m3col", "checkpoint.every_steps=1")
+    random = Random(0)
+    for target in (3, 8, 12, 17, 22):
+        with subprocess.Popen(arguments, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+            kill_a_rank(run, target, random.choice, delay=random.uniform(0, 0.3))
+            process.wait(timeout=120)
+        assert process.returncode != 0
+    again = launch(arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert weights(run) == weights(uninterrupted)
+    assert keys_by_step(run) == keys_by_step(uninterrupted)
