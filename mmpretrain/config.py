@@ -3,20 +3,22 @@
     compose(["method=m3col", "experiment=digits", "optim.lr=1e-3"])
 
 A token ``group=choice`` takes ``configs/GROUP/CHOICE.yaml``; every other ``dotted.key=value`` sets one key, with the
-value read as YAML. Unknown keys, wrong types and impossible combinations are collected and reported together.
+value read as YAML; null empties a mapping or removes an entry of one (``data.modalities.caption=null``). Unknown
+keys, wrong types and impossible combinations are collected and reported together.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
+from mmpretrain.merging import leaves, merge, nearest, nest, show
 from mmpretrain.methods.schema import METHODS
 from mmpretrain.schema import Config
 
@@ -43,7 +45,7 @@ def compose(tokens: Sequence[str] = (), base: Path | None = None) -> Config:
     layers = [*_file_layers(base or CONFIGS / "pretrain.yaml", choices, problems), *overrides]
     tree = _schema(layers, problems)
     for layer in layers:
-        tree = _merge(tree, layer, problems)
+        tree = merge(tree, layer, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
     if problems:
@@ -67,9 +69,9 @@ def save_config(config: Config, path: Path) -> None:
 
 def diff_configs(old: Config, new: Config) -> list[str]:
     """The keys in which two configs differ, as ``key: old -> new``."""
-    before, after = (dict(_leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
+    before, after = (dict(leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
     keys = [key for key in (before | after) if before.get(key) != after.get(key)]
-    return [f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in keys]
+    return [f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in keys]
 
 
 def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], list[dict[str, Any]]]:
@@ -83,10 +85,18 @@ def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], 
             choices[key] = text
         else:
             try:
-                overrides.append(_nest(key, safe_load(text)))
+                overrides.append(nest(key, _value(text)))
             except YAMLError:
                 problems.append(f"{token!r}: the value is not valid YAML; put it in quotes")
     return choices, overrides
+
+
+def _value(text: str) -> Any:
+    """A value of the command line: YAML, and numbers such as 1e9 that YAML takes for words."""
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text):
+        number = float(text)
+        return int(number) if number.is_integer() else number
+    return safe_load(text)
 
 
 def _file_layers(base: Path, choices: dict[str, str], problems: list[str]) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def _file_layers(base: Path, choices: dict[str, str], problems: list[str]) -> li
     experiment = choices.get("experiment")
     if experiment is not None:
         overlay = _read(_choice("experiment", experiment, problems), problems) | {"experiment": experiment}
-    chosen = root.pop("defaults", {}) | overlay.pop("defaults", {}) | choices
+    chosen = _defaults(root, problems) | _defaults(overlay, problems) | choices
     layers = [root]
     for group in GROUPS[:-1]:
         name = chosen.get("data") if chosen.get(group) == SAME_AS_DATA else chosen.get(group)
@@ -104,12 +114,20 @@ def _file_layers(base: Path, choices: dict[str, str], problems: list[str]) -> li
     return [*layers, overlay]
 
 
+def _defaults(layer: dict[str, Any], problems: list[str]) -> dict[str, str]:
+    found = layer.pop("defaults", None) or {}
+    if not isinstance(found, dict):
+        problems.append(f"defaults: a mapping from group to choice is needed, not {found!r}")
+        return {}
+    return found
+
+
 def _choice(group: str, name: str, problems: list[str]) -> Path | None:
     path = CONFIGS / group / f"{name}.yaml"
     known = sorted(file.stem for file in path.parent.glob("*.yaml"))
     if name in known:
         return path
-    problems.append(f"{group}={name}: no such choice{_nearest(name, known)}; there are {', '.join(known)}")
+    problems.append(f"{group}={name}: no such choice{nearest(name, known)}; there are {', '.join(known)}")
     return None
 
 
@@ -130,56 +148,5 @@ def _schema(layers: list[dict[str, Any]], problems: list[str]) -> DictConfig:
     if name in METHODS:
         return OmegaConf.structured(Config(method=METHODS[name]()))
     if not problems:
-        problems.append(f"method.name={name}: no such method{_nearest(str(name), METHODS)}")
+        problems.append(f"method.name={name}: no such method{nearest(str(name), METHODS)}")
     return OmegaConf.structured(Config())
-
-
-def _merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> DictConfig:
-    """Merge a layer whole; if that fails, leaf by leaf, so that each wrong one is reported."""
-    try:
-        return OmegaConf.merge(tree, layer)  # type: ignore[return-value]
-    except OmegaConfBaseException:
-        pass
-    for key, value in _leaves(layer):
-        try:
-            tree = OmegaConf.merge(tree, _nest(key, value))  # type: ignore[assignment]
-        except ConfigKeyError:
-            problems.append(_unknown_key(tree, key))
-        except OmegaConfBaseException as error:
-            problems.append(f"{key}={_show(value)}: {str(error).splitlines()[0]}")
-    return tree
-
-
-def _unknown_key(tree: DictConfig, key: str) -> str:
-    node: Any = tree
-    above: list[str] = []
-    parts = key.split(".")
-    while isinstance(node, DictConfig) and parts[0] in node:
-        above.append(parts.pop(0))
-        node = node[above[-1]]
-    known = [str(k) for k in node] if isinstance(node, DictConfig) else []
-    where = ".".join(above) or "the top level"
-    return f"{key}: unknown key{_nearest(parts[0], known)}; {where} has {', '.join(known)}"
-
-
-def _nearest(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
-
-
-def _nest(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _show(value: Any) -> str:
-    return str(getattr(value, "value", value))

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmpretrain.report import summarize
+from mmpretrain.hub.export import verify_release
+from mmpretrain.report import PICTURE, summarize
 from mmpretrain.run_folder import RunFolder
 
 # Runs isolated from this package: what it prints, any user of the release would see.
@@ -47,8 +48,11 @@ def main() -> None:
         opened = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True)
     if opened.returncode:
         sys.exit(f"the release {folder.release} could not be opened:\n{opened.stderr}")
+    if problems := verify_release(folder.release):
+        sys.exit("\n".join(problems))
     print(opened.stdout)
     print(summarize(folder.path))
+    print(f"Picture: {folder.path / PICTURE}")
 
 
 if __name__ == "__main__":

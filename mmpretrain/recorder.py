@@ -13,6 +13,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport, mean_over_ranks
+from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
 from mmpretrain.schema import Config
 
@@ -43,7 +44,9 @@ class Recorder:
         if self.world.rank == 0:
             drop_lines_after(self.folder.metrics, done)
             drop_lines_after(self.folder.consumed, done)
+            drop_lines_after(self.folder.quarantine, done * self.config.data.global_batch - 1, key="position")
             self._status(done, State.running, total_steps=self.config.total_steps, cause=None)
+        self.world.barrier()  # the other ranks add to the quarantine as soon as they read
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with the time spent waiting for them added up."""
@@ -70,7 +73,7 @@ class Recorder:
                 f"at step {done} the loss is {values['loss']} and the gradient norm {report.grad_norm}:"
                 " lower optim.lr or set optim.clip (under another run.name); checkpoints up to here are sound"
             )
-        if done % self.config.train.log_every_steps == 0 or wanted:
+        if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
             self._log(done, values, report)
         return wanted
 
@@ -78,6 +81,12 @@ class Recorder:
         """Add a line to metrics.jsonl."""
         if self.world.rank == 0:
             append_line(self.folder.metrics, line)
+
+    def flush(self) -> None:
+        """Bring the lines written so far to the disk."""
+        for path in (self.folder.metrics, self.folder.consumed):
+            if self.world.rank == 0 and path.exists():
+                sync(path)
 
     def complete(self, done: int) -> None:
         """Mark the run as completed, once every rank is done."""

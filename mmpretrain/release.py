@@ -10,11 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmpretrain.data.info import load_info
+from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.schema import DataConfig
 from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.export import export_release
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.resolve import dataset_info
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.schema import Config
 
@@ -32,13 +34,19 @@ def publish(
     card = CardFacts(
         name=str(config.run.name),
         method=config.method.name,
-        dataset=load_info(config.data.path),
+        dataset=dataset_info(config.data) or _undescribed(config.data),
         hyperparameters=OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),  # type: ignore[arg-type]
         training=_training_facts(folder, config, world_size),
         evaluation=results,
         split=config.evaluation.split,
     )
     export_release(model, state, processor, folder.release, card)
+
+
+def _undescribed(data: DataConfig) -> DatasetInfo:
+    """What the config alone says of shards that no builder of ours described."""
+    modalities = {name: {"kind": modality.kind.value} for name, modality in data.modalities.items()}
+    return DatasetInfo(data.name, title=data.name, source="not recorded", license="not recorded", modalities=modalities)
 
 
 def _training_facts(folder: RunFolder, config: Config, world_size: int) -> TrainingFacts:

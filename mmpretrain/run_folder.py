@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.engine.commit import replace_text
+from mmpretrain.files import replace_text
 
 
 class State(StrEnum):
@@ -80,11 +80,14 @@ class RunFolder:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a .jsonl file; a last line cut off by a kill is left out."""
+    """The JSON objects of a .jsonl file, up to a line that a kill or a crash of the machine left damaged."""
     if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+        for line in path.read_text(errors="replace").splitlines(keepends=True):
+            try:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+            except ValueError:
+                return
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
@@ -93,8 +96,8 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         stream.write(json.dumps(record) + "\n")
 
 
-def drop_lines_after(path: Path, step: int) -> None:
-    """Keep the lines of steps up to ``step``: what a killed run wrote beyond its last checkpoint is done again."""
+def drop_lines_after(path: Path, last: int, key: str = "step") -> None:
+    """Keep the lines with ``key`` up to ``last``: what a killed run wrote beyond its checkpoint is done again."""
     if path.exists():
-        kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= step]
+        kept = [json.dumps(line) + "\n" for line in read_lines(path) if line[key] <= last]
         replace_text(path, "".join(kept))

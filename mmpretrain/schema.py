@@ -92,6 +92,8 @@ class Config:
         return found
 
     def _run_name(self) -> list[str]:
+        if not 0 <= self.seed < 2**63:
+            return [f"seed is {self.seed}: it must lie between 0 and 2^63"]
         if self.run.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run.name):
             return [f"run.name is {self.run.name!r}: use letters, digits, '.', '_' and '-'"]
         return []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -11,9 +13,6 @@ from omegaconf import OmegaConf
 
 from mmpretrain.config import load_config
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.index import load_index
-from mmpretrain.data.info import load_info
-from mmpretrain.data.reader import Reader
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.commit import CheckpointError
@@ -24,10 +23,13 @@ from mmpretrain.evaluation.run import evaluate, log_entry, write_evaluation
 from mmpretrain.methods.base import Step
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.build import build_processor
+from mmpretrain.models.resolve import dataset_info
 from mmpretrain.recorder import Recorder
 from mmpretrain.release import publish
 from mmpretrain.report import draw_summary
 from mmpretrain.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -43,7 +45,8 @@ class Session:
         self.method = build_method(self.config)
         self.engine = Engine(self.config, self.method)
         self.world = self.engine.world
-        self.stream = self._stream("train")
+        self._held_out: dict[str, Stream] = {}
+        self.stream = self._stream("train", folder.quarantine)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 
     def __enter__(self) -> Session:
@@ -109,14 +112,16 @@ class Session:
             "seed": self.config.seed,
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
+        # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
+        self.recorder.flush()
         checkpoint.save(self.engine, self.folder.checkpoints, done, facts)
 
     def finish(self, done: int) -> None:
-        """Evaluate, then write the release, the picture and the final status."""
+        """Evaluate, then write the release, the final status and the picture."""
         embed = functools.cache(self._embed)
-        classes = load_info(self.config.data.path).classes
-        results = evaluate(self.config.evaluation.final, embed, self.world, self.config.evaluation.split, classes)
-        shown = embed(self.config.evaluation.split)
+        settings, info = self.config.evaluation, dataset_info(self.config.data)
+        results = evaluate(settings.final, embed, self.world, settings.split, info.classes if info else None)
+        shown = embed(settings.split)
         state = self.engine.state_dict()
         if state is not None:
             write_evaluation(self.folder.evaluation, results)
@@ -127,14 +132,21 @@ class Session:
 
     def _draw(self, embeddings: Embeddings) -> None:
         kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        reader = Reader(load_index(f"{self.config.data.path}/{self.config.evaluation.split}"))
-        write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
-        draw_summary(self.folder.path)
+        reader = self._held_out[self.config.evaluation.split].reader
+        try:
+            write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+            draw_summary(self.folder.path)
+        except Exception:  # The run is complete; a picture must not turn it into a failure.
+            logger.exception("the summary could not be drawn")
 
     def _embed(self, split: str) -> Embeddings:
-        batches = self._stream(split).split_batches(self.config.evaluation.batch)
+        settings = self.config.evaluation
+        # Reading a split opens and checks its shards; evaluations while training come back to the same ones.
+        stream = self._held_out.get(split) or self._stream(split, quarantine=None)
+        self._held_out[split] = stream
+        batches = stream.split_batches(settings.batch, settings.max_samples)
         return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
 
-    def _stream(self, split: str) -> Stream:
+    def _stream(self, split: str, quarantine: Path | None) -> Stream:
         rank, size = self.world.rank, self.world.size
-        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, self.folder.quarantine)
+        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, quarantine)

@@ -13,8 +13,9 @@ from enum import Enum, StrEnum
 from itertools import islice
 from pathlib import Path
 
-from mmpretrain.data.index import INFO_NAME, ShardError, build_index, load_index, write_atomically
+from mmpretrain.data.index import INFO_NAME, ShardError, build_index, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.files import replace_text
 
 SAMPLES_PER_SHARD = 128
 
@@ -72,7 +73,7 @@ def build_dataset(
             write_split(partial / split, samples)
         if extras is not None:
             extras(partial)
-        write_atomically(partial / INFO_NAME, info.to_json())
+        replace_text(partial / INFO_NAME, info.to_json())
         outcome = _move(partial, target, overwrite)
     indexes = {split: load_index(target / split) for split in splits}
     samples_by_split = {split: len(index) for split, index in indexes.items()}

@@ -18,7 +18,10 @@ from mmpretrain.run_folder import RunFolder, read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, CHECKPOINT_EVERY, BATCH = 26, 5, 128
+# M3CoL with both of its phases inside the 2.3 epochs.
 SMALL = [
+    "method=m3col",
+    "method.switch=0.5",
     "model.embed_dim=16",
     "model.classifier_hidden=16",
     *(f"model.encoders.{name}.config.num_hidden_layers=1" for name in ("left", "right", "caption")),

@@ -105,3 +105,27 @@ def test_every_group_has_a_file_for_every_method() -> None:
 def test_config_needs_no_torch() -> None:
     code = "import sys, mmpretrain.config as c; c.compose(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_null_removes_an_entry_or_empties_a_mapping() -> None:
+    config = compose(["data.modalities.caption=null", "model.encoders.caption=null"])
+    assert set(config.model.encoders) == set(config.data.modalities) == {"left", "right"}
+    tokens = ("architecture=null", "config=null", "tokenizer=null", "pretrained=some/bert")
+    config = compose([f"model.encoders.caption.{token}" for token in tokens])
+    assert config.model.encoders["caption"].config == {}
+
+
+def test_numbers_in_scientific_notation() -> None:
+    config = compose(["train.samples=1e9", "optim.lr=5e-4"])
+    assert (config.train.samples, config.optim.lr) == (10**9, 5e-4)
+
+
+def test_deepspeed_keys_that_the_config_decides_are_refused() -> None:
+    text = problems("engine.deepspeed.fp16.enabled=true", "engine.deepspeed.zero_optimization.stage=2")
+    assert "engine.deepspeed.fp16" in text and "use engine.zero" in text
+
+
+def test_a_base_file_of_the_wrong_shape(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("defaults: [clip]\n")
+    with pytest.raises(ConfigError, match="a mapping from group to choice"):
+        compose(base=tmp_path / "base.yaml")

@@ -20,7 +20,7 @@ from tests.small_runs import ROOT, STEPS, command, keys_by_step, kill_a_rank, la
 def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nobody disturbed."""
     runs = tmp_path_factory.mktemp("runs")
-    done = launch(command(digits, runs, "straight", "method=m3col"))
+    done = launch(command(digits, runs, "straight"))
     assert done.returncode == 0, done.stdout + done.stderr
     return RunFolder(runs / "straight")
 
@@ -33,7 +33,7 @@ def test_run_folder_is_complete(uninterrupted: RunFolder) -> None:
     assert len(lines) == STEPS
     wanted = {"step", "samples", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait_s"}
     assert wanted <= set(lines[-1])
-    assert any(key.startswith("loss/") for key in lines[0])
+    assert "loss/m3co" in lines[0] and "loss/soft" in lines[-1]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert (run.path / "summary.png").stat().st_size > 10_000
     scores = json.loads(run.evaluation.read_text())
@@ -64,7 +64,7 @@ def test_sigkill_then_the_same_command(
     digits: Path, tmp_path: Path, uninterrupted: RunFolder, after_step: int, which: int
 ) -> None:
     run = RunFolder(tmp_path / "killed")
-    arguments = command(digits, tmp_path, "killed", "method=m3col")
+    arguments = command(digits, tmp_path, "killed")
     with subprocess.Popen(arguments, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         kill_a_rank(run, after_step, lambda ranks: sorted(ranks, key=lambda p: p.pid)[which])
         output, _ = process.communicate(timeout=120)
@@ -81,14 +81,14 @@ def test_sigkill_then_the_same_command(
 
 def test_complete_run_again_changes_nothing(digits: Path, uninterrupted: RunFolder) -> None:
     before = weights(uninterrupted)
-    done = launch(command(digits, uninterrupted.path.parent, "straight", "method=m3col"))
+    done = launch(command(digits, uninterrupted.path.parent, "straight"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "complete" in done.stdout
     assert weights(uninterrupted) == before
 
 
 def test_resume_with_another_config_is_refused(digits: Path, uninterrupted: RunFolder) -> None:
-    done = launch(command(digits, uninterrupted.path.parent, "straight", "method=m3col", "optim.lr=0.5"))
+    done = launch(command(digits, uninterrupted.path.parent, "straight", "optim.lr=0.5"))
     assert done.returncode != 0
     assert "optim.lr" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -105,7 +105,7 @@ def test_resolved_config_starts_the_same_run_again(digits: Path, uninterrupted: 
 def test_killed_again_and_again(digits: Path, tmp_path: Path, uninterrupted: RunFolder) -> None:
     # A checkpoint after every step: many of the kills hit a save, a rename or the retention.
     run = RunFolder(tmp_path / "chaos")
-    arguments = command(digits, tmp_path, "chaos", "method=m3col", "checkpoint.every_steps=1")
+    arguments = command(digits, tmp_path, "chaos", "checkpoint.every_steps=1")
     random = Random(0)
     for target in (3, 8, 12, 17, 22):
         with subprocess.Popen(arguments, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:

@@ -27,6 +27,7 @@ from typing import Any
 
 from mmpretrain.data.index import Shard, ShardError
 from mmpretrain.data.schema import remote_problem
+from mmpretrain.files import sync
 
 ENVIRONMENT = "MMPRETRAIN_CACHE"
 ATTEMPTS = 3
@@ -106,7 +107,7 @@ class Cache:
                 temporary.unlink(missing_ok=True)
                 release(file)
                 raise
-            _sync_folder(self._shards)
+            sync(self._shards)
             fcntl.flock(file, fcntl.LOCK_SH)
             return file
 
@@ -233,11 +234,3 @@ def _copy(url: str, size: int, file: FileIO) -> str:
     if copied != size:
         raise OSError(f"it ended after {copied} of {size} bytes")
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from mmpretrain.data.index_scan import ShardError, scan_shard
 from mmpretrain.data.index_table import Index, Sample, Shard, Span, group_members, modality_of, reindex
+from mmpretrain.files import replace_text
 
 __all__ = [
     "INDEX_NAME",
@@ -33,7 +33,6 @@ __all__ = [
     "modality_of",
     "read_text",
     "verify_shards",
-    "write_atomically",
 ]
 
 INDEX_NAME = "index.json"
@@ -70,7 +69,7 @@ def build_index(folder: str | Path, progress: Callable[[str], None] | None = Non
             progress(tar.name)
         shards.append(group_members(Path(folder), scan_shard(tar)))
     index = Index(folder, shards)
-    write_atomically(Path(folder) / INDEX_NAME, index.to_json())
+    replace_text(Path(folder) / INDEX_NAME, index.to_json())
     return index
 
 
@@ -150,21 +149,6 @@ def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -
         if actual != shard.sha256:
             found.append(f"{path} has changed: its sha256 is {actual[:12]}…, the index says {shard.sha256[:12]}…")
     return found
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new one, and a crash loses neither."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def read_text(source: str) -> str:

@@ -50,10 +50,6 @@ class Plan:
         """Samples per epoch."""
         return int(self._offsets[-1])
 
-    def epoch_of(self, position: int) -> float:
-        """Epochs passed before ``position``, as a fraction."""
-        return position / self.epoch_size
-
     def sample(self, position: int) -> int:
         """The ordinal at ``position``."""
         return int(self.samples(position, position + 1)[0])

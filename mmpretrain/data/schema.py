@@ -64,7 +64,7 @@ class DataConfig:
     build: the command that makes that folder, named in messages. classes: number of labels, null if unlabelled.
     global_batch: samples per optimiser step over all ranks. window: shards whose samples are shuffled together.
     workers: loader processes per rank (0: in the training process). max_bad_fraction: share of undecodable samples
-    that ends the run. record_keys: write the keys of every batch to consumed.jsonl (else only stream positions).
+    that ends the run. record_keys: write the keys of every batch to consumed.jsonl (long for huge batches).
     """
 
     name: str = MISSING

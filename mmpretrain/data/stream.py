@@ -39,7 +39,7 @@ class Stream:
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
     tensors (see :class:`Batcher`). quarantine: log of replaced samples, None for none.
 
-    Attributes: index, plan, epoch_size (samples).
+    Attributes: index, plan, reader.
 
     Raises:
         ShardError: the index is missing, damaged or empty, or the cache is too small for the window.
@@ -59,14 +59,13 @@ class Stream:
         self.index = _load_index(config, split)
         sizes = tuple(shard.samples for shard in self.index.shards)
         self.plan = Plan(sizes, seed, config.window, config.global_batch)
-        self.epoch_size = self.plan.epoch_size
         self._cache = _open_cache(config, self.index)
         self._quarantine = Quarantine(quarantine, config.max_bad_fraction)
         self._asked: set[int] = set()
         wanted = {*config.modalities} if config.classes is None else {*config.modalities, LABEL}
         max_open = config.window if self._cache else max(MAX_OPEN, config.window)
-        reader = Reader(self.index, config.verify, self._cache, wanted, max_open, config.build)
-        self._batcher = Batcher(config, reader, self.plan, processor)
+        self.reader = Reader(self.index, config.verify, self._cache, wanted, max_open, config.build)
+        self._batcher = Batcher(config, self.reader, self.plan, processor)
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.
@@ -81,17 +80,19 @@ class Stream:
             self._prefetch(step)
             yield batch
 
-    def split_batches(self, batch_size: int) -> Iterator[Batch]:
-        """The whole split once in index order: every rank yields equally many batches of ``batch_size`` rows.
+    def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """The split once in index order: every rank yields equally many batches of ``batch_size`` rows.
 
-        Batch i of rank r holds ordinals from (i * world_size + r) * batch_size on, so that gathering a batch over
-        the ranks keeps the order. ``positions`` are ordinals; rows past the end repeat the last sample, and the row
+        limit: of a larger split only this many samples, evenly spaced. Batch i of rank r starts at the chosen sample
+        number (i * world_size + r) * batch_size, so that gathering a batch over the ranks keeps the order.
+        ``positions`` are ordinals; rows past the end repeat the last sample, and the row
         of a replaced sample has its substitute's ordinal: whoever drops repeated positions counts each sample once.
         Raises as :meth:`batches` does.
         """
         size, stride = len(self.index), batch_size * self.world_size
-        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, size=size)
-        for batch in self._load(rows, range(-(-size // stride))):
+        chosen = np.arange(size) if limit is None or size <= limit else np.arange(limit) * size // limit
+        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, chosen=chosen)
+        for batch in self._load(rows, range(-(-len(chosen) // stride))):
             yield replace(batch, positions=batch.sample_ids)
 
     def _load(self, rows: Callable[[int], Rows], numbers: range) -> Iterator[Batch]:
@@ -138,10 +139,10 @@ class _Batches(Dataset):
             return error
 
 
-def _split_rows(number: int, first: int, stride: int, batch_size: int, size: int) -> Rows:
-    """Rows of one batch in index order; positions equal ordinals."""
+def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
+    """Rows of one batch among the chosen ordinals, in order; positions equal ordinals."""
     start = first + number * stride
-    ordinals = np.minimum(np.arange(start, start + batch_size), size - 1)
+    ordinals = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
     return ordinals, ordinals
 
 

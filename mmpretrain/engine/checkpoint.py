@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +16,95 @@ from mmpretrain.engine.engine import Engine
 
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
-NONE, UNUSABLE = -1, -2
+NONE, LOST = -1, -2
 logger = logging.getLogger(__name__)
 
 
-def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) -> Path:
+def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) -> None:
     """Write the state after ``step`` steps; every rank must call it. Saving does not change the trajectory.
 
     facts: what the manifest records beside the files (stream position, config, data fingerprint).
-    Raises CheckpointError on every rank when any rank could not write; older checkpoints stay as they are.
+    Raises CheckpointError at once on a rank that cannot write, which must then end: the others wait for it in a
+    collective until it does. Older checkpoints stay as they are.
     """
     world, settings = engine.world, engine.config.checkpoint
-    writing = commit.step_folder(checkpoints, step).with_suffix(".tmp")
-    if world.rank == 0:
-        commit.start_writing(checkpoints, step)
-    world.barrier()
-    problem = _write(engine, writing)
-    if world.max_flag(problem is not None):
-        raise CheckpointError(problem or "another rank could not write its part of the checkpoint")
-    if world.rank == 0:
-        commit.commit(writing, {"step": step, **facts}, world.size)
-        commit.prune(checkpoints, settings.keep_last, settings.keep_every)
-    world.barrier()
-    return writing.with_suffix("")
+    writing = commit.writing_folder(checkpoints, step)
+    with _told_clearly(writing, world.rank):
+        if world.rank == 0:
+            commit.start_writing(checkpoints, step)
+        world.barrier()
+        _write(engine, writing)
+        world.barrier()
+        commit.describe_share(writing, world.rank, world.size)
+        world.barrier()
+        if world.rank == 0:
+            commit.commit(writing, {"step": step, **facts}, world.size)
+            commit.prune(checkpoints, step, settings.keep_last, settings.keep_every)
+        world.barrier()
 
 
 def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
-    Every rank must call it. Raises CheckpointError when checkpoints exist but none is usable (a run never silently
-    starts from scratch), or when the newest was written by another number of ranks.
+    Every rank must call it. Raises CheckpointError when there were checkpoints but none is usable (a run never
+    silently starts from scratch), or when the newest was written by another number of ranks.
     """
     world = engine.world
-    # One rank hashes the files for all: every rank reading every byte would drown the file system.
-    found = commit.newest_complete(checkpoints) if world.rank == 0 else commit.Found(None, {}, [])
-    for sentence in found.damaged:
-        logger.warning("damaged checkpoint passed over: %s", sentence)
-    step = _announce(engine, found)
-    if step == UNUSABLE:
-        raise CheckpointError(
-            f"no usable checkpoint in {checkpoints} ({'; '.join(found.damaged)}):"
-            " restore one, or delete the folder to start from scratch"
-        )
-    if step == NONE:
-        return None
-    folder = commit.step_folder(checkpoints, step)
-    manifest = commit.read_manifest(folder)
-    if manifest["world_size"] != world.size:
-        raise CheckpointError(
-            f"{folder} was written by {manifest['world_size']} ranks and this run has {world.size}:"
-            " start it with the same number of ranks"
-        )
-    _read(engine, folder)
-    return manifest
-
-
-def _announce(engine: Engine, found: commit.Found) -> int:
-    """What rank 0 found, as a number that every rank gets: a step, NONE or UNUSABLE."""
-    step = 0
-    if engine.world.rank == 0:
-        step = found.manifest["step"] if found.folder else UNUSABLE if found.damaged else NONE
-    return int(engine.world.all_reduce_sum(torch.tensor([step], device=engine.device)).item())
-
-
-def _write(engine: Engine, writing: Path) -> str | None:
-    """Write this rank's part; what went wrong, or None."""
-    rank = engine.world.rank
-    try:
-        engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
-        if rank == 0:
-            optimizer = engine.heads_optimizer
-            state = {
-                "heads": engine.method.heads.state_dict(),
-                "optimizer": optimizer and optimizer.state_dict(),
-            }
-            torch.save(state, writing / HEADS)
-        commit.done_marker(writing, rank).touch()
-    except (OSError, RuntimeError) as error:
-        return f"{writing}: rank {rank} could not write the checkpoint ({str(error).splitlines()[0]})"
+    # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
+    waiting = commit.steps(checkpoints) if world.rank == 0 else []
+    damaged: list[str] = []
+    while (step := _announce(engine, waiting.pop(0) if waiting else _nothing_left(checkpoints))) >= 0:
+        folder = commit.step_folder(checkpoints, step)
+        problem = commit.find_problem(folder, world.rank, world.size)
+        if not world.max_flag(problem is not None):
+            return _read(engine, folder)
+        damaged.append(f"{folder.name}: {problem or 'another rank found it damaged'}")
+        logger.warning("checkpoint passed over: %s", damaged[-1])
+    if step == LOST or damaged:
+        why = "; ".join(damaged) or f"{commit.LATEST} names one that is gone"
+        raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
     return None
 
 
-def _read(engine: Engine, folder: Path) -> None:
+def _announce(engine: Engine, step: int) -> int:
+    """Rank 0's number, on every rank."""
+    mine = step if engine.world.rank == 0 else 0
+    return int(engine.world.all_reduce_sum(torch.tensor([mine], device=engine.device)).item())
+
+
+def _nothing_left(checkpoints: Path) -> int:
+    return LOST if commit.lost(checkpoints) else NONE
+
+
+def _write(engine: Engine, writing: Path) -> None:
+    engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
+    if engine.world.rank == 0:
+        optimizer = engine.heads_optimizer
+        state = {"heads": engine.method.heads.state_dict(), "optimizer": optimizer and optimizer.state_dict()}
+        torch.save(state, writing / HEADS)
+
+
+def _read(engine: Engine, folder: Path) -> dict[str, Any]:
+    manifest = commit.read_manifest(folder)
+    if manifest["world_size"] != engine.world.size:
+        raise CheckpointError(
+            f"{folder} was written by {manifest['world_size']} ranks and this run has {engine.world.size}:"
+            " start it with the same number of ranks"
+        )
     engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
     engine.method.heads.load_state_dict(state["heads"])
     if engine.heads_optimizer:
         engine.heads_optimizer.load_state_dict(state["optimizer"])
+    return manifest
+
+
+@contextmanager
+def _told_clearly(writing: Path, rank: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched"
+        ) from error

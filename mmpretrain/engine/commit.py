@@ -1,37 +1,33 @@
 """The commit protocol of checkpoints, on files alone (no torch here).
 
-checkpoints/
-  step-00000042.tmp/      being written; ignored and removed by the next start
-  step-00000042/          complete: MANIFEST.json lists size and sha256 of every other file in it
-  latest                  text: the newest complete folder's name (for people; nothing relies on it)
+    checkpoints/
+      step-00000042.tmp/      being written; ignored and removed by the next start
+      step-00000042/          complete: MANIFEST.json lists size and sha256 of every other file in it
+      latest                  text: the newest complete folder's name
+
+Every rank describes a share of the files in its done-marker, and checks the same share before loading: hashing takes
+1/W of the time, and no rank waits long for another.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.files import replace_text, sync
+
 MANIFEST = "MANIFEST.json"
+LATEST = "latest"
+logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that exist can be used."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a look into a checkpoint folder gave. damaged: one sentence per folder that was passed over."""
-
-    folder: Path | None
-    manifest: dict[str, Any]
-    damaged: list[str]
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -39,52 +35,59 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:08d}"
 
 
+def writing_folder(checkpoints: Path, step: int) -> Path:
+    """Where it lies until it is complete."""
+    return step_folder(checkpoints, step).with_suffix(".tmp")
+
+
+def steps(checkpoints: Path) -> list[int]:
+    """The steps of all checkpoints that were renamed into place, newest first; their files are not looked at."""
+    names = (path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def newest_step(checkpoints: Path) -> int | None:
+    """The newest checkpoint's step, for messages; None without one."""
+    return next(iter(steps(checkpoints)), None)
+
+
 def start_writing(checkpoints: Path, step: int) -> Path:
     """An empty ``step-N.tmp`` to write into; leftovers of earlier attempts are removed."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     for leftover in checkpoints.glob("step-*.tmp"):
         shutil.rmtree(leftover)
-    folder = step_folder(checkpoints, step).with_suffix(".tmp")
+    folder = writing_folder(checkpoints, step)
     folder.mkdir()
     return folder
 
 
+def describe_share(writing: Path, rank: int, world_size: int) -> None:
+    """Flush and hash this rank's share of the files into its done-marker; all of them must be written by now."""
+    share = {name: _describe(writing / name) for name in _names(writing)[rank::world_size]}
+    replace_text(_done_marker(writing, rank), json.dumps(share))
+
+
 def commit(writing: Path, facts: dict[str, Any], world_size: int) -> Path:
-    """Turn a fully written ``step-N.tmp`` into ``step-N``: manifest, fsync, rename, ``latest``.
+    """Turn a fully described ``step-N.tmp`` into ``step-N``: manifest, flush, rename, ``latest``.
 
     Raises CheckpointError when a rank's done-marker is missing.
     """
-    absent = [rank for rank in range(world_size) if not done_marker(writing, rank).exists()]
+    markers = [_done_marker(writing, rank) for rank in range(world_size)]
+    absent = [rank for rank, marker in enumerate(markers) if not marker.exists()]
     if absent:
         raise CheckpointError(f"{writing}: ranks {absent} did not finish writing; the previous checkpoint stays in use")
-    files = {str(path.relative_to(writing)): _describe(path) for path in _files(writing)}
-    _write(writing / MANIFEST, json.dumps({**facts, "world_size": world_size, "files": files}, indent=1))
-    for directory in [writing, *(path for path in writing.rglob("*") if path.is_dir())]:
-        _sync(directory)
+    files = {name: entry for marker in markers for name, entry in json.loads(marker.read_text()).items()}
+    for marker in markers:
+        marker.unlink()
+    replace_text(writing / MANIFEST, json.dumps({**facts, "world_size": world_size, "files": files}, indent=1))
+    for folder in (path for path in writing.rglob("*") if path.is_dir()):
+        sync(folder)
     final = writing.with_suffix("")
     if final.exists():  # only a damaged one can stand here: a run never writes the same step twice otherwise
         shutil.rmtree(final)
     os.rename(writing, final)
-    replace_text(final.parent / "latest", final.name)
+    replace_text(final.parent / LATEST, final.name)
     return final
-
-
-def done_marker(writing: Path, rank: int) -> Path:
-    """The file by which a rank says that all of its own files are written."""
-    return writing / f"rank-{rank:05d}.done"
-
-
-def newest_complete(checkpoints: Path) -> Found:
-    """The newest checkpoint whose files all match its manifest; nothing is unpickled to find out."""
-    damaged: list[str] = []
-    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
-        if not re.fullmatch(r"step-\d{8,}", folder.name):
-            continue
-        problem, manifest = _verify(folder)
-        if problem is None:
-            return Found(folder, manifest, damaged)
-        damaged.append(f"{folder.name}: {problem}")
-    return Found(None, {}, damaged)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -92,49 +95,56 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / MANIFEST).read_text())
 
 
-def newest_step(checkpoints: Path) -> int | None:
-    """The step of the newest folder that has a manifest, without checking its files (for messages)."""
-    steps = [
-        int(path.parent.name[5:]) for path in checkpoints.glob(f"step-*/{MANIFEST}") if path.parent.name[5:].isdigit()
-    ]
-    return max(steps, default=None)
-
-
-def prune(checkpoints: Path, keep_last: int, keep_every: int | None) -> None:
-    """Delete complete checkpoints apart from the newest ``keep_last`` and those at multiples of ``keep_every``."""
-    folders = sorted(path for path in checkpoints.glob("step-*") if path.name[5:].isdigit())
-    for folder in folders[:-keep_last]:
-        if keep_every is None or int(folder.name[5:]) % keep_every:
-            shutil.rmtree(folder)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a small file atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _write(temporary, text)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _verify(folder: Path) -> tuple[str | None, dict[str, Any]]:
+def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None:
+    """What is wrong with a checkpoint, as far as this rank's share of its files tells; nothing is unpickled."""
     try:
-        manifest = read_manifest(folder)
-        listed = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "no readable MANIFEST.json", {}
-    for name, expected in listed.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing", {}
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}", {}
-        if _describe(path)["sha256"] != expected["sha256"]:
-            return f"the content of {name} has changed since it was written", {}
-    return None, manifest
+        listed = read_manifest(folder)["files"]
+        if not listed:
+            return f"{MANIFEST} lists no files"
+        for name in sorted(listed)[rank::world_size]:
+            if problem := _compare(folder / name, listed[name]):
+                return problem
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def lost(checkpoints: Path) -> bool:
+    """Whether a run had a checkpoint once: a new start without one would be a silent restart from scratch."""
+    return (checkpoints / LATEST).exists()
+
+
+def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None) -> None:
+    """After ``step`` was committed, keep the newest ``keep_last`` and those at multiples of ``keep_every``.
+
+    Later steps go as well: a run that wrote ``step`` after them had found them damaged.
+    """
+    done = steps(checkpoints)
+    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
+    kept |= set([s for s in done if s <= step][:keep_last])
+    for old in set(done) - kept:
+        # What cannot be deleted now is deleted next time; training is worth more than the space.
+        shutil.rmtree(step_folder(checkpoints, old), onerror=_warn)
+
+
+def _compare(path: Path, expected: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != expected["size"]:
+        return f"{path.name} has {path.stat().st_size} bytes instead of {expected['size']}"
+    if _describe(path)["sha256"] != expected["sha256"]:
+        return f"the content of {path.name} has changed since it was written"
+    return None
+
+
+def _done_marker(writing: Path, rank: int) -> Path:
+    return writing / f"rank-{rank:05d}.done"
+
+
+def _names(writing: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(writing)) for path in writing.rglob("*") if path.is_file() and path.suffix != ".done"
+    )
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -144,16 +154,5 @@ def _describe(path: Path) -> dict[str, Any]:
         return {"size": stream.tell(), "sha256": digest}
 
 
-def _write(path: Path, text: str) -> None:
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _warn(_: Any, path: str, error: tuple[Any, BaseException, Any]) -> None:
+    logger.warning("an old checkpoint could not be deleted: %s (%s)", path, error[1])

@@ -49,8 +49,10 @@ class OptimConfig:
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
-        if self.lr <= 0:
-            found.append(f"optim.lr is {self.lr}: it must be above 0")
+        for key in ("lr", "heads_lr", "eps", "step_factor"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                found.append(f"optim.{key} is {value}: it must be above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"optim.betas is {list(self.betas)}: two numbers in [0, 1) are needed")
         if self.schedule is Schedule.step and (self.step_samples or 0) < 1:
@@ -81,11 +83,29 @@ class EngineConfig:
         found = []
         if self.zero not in (0, 1, 2, 3):
             found.append(f"engine.zero is {self.zero}: ZeRO has the stages 0, 1, 2 and 3")
+        found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found
+
+    def _taken(self) -> list[tuple[str, str]]:
+        """Keys of DeepSpeed that this config decides, or that would make the heads' gradients wrong."""
+        elsewhere = {
+            "train_batch_size": "use data.global_batch",
+            "train_micro_batch_size_per_gpu": "use data.global_batch",
+            "gradient_accumulation_steps": "leave it out",
+            "gradient_clipping": "use optim.clip",
+            "optimizer": "use optim",
+            "scheduler": "use optim.schedule",
+            "fp16": "it is not supported",
+            "bf16": "it is not supported",
+        }
+        taken = [(key, why) for key, why in elsewhere.items() if key in self.deepspeed]
+        if "stage" in (self.deepspeed.get("zero_optimization") or {}):
+            taken.append(("zero_optimization.stage", "use engine.zero"))
+        return taken
 
 
 @dataclass

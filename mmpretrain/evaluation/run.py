@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmpretrain.distributed.world import World
-from mmpretrain.engine.commit import replace_text
 from mmpretrain.evaluation.classification import classification_scores
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.linear_probe import linear_probe
 from mmpretrain.evaluation.records import CHANCE
 from mmpretrain.evaluation.retrieval import retrieval
 from mmpretrain.evaluation.schema import Metric
+from mmpretrain.files import replace_text
 
 
 def evaluate(

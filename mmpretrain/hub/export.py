@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers.utils import logging
 
+from mmpretrain.files import sync
 from mmpretrain.hub.card import CardFacts, model_card
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -45,7 +45,9 @@ def export_release(
     model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
     sums = [f"{_sha256(path)}  {name}\n" for name, path in _files(writing)]
     (writing / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
-    _sync(writing)
+    # Everything must be on the disk before the rename: a power failure must never show an empty release.
+    for path in [writing, *writing.rglob("*")]:
+        sync(path)
     if folder.exists():
         folder.rename(old)
     writing.rename(folder)
@@ -90,14 +92,6 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file to the disk, so that the rename never shows an empty release after a power failure."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 @contextmanager

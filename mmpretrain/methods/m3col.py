@@ -4,7 +4,7 @@ With p_m the embedding of modality m, y the label, g the fusion classifier and g
 
     L = CE(g([p_1; ...; p_M]), y)  +  sum_m CE(g_m(p_m), y)  +  weight * L_con
     L_con = sum_m M3Co(p~_m -> p_m+1)   in the epochs before int(switch * epochs), the modalities forming a cycle
-            sum_m Soft(p_m -> p_m+1)    from then on
+            sum_m Soft(p_m -> p_m+1)    from then on (unrounded in runs of so few epochs that it would be 0)
 
 M3Co is InfoNCE from mixed to clean embeddings, with lam on the sample itself and 1 - lam on its partner
 (losses/contrastive.py); Soft takes its targets from the next modality's self-similarity (losses/soft.py).
@@ -70,9 +70,14 @@ class M3col(Method):
         """The contrastive term of a step, the same on all ranks."""
         if self.settings.weight == 0:
             return Phase.none
+        return Phase.m3co if step.epoch < self._switch_epoch(step.total_epochs) else Phase.soft
+
+    def _switch_epoch(self, total_epochs: float) -> float:
+        """``int(switch * total_epochs)`` as published; unrounded where that leaves a phase out that was asked for."""
+        exact = self.settings.switch * total_epochs
         # 0.29 * 100 is 28.999...: a product that is meant to be whole must not lose an epoch.
-        switch = math.floor(self.settings.switch * step.total_epochs + 1e-9)
-        return Phase.m3co if step.epoch < switch else Phase.soft
+        whole = math.floor(exact + 1e-9)
+        return exact if whole == 0 or self.settings.switch == 1 else whole
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """Draw the mixing of every modality by groups of stream positions, and mix what is mixed at input level."""

@@ -2,75 +2,99 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from mmpretrain.engine import commit
 
+WEIGHTS = Path("deepspeed") / "weights.pt"
+
 
 def write(checkpoints: Path, step: int, ranks: int = 2) -> Path:
     writing = commit.start_writing(checkpoints, step)
     (writing / "deepspeed").mkdir()
-    (writing / "deepspeed" / "weights.pt").write_bytes(b"weights of step %d" % step)
+    (writing / WEIGHTS).write_bytes(b"weights of step %d" % step)
+    (writing / "heads.pt").write_bytes(b"heads")
     for rank in range(ranks):
-        commit.done_marker(writing, rank).touch()
+        commit.describe_share(writing, rank, world_size=2)
     return commit.commit(writing, {"step": step}, world_size=2)
 
 
+def newest_sound(checkpoints: Path) -> int | None:
+    """What two ranks that share the checking would load."""
+    for step in commit.steps(checkpoints):
+        folder = commit.step_folder(checkpoints, step)
+        if not any(commit.find_problem(folder, rank, 2) for rank in range(2)):
+            return step
+    return None
+
+
 def test_the_newest_complete_one_is_found(tmp_path: Path) -> None:
-    assert commit.newest_complete(tmp_path / "checkpoints").folder is None
+    assert newest_sound(tmp_path / "checkpoints") is None
+    assert not commit.lost(tmp_path)
     write(tmp_path, 10)
     final = write(tmp_path, 20)
-    found = commit.newest_complete(tmp_path)
-    assert (found.folder, found.manifest["step"], found.damaged) == (final, 20, [])
-    assert (tmp_path / "latest").read_text() == "step-00000020"
-    assert commit.newest_step(tmp_path) == 20
+    assert newest_sound(tmp_path) == commit.newest_step(tmp_path) == 20
+    assert (tmp_path / "latest").read_text() == final.name == "step-00000020"
+    assert commit.lost(tmp_path)
 
 
 def test_a_missing_done_marker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(commit.CheckpointError, match=r"ranks \[1\] did not finish"):
         write(tmp_path, 10, ranks=1)
-    assert commit.newest_complete(tmp_path).folder is None
+    assert commit.steps(tmp_path) == []
 
 
 def test_half_written_folders_are_ignored_and_removed(tmp_path: Path) -> None:
     write(tmp_path, 10)
     (commit.start_writing(tmp_path, 20) / "half").write_text("x")
-    assert commit.newest_complete(tmp_path).manifest["step"] == 10
+    assert newest_sound(tmp_path) == 10
     write(tmp_path, 30)
     assert not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "flip", "no manifest", "bad manifest"])
-def test_damage_falls_back_to_the_previous_one(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("name", [WEIGHTS, Path("heads.pt"), Path(commit.MANIFEST)])
+@pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "flip"])
+def test_damage_of_any_file_falls_back_to_the_previous_one(tmp_path: Path, name: Path, damage: str) -> None:
     write(tmp_path, 10)
-    final = write(tmp_path, 20)
-    weights, manifest = final / "deepspeed" / "weights.pt", final / commit.MANIFEST
-    content = weights.read_bytes()
+    path = write(tmp_path, 20) / name
+    content = path.read_bytes()
     {
-        "delete": weights.unlink,
-        "truncate": lambda: weights.write_bytes(content[:-1]),
-        "empty": lambda: weights.write_bytes(b""),
-        "flip": lambda: weights.write_bytes(bytes([content[0] ^ 1]) + content[1:]),
-        "no manifest": manifest.unlink,
-        "bad manifest": lambda: manifest.write_text(manifest.read_text()[:-20]),
+        "delete": path.unlink,
+        "truncate": lambda: path.write_bytes(content[:-3]),
+        "empty": lambda: path.write_bytes(b""),
+        "flip": lambda: path.write_bytes(bytes([content[0] ^ 1]) + content[1:]),
     }[damage]()
-    found = commit.newest_complete(tmp_path)
-    assert found.manifest["step"] == 10
-    assert len(found.damaged) == 1 and "step-00000020" in found.damaged[0]
-    assert write(tmp_path, 20).exists()  # the step can be written again over the damaged one
+    assert newest_sound(tmp_path) == 10
+    write(tmp_path, 20)  # the step can be written again over the damaged one
+    assert newest_sound(tmp_path) == 20
+
+
+@pytest.mark.parametrize("content", ["[]", '{"files": []}', '{"files": {"heads.pt": 1}}', "{}"])
+def test_a_strange_manifest_is_damage(tmp_path: Path, content: str) -> None:
+    (write(tmp_path, 10) / commit.MANIFEST).write_text(content)
+    folder = commit.step_folder(tmp_path, 10)
+    assert commit.find_problem(folder) is not None
 
 
 def test_retention_keeps_the_last_and_every_nth(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40, 50):
         write(tmp_path, step)
-    commit.prune(tmp_path, keep_last=2, keep_every=20)
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-000000{s}" for s in (20, 40, 50)]
+    commit.prune(tmp_path, 50, keep_last=2, keep_every=20)
+    assert commit.steps(tmp_path) == [50, 40, 20]
+
+
+def test_retention_never_prefers_a_damaged_later_one(tmp_path: Path) -> None:
+    # The run found 300 damaged, went on from 200, and has now written 250.
+    for step in (200, 300, 250):
+        write(tmp_path, step)
+    commit.prune(tmp_path, 250, keep_last=1, keep_every=100)
+    assert commit.steps(tmp_path) == [250, 200]
 
 
 def test_manifest_records_facts_and_files(tmp_path: Path) -> None:
-    manifest = json.loads((write(tmp_path, 10) / commit.MANIFEST).read_text())
-    assert manifest["world_size"] == 2
-    assert manifest["files"]["deepspeed/weights.pt"]["size"] == len(b"weights of step 10")
+    manifest = commit.read_manifest(write(tmp_path, 10))
+    assert (manifest["step"], manifest["world_size"]) == (10, 2)
+    assert set(manifest["files"]) == {"heads.pt", str(WEIGHTS)}
+    assert manifest["files"][str(WEIGHTS)]["size"] == len(b"weights of step 10")

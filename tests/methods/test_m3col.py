@@ -35,8 +35,8 @@ def m3col(config: Config) -> M3col:
     return method
 
 
-@pytest.mark.parametrize(("epochs", "switch"), [(500, 165), (25, 8), (50, 16), (10, 3), (2, 0)])
-def test_the_soft_loss_begins_at_the_stated_epoch(epochs: int, switch: int) -> None:
+@pytest.mark.parametrize(("epochs", "switch"), [(500, 165), (25, 8), (50, 16), (10, 3), (2, 0.66)])
+def test_the_soft_loss_begins_at_the_stated_epoch(epochs: int, switch: float) -> None:
     method = m3col(make_config("m3col"))
     for epoch in (0, switch - 1, switch - 0.01, switch, switch + 1, epochs - 0.01):
         if epoch >= 0:

@@ -1,0 +1,99 @@
+"""Laying one layer of the config over another, strictly: every wrong key and value becomes a problem (no torch)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+# Where null removes an entry, or empties a mapping: merging alone can only add.
+MAPPINGS = ("data.modalities.", "model.encoders.", "engine.deepspeed")
+
+
+def merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> DictConfig:
+    """``tree`` with ``layer`` over it: whole, or leaf by leaf where that fails, so that each wrong one is reported."""
+    given = dict(leaves(layer))
+    removed = [key for key, value in given.items() if value is None and _is_mapping(tree, key)]
+    for key in removed:
+        tree = _cleared(tree, key)
+    if not removed:
+        with suppress(OmegaConfBaseException):
+            return OmegaConf.merge(tree, layer)  # type: ignore[return-value]
+    for key, value in given.items():
+        if key in removed:
+            continue
+        try:
+            tree = OmegaConf.merge(tree, nest(key, value))  # type: ignore[assignment]
+        except ConfigKeyError:
+            problems.append(_unknown_key(tree, key))
+        except OmegaConfBaseException as error:
+            problems.append(f"{key}={show(value)}: {str(error).splitlines()[0]}")
+    return tree
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean X?)``, or nothing where nothing is near."""
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """``a.b``, value -> ``{"a": {"b": value}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that is not a filled mapping."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def show(value: Any) -> str:
+    """A value as a user would type it."""
+    return str(getattr(value, "value", value))
+
+
+def _is_mapping(tree: DictConfig, key: str) -> bool:
+    """Whether ``key`` holds a mapping that may be empty, or is an entry of one."""
+    return any(key.startswith(prefix) for prefix in MAPPINGS) and isinstance(_select(tree, key), DictConfig)
+
+
+def _select(tree: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(tree, key)
+    except OmegaConfBaseException:
+        return None
+
+
+def _cleared(tree: DictConfig, key: str) -> DictConfig:
+    """``tree`` without the entry ``key`` of a mapping, or with the free mapping ``key`` emptied."""
+    copy = deepcopy(tree)
+    above, _, name = key.rpartition(".")
+    parent = OmegaConf.select(copy, above)
+    if OmegaConf.get_type(parent) is dict:
+        del parent[name]
+    else:
+        OmegaConf.select(copy, key).clear()
+    return copy
+
+
+def _unknown_key(tree: DictConfig, key: str) -> str:
+    node: Any = tree
+    above: list[str] = []
+    parts = key.split(".")
+    while isinstance(node, DictConfig) and parts[0] in node:
+        above.append(parts.pop(0))
+        node = node[above[-1]]
+    known = [str(k) for k in node] if isinstance(node, DictConfig) else []
+    where = ".".join(above) or "the top level"
+    return f"{key}: unknown key{nearest(parts[0], known)}; {where} has {', '.join(known)}"
