@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export DS_ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo cpu)
 
-.PHONY: install demo test test-all lint slurm
+.PHONY: install demo test test-all lint bench slurm
 
 install: $(VENV)/installed
 
@@ -39,3 +39,6 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: install data/digits/dataset.json
+	$(BIN)/python benchmarks/stream.py
