@@ -21,7 +21,7 @@ data/digits/dataset.json: | $(VENV)/installed
 	$(BIN)/mmpretrain shards build digits
 
 demo: install data/digits/dataset.json
-	$(BIN)/python launcher/submit.py method=m3col experiment=digits run.name=demo
+	$(BIN)/python launcher/submit.py --cluster local method=m3col experiment=digits run.name=demo
 	$(BIN)/python -m mmpretrain.demo runs/demo
 
 # Slurm comes from Debian's packages; where that cannot be done its tests say why they are skipped.

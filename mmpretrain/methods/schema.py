@@ -109,9 +109,14 @@ class M3colConfig(MethodConfig):
 
     def batch_problems(self, local_batch: int) -> list[str]:
         """The groups must tile the local batch, or samples of different ranks would have to mix."""
-        if self.mix_group is not None and self.mix_scope is MixScope.group and local_batch % self.mix_group:
-            return [f"method.mix_group {self.mix_group} does not divide the local batch of {local_batch} samples"]
-        return []
+        if self.mix_group is None or self.mix_scope is not MixScope.group or local_batch % self.mix_group == 0:
+            return []
+        fitting = [size for size in range(1, local_batch + 1) if local_batch % size == 0]
+        nearest = min(fitting, key=lambda size: abs(size - (self.mix_group or 0)))
+        return [
+            f"method.mix_group={self.mix_group} does not divide the local batch of {local_batch} samples:"
+            f" the nearest that does is {nearest}"
+        ]
 
 
 METHODS: dict[str, type[MethodConfig]] = {"clip": ClipConfig, "m3col": M3colConfig}

@@ -1,0 +1,113 @@
+"""What is checked before anything is queued. Each check returns problems, one sentence each, with the fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.resources import Purpose, Resources
+from mmpretrain.config import save_config
+from mmpretrain.data.index import DatasetState, check_shards, dataset_state, load_index
+from mmpretrain.schema import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFLIGHT_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The arithmetic of a run. dataset_samples and epochs are None while the shards are not built."""
+
+    global_batch: int
+    local_batch: int
+    steps: int
+    samples: int
+    dataset_samples: int | None = None
+
+    @property
+    def epochs(self) -> float | None:
+        """How often each sample is seen."""
+        return self.samples / self.dataset_samples if self.dataset_samples else None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """problems stop the run; notes are shown with the plan."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def batches(config: Config, resources: Resources) -> Batches:
+    """The arithmetic; meaningful once the checks of batches and data found nothing."""
+    batch, steps = config.data.global_batch, config.total_steps
+    built = dataset_state(config.data.path) is DatasetState.built
+    size = len(load_index(_split(config, "train"))) if built else None
+    return Batches(batch, batch // resources.world_size, steps, steps * batch, dataset_samples=size)
+
+
+def check_batches(config: Config, resources: Resources) -> list[str]:
+    """Whether the global batch falls into equal shares, and what the method says about those."""
+    batch, world = config.data.global_batch, resources.world_size
+    if batch % world:
+        sizes = [size for size in (batch - batch % world, batch - batch % world + world) if size]
+        return [
+            f"data.global_batch={batch} cannot be shared equally by {resources.layout}:"
+            f" the nearest batch sizes that can are"
+            f" {_either(sizes)}, the nearest numbers of ranks {_either(_divisors_around(batch, world))}"
+        ]
+    return config.method.batch_problems(batch // world)
+
+
+def check_data(config: Config, purpose: Purpose) -> Findings:
+    """Shards of the training and of the evaluation split. For a dry run, data not built yet is only a note."""
+    data = config.data
+    if dataset_state(data.path) is DatasetState.missing:
+        how = f"run `{data.build}`" if data.build else "set data.path to a folder of shards"
+        if purpose is Purpose.show:
+            return Findings(notes=(f"{data.path} is not built: {how}",))
+        return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
+    found: list[str] = []
+    for split in dict.fromkeys(("train", config.evaluation.split)):
+        labelled = data.classes is not None
+        found += check_shards(_split(config, split), data.modalities, labelled, data.build)
+    return Findings(problems=tuple(found))
+
+
+def check_model(config: Config, purpose: Purpose) -> Findings:
+    """Build the model without its weights, in a process of its own because that imports torch (a few seconds)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        save_config(config, path)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "mmpretrain.preflight", str(path)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return Findings(problems=(f"the check of the model did not end within {PREFLIGHT_TIMEOUT_S} s",))
+    if done.returncode == 0:
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return Findings(tuple(answer["problems"]), tuple(answer["notes"]))
+    cause = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
+        return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))
+    return Findings(problems=(f"the check of the model failed: {cause}",))
+
+
+def _split(config: Config, split: str) -> str:
+    return f"{config.data.path.rstrip('/')}/{split}"
+
+
+def _divisors_around(number: int, near: int) -> list[int]:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below, above = [d for d in divisors if d < near], [d for d in divisors if d > near]
+    return below[-1:] + above[:1]
+
+
+def _either(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))

@@ -1,0 +1,93 @@
+"""Why a job failed: every rank that raises leaves a record, and the earliest telling one is the cause.
+
+When one rank fails, the others fail after it because their peer is gone; submitit would show rank 0's trace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit.core.utils import JobPaths, pickle_load
+
+from mmpretrain.engine.commit import replace_text
+
+# How a rank notices that another one is gone.
+LOST_PEER = re.compile(
+    r"connection (was |likely )*(closed|reset|refused)|broken pipe|timed out|timeout|failed to recv|"
+    r"remote process exited|network error|nccl(Remote|System)Error",
+    re.IGNORECASE,
+)
+# What srun writes into the job's own log about a task that could not speak for itself.
+SRUN_VERDICT = re.compile(r"srun: error: (?P<tasks>\S+: tasks? [\d,-]+): (?P<word>.+)")
+LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One line about what went wrong, the rank that says it, and where to read more."""
+
+    text: str
+    log: Path
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return self.text if self.rank is None else f"rank {self.rank}: {self.text}"
+
+
+def failure_record(paths: JobPaths) -> Path:
+    """The file in which a rank notes its failure."""
+    return paths.folder / f"{paths.job_id}_{paths.task_id}_failure.json"
+
+
+def record_failure(paths: JobPaths, error: Exception) -> None:
+    """Note an exception before the process ends, so before any other rank can notice."""
+    entry = {"time": time.time(), "host": socket.gethostname(), "error": one_line(error)}
+    replace_text(failure_record(paths), json.dumps(entry))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as a person would say it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:LONGEST]
+
+
+def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
+    """The most telling reason that the ranks of a failed job left behind."""
+    tasks = [JobPaths(logs, job_id, rank) for rank in range(ranks)]
+    told = sorted(filter(None, map(_told, tasks)), key=lambda pair: pair[0])
+    causes = [cause for _, cause in told]
+    telling = [cause for cause in causes if not LOST_PEER.search(cause.text)]
+    return (telling or _silent(tasks, causes) or causes or [Cause("no rank left a reason", logs)])[0]
+
+
+def _told(task: JobPaths) -> tuple[float, Cause] | None:
+    """When and why a rank failed, in its own words; None for a rank that raised nothing."""
+    record, result = failure_record(task), task.result_pickle
+    if record.exists():
+        entry = json.loads(record.read_text())
+        return entry["time"], Cause(entry["error"], task.stderr, task.task_id)
+    outcome, trace = pickle_load(result) if result.exists() else ("unknown", "")
+    if outcome != "error":
+        return None
+    return result.stat().st_mtime, Cause(trace.strip().splitlines()[-1][:LONGEST], task.stderr, task.task_id)
+
+
+def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
+    """What is known about ranks that ended without a word; srun's verdict where there is one."""
+    spoken = {cause.rank for cause in causes}
+    silent = [task for task in tasks if task.task_id not in spoken and not task.result_pickle.exists()]
+    if not silent:
+        return []
+    log = tasks[0].stderr.read_text(errors="replace") if tasks[0].stderr.exists() else ""
+    last_attempt = re.split(r"DUE TO [A-Z ]+", log)[-1]
+    verdict = SRUN_VERDICT.search(last_attempt)
+    if verdict and verdict["word"].startswith("Exited"):
+        return []  # the first one to end had its say, and the silent ones were ended because of it
+    if verdict:
+        return [Cause(f"{verdict['tasks']} ended by Slurm: {verdict['word'].strip()}", tasks[0].stderr)]
+    return [Cause("ended without an exception (killed, or out of memory?)", silent[0].stderr, silent[0].task_id)]

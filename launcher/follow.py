@@ -1,0 +1,230 @@
+"""Watch a job to its end and say how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, IntEnum
+from typing import Any, Protocol
+
+import psutil
+import submitit
+from rich.console import Console
+
+from launcher import slurm_client
+from launcher.executors import log_folder
+from launcher.failures import failure_record, root_cause
+from launcher.plan import RunPlan
+from launcher.progress import MetricsTail, display
+from launcher.resources import Cluster
+from mmpretrain.engine.commit import newest_step
+from mmpretrain.run_folder import RunFolder, State
+
+LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
+# How long the other local ranks may take to notice that one failed, before they are ended.
+GRACE_S = 20.0
+SETTLE_S = 10.0  # for status.json to become visible on a network file system
+
+
+class Exit(IntEnum):
+    """Exit codes of the launcher. resumable: a checkpoint is there, the same command goes on (EX_TEMPFAIL)."""
+
+    completed = 0
+    failed = 1
+    resumable = 75
+    interrupted = 130
+
+
+class Depth(Enum):
+    """Which processes of a local job: the ranks alone, or also what they started (loader workers)."""
+
+    ranks = "ranks"
+    everything = "everything"
+
+
+class Watch(Protocol):
+    """A job that can be asked now and then."""
+
+    poll_s: float
+
+    def state(self) -> str:
+        """A word for the job's state, to be shown when it changes."""
+
+    def ended(self) -> bool:
+        """Whether the job is over for good."""
+
+
+class SlurmWatch:
+    """A Slurm job. It is over only when two looks in a row say so: a requeued job passes through final states."""
+
+    poll_s = SLURM_POLL_S
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self._state = "PENDING"
+        self._looks_after_end = 0
+
+    def state(self) -> str:
+        """Slurm's word; the last one known while Slurm does not answer."""
+        try:
+            self._state = slurm_client.job_state(self.job_id)
+        except slurm_client.SlurmError:
+            return self._state
+        self._looks_after_end = 0 if self._state in slurm_client.ACTIVE else self._looks_after_end + 1
+        return self._state
+
+    def ended(self) -> bool:
+        """Whether the job left the queue."""
+        return self._looks_after_end >= 2
+
+
+class LocalWatch:
+    """Ranks on this machine. When one failed and others still wait for it, they are ended after a while."""
+
+    poll_s = LOCAL_POLL_S
+
+    def __init__(self, job: submitit.Job[None], ranks: int) -> None:
+        self.job = job
+        self.tasks = [job.task(rank).paths for rank in range(ranks)]
+        self._failed_since: float | None = None
+        self._over = False
+
+    def state(self) -> str:
+        """RUNNING or ENDED."""
+        self._over = bool(self.job.done())
+        if self._over:
+            return "ENDED"
+        now = time.monotonic()
+        self._failed_since = (self._failed_since or now) if self._has_failed_rank() else None
+        if self._failed_since is not None and now - self._failed_since > GRACE_S:
+            end_ranks(self.job)
+        return "RUNNING"
+
+    def ended(self) -> bool:
+        """Whether the controller of the ranks was gone at the last look."""
+        return self._over
+
+    def _has_failed_rank(self) -> bool:
+        if any(failure_record(task).exists() for task in self.tasks):
+            return True
+        finished = sum(task.result_pickle.exists() for task in self.tasks)
+        return finished + len(_descendants(self.job, Depth.ranks)) < len(self.tasks)
+
+
+def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
+    """Show progress until the job is over, then how it ended. Ctrl-C ends local ranks, and leaves a Slurm job alone."""
+    local = plan.resources.cluster is Cluster.local
+    watch: Watch = LocalWatch(job, plan.resources.world_size) if local else SlurmWatch(job.job_id)
+    try:
+        with _stop_signals_reach(job) if local else _nothing():
+            state = _show_until_end(plan, watch, console)
+    except KeyboardInterrupt:
+        return _interrupted(plan, job, console)
+    return _outcome(plan, job, state, console)
+
+
+def end_ranks(job: submitit.Job[None]) -> None:
+    """End the local ranks and their controller, the hard way if they do not listen."""
+    processes = _descendants(job, Depth.everything)
+    job.cancel()
+    _, stubborn = psutil.wait_procs(processes, timeout=5)
+    for process in stubborn:
+        process.kill()
+    deadline = time.monotonic() + 5
+    while not job.done():  # the controller, which ends by itself when its ranks have
+        if time.monotonic() > deadline:
+            os.kill(int(job.job_id), signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _show_until_end(plan: RunPlan, watch: Watch, console: Console) -> str:
+    """The job's last state."""
+    tail, shown = MetricsTail(RunFolder(plan.run_folder).metrics), "RUNNING"
+    with display(console, plan.batches.steps, plan.step or 0) as screen:
+        while True:
+            state = watch.state()
+            over = watch.ended()  # asked before the last look at the metrics, so that none is missed
+            if point := tail.latest():
+                screen.show(point)
+            if over:
+                return state
+            if state != shown:
+                screen.say(f"job {state}")
+                shown = state
+            time.sleep(watch.poll_s)
+
+
+def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Console) -> Exit:
+    folder = RunFolder(plan.run_folder)
+    status = _settled_status(folder) if state == "COMPLETED" else folder.status()
+    if status.get("state") == State.completed.value:
+        console.print(f"completed: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
+        return Exit.completed
+    if status.get("state") == State.preempted.value:
+        _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))
+        return Exit.resumable
+    cause = root_cause(log_folder(plan.run_folder), job.job_id, plan.resources.world_size)
+    # For these the ranks know the reason; any other state (CANCELLED, NODE_FAIL, ...) is itself the reason.
+    text = str(cause) if state in ("ENDED", "FAILED", "COMPLETED") else f"Slurm ended the job: {state}"
+    folder.update_status(state=State.failed, cause=text)
+    _print(console, f"failed: {text}", f"log: {cause.log}", _how_to_go_on(plan))
+    return Exit.failed
+
+
+def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
+    if plan.resources.cluster is Cluster.slurm:
+        _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
+        return Exit.interrupted
+    end_ranks(job)
+    RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by Ctrl-C")
+    _print(console, "interrupted; all ranks have ended", _how_to_go_on(plan))
+    return Exit.interrupted
+
+
+def _how_to_go_on(plan: RunPlan) -> str:
+    step = newest_step(RunFolder(plan.run_folder).checkpoints)
+    where = "starts over, for there is no checkpoint yet" if step is None else f"continues after step {step}"
+    return f"the same command {where}: {plan.command}"
+
+
+def _settled_status(folder: RunFolder) -> dict[str, Any]:
+    deadline = time.monotonic() + SETTLE_S
+    while (status := folder.status()).get("state") in (State.queued.value, State.running.value):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    return status
+
+
+def _descendants(job: submitit.Job[None], depth: Depth) -> list[psutil.Process]:
+    """The living processes below the local controller."""
+    try:
+        children = psutil.Process(int(job.job_id)).children(recursive=depth is Depth.everything)
+        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@contextmanager
+def _stop_signals_reach(job: submitit.Job[None]) -> Iterator[None]:
+    """SIGTERM and SIGUSR2 to the launcher go to the ranks, which save a checkpoint and stop."""
+    forwarded = (signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.signal(number, lambda *_: os.kill(int(job.job_id), signal.SIGTERM)) for number in forwarded]
+    try:
+        yield
+    finally:
+        for number, handler in zip(forwarded, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _print(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

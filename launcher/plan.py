@@ -1,0 +1,123 @@
+"""RunPlan: everything that a submission does, decided and checked before anything starts. No torch here."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from launcher import checks
+from launcher.checks import Batches
+from launcher.history import Action, History, read_history
+from launcher.resources import Cluster, Request, Resources, choose
+from mmpretrain.config import ConfigError, compose
+from mmpretrain.run_folder import RunFolder
+from mmpretrain.schema import Config
+
+
+class PlanError(ValueError):
+    """The request cannot run; ``problems`` holds one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A submission.
+
+    run_folder: absolute. directory: where relative paths of the config start. action, step: start anew, continue
+    after a step, or nothing to do. command: what starts this run again.
+    """
+
+    run_folder: Path
+    directory: Path
+    config: Config
+    resources: Resources
+    batches: Batches
+    action: Action
+    step: int | None = None
+    notes: tuple[str, ...] = ()
+    command: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of plan.json."""
+        resources = asdict(self.resources)
+        return {
+            "run_folder": str(self.run_folder),
+            "directory": str(self.directory),
+            "host": socket.gethostname(),
+            "command": self.command,
+            "action": self.action.value,
+            "step": self.step,
+            "world_size": self.resources.world_size,
+            **resources,
+            "cluster": self.resources.cluster.value,
+            "batches": {**asdict(self.batches), "epochs": self.batches.epochs},
+            "notes": list(self.notes),
+            "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
+        }
+
+
+def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None, command: str = "") -> RunPlan:
+    """Compose the config (see ``compose``), choose machines, check everything.
+
+    Raises PlanError with every problem that could be found.
+    """
+    problems: list[str] = []
+    config = _composed(tokens, base, problems)
+    resources, notes, found = choose(request)
+    problems += found
+    history = History()
+    if config is not None:
+        data = checks.check_data(config, request.purpose)
+        problems += data.problems
+        notes += data.notes
+    if config is not None and resources is not None:
+        problems += checks.check_batches(config, resources)
+        # What defaults to the local batch is fixed now and stored with the run.
+        config.method.bind(config.data.global_batch // resources.world_size)
+        history = read_history(_folder(config), config, resources.world_size)
+        problems += history.problems
+    if problems or config is None or resources is None:
+        raise PlanError(problems)
+    model = checks.check_model(config, request.purpose)
+    if model.problems:
+        raise PlanError(model.problems)
+    return RunPlan(
+        run_folder=_folder(config).path,
+        directory=Path.cwd(),
+        config=config,
+        resources=resources,
+        batches=checks.batches(config, resources),
+        action=history.action,
+        step=history.step,
+        notes=(*notes, *_time_notes(resources), *model.notes),
+        command=command,
+    )
+
+
+def _composed(tokens: Sequence[str], base: Path | None, problems: list[str]) -> Config | None:
+    try:
+        return compose(tokens, base)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _folder(config: Config) -> RunFolder:
+    assert config.run.name is not None  # compose fills it in
+    return RunFolder(Path(os.path.abspath(config.run.root)) / config.run.name)
+
+
+def _time_notes(resources: Resources) -> list[str]:
+    profile = resources.profile
+    if resources.cluster is Cluster.slurm and profile is not None and profile.time_limit_min < 15:
+        return [f"time_limit_min is {profile.time_limit_min}: a job this short spends much of its time starting"]
+    return []

@@ -1,0 +1,104 @@
+"""Cluster profiles: slurm/NAME.yaml says what every job on a cluster needs. docs/slurm.md explains the keys."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+FOLDER = Path(__file__).resolve().parent.parent / "slurm"
+
+
+class ProfileError(ValueError):
+    """What is wrong with a profile; ``problems`` holds one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+@dataclass
+class Profile:
+    """What sbatch and srun are asked for. None leaves a line out, so that the cluster's default holds.
+
+    gpus_per_node: GPUs to ask for (None: what sinfo reports; 0: none). mem: per node, as sbatch takes it ("64GB"; "0"
+    is all). time_limit_min: minutes until Slurm ends the job. signal_lead_s: seconds before that at which the job is
+    told to save and requeue. setup: shell lines before the ranks start. srun_args, sbatch: further options.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    time_limit_min: int = 1440
+    signal_lead_s: int = 120
+    setup: list[str] = field(default_factory=list)
+    srun_args: list[str] = field(default_factory=list)
+    sbatch: dict[str, Any] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """What is impossible, one sentence each."""
+        found = []
+        for key, least in (("gpus_per_node", 0), ("cpus_per_task", 1), ("time_limit_min", 1), ("signal_lead_s", 1)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                found.append(f"{key} is {value}: it must be at least {least}")
+        if self.signal_lead_s >= 60 * self.time_limit_min:
+            found.append(
+                f"signal_lead_s is {self.signal_lead_s}, the whole time limit of {self.time_limit_min} min or more:"
+                " the job would be told to stop as it starts"
+            )
+        return found
+
+
+def available() -> list[str]:
+    """The names of the profiles in slurm/."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile slurm/NAME.yaml, strictly. Raises ProfileError with every problem."""
+    path = FOLDER / f"{name}.yaml"
+    if name not in available():
+        raise ProfileError(
+            [f"--cluster {name}: there is no {path}{_nearest(name, available())}; use auto, local, slurm"
+             f" or a profile ({', '.join(available())})"]
+        )  # fmt: skip
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ProfileError([f"{path} cannot be read ({' '.join(str(error).split())})"]) from None
+    if not isinstance(content, dict):
+        raise ProfileError([f"{path}: write `key: value` lines"])
+    return _build(path, content)
+
+
+def _build(path: Path, content: dict[Any, Any]) -> Profile:
+    known = [entry.name for entry in fields(Profile)]
+    problems, tree = [], OmegaConf.structured(Profile)
+    for key, value in content.items():
+        if key not in known:
+            problems.append(f"{path}: {key}: unknown key{_nearest(str(key), known)}; there are {', '.join(known)}")
+            continue
+        try:
+            tree = OmegaConf.merge(tree, {key: value})
+        except OmegaConfBaseException as error:
+            problems.append(f"{path}: {key}: {str(error).splitlines()[0]}")
+    profile: Profile = OmegaConf.to_object(tree)  # type: ignore[assignment]
+    problems += [f"{path}: {problem}" for problem in profile.problems()]
+    if problems:
+        raise ProfileError(problems)
+    return profile
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {match[0]}?)" if match else ""

@@ -1,0 +1,70 @@
+"""Plans and problems, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from launcher.executors import sbatch_script
+from launcher.history import Action
+from launcher.plan import RunPlan
+from launcher.resources import Cluster
+
+
+def show_plan(plan: RunPlan, console: Console) -> None:
+    """The summary, the config, and the sbatch script of a Slurm plan."""
+    show_summary(plan, console)
+    _heading(console, "config")
+    _verbatim(console, OmegaConf.to_yaml(OmegaConf.structured(plan.config)).rstrip())
+    if plan.resources.cluster is Cluster.slurm:
+        _heading(console, "sbatch script")
+        _verbatim(console, sbatch_script(plan))
+
+
+def show_summary(plan: RunPlan, console: Console) -> None:
+    """Resources, batch arithmetic and notes."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in summary(plan).items():
+        table.add_row(f"[bold]{name}[/bold]", value)
+    console.print(table)
+    for note in plan.notes:
+        _verbatim(console, f"note: {note}")
+
+
+def summary(plan: RunPlan) -> dict[str, str]:
+    """What a plan comes to, as words."""
+    resources, batches = plan.resources, plan.batches
+    where = "this machine" if resources.cluster is Cluster.local else f"Slurm, profile {resources.profile_name}"
+    devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
+    epochs = "the dataset is not built" if batches.epochs is None else f"{batches.epochs:.4g} epochs"
+    return {
+        "run": f"{plan.run_folder} ({_action(plan)})",
+        "cluster": where,
+        "ranks": f"world size {resources.world_size}: {resources.layout}, {devices}",
+        "batch": f"global batch {batches.global_batch}, local batch {batches.local_batch}",
+        "length": f"{batches.steps} steps, {batches.samples} samples ({epochs})",
+        "method": f"{plan.config.method.name}, ZeRO stage {plan.config.engine.zero}",
+    }
+
+
+def show_problems(problems: Sequence[str], console: Console) -> None:
+    """Every problem on a line of its own."""
+    for problem in problems:
+        _verbatim(console, f"error: {problem}")
+
+
+def _action(plan: RunPlan) -> str:
+    if plan.action is Action.resume and plan.step is not None:
+        return f"resume after step {plan.step}"
+    return {Action.new: "new", Action.resume: "start over, no checkpoint yet", Action.complete: "complete"}[plan.action]
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n[bold]{text}[/bold]")
+
+
+def _verbatim(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

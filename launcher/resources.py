@@ -1,0 +1,146 @@
+"""Where a run will run, and with how many ranks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
+
+from launcher import slurm_client
+from launcher.profiles import Profile, ProfileError, load_profile
+
+RANKS_WITHOUT_GPUS = {"local": 2, "slurm": 1}
+
+
+class Cluster(StrEnum):
+    """Processes on this machine, or a job for Slurm."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+class Purpose(Enum):
+    """A dry run only shows the plan, so it may describe machines that are not at hand."""
+
+    run = "run"
+    show = "show"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. gpus_per_node: ranks per node; cluster: auto, local, slurm or a profile."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    cluster: str = "auto"
+    purpose: Purpose = Purpose.run
+
+    def problems(self) -> list[str]:
+        """What is impossible, one sentence each."""
+        found = [f"--nodes {self.nodes}: at least 1 node is needed"] if self.nodes < 1 else []
+        if self.gpus_per_node is not None and self.gpus_per_node < 1:
+            found.append(f"--gpus-per-node {self.gpus_per_node}: at least 1 rank per node is needed")
+        return found
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Machines and processes of a run.
+
+    gpus_per_node: devices asked for, 0 on CPUs. visible_gpus: local devices by the names in CUDA_VISIBLE_DEVICES.
+    """
+
+    cluster: Cluster
+    nodes: int
+    ranks_per_node: int
+    gpus_per_node: int
+    visible_gpus: tuple[str, ...] = ()
+    profile_name: str | None = None
+    profile: Profile | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def layout(self) -> str:
+        """World size and how it comes about."""
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        return f"{self.world_size} ranks ({nodes} x {self.ranks_per_node} per node)"
+
+
+def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
+    """The resources for a request, notes about what was decided, and problems (then there are no resources)."""
+    problems = request.problems()
+    name = "default" if request.cluster in ("auto", "slurm", "local") else request.cluster
+    try:
+        profile = load_profile(name)
+    except ProfileError as error:
+        problems += error.problems
+    if problems:
+        return None, [], problems
+    if request.cluster == "local":
+        return _local(request)
+    if slurm_client.responds():
+        return _on_cluster(request, name, profile)
+    # Only a real run falls back: a dry run for several nodes is about the cluster it will be sent to.
+    if request.cluster == "auto" and (request.nodes == 1 or request.purpose is Purpose.run):
+        return _local(request)
+    if request.purpose is Purpose.run:
+        fix = "start from a login node of the cluster, or use --cluster local"
+        return None, [], [f"--cluster {request.cluster}: no Slurm answers here; {fix}"]
+    note = f"no Slurm answers here, so no GPUs are asked for, unless slurm/{name}.yaml says gpus_per_node"
+    notes = [note] if profile.gpus_per_node is None else []
+    return _slurm(request, name, profile, profile.gpus_per_node or 0), notes, []
+
+
+def local_gpus() -> tuple[str, ...]:
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES would name them, found without torch."""
+    driver = Path("/proc/driver/nvidia/gpus")
+    count = len(list(driver.iterdir())) if driver.is_dir() else 0
+    if not count and shutil.which("nvidia-smi"):
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+        count = 0 if listing.returncode else sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not count or allowed is None:
+        return tuple(map(str, range(count)))
+    return tuple(name.strip() for name in allowed.split(",") if name.strip())
+
+
+def _local(request: Request) -> tuple[Resources | None, list[str], list[str]]:
+    gpus = local_gpus()
+    ranks = request.gpus_per_node or len(gpus) or RANKS_WITHOUT_GPUS["local"]
+    notes = []
+    if request.nodes > 1:
+        why = "no Slurm answers here" if request.cluster == "auto" else "--cluster local was asked for"
+        notes.append(
+            f"{why}: instead of {request.nodes} nodes, {ranks} local ranks run on this machine;"
+            " the global batch stays the same"
+        )
+    if gpus and ranks > len(gpus):
+        fix = f"use at most {len(gpus)}, or set CUDA_VISIBLE_DEVICES= to run on CPUs"
+        return None, notes, [f"--gpus-per-node {ranks}: this machine has {len(gpus)} GPUs; {fix}"]
+    visible = gpus[:ranks]
+    return Resources(Cluster.local, 1, ranks, len(visible), visible), notes, []
+
+
+def _on_cluster(request: Request, name: str, profile: Profile) -> tuple[Resources | None, list[str], list[str]]:
+    gpus = profile.gpus_per_node
+    try:
+        gpus = slurm_client.gpus_per_node(profile.partition) if gpus is None else gpus
+    except slurm_client.SlurmError as error:
+        return (
+            None,
+            [],
+            [f"how many GPUs the nodes have is not known ({error}): set gpus_per_node in slurm/{name}.yaml"],
+        )
+    return _slurm(request, name, profile, gpus), [], []
+
+
+def _slurm(request: Request, name: str, profile: Profile, gpus: int) -> Resources:
+    ranks = request.gpus_per_node or gpus or RANKS_WITHOUT_GPUS["slurm"]
+    return Resources(Cluster.slurm, request.nodes, ranks, ranks if gpus else 0, profile_name=name, profile=profile)

@@ -1,0 +1,72 @@
+"""Questions to a running Slurm, asked through its own commands. Needs no accounting database."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
+ACTIVE = WAITING | {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+UNKNOWN = "UNKNOWN"
+PROBE_S = 10.0  # with a configuration that leads nowhere, Slurm's commands try for about a minute
+
+
+class SlurmError(RuntimeError):
+    """Slurm did not answer, or refused; the message is its own, on one line."""
+
+
+def responds() -> bool:
+    """Whether a Slurm controller answers from here (its commands alone may be installed without a cluster)."""
+    try:
+        _run("sinfo", "--noheader", "--format=%P", seconds=PROBE_S)
+    except SlurmError:
+        return False
+    return True
+
+
+def gpus_per_node(partition: str | None) -> int:
+    """The smallest number of GPUs on the partition's nodes that have any; 0 without GPUs."""
+    where = [f"--partition={partition}"] if partition else []
+    resources = _run("sinfo", "--noheader", "--format=%G", *where)
+    counts = [sum(map(int, re.findall(r"gpu:(?:[^:,()]+:)?(\d+)", line))) for line in resources.splitlines()]
+    return min((count for count in counts if count), default=0)
+
+
+def job_state(job_id: str) -> str:
+    """Slurm's word for the job's state, such as RUNNING; UNKNOWN for a job that Slurm has forgotten.
+
+    Raises SlurmError when no controller answers.
+    """
+    try:
+        state = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T").strip()
+    except SlurmError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        state = ""
+    return state.splitlines()[0] if state else _accounted_state(job_id)
+
+
+def requeue(job_id: str) -> None:
+    """Put the running job back into the queue, which ends all of its processes. Raises SlurmError."""
+    _run("scontrol", "requeue", job_id)
+
+
+def _accounted_state(job_id: str) -> str:
+    try:
+        lines = _run("sacct", "--allocations", "--noheader", "--parsable2", "-o", "State", "-j", job_id).splitlines()
+    except SlurmError:
+        return UNKNOWN
+    return lines[0].split()[0] if lines and lines[0].strip() else UNKNOWN
+
+
+def _run(*command: str, seconds: float = 60) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except FileNotFoundError:
+        raise SlurmError(f"{command[0]} is not installed here") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{command[0]} did not answer within {seconds:.0f} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise SlurmError(f"{command[0]} failed: {lines[-1]}")
+    return done.stdout

@@ -1,0 +1,25 @@
+"""A copy of the code in the run folder, from which the job runs: later edits do not reach a queued job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("launcher", "mmpretrain", "configs", "slurm")
+
+
+def take_snapshot(run_folder: Path, root: Path = ROOT) -> Path:
+    """Copy the parts of the project that a job needs to ``run_folder/code`` and return that folder.
+
+    An earlier copy is replaced by two renames, after the new one is complete.
+    """
+    code, fresh, old = (run_folder / name for name in ("code", f".code.{os.getpid()}.new", f".code.{os.getpid()}.old"))
+    for part in PARTS:
+        shutil.copytree(root / part, fresh / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    if code.exists():
+        code.rename(old)
+    fresh.rename(code)
+    shutil.rmtree(old, ignore_errors=True)
+    return code

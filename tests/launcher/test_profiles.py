@@ -1,0 +1,60 @@
+"""Cluster profiles are read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import profiles
+from launcher.profiles import Profile, ProfileError, load_profile
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of profiles of our own."""
+    monkeypatch.setattr(profiles, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_the_shipped_profile_documents_every_key_and_asks_for_nothing_special() -> None:
+    assert load_profile("default") == Profile()
+    written = (profiles.FOLDER / "default.yaml").read_text()
+    assert all(f"\n{name}:" in written for name in vars(Profile()))
+
+
+def test_values_arrive(folder: Path) -> None:
+    (folder / "big.yaml").write_text(
+        "partition: a100\ngpus_per_node: 8\nsetup: [module load cuda]\nsbatch: {exclusive: true}\n"
+    )
+    profile = load_profile("big")
+    assert (profile.partition, profile.gpus_per_node, profile.setup) == ("a100", 8, ["module load cuda"])
+    assert profile.sbatch == {"exclusive": True}
+
+
+def test_every_problem_is_named_with_the_file(folder: Path) -> None:
+    (folder / "bad.yaml").write_text("partitoin: a100\ngpus_per_node: many\ntime_limit_min: 0\n")
+    with pytest.raises(ProfileError) as caught:
+        load_profile("bad")
+    text = str(caught.value)
+    assert text.count(str(folder / "bad.yaml")) == len(caught.value.problems) == 4
+    assert "partitoin: unknown key (did you mean partition?)" in text
+    assert "gpus_per_node: Value 'many'" in text
+    assert "time_limit_min is 0: it must be at least 1" in text
+    assert "signal_lead_s is 120, the whole time limit of 0 min or more" in text
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [\n", "just words\n", ""])
+def test_a_file_that_is_no_profile(folder: Path, content: str) -> None:
+    (folder / "odd.yaml").write_text(content)
+    if content:
+        with pytest.raises(ProfileError, match=r"odd\.yaml"):
+            load_profile("odd")
+    else:
+        assert load_profile("odd") == Profile()
+
+
+def test_an_unknown_profile_names_those_there_are(folder: Path) -> None:
+    (folder / "jupiter.yaml").write_text("")
+    with pytest.raises(ProfileError, match=r"jupitr.*did you mean jupiter\?.*auto, local, slurm"):
+        load_profile("jupitr")

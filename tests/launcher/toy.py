@@ -1,0 +1,105 @@
+"""A small real job for launcher tests: ranks add numbers over gloo, save what step they are at, and heed signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import launcher.job
+from launcher.checks import Batches
+from launcher.history import Action
+from launcher.job import Job
+from launcher.plan import RunPlan
+from launcher.profiles import Profile
+from launcher.resources import Cluster, Resources
+from mmpretrain.config import compose
+from mmpretrain.preemption import Preempted, preemption_requested
+from mmpretrain.run_folder import append_line
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def toy_plan(run_folder: Path, ranks: int = 2, steps: int = 10, **resources: Any) -> RunPlan:
+    """A plan for ``steps`` toy steps; by default on two local CPU ranks."""
+    config = compose(["method=clip", f"run.root={run_folder.parent}", f"run.name={run_folder.name}"])
+    places = Resources(
+        **{"cluster": Cluster.local, "nodes": 1, "ranks_per_node": ranks, "gpus_per_node": 0} | resources
+    )
+    batches = Batches(128, 128 // places.world_size, steps, 128 * steps)
+    return RunPlan(run_folder, Path.cwd(), config, places, batches, Action.new, command="the command")
+
+
+def slurm_plan(run_folder: Path, steps: int = 10, nodes: int = 2, ranks: int = 2, **profile: Any) -> RunPlan:
+    """A plan for toy steps under Slurm."""
+    settings = Profile(**{"time_limit_min": 5, "signal_lead_s": 30} | profile)
+    return toy_plan(
+        run_folder, ranks, steps, cluster=Cluster.slurm, nodes=nodes, profile_name="default", profile=settings
+    )
+
+
+def toy_job(run_folder: Path, **settings: Any) -> ToyJob:
+    """A job with its settings in the run folder: steps, pause (s per step); raise_on, kill, hang (a rank at step 3)."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    (run_folder / "toy.json").write_text(
+        json.dumps({"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None} | settings)
+    )
+    return ToyJob(run_folder)
+
+
+@dataclass
+class ToyJob(Job):
+    """Trains nothing, in the shape of training."""
+
+    def train(self) -> None:
+        """All-reduce once per step; save and stop together when any rank was signalled."""
+        import torch
+        from torch import distributed as dist
+
+        settings = json.loads((self.run_folder / "toy.json").read_text())
+        dist.init_process_group("gloo")
+        rank, world = dist.get_rank(), dist.get_world_size()
+        saved = self.run_folder / "toy.step"
+        first = int(saved.read_text()) if saved.exists() else 0
+        self._describe(rank, first)
+        for step in range(first + 1, settings["steps"] + 1):
+            if step == 3 and rank == settings["raise_on"]:
+                raise FileNotFoundError("data/toy/shard-000001.tar is missing")
+            if step == 3 and rank == settings["kill"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if step == 3 and rank == settings["hang"]:
+                time.sleep(600)
+            values = torch.tensor([1.0, float(preemption_requested())])
+            dist.all_reduce(values)
+            assert values[0] == world
+            if rank == 0:
+                append_line(self.run_folder / "metrics.jsonl", {"step": step, "loss": 1 / step, "samples_per_s": 1e3})
+            time.sleep(settings["pause"])
+            if values[1] > 0:
+                if rank == 0:
+                    saved.write_text(str(step))
+                dist.barrier()
+                raise Preempted(f"stopped after step {step}")
+        dist.barrier()
+        dist.destroy_process_group()
+
+    def _describe(self, rank: int, first: int) -> None:
+        """What this rank found around it, for the test to look at."""
+        import mmpretrain
+
+        wanted = ("MASTER_ADDR", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PYTHONSAFEPATH")
+        facts = {name: os.environ.get(name) for name in wanted}
+        facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
+        facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}
+        append_line(self.run_folder / f"rank-{rank}.jsonl", facts)
+
+
+def torch_threads() -> int:
+    """Threads that torch was told to use."""
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,62 @@
+"""The script that starts a Slurm of pretended nodes."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher import slurm_client
+from launcher.executors import sbatch_script
+from launcher.resources import Request, choose
+from tests.launcher.toy import slurm_plan
+from tests.slurm.conftest import dev_cluster, started
+
+
+@pytest.fixture
+def gpu_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A second cluster, of two nodes with two pretended GPUs each; its folder."""
+    for environment in started(GPUS="2"):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield environment["CLUSTER_DIR"]
+
+
+def lines(*command: str) -> list[str]:
+    """What a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.splitlines()
+
+
+def test_gpus_are_found_and_asked_for(gpu_cluster: str, tmp_path: Path) -> None:
+    resources, notes, problems = choose(Request(nodes=2))
+    assert not problems and not notes and resources is not None
+    assert (resources.world_size, resources.gpus_per_node) == (4, 2)
+    script = tmp_path / "job.sh"
+    plan = slurm_plan(tmp_path / "toy")
+    script.write_text(sbatch_script(replace(plan, resources=replace(plan.resources, gpus_per_node=2))))
+    assert "#SBATCH --gpus-per-node=2" in script.read_text()
+    lines("sbatch", "--test-only", str(script))
+    assert lines("srun", "--nodes=1", "--gpus-per-node=2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES") == ["0,1"]
+
+
+def test_a_node_can_lose_its_power_and_come_back(gpu_cluster: str) -> None:
+    assert lines("srun", "--nodes=2", "hostname") in (["node1", "node2"], ["node2", "node1"])
+    assert "node2: process" in dev_cluster("status", folder=gpu_cluster)
+    dev_cluster("kill-node", "node2", folder=gpu_cluster)
+    assert "node2: process" not in dev_cluster("status", folder=gpu_cluster)
+    dev_cluster("start-node", "node2", folder=gpu_cluster)
+    deadline = time.monotonic() + 20
+    while lines("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N") != ["node1", "node2"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert sorted(lines("srun", "--nodes=2", "hostname")) == ["node1", "node2"]
+    assert slurm_client.responds()
+
+
+def test_a_folder_in_use_is_refused(gpu_cluster: str) -> None:
+    with pytest.raises(AssertionError, match="is up already"):
+        dev_cluster("start", folder=gpu_cluster)

@@ -1,0 +1,60 @@
+"""Training on a real two-node Slurm: the same command, ZeRO 1 and 3, a signal and a requeue, a release."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.run_folder import RunFolder, read_lines
+from tests.small_runs import STEPS, command, keys_by_step, launch, open_release
+
+pytestmark = pytest.mark.slurm
+
+
+def slurm_command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
+    """Two nodes, one rank each; waits for the job's end."""
+    local = command(digits, runs, name, *tokens)
+    position = local.index("--cluster=local")
+    return [*local[:position], "--cluster=slurm", "--nodes=2", "--follow", *local[position + 1 :]]
+
+
+def job_state(job_id: str) -> str:
+    """The state that Slurm itself gives for a job."""
+    shown = subprocess.run(["scontrol", "show", "job", job_id], capture_output=True, text=True, timeout=20).stdout
+    return next(word.partition("=")[2] for word in shown.split() if word.startswith("JobState="))
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_two_nodes(cluster: object, digits: Path, tmp_path: Path, stage: int) -> None:
+    name = f"zero{stage}"
+    done = launch(slurm_command(digits, tmp_path, name, f"engine=zero{stage}"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunFolder(tmp_path / name)
+    assert run.status()["state"] == "completed"
+    assert job_state(run.status()["job_id"]) in ("COMPLETED", "COMPLETING")
+    opened = open_release(run.release, tmp_path)
+    assert opened.returncode == 0, opened.stderr
+
+
+def test_signal_saves_requeues_and_finishes(cluster: object, digits: Path, tmp_path: Path) -> None:
+    # Checkpoints are far apart: only the one taken because of the signal can save the first steps.
+    arguments = slurm_command(digits, tmp_path, "signalled", "checkpoint.every_steps=1000")
+    run = RunFolder(tmp_path / "signalled")
+    with subprocess.Popen(arguments, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        end = time.monotonic() + 120
+        while not any(line.get("step", 0) >= 3 for line in read_lines(run.metrics)):
+            assert time.monotonic() < end and process.poll() is None, "the run never got going"
+            time.sleep(0.02)
+        subprocess.run(["scancel", "--signal=USR2", run.status()["job_id"]], check=True, env=dict(os.environ))
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert run.status()["state"] == "completed"
+    assert [len(keys) for keys in keys_by_step(run)] == [128] * STEPS
+    restarts = subprocess.run(
+        ["scontrol", "show", "job", run.status()["job_id"]], capture_output=True, text=True, timeout=20
+    ).stdout
+    assert "Restarts=1" in restarts
