@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_own_package_passes(tmp_path: Path) -> None:
 def test_not_importable_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without our folder on the path the message says what to add."""
     monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])  # an editable install brings a finder of its own
     monkeypatch.delitem(sys.modules, "mmpretrain", raising=False)
     with pytest.raises(SystemExit) as caught:
         launcher.guard.require_own_package()
