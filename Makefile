@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Nothing here needs a compiler, a GPU or the network beyond the package indexes.
 export HF_HUB_OFFLINE := 1
-export DS_ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo cpu)
+ifeq ($(shell command -v nvidia-smi),)
+export DS_ACCELERATOR ?= cpu
+endif
 
 .PHONY: install demo test test-all lint bench slurm
 
@@ -21,7 +23,7 @@ data/digits/dataset.json: | $(VENV)/installed
 	$(BIN)/mmpretrain shards build digits
 
 demo: install data/digits/dataset.json
-	$(BIN)/python launcher/submit.py --cluster local method=m3col experiment=digits run.name=demo
+	CUDA_VISIBLE_DEVICES= $(BIN)/python launcher/submit.py --cluster local method=m3col experiment=digits run.name=demo
 	$(BIN)/python -m mmpretrain.demo runs/demo
 
 # Slurm comes from Debian's packages; where that cannot be done its tests say why they are skipped.

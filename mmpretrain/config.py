@@ -106,12 +106,23 @@ def _file_layers(base: Path, choices: dict[str, str], problems: list[str]) -> li
     if experiment is not None:
         overlay = _read(_choice("experiment", experiment, problems), problems) | {"experiment": experiment}
     chosen = _defaults(root, problems) | _defaults(overlay, problems) | choices
+    if choices:
+        _forget_replaced(root, chosen, choices)
     layers = [root]
     for group in GROUPS[:-1]:
         name = chosen.get("data") if chosen.get(group) == SAME_AS_DATA else chosen.get(group)
         if name is not None:
             layers.append({group: _read(_choice(group, name, problems), problems)})
     return [*layers, overlay]
+
+
+def _forget_replaced(root: dict[str, Any], chosen: dict[str, str], choices: dict[str, str]) -> None:
+    """A base that is a resolved config has its groups filled in: what a choice replaces must go, and the name too."""
+    if "data" in choices:
+        chosen.setdefault("model", SAME_AS_DATA)
+    for group in set(GROUPS) & set(chosen):
+        root.pop(group, None)
+    (root.get("run") or {}).pop("name", None)
 
 
 def _defaults(layer: dict[str, Any], problems: list[str]) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Recorder:
         values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
         wanted = values.pop("stop") > 0
         if self.config.data.record_keys:
-            ids = self.world.all_gather_rows(batch.sample_ids)
+            ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
             if self.world.rank == 0:
                 keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
@@ -90,7 +90,7 @@ class Recorder:
 
     def complete(self, done: int) -> None:
         """Mark the run as completed, once every rank is done."""
-        self.world.barrier()
+        self.world.barrier(patient=True)
         if self.world.rank == 0:
             self._status(done, State.completed)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mmpretrain.data.schema import DataConfig, Kind
 from mmpretrain.engine.schema import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
@@ -48,6 +50,7 @@ class Config:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.train, self.checkpoint)
         found = [p for section in (*sections, self.evaluation) for p in section.problems()]
+        found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         return found + self._model_against_data() + self._labels() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
@@ -97,3 +100,11 @@ class Config:
         if self.run.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run.name):
             return [f"run.name is {self.run.name!r}: use letters, digits, '.', '_' and '-'"]
         return []
+
+
+def _not_finite(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _not_finite(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{prefix}{key}", value

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# The tests describe CPU processes; on a machine with GPUs they must not become something else.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import torch
 
 from shards.digits import build_digits

@@ -129,3 +129,19 @@ def test_a_base_file_of_the_wrong_shape(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("defaults: [clip]\n")
     with pytest.raises(ConfigError, match="a mapping from group to choice"):
         compose(base=tmp_path / "base.yaml")
+
+
+def test_a_group_chosen_on_top_of_a_resolved_config_replaces_its_section(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    save_config(compose(["method=m3col", "experiment=digits", "optim.lr=7e-4", "run.name=mine"]), saved)
+    config = compose(["method=clip"], base=saved)
+    assert isinstance(config.method, ClipConfig)
+    assert (config.optim.lr, config.run.name) == (7e-4, "clip-digits")
+    assert set(compose(["experiment=rosmap"], base=saved).data.modalities) == {"mrna", "methylation", "mirna"}
+    moved = compose(["data=rosmap"], base=saved)
+    assert set(moved.model.encoders) == set(moved.data.modalities) == {"mrna", "methylation", "mirna"}
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf"])
+def test_numbers_must_be_finite(value: str) -> None:
+    assert f"optim.lr is {value[1:]}: a finite number is needed" in problems(f"optim.lr={value}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,8 @@ from mmpretrain.distributed import collectives
 class World:
     """This process among ``size`` ranks. device: where flags of collectives live (a GPU under NCCL).
 
+    patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`.
+
     A world of one needs no process group: all its collectives return their argument.
     """
 
@@ -22,11 +25,18 @@ class World:
     size: int = 1
     group: collectives.Group = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    patient_group: collectives.Group = None
 
     @classmethod
     def single(cls) -> World:
         """One process on its own."""
         return cls()
+
+    def with_patience(self, limit: timedelta) -> World:
+        """The same ranks with a ``patient_group`` of this time limit. A collective: every rank must call it."""
+        if self.size == 1:
+            return self
+        return replace(self, patient_group=dist.new_group(backend="gloo", timeout=limit))
 
     @classmethod
     def current(cls, device: torch.device | str = "cpu", group: collectives.Group = None) -> World:
@@ -43,13 +53,19 @@ class World:
         """The sum over all ranks, same shape, differentiable."""
         return values if self.size == 1 else collectives.all_reduce_sum(values, self.group)
 
-    def max_flag(self, flag: bool) -> bool:
-        """Whether any rank raised ``flag``; the same answer on all ranks."""
+    def max_flag(self, flag: bool, *, patient: bool = False) -> bool:
+        """Whether any rank raised ``flag``; the same answer on all ranks.
+
+        patient: for waits on work that only one rank does (a probe, a release), which may outlast a collective's usual
+        time limit.
+        """
         if self.size == 1:
             return flag
+        if patient and self.patient_group is not None:
+            return bool(collectives.all_reduce_sum(torch.tensor([float(flag)]), self.patient_group).item())
         return bool(self.all_reduce_sum(torch.tensor([float(flag)], device=self.device)).item())
 
-    def barrier(self) -> None:
-        """Wait until every rank has arrived."""
+    def barrier(self, *, patient: bool = False) -> None:
+        """Wait until every rank has arrived; ``patient`` as in :meth:`max_flag`."""
         # The answer of a flag is read on the host: no rank goes on before all have entered, on any backend.
-        self.max_flag(False)
+        self.max_flag(False, patient=patient)

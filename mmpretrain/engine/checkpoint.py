@@ -91,7 +91,11 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             f"{folder} was written by {manifest['world_size']} ranks and this run has {engine.world.size}:"
             " start it with the same number of ranks"
         )
-    engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
+    loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
+    if loaded is None:
+        raise CheckpointError(
+            f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
+        )
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
     engine.method.heads.load_state_dict(state["heads"])
     if engine.heads_optimizer:

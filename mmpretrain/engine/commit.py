@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,17 @@ def describe_share(writing: Path, rank: int, world_size: int) -> None:
     replace_text(_done_marker(writing, rank), json.dumps(share))
 
 
-def commit(writing: Path, facts: dict[str, Any], world_size: int) -> Path:
+def commit(writing: Path, facts: dict[str, Any], world_size: int, patience_s: float = 60) -> Path:
     """Turn a fully described ``step-N.tmp`` into ``step-N``: manifest, flush, rename, ``latest``.
 
+    patience_s: how long another node's done-marker may take to show on a shared file system.
     Raises CheckpointError when a rank's done-marker is missing.
     """
     markers = [_done_marker(writing, rank) for rank in range(world_size)]
-    absent = [rank for rank, marker in enumerate(markers) if not marker.exists()]
-    if absent:
-        raise CheckpointError(f"{writing}: ranks {absent} did not finish writing; the previous checkpoint stays in use")
+    _wait_for(markers, patience_s)
     files = {name: entry for marker in markers for name, entry in json.loads(marker.read_text()).items()}
+    # Ranks that listed a shared folder at different moments may have left a file to one another.
+    files |= {name: _describe(writing / name) for name in _names(writing) if name not in files}
     for marker in markers:
         marker.unlink()
     replace_text(writing / MANIFEST, json.dumps({**facts, "world_size": world_size, "files": files}, indent=1))
@@ -135,6 +137,17 @@ def _compare(path: Path, expected: dict[str, Any]) -> str | None:
     if _describe(path)["sha256"] != expected["sha256"]:
         return f"the content of {path.name} has changed since it was written"
     return None
+
+
+def _wait_for(markers: list[Path], patience_s: float) -> None:
+    end = time.monotonic() + patience_s
+    while absent := [rank for rank, marker in enumerate(markers) if not marker.exists()]:
+        if time.monotonic() >= end:
+            folder = markers[0].parent
+            raise CheckpointError(
+                f"{folder}: ranks {absent} did not finish writing; the previous checkpoint stays in use"
+            )
+        time.sleep(0.1)
 
 
 def _done_marker(writing: Path, rank: int) -> Path:

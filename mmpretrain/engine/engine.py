@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.methods.base import Method, Step
 from mmpretrain.schema import Config
+
+PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Engine:
         self.config = config
         self.method = method
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
-        self.world = World.current(self.accelerator.device)
+        self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)
         if not groups:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")

@@ -43,7 +43,7 @@ def evaluate(
             results = _measure(metrics, train, test, classes)
         except Exception as error:  # the other ranks must hear of any failure, or they would wait for this rank
             failure = error
-    if world.max_flag(failure is not None):
+    if world.max_flag(failure is not None, patient=True):
         raise failure or RuntimeError("evaluation failed on rank 0: see its message")
     return results
 

@@ -18,7 +18,7 @@ def write(checkpoints: Path, step: int, ranks: int = 2) -> Path:
     (writing / "heads.pt").write_bytes(b"heads")
     for rank in range(ranks):
         commit.describe_share(writing, rank, world_size=2)
-    return commit.commit(writing, {"step": step}, world_size=2)
+    return commit.commit(writing, {"step": step}, world_size=2, patience_s=0)
 
 
 def newest_sound(checkpoints: Path) -> int | None:
@@ -44,6 +44,15 @@ def test_a_missing_done_marker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(commit.CheckpointError, match=r"ranks \[1\] did not finish"):
         write(tmp_path, 10, ranks=1)
     assert commit.steps(tmp_path) == []
+
+
+def test_a_file_that_no_rank_described_is_listed_all_the_same(tmp_path: Path) -> None:
+    writing = commit.start_writing(tmp_path, 10)
+    (writing / "heads.pt").write_bytes(b"heads")
+    for rank in range(2):
+        commit.describe_share(writing, rank, world_size=2)
+    (writing / "late.pt").write_bytes(b"seen late")
+    assert set(commit.read_manifest(commit.commit(writing, {}, world_size=2))["files"]) == {"heads.pt", "late.pt"}
 
 
 def test_half_written_folders_are_ignored_and_removed(tmp_path: Path) -> None:
