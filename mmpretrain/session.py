@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from mmpretrain.config import load_config
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.index import ShardError
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.commit import CheckpointError
@@ -47,7 +48,17 @@ class Session:
         self.world = self.engine.world
         self._held_out: dict[str, Stream] = {}
         self.stream = self._stream("train", folder.quarantine)
+        self._agree_on_the_index()
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
+
+    def _agree_on_the_index(self) -> None:
+        """Ranks that read different indexes would train on samples of different orders without a word."""
+        part = int(self.stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
+        total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
+        if self.world.max_flag(int(total.item()) != part * self.world.size):
+            raise ShardError(
+                f"the ranks see different indexes in {self.config.data.path}/train: is it shared by all nodes?"
+            )
 
     def __enter__(self) -> Session:
         return self
