@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,17 @@ class State(StrEnum):
     completed = "completed"
     failed = "failed"
     preempted = "preempted"
+
+
+class Busy(Enum):
+    """What to do about a lock that another process holds."""
+
+    wait = "wait"
+    fail = "fail"
+
+
+class DamagedFileError(ValueError):
+    """A JSON file of a run folder cannot be read; the message names it and the fix."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +83,52 @@ class RunFolder:
         return self.path / "release"
 
     def status(self) -> dict[str, Any]:
-        """The content of status.json; empty when the run was never started."""
-        path = self.path / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """The content of status.json; empty when the run was never started. Raises DamagedFileError."""
+        return read_json(self.path / "status.json")
 
-    def update_status(self, **changes: Any) -> None:
-        """Replace some fields of status.json atomically; ``state`` takes a State."""
-        status = {**self.status(), **changes}
-        replace_text(self.path / "status.json", json.dumps(status, default=lambda value: value.value))
+    def update_status(self, unless: State | None = None, **changes: Any) -> None:
+        """Replace some fields of status.json, but none while its state is ``unless``; ``state`` takes a State.
+
+        Launcher and ranks do this at the same time: no one's fields are lost. Raises DamagedFileError, OSError.
+        """
+        with locked(self.path / ".status.lock", Busy.wait):
+            before = self.status()
+            if unless is None or before.get("state") != unless.value:
+                text = json.dumps({**before, **changes}, default=lambda value: value.value)
+                replace_text(self.path / "status.json", text)
+
+
+@contextmanager
+def locked(path: Path, busy: Busy) -> Iterator[None]:
+    """Hold the lock of the file ``path`` (made if needed, never removed) against other processes.
+
+    Raises BlockingIOError when another one holds it and ``busy`` is fail.
+    """
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is Busy.fail else 0))
+        except OSError as error:
+            # Some network file systems are mounted without locks, and runs must be possible there too.
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        yield
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty without the file. Raises DamagedFileError."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DamagedFileError(_damage(path, str(error))) from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(_damage(path, "not a mapping"))
+    return content
+
+
+def _damage(path: Path, why: str) -> str:
+    return f"{path} is damaged ({why}): restore it, or delete it if no job of this run is alive"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -155,9 +155,9 @@ def _done_marker(writing: Path, rank: int) -> Path:
 
 
 def _names(writing: Path) -> list[str]:
-    return sorted(
-        str(path.relative_to(writing)) for path in writing.rglob("*") if path.is_file() and path.suffix != ".done"
-    )
+    """The checkpoint's files; hidden ones are markers on their way, which other ranks write at this very time."""
+    files = (path for path in writing.rglob("*") if path.is_file())
+    return sorted(str(p.relative_to(writing)) for p in files if p.suffix != ".done" and not p.name.startswith("."))
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def test_a_file_that_no_rank_described_is_listed_all_the_same(tmp_path: Path) ->
     assert set(commit.read_manifest(commit.commit(writing, {}, world_size=2))["files"]) == {"heads.pt", "late.pt"}
 
 
+def test_a_marker_that_another_rank_is_writing_is_no_part_of_the_checkpoint(tmp_path: Path) -> None:
+    writing = commit.start_writing(tmp_path, 10)
+    (writing / "heads.pt").write_bytes(b"heads")
+    (writing / ".rank-00001.done.host.17.tmp").write_text("{")
+    commit.describe_share(writing, 0, world_size=1)
+    (writing / ".rank-00001.done.host.17.tmp").unlink()
+    assert set(commit.read_manifest(commit.commit(writing, {}, world_size=1))["files"]) == {"heads.pt"}
+
+
 def test_half_written_folders_are_ignored_and_removed(tmp_path: Path) -> None:
     write(tmp_path, 10)
     (commit.start_writing(tmp_path, 20) / "half").write_text("x")
