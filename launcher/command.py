@@ -16,6 +16,7 @@ from launcher.launch import LaunchError, launch
 from launcher.plan import PlanError, make_plan
 from launcher.render import show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
+from mmpretrain.run_folder import DamagedFileError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -57,7 +58,8 @@ def submit(
       python launcher/submit.py --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3
       python launcher/submit.py --config runs/demo/config.yaml
 
-    Exit codes: 0 completed (or queued); 1 failed; 2 wrong usage; 75 stopped by a signal, the same command continues.
+    Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
+    75 stopped by a signal, the same command continues.
     """
     out, err = Console(), Console(stderr=True)
     request = Request(nodes, gpus_per_node, cluster, Purpose.show if dry_run else Purpose.run)
@@ -74,5 +76,8 @@ def submit(
         code = launch(plan, out, follow_it=local if follow is None else follow)
     except (PlanError, LaunchError) as error:
         show_problems(error.problems, err)
+        code = Exit.failed
+    except DamagedFileError as error:
+        show_problems([str(error)], err)
         code = Exit.failed
     raise typer.Exit(int(code))

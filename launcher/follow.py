@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, IntEnum
 from typing import Any, Protocol
 
@@ -90,6 +90,7 @@ class LocalWatch:
         self.job = job
         self.tasks = [job.task(rank).paths for rank in range(ranks)]
         self._failed_since: float | None = None
+        self._seen: set[int] = set()
         self._over = False
 
     def state(self) -> str:
@@ -111,7 +112,10 @@ class LocalWatch:
         if any(failure_record(task).exists() for task in self.tasks):
             return True
         finished = sum(task.result_pickle.exists() for task in self.tasks)
-        return finished + len(_descendants(self.job, Depth.ranks)) < len(self.tasks)
+        living = [process.pid for process in _descendants(self.job, Depth.ranks)]
+        self._seen.update(living)
+        # While the controller still starts, ranks are missing that have yet to come.
+        return len(self._seen) >= len(self.tasks) and finished + len(living) < len(self.tasks)
 
 
 def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
@@ -132,11 +136,12 @@ def end_ranks(job: submitit.Job[None]) -> None:
     job.cancel()
     _, stubborn = psutil.wait_procs(processes, timeout=5)
     for process in stubborn:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     deadline = time.monotonic() + 5
     while not job.done():  # the controller, which ends by itself when its ranks have
         if time.monotonic() > deadline:
-            os.kill(int(job.job_id), signal.SIGKILL)
+            _send(job, signal.SIGKILL)
         time.sleep(0.05)
 
 
@@ -178,8 +183,9 @@ def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ex
     if plan.resources.cluster is Cluster.slurm:
         _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
         return Exit.interrupted
-    end_ranks(job)
-    RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by Ctrl-C")
+    with _without_interrupts():  # a second Ctrl-C changes nothing: the ranks are being ended
+        end_ranks(job)
+        RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by Ctrl-C")
     _print(console, "interrupted; all ranks have ended", _how_to_go_on(plan))
     return Exit.interrupted
 
@@ -212,12 +218,27 @@ def _descendants(job: submitit.Job[None], depth: Depth) -> list[psutil.Process]:
 def _stop_signals_reach(job: submitit.Job[None]) -> Iterator[None]:
     """SIGTERM and SIGUSR2 to the launcher go to the ranks, which save a checkpoint and stop."""
     forwarded = (signal.SIGTERM, signal.SIGUSR2)
-    before = [signal.signal(number, lambda *_: os.kill(int(job.job_id), signal.SIGTERM)) for number in forwarded]
+    before = [signal.signal(number, lambda *_: _send(job, signal.SIGTERM)) for number in forwarded]
     try:
         yield
     finally:
         for number, handler in zip(forwarded, before, strict=True):
             signal.signal(number, handler)
+
+
+def _send(job: submitit.Job[None], number: signal.Signals) -> None:
+    """A signal to the local controller, if it is still there."""
+    with suppress(ProcessLookupError):
+        os.kill(int(job.job_id), number)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 NAME = "mmpretrain"
 
@@ -16,6 +17,17 @@ def require_own_package() -> None:
     found = _location()
     if found is not None and os.path.realpath(found) == str(ours):
         return
+    _refuse(found, ours)
+
+
+def require_this_project() -> None:
+    """As require_own_package, but another checkout's ``mmpretrain`` will do: the caller puts its own first."""
+    found = _location()
+    if found is None or not (Path(found).resolve().parent / "launcher" / "submit.py").is_file():
+        require_own_package()
+
+
+def _refuse(found: str | None, ours: Path) -> NoReturn:
     if found is None:
         message = f"{NAME} is not importable: add {ours.parent} to PYTHONPATH, or pip install it"
     else:

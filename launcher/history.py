@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import socket
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ import psutil
 from launcher import slurm_client
 from mmpretrain.config import ConfigError, diff_configs, load_config
 from mmpretrain.engine.commit import newest_step
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
 from mmpretrain.schema import Config
 
 
@@ -36,21 +36,25 @@ class History:
 
 
 def read_history(folder: RunFolder, config: Config, world_size: int) -> History:
-    """Look into the run folder; nothing in it is changed."""
+    """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet."""
     if not folder.config.exists():
         return History()
     step = newest_step(folder.checkpoints)
-    problems = _config_problems(folder, config)
-    problems += _world_problems(folder, world_size) if step is not None else []
-    problems += _life_problems(folder)
-    if folder.status().get("state") == State.completed.value:
+    try:
+        problems = _config_problems(folder, config, world_size)
+        problems += _world_problems(folder, world_size) if step is not None else []
+        problems += _life_problems(folder)
+        state = folder.status().get("state")
+    except DamagedFileError as error:
+        return History(Action.resume, step, (str(error),))
+    if state == State.completed.value:
         return History(Action.complete, step, tuple(problems))
     return History(Action.resume, step, tuple(problems))
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:
-    """plan.json of the last submission; empty without one."""
-    return json.loads(folder.plan.read_text()) if folder.plan.exists() else {}
+    """plan.json of the last submission; empty without one. Raises DamagedFileError."""
+    return read_json(folder.plan)
 
 
 def living_job(folder: RunFolder) -> str | None:
@@ -80,13 +84,17 @@ def _is_controller(pid: int) -> bool:
         return False
 
 
-def _config_problems(folder: RunFolder, config: Config) -> list[str]:
+def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list[str]:
     try:
-        changes = diff_configs(load_config(folder.config), config)
+        stored = load_config(folder.config)
     except ConfigError as error:
         return [
             f"{folder.config} does not fit this version of the code ({'; '.join(error.problems)}): {_elsewhere(folder)}"
         ]
+    asked = deepcopy(config)
+    # The stored config was filled in for the number of ranks it had then, which is not the config's business.
+    asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
+    changes = diff_configs(stored, asked)
     changes = [change for change in changes if not change.startswith("run.root:")]  # another spelling of the same place
     if not changes:
         return []
@@ -94,13 +102,17 @@ def _config_problems(folder: RunFolder, config: Config) -> list[str]:
 
 
 def _world_problems(folder: RunFolder, world_size: int) -> list[str]:
-    before = read_plan(folder).get("world_size", world_size)
+    before = _world_size_before(folder, world_size)
     if before == world_size:
         return []
     return [
         f"{folder.path} was started with {before} ranks and cannot continue with {world_size} yet:"
         f" use resources that give {before} ranks, or another run.name"
     ]
+
+
+def _world_size_before(folder: RunFolder, world_size: int) -> int:
+    return int(read_plan(folder).get("world_size", world_size))
 
 
 def _life_problems(folder: RunFolder) -> list[str]:

@@ -21,7 +21,7 @@ from launcher import slurm_client
 from launcher.failures import failure_record, record_failure, root_cause
 from mmpretrain.config import load_config
 from mmpretrain.preemption import Preempted, request_preemption
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 
 
 @dataclass
@@ -84,10 +84,11 @@ def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with suppress(OSError):  # a full disk may be the very error, and must not hide itself
+        with suppress(OSError, DamagedFileError):  # a full disk may be the very error, and must not hide itself
             record_failure(rank.paths, error)
             cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
-            folder.update_status(state=State.failed, cause=str(cause))
+            # Rank 0 may have completed the run before another rank failed at taking itself down.
+            folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
         raise
 
 
@@ -108,8 +109,12 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host's own name need not resolve
     if plan["gpus_per_node"] == 0:
         os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    elif plan["visible_gpus"]:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan["visible_gpus"])
+    else:
+        os.environ.pop("DS_ACCELERATOR", None)  # a "cpu" from the login shell must not reach ranks with GPUs
+        if plan["visible_gpus"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan["visible_gpus"])
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]  # they change the engine behind the config's back
     threads = load_config(folder.config).engine.threads or _threads_per_rank(ranks.local_world_size)
     os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return Rank(ranks.rank, ranks.world_size, env.job_id, env.cluster, env.paths)

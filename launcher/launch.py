@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import submitit
 from rich.console import Console
@@ -11,30 +14,35 @@ from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from launcher.executors import submit
 from launcher.follow import Exit, follow
+from launcher.history import Action, read_history
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.resources import Cluster
 from launcher.snapshot import take_snapshot
 from mmpretrain.config import save_config
 from mmpretrain.files import replace_text
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.run_folder import Busy, DamagedFileError, RunFolder, State, locked
 
 
 class LaunchError(RuntimeError):
-    """The run folder cannot be written, or the cluster refused the job; ``problems`` holds one sentence."""
+    """The run folder cannot be used, or the cluster refused the job; ``problems`` holds one sentence each."""
 
-    def __init__(self, problem: str) -> None:
-        self.problems = [problem]
-        super().__init__(problem)
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(problems))
 
 
 def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it: bool) -> Exit:
     """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError."""
     try:
-        prepare(plan)
-        handle = _submitted(plan, job or Job(plan.run_folder))
+        with _only_launcher(plan):
+            plan = _as_it_stands(plan)
+            prepare(plan)
+            handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
         raise LaunchError(f"{error.filename or plan.run_folder}: {error.strerror}") from error
+    except DamagedFileError as error:
+        raise LaunchError(str(error)) from error
     if follow_it:
         if plan.resources.cluster is Cluster.slurm:
             _announce(plan, handle, console)
@@ -51,6 +59,31 @@ def prepare(plan: RunPlan) -> None:
     replace_text(folder.plan, json.dumps(plan.to_json(), indent=1))
     folder.update_status(state=State.queued, job_id=None, cause=None, total_steps=plan.batches.steps)
     save_config(plan.config, folder.config)
+
+
+@contextmanager
+def _only_launcher(plan: RunPlan) -> Iterator[None]:
+    """Until the job's id is in the run folder, nothing else there would tell a second launcher about the first."""
+    plan.run_folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(plan.run_folder / ".lock", Busy.fail))
+        except BlockingIOError as error:
+            raise LaunchError(
+                f"{plan.run_folder}: another launcher is starting this run right now:"
+                " wait for it, or use another run.name"
+            ) from error
+        yield
+
+
+def _as_it_stands(plan: RunPlan) -> RunPlan:
+    """The plan for what the run folder holds now: others may have used it since the plan was made."""
+    history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size)
+    if history.problems:
+        raise LaunchError(*history.problems)
+    if history.action is Action.complete:
+        raise LaunchError(f"{plan.run_folder} was completed by another launcher in the meantime")
+    return replace(plan, action=history.action, step=history.step)
 
 
 def _submitted(plan: RunPlan, job: Job) -> submitit.Job[None]:

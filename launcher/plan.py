@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ class PlanError(ValueError):
 class RunPlan:
     """A submission.
 
-    run_folder: absolute. directory: where relative paths of the config start. action, step: start anew, continue
-    after a step, or nothing to do. command: what starts this run again.
+    run_folder: absolute. directory: where relative paths of the config start. composed: the config before what
+    depends on the number of ranks was filled in. action, step: start anew, continue after a step, or nothing to do.
+    command: what starts this run again.
     """
 
     run_folder: Path
     directory: Path
+    composed: Config
     config: Config
     resources: Resources
     batches: Batches
@@ -72,6 +75,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
     """
     problems: list[str] = []
     config = _composed(tokens, base, problems)
+    composed = deepcopy(config)
     resources, notes, found = choose(request)
     problems += found
     history = History()
@@ -79,13 +83,13 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         data = checks.check_data(config, request.purpose)
         problems += data.problems
         notes += data.notes
-    if config is not None and resources is not None:
+    if config is not None and composed is not None and resources is not None:
         problems += checks.check_batches(config, resources)
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
-        history = read_history(_folder(config), config, resources.world_size)
+        history = read_history(_folder(config), composed, resources.world_size)
         problems += history.problems
-    if problems or config is None or resources is None:
+    if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
     model = checks.check_model(config, request.purpose)
     if model.problems:
@@ -93,6 +97,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
     return RunPlan(
         run_folder=_folder(config).path,
         directory=Path.cwd(),
+        composed=composed,
         config=config,
         resources=resources,
         batches=checks.batches(config, resources),

@@ -39,13 +39,13 @@ class MetricsTail:
         """The newest training step among the new lines, if any."""
         try:
             found = self.path.stat()
-        except FileNotFoundError:
+            if found.st_ino != self._file or found.st_size < self._offset:
+                self._file, self._offset = found.st_ino, 0
+            with self.path.open("rb") as stream:
+                stream.seek(self._offset)
+                new, _, _ = stream.read().rpartition(b"\n")
+        except OSError:  # not there yet, just replaced, or the network file system has a moment
             return None
-        if found.st_ino != self._file or found.st_size < self._offset:
-            self._file, self._offset = found.st_ino, 0
-        with self.path.open("rb") as stream:
-            stream.seek(self._offset)
-            new, _, _ = stream.read().rpartition(b"\n")
         self._offset += len(new) + 1 if new else 0
         for line in reversed(new.splitlines()):
             entry = json.loads(line)

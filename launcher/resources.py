@@ -12,6 +12,7 @@ from pathlib import Path
 from launcher import slurm_client
 from launcher.profiles import Profile, ProfileError, load_profile
 
+NVIDIA_SMI_S = 10
 RANKS_WITHOUT_GPUS = {"local": 2, "slurm": 1}
 
 
@@ -98,23 +99,30 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
     return _slurm(request, name, profile, profile.gpus_per_node or 0), notes, []
 
 
-def local_gpus() -> tuple[str, ...]:
-    """This machine's GPUs as CUDA_VISIBLE_DEVICES would name them, found without torch."""
+def local_gpus() -> tuple[tuple[str, ...], list[str]]:
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES would name them, found without torch; and notes about that."""
+    notes: list[str] = []
     driver = Path("/proc/driver/nvidia/gpus")
     count = len(list(driver.iterdir())) if driver.is_dir() else 0
     if not count and shutil.which("nvidia-smi"):
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-        count = 0 if listing.returncode else sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+        try:
+            count = _listed_gpus()
+        except subprocess.TimeoutExpired:
+            notes.append(f"nvidia-smi did not answer within {NVIDIA_SMI_S} s: no GPUs are used")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not count or allowed is None:
-        return tuple(map(str, range(count)))
-    return tuple(name.strip() for name in allowed.split(",") if name.strip())
+        return tuple(map(str, range(count))), notes
+    return tuple(name.strip() for name in allowed.split(",") if name.strip()), notes
+
+
+def _listed_gpus() -> int:
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S)
+    return 0 if listing.returncode else sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 
 def _local(request: Request) -> tuple[Resources | None, list[str], list[str]]:
-    gpus = local_gpus()
+    gpus, notes = local_gpus()
     ranks = request.gpus_per_node or len(gpus) or RANKS_WITHOUT_GPUS["local"]
-    notes = []
     if request.nodes > 1:
         why = "no Slurm answers here" if request.cluster == "auto" else "--cluster local was asked for"
         notes.append(

@@ -21,14 +21,17 @@ def main() -> None:
 
 
 def use_this_checkout() -> None:
-    """Put the repository's root on sys.path, unless another package named mmpretrain would have been found."""
+    """Put the repository's root first on sys.path, unless a stranger's mmpretrain would have been found.
+
+    Another checkout may be: the interpreter is often one in which that was installed.
+    """
     # Python put this file's folder there, where our module names could shadow others.
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT / "launcher"]
     sys.path.insert(0, str(ROOT))
-    from launcher.guard import require_own_package
+    from launcher.guard import require_this_project
 
     sys.path.append(sys.path.pop(0))
-    require_own_package()
+    require_this_project()
     sys.path.insert(0, str(ROOT))
 
 

@@ -10,7 +10,8 @@
 #   dev_cluster.sh stop              cancel all jobs and end every daemon
 #
 # Settings, by environment:
-#   CLUSTER_DIR   folder for every file of the cluster; at most 80 characters (unix sockets lie in it). Required.
+#   CLUSTER_DIR   folder for every file of the cluster; at most 80 characters (unix sockets lie in it).
+#                 Needed by every command except install.
 #   NODES=2 CPUS=4 MEM_MB=8000 GPUS=0   number of nodes, and what each pretends to have
 #   REQUEUE_WAIT=5                      seconds before a requeued job may start again (Slurm's default: 120)
 #
@@ -19,7 +20,7 @@
 # their nodes) and `high`. There is no accounting database: a small `sacct`, put on PATH by `env`, answers the one
 # question that submitit asks.
 set -euo pipefail
-DIR=${CLUSTER_DIR:?set CLUSTER_DIR to a folder for the cluster}
+DIR=${CLUSTER_DIR:-}
 NODES=${NODES:-2} CPUS=${CPUS:-4} MEM_MB=${MEM_MB:-8000} GPUS=${GPUS:-0} REQUEUE_WAIT=${REQUEUE_WAIT:-5}
 CONF=$DIR/etc/slurm.conf
 export SLURM_CONF=$CONF PATH=$PATH:/usr/sbin:/sbin
@@ -56,7 +57,7 @@ end_daemon() {
 
 install() {
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -q
+  apt-get update -q || log "apt-get update failed: trying with the package lists that are here"
   apt-get install -y -q --no-install-recommends slurmctld slurmd slurm-client munge
 }
 
@@ -217,7 +218,11 @@ status() {
   done
 }
 
-[ ! -r "$DIR/etc/settings" ] || [ "${1:-}" = start ] || . "$DIR/etc/settings"
+case ${1:-} in
+  start | stop | status | env | kill-node | start-node)
+    [ -n "$DIR" ] || fail "set CLUSTER_DIR to a folder for the cluster"
+    [ ! -r "$DIR/etc/settings" ] || [ "$1" = start ] || . "$DIR/etc/settings" ;;
+esac
 case ${1:-} in
   install) install ;;
   start | stop | status) "$1" ;;

@@ -89,3 +89,26 @@ def test_a_config_of_an_older_version_is_one_sentence(folder: RunFolder, config:
     assert (
         "does not fit this version of the code (retired_key: unknown key" in read_history(folder, config, 2).problems[0]
     )
+
+
+def test_what_was_filled_in_for_the_ranks_is_not_the_configs(folder: RunFolder, tmp_path: Path) -> None:
+    """The stored mixing group is the local batch of two ranks."""
+    config = compose(["method=m3col", f"run.root={tmp_path}", "run.name=mine"])
+    stored = compose(["method=m3col", f"run.root={tmp_path}", "run.name=mine"])
+    stored.method.bind(stored.data.global_batch // 2)
+    save_config(stored, folder.config)
+    assert read_history(folder, config, 2) == History(Action.resume, 40)
+    (problem,) = read_history(folder, config, 4).problems
+    assert "was started with 2 ranks and cannot continue with 4" in problem
+    shutil.rmtree(folder.checkpoints / "step-00000040")
+    assert read_history(folder, config, 4) == History(Action.resume, None)
+    config.method.bind(32)
+    assert "(method.mix_group: 64 -> 32)" in read_history(folder, config, 4).problems[0]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "status.json"])
+@pytest.mark.parametrize("content", ["", '{"world_size": 2', "[]"])
+def test_a_damaged_file_is_one_sentence(folder: RunFolder, config: Config, name: str, content: str) -> None:
+    (folder.path / name).write_text(content)
+    (problem,) = read_history(folder, config, 2).problems
+    assert f"{folder.path / name} is damaged" in problem and "\n" not in problem

@@ -6,14 +6,18 @@ import io
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import submitit
 from rich.console import Console
+from submitit.local.local import LocalJob
 
 from launcher import follow
 from launcher.follow import Exit
@@ -29,6 +33,8 @@ def importable_toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RANK", "7")
     monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the same on machines with GPUs
 
 
 def run(plan: RunPlan, **settings: Any) -> tuple[Exit, str]:
@@ -82,6 +88,7 @@ def test_a_run_completes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.M
         assert fact["directory"] == str(ROOT)
         assert (fact["MASTER_ADDR"], fact["WORLD_SIZE"]) == ("127.0.0.1", "2")
         assert (fact["CUDA_VISIBLE_DEVICES"], fact["DS_ACCELERATOR"], fact["PYTHONSAFEPATH"]) == ("", "cpu", None)
+        assert fact["ACCELERATE_USE_CPU"] is None
         assert fact["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
     assert os.environ["RANK"] == "7", "the launcher's own environment is left as it was"
 
@@ -137,6 +144,55 @@ def test_ctrl_c_ends_the_ranks(tmp_path: Path) -> None:
     assert code == Exit.interrupted and "interrupted" in out
     assert not ranks_alive(plan)
     assert RunFolder(plan.run_folder).status()["state"] == "failed"
+
+
+def test_a_second_ctrl_c_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = toy_plan(tmp_path / "toy", steps=1000)
+    end_ranks = follow.end_ranks
+
+    def end_while_interrupted(job: submitit.Job[None]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        end_ranks(job)
+
+    monkeypatch.setattr(follow, "end_ranks", end_while_interrupted)
+    thread = when_step(plan, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    code, _ = run(plan, steps=1000, pause=0.1)
+    thread.join()
+    assert code == Exit.interrupted and not ranks_alive(plan)
+
+
+def test_ranks_with_gpus_choose_their_accelerator_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable from the login shell does not reach them (the toy job needs no GPU)."""
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    plan = toy_plan(tmp_path / "toy", ranks=1, gpus_per_node=1)
+    code, out = run(plan)
+    assert code == Exit.completed, out
+    assert json.loads((plan.run_folder / "rank-0.jsonl").read_text())["DS_ACCELERATOR"] is None
+
+
+def test_ranks_are_missed_only_once_all_had_started(tmp_path: Path) -> None:
+    """A shell stands for the controller, and what it starts for two ranks."""
+    with subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True) as shell:
+        assert shell.stdin is not None
+        controller = psutil.Process(shell.pid)
+        watch = follow.LocalWatch(LocalJob(tmp_path, str(shell.pid), [0, 1]), 2)
+        assert not watch._has_failed_rank()
+        for number in (1, 2):
+            print("sleep 60 &", file=shell.stdin, flush=True)
+            wait_until(lambda number=number: len(controller.children()) == number)
+            assert not watch._has_failed_rank()
+        controller.children()[0].kill()
+        wait_until(watch._has_failed_rank)
+        for child in controller.children():
+            child.kill()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Poll for ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
 
 
 def test_a_run_that_is_not_followed_goes_on_alone(tmp_path: Path) -> None:

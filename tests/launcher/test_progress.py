@@ -61,3 +61,7 @@ def test_a_terminal_gets_a_bar_with_time_left() -> None:
         screen.say("job RUNNING")
     assert "20/50" in out.getvalue() and "ETA" in out.getvalue() and "1,234 samples/s" in out.getvalue()
     assert "job RUNNING" in out.getvalue()
+
+
+def test_a_file_that_cannot_be_read_has_nothing_new(tmp_path: Path) -> None:
+    assert MetricsTail(tmp_path).latest() is None

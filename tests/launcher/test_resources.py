@@ -61,7 +61,7 @@ def test_a_real_run_needs_the_cluster_it_names() -> None:
 
 def test_local_gpus_bound_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with two visible GPUs of four."""
-    monkeypatch.setattr(resources, "local_gpus", lambda: ("2", "3"))
+    monkeypatch.setattr(resources, "local_gpus", lambda: (("2", "3"), []))
     found, _ = chosen()
     assert (found.world_size, found.gpus_per_node, found.visible_gpus) == (2, 2, ("2", "3"))
     found, _ = chosen(gpus_per_node=1)
@@ -72,9 +72,20 @@ def test_local_gpus_bound_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert resources.local_gpus() == ()
+    assert resources.local_gpus() == ((), [])
 
 
 def test_impossible_numbers_come_together() -> None:
     _, _, problems = choose(Request(nodes=0, gpus_per_node=0, cluster="nowhere"))
     assert len(problems) == 3
+
+
+def test_a_driver_that_hangs_means_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if Path("/proc/driver/nvidia/gpus").is_dir():
+        pytest.skip("nvidia-smi is not asked where the driver lists its GPUs")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(resources, "NVIDIA_SMI_S", 0.2)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec /bin/sleep 30\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    found, notes = chosen()
+    assert (found.gpus_per_node, notes) == (0, ["nvidia-smi did not answer within 0.2 s: no GPUs are used"])

@@ -13,8 +13,9 @@ import pytest
 
 from tests.launcher.toy import ROOT
 
-# Only what may be there on a fresh machine: no PYTHONPATH, no Slurm.
+# Only what may be there on a fresh machine: no PYTHONPATH, no Slurm, no GPU.
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SLURM_CONF")}
+CLEAN["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_missing_data_and_a_batch_that_does_not_divide(bare_clone: Path, tmp_pat
 
 
 def test_slurm_asked_for_and_not_there(bare_clone: Path, tmp_path: Path) -> None:
-    done = submit(bare_clone, tmp_path, "--cluster=slurm", "method=clip")
+    done = submit(bare_clone, tmp_path, "--cluster=slurm", "method=clip", SLURM_CONF="/nonexistent")
     assert done.returncode == 1 and "--cluster slurm: no Slurm answers here" in done.stderr
 
 
@@ -148,3 +149,14 @@ def test_a_run_folder_with_another_config_is_refused(bare_clone: Path, tmp_path:
     done = submit(bare_clone, tmp_path, "--dry-run", "method=clip", "run.name=mine", "optim.lr=0.1")
     assert done.returncode == 1
     assert "was started with another config (optim.lr: 0.001 -> 0.1; seed: 3 -> 0)" in done.stderr
+
+
+def test_another_checkout_may_be_installed(bare_clone: Path, tmp_path: Path) -> None:
+    """The interpreter finds another checkout first, and this one's code is used."""
+    other = tmp_path / "other"
+    for part in ("launcher", "mmpretrain"):
+        (other / part).mkdir(parents=True)
+        (other / part / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (other / "launcher" / "submit.py").write_text("")
+    done = submit(bare_clone, other, "--dry-run", "--cluster=local", "method=clip", PYTHONPATH=str(other))
+    assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ def toy_plan(run_folder: Path, ranks: int = 2, steps: int = 10, **resources: Any
         **{"cluster": Cluster.local, "nodes": 1, "ranks_per_node": ranks, "gpus_per_node": 0} | resources
     )
     batches = Batches(128, 128 // places.world_size, steps, 128 * steps)
-    return RunPlan(run_folder, Path.cwd(), config, places, batches, Action.new, command="the command")
+    return RunPlan(run_folder, Path.cwd(), config, config, places, batches, Action.new, command="the command")
 
 
 def slurm_plan(run_folder: Path, steps: int = 10, nodes: int = 2, ranks: int = 2, **profile: Any) -> RunPlan:
@@ -92,6 +92,7 @@ class ToyJob(Job):
         import mmpretrain
 
         wanted = ("MASTER_ADDR", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PYTHONSAFEPATH")
+        wanted += ("ACCELERATE_USE_CPU",)
         facts = {name: os.environ.get(name) for name in wanted}
         facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
         facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}

@@ -33,6 +33,13 @@ def dev_cluster(command: str, *arguments: str, folder: str, **settings: str) -> 
     return done.stdout
 
 
+def namespaces_refused() -> str:
+    """What the system says against the namespaces that are our nodes (root in a container may lack them), or ""."""
+    probe = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=False)
+    return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
+
+
 def started(**settings: str) -> Iterator[dict[str, str]]:
     """A cluster of our own from start to stop: the environment of its clients, with CLUSTER_DIR."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -40,6 +47,8 @@ def started(**settings: str) -> Iterator[dict[str, str]]:
         pytest.skip("Slurm's daemons are not installed: run `slurm/dev_cluster.sh install` as root")
     if os.geteuid() != 0:
         pytest.skip("a Slurm of our own needs root (its nodes are namespaces); or set SLURM_CONF to one that runs")
+    if problem := namespaces_refused():
+        pytest.skip(f"a Slurm of our own needs namespaces (CAP_SYS_ADMIN): {problem}")
     folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")  # pytest's folders are too long for unix sockets
     dev_cluster("start", folder=folder, **settings)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from launcher import slurm_client
 from launcher.executors import sbatch_script
 from launcher.resources import Request, choose
 from tests.launcher.toy import slurm_plan
-from tests.slurm.conftest import dev_cluster, started
+from tests.slurm.conftest import SCRIPT, dev_cluster, started
 
 
 @pytest.fixture
@@ -60,3 +61,28 @@ def test_a_node_can_lose_its_power_and_come_back(gpu_cluster: str) -> None:
 def test_a_folder_in_use_is_refused(gpu_cluster: str) -> None:
     with pytest.raises(AssertionError, match="is up already"):
         dev_cluster("start", folder=gpu_cluster)
+
+
+def without_folder(command: str, path: str) -> subprocess.CompletedProcess[str]:
+    """The script with that PATH and no CLUSTER_DIR."""
+    environment = {name: value for name, value in os.environ.items() if name != "CLUSTER_DIR"} | {"PATH": path}
+    return subprocess.run([SCRIPT, command], env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_install_needs_no_folder_and_survives_a_failing_update(tmp_path: Path) -> None:
+    """apt-get is a script that notes its arguments and cannot update."""
+    apt = tmp_path / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n[ "$1" != update ]\n')
+    apt.chmod(0o755)
+    done = without_folder("install", f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    update, install = (tmp_path / "calls").read_text().splitlines()
+    assert update.startswith("update") and install.startswith("install") and "slurmctld" in install
+    assert "apt-get update failed" in done.stderr
+
+
+def test_usage_needs_no_folder_and_the_other_commands_say_so() -> None:
+    usage = without_folder("help", os.environ["PATH"])
+    assert usage.returncode == 2 and "dev_cluster.sh install" in usage.stdout and usage.stderr == ""
+    start = without_folder("start", os.environ["PATH"])
+    assert start.returncode == 1 and start.stderr == "dev_cluster: set CLUSTER_DIR to a folder for the cluster\n"
