@@ -45,7 +45,7 @@ class Recorder:
             drop_lines_after(self.folder.metrics, done)
             drop_lines_after(self.folder.consumed, done)
             drop_lines_after(self.folder.quarantine, done * self.config.data.global_batch - 1, key="position")
-            self._status(done, State.running, total_steps=self.config.total_steps, cause=None)
+            self._status(done, state=State.running, total_steps=self.config.total_steps, cause=None)
         self.world.barrier()  # the other ranks add to the quarantine as soon as they read
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -92,7 +92,7 @@ class Recorder:
         """Mark the run as completed, once every rank is done."""
         self.world.barrier(patient=True)
         if self.world.rank == 0:
-            self._status(done, State.completed)
+            self._status(done, state=State.completed)
 
     def _log(self, done: int, values: dict[str, float], report: StepReport) -> None:
         now = time.perf_counter()
@@ -111,8 +111,7 @@ class Recorder:
         self.write(line)
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
-            self._status(done, State.running)
+            self._status(done)  # not the state: another rank may have noted a failure by now
 
-    def _status(self, done: int, state: State, **changes: Any) -> None:
-        samples = done * self.config.data.global_batch
-        self.folder.update_status(state=state, step=done, samples=samples, **changes)
+    def _status(self, done: int, **changes: Any) -> None:
+        self.folder.update_status(step=done, samples=done * self.config.data.global_batch, **changes)
