@@ -20,6 +20,7 @@ from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.ports import free_port
 from launcher.resources import Cluster
+from launcher.signals import ignored
 
 NO_LIMIT_MIN = 60 * 24 * 365
 # USR2 may arrive before Python has a handler for it, and would then kill the rank and with it the run.
@@ -51,7 +52,8 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
         executor = submitit.AutoExecutor(folder=logs, cluster="local")
         executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
-        with environment_variables(**variables), _output_to(logs / "controller.log"), _without_hangup():
+        with environment_variables(**variables), _output_to(logs / "controller.log"), ignored(signal.SIGHUP):
+            # Closing the terminal must not end the ranks.
             return executor.submit(job)
 
 
@@ -127,13 +129,3 @@ def _output_to(path: Path) -> Iterator[None]:
         for target, source in enumerate(kept, start=1):
             os.dup2(source, target)
             os.close(source)
-
-
-@contextmanager
-def _without_hangup() -> Iterator[None]:
-    """Processes started inside inherit that SIGHUP is ignored: closing the terminal does not end them."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -20,6 +20,7 @@ from launcher.failures import failure_record, root_cause
 from launcher.plan import RunPlan
 from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
+from launcher.signals import ignored
 from mmpretrain.engine.commit import newest_step
 from mmpretrain.run_folder import RunFolder, State
 
@@ -183,7 +184,7 @@ def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ex
     if plan.resources.cluster is Cluster.slurm:
         _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
         return Exit.interrupted
-    with _without_interrupts():  # a second Ctrl-C changes nothing: the ranks are being ended
+    with ignored(signal.SIGINT):  # a second Ctrl-C changes nothing: the ranks are being ended
         end_ranks(job)
         RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by Ctrl-C")
     _print(console, "interrupted; all ranks have ended", _how_to_go_on(plan))
@@ -230,15 +231,6 @@ def _send(job: submitit.Job[None], number: signal.Signals) -> None:
     """A signal to the local controller, if it is still there."""
     with suppress(ProcessLookupError):
         os.kill(int(job.job_id), number)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -159,6 +159,7 @@ class _Prefetcher:
         self._thread: threading.Thread | None = None
 
     def add(self, shards: Iterable[tuple[str, Shard]]) -> None:
+        """Queue shards to fetch; the thread that fetches them starts with the first."""
         for item in shards:
             self._queue.put(item)
         if self._thread is None:

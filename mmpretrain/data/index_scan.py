@@ -65,6 +65,7 @@ class _HeaderReader(io.BufferedReader):
     """Refuses the huge reads that a forged header size would cause."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """As io.BufferedReader's. Raises tarfile.ReadError beyond the longest header."""
         if size is None or not 0 <= size <= LONGEST_HEADER:
             raise tarfile.ReadError("a header claims an impossible size")
         return super().read(size)

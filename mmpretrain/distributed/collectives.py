@@ -95,6 +95,7 @@ def _average(parameters: list[nn.Parameter], world: World) -> None:
 class _AllGatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
+        """[b, ...] of this rank -> [W b, ...] of all."""
         ctx.group = group
         gathered = rows.new_empty((dist.get_world_size(group) * rows.shape[0], *rows.shape[1:]))
         _gather_into(gathered, rows.contiguous(), group=group)
@@ -103,6 +104,7 @@ class _AllGatherRows(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """[W b, ...] -> [b, ...]: this rank's rows, summed over the ranks."""
         own = grad.new_empty((grad.shape[0] // dist.get_world_size(ctx.group), *grad.shape[1:]))
         _reduce_scatter_into(own, grad.contiguous(), group=ctx.group)
         return own, None
@@ -111,12 +113,14 @@ class _AllGatherRows(torch.autograd.Function):
 class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, group: Group) -> Tensor:
+        """The sum over the ranks."""
         ctx.group = group
         return _summed(values, group)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The sum over the ranks: each one's input reaches every rank's output."""
         return _summed(grad, ctx.group), None
 
 

@@ -13,14 +13,8 @@ from omegaconf import OmegaConf
 
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.evaluation.records import Score, parse_scores
+from mmpretrain.methods.schema import METHODS, MethodConfig
 
-PAPERS = {
-    "clip": ("CLIP: Learning Transferable Visual Models From Natural Language Supervision", "2103.00020"),
-    "m3col": (
-        "M3CoL: Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification",
-        "2409.17777",
-    ),
-}
 _ABSOLUTE = re.compile(r"(?<![\w/.~])(?:file://)?~?/(?!/)(?:[^\s/'\"]+/)*([^\s/'\"]+)/?")
 _SECRET_VALUE = re.compile(r"\b(?:hf|sk|ghp|github_pat)_[A-Za-z0-9_]{16,}|(?<=://)[^/\s@]+@")
 _SECRET_KEY = re.compile(r"token(?!izer)|password|secret|api_?key|credential", re.IGNORECASE)
@@ -141,7 +135,8 @@ def _base_models(hyperparameters: Mapping[str, Any]) -> list[str]:
 
 def _introduction(facts: CardFacts, modalities: Mapping[str, Mapping[str, Any]]) -> str:
     kinds = ", ".join(f"`{name}` ({modality['kind']})" for name, modality in modalities.items())
-    title, paper = PAPERS.get(facts.method, (facts.method, None))
+    method = METHODS.get(facts.method, MethodConfig)
+    title, paper = method.title or facts.method, method.arxiv
     source = f"{title} ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else title
     return (
         f"# {facts.name}\n\nMultimodal encoders, trained contrastively with mmpretrain on {facts.dataset.title}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 
 class MixLevel(StrEnum):
@@ -23,11 +24,16 @@ class MixScope(StrEnum):
 
 @dataclass
 class MethodConfig:
-    """What every method has. uses_labels: the method needs a label per sample (and ships a classifier)."""
+    """What every method has, and what it says of itself.
+
+    uses_labels: the method needs a label per sample (and ships a classifier). title, arxiv: of its paper.
+    """
 
     name: str = ""
 
-    uses_labels = False
+    uses_labels: ClassVar[bool] = False
+    title: ClassVar[str] = ""
+    arxiv: ClassVar[str | None] = None
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -48,6 +54,9 @@ class ClipConfig(MethodConfig):
     name: str = "clip"
     temperature: float = 0.07
     max_scale: float = 100.0
+
+    title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"
+    arxiv = "2103.00020"
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -87,6 +96,8 @@ class M3colConfig(MethodConfig):
     official_self_pairs: bool = False
 
     uses_labels = True
+    title = "M3CoL: Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification"
+    arxiv = "2409.17777"
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
