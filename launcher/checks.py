@@ -52,7 +52,7 @@ def batches(config: Config, resources: Resources) -> Batches:
 
 
 def check_batches(config: Config, resources: Resources) -> list[str]:
-    """Whether the global batch falls into equal shares, and what the method says about those."""
+    """Whether the global batch falls into equal shares, and what method and engine say about those."""
     batch, world = config.data.global_batch, resources.world_size
     if batch % world:
         sizes = [size for size in (batch - batch % world, batch - batch % world + world) if size]
@@ -61,7 +61,7 @@ def check_batches(config: Config, resources: Resources) -> list[str]:
             f" the nearest batch sizes that can are"
             f" {_either(sizes)}, the nearest numbers of ranks {_either(_divisors_around(batch, world))}"
         ]
-    return config.method.batch_problems(batch // world)
+    return config.method.batch_problems(batch // world) + config.engine.batch_problems(batch // world)
 
 
 def check_data(config: Config, purpose: Purpose) -> Findings:
@@ -79,13 +79,13 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
     return Findings(problems=tuple(found))
 
 
-def check_model(config: Config, purpose: Purpose) -> Findings:
+def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
     """Build the model without its weights, in a process of its own because that imports torch (a few seconds)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "mmpretrain.preflight", str(path)]
+        command = [sys.executable, "-m", "mmpretrain.preflight", str(path), str(ranks)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -91,7 +91,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         problems += history.problems
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
-    model = checks.check_model(config, request.purpose)
+    model = checks.check_model(config, request.purpose, resources.world_size)
     if model.problems:
         raise PlanError(model.problems)
     return RunPlan(

@@ -1,6 +1,6 @@
 """Checks that need torch, run in their own process so that the launcher stays quick:
 
-python -m mmpretrain.preflight CONFIG.yaml      prints {"problems": [...], "notes": [...]}
+python -m mmpretrain.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from mmpretrain.config import load_config
+from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.evaluation.schema import Metric
+from mmpretrain.losses.schema import memory_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -21,15 +23,19 @@ from mmpretrain.schema import Config
 
 def main() -> None:
     """Check the model and the method that the config file describes, without allocating weights."""
-    config = load_config(Path(sys.argv[1]))
+    config, ranks = load_config(Path(sys.argv[1])), int(sys.argv[2])
     problems, notes, model = check_model(config)
     if model is not None:
         problems = [*_method_problems(config, model), *_evaluation_problems(config, model)]
+        # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
+        width = sum(model.embed_sizes.values())
+        notes.append(memory_note(config.objective, config.data.global_batch, ranks, width))
     print(json.dumps({"problems": problems, "notes": notes}))
 
 
 def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     try:
+        refuse_batch_norms(model.train(), config.engine.micro_batches)
         with torch.device("meta"):
             method_class(config.method.name)(config, model)
     except ValueError as error:

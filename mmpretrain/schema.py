@@ -48,8 +48,8 @@ class Config:
 
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
-        sections = (self.method, self.data, self.model, self.optim, self.engine, self.train, self.checkpoint)
-        found = [p for section in (*sections, self.evaluation) for p in section.problems()]
+        sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
+        found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         return found + self._model_against_data() + self._labels() + self._run_name()
 

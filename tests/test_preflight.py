@@ -17,7 +17,7 @@ def preflight(folder: Path, *tokens: str) -> tuple[list[str], list[str]]:
     """Problems and notes, from the process that the launcher starts."""
     path = folder / "config.yaml"
     save_config(compose([f"model.encoders.caption.tokenizer={small_tokenizer()}", *tokens]), path)
-    command = [sys.executable, "-m", "mmpretrain.preflight", str(path)]
+    command = [sys.executable, "-m", "mmpretrain.preflight", str(path), "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -28,6 +28,8 @@ def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
     problems, notes = preflight(tmp_path, "method=m3col")
     assert problems == []
     assert any(note.startswith("model: ") for note in notes)
+    (memory,) = (note for note in notes if note.startswith("negatives "))
+    assert "negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about" in memory
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,33 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def split(self, count: int) -> list[Batch]:
+        """``count`` runs of consecutive samples, equally many in each, for encoders.
+
+        ``mixing`` and ``replaced`` stay with the whole batch, whose rows the former counts. Raises ValueError when
+        the samples cannot be shared equally.
+        """
+        if len(self) % count:
+            raise ValueError(
+                f"engine.micro_batches={count} does not divide the local batch of {len(self)} samples:"
+                " change it, data.global_batch, or the number of ranks"
+            )
+        size = len(self) // count
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        return replace(
+            self,
+            inputs=_cut(self.inputs, rows),
+            views={name: _cut(view, rows) for name, view in self.views.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            sample_ids=self.sample_ids[rows],
+            positions=self.positions[rows],
+            keys=self.keys[rows],
+            replaced=(),
+            mixing={},
+        )
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``."""
         return replace(
@@ -67,3 +94,7 @@ class Mixing:
 
 def _move(inputs: Inputs, device: torch.device) -> Inputs:
     return {m: {k: t.to(device, non_blocking=True) for k, t in tensors.items()} for m, tensors in inputs.items()}
+
+
+def _cut(inputs: Inputs, rows: slice) -> Inputs:
+    return {m: {k: t[rows] for k, t in tensors.items()} for m, tensors in inputs.items()}

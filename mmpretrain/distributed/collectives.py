@@ -45,6 +45,14 @@ def all_reduce_sum(values: Tensor, group: Group = None) -> Tensor:
 
 
 @torch.no_grad()
+def reduce_scatter_rows(rows: Tensor, group: Group = None) -> Tensor:
+    """[W b, ...] of each of W ranks -> [b, ...]: the sum over the ranks of this rank's rows. Not differentiable."""
+    own = rows.new_empty((rows.shape[0] // dist.get_world_size(group), *rows.shape[1:]))
+    _reduce_scatter_into(own, rows.contiguous(), group=group)
+    return own
+
+
+@torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Replace every ``.grad`` by its mean over the ranks: one collective per dtype, one for the next rule.
 
@@ -105,9 +113,7 @@ class _AllGatherRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """[W b, ...] -> [b, ...]: this rank's rows, summed over the ranks."""
-        own = grad.new_empty((grad.shape[0] // dist.get_world_size(ctx.group), *grad.shape[1:]))
-        _reduce_scatter_into(own, grad.contiguous(), group=ctx.group)
-        return own, None
+        return reduce_scatter_rows(grad, ctx.group), None
 
 
 class _AllReduceSum(torch.autograd.Function):

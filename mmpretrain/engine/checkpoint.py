@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,12 @@ def _nothing_left(checkpoints: Path) -> int:
 def _write(engine: Engine, writing: Path) -> None:
     engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
     if engine.world.rank == 0:
-        optimizer = engine.heads_optimizer
-        state = {"heads": engine.method.heads.state_dict(), "optimizer": optimizer and optimizer.state_dict()}
+        optimizer, scale = engine.heads_optimizer, engine.loss_scale
+        state = {
+            "heads": engine.method.heads.state_dict(),
+            "optimizer": optimizer and optimizer.state_dict(),
+            "loss_scale": scale and asdict(scale),
+        }
         torch.save(state, writing / HEADS)
 
 
@@ -100,6 +105,8 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
     engine.method.heads.load_state_dict(state["heads"])
     if engine.heads_optimizer:
         engine.heads_optimizer.load_state_dict(state["optimizer"])
+    if engine.loss_scale:
+        engine.loss_scale.restore(**state["loss_scale"])
     return manifest
 
 

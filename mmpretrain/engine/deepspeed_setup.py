@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmpretrain.engine.schema import Precision
 from mmpretrain.schema import Config
 
 
@@ -19,6 +20,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
         # Several backward passes per step are ours to count (exact at every stage only that way).
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.optim.clip or 0.0,
+        **_autocast(config.engine.precision),
         "zero_optimization": {"stage": config.engine.zero, "stage3_gather_16bit_weights_on_model_save": True},
         # Keep torch's optimisers: DeepSpeed's CPU Adam would be compiled on the spot.
         "zero_allow_untested_optimizer": True,
@@ -26,6 +28,12 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
         "steps_per_print": 2**31 - 1,
     }
     return OmegaConf.to_container(OmegaConf.merge(own, config.engine.deepspeed))  # type: ignore[return-value]
+
+
+def _autocast(precision: Precision) -> dict[str, Any]:
+    if precision is Precision.float32:
+        return {}
+    return {"torch_autocast": {"enabled": True, "dtype": precision.value}}
 
 
 def start_accelerator(config: Config, world_size: int) -> Any:
@@ -44,7 +52,7 @@ def start_accelerator(config: Config, world_size: int) -> Any:
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(config, world_size))
     timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=config.engine.timeout_s))
-    accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[timeout])
+    accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=plugin, kwargs_handlers=[timeout])
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise RuntimeError(
             f"accelerate chose {accelerator.distributed_type} instead of DeepSpeed: unset ACCELERATE_USE_CPU"

@@ -13,18 +13,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.batch_norm import synchronise
 from mmpretrain.distributed.collectives import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
+from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.deepspeed_setup import start_accelerator
+from mmpretrain.engine.loss_scale import LossScale
+from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 from mmpretrain.engine.schedule import lr_factor
-from mmpretrain.methods.base import Method, Step
+from mmpretrain.engine.schema import Precision
+from mmpretrain.methods.base import Features, Method, Step
 from mmpretrain.schema import Config
 
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
@@ -44,23 +50,27 @@ class StepReport:
 
 
 class Engine:
-    """A method, its DeepSpeed engine and the optimiser of its heads."""
+    """A method, its DeepSpeed engine and the optimiser of its heads. loss_scale: of float16, else None."""
 
     def __init__(self, config: Config, method: Method) -> None:
         """Join the process group and build DeepSpeed around ``method.model``.
 
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
-        trainable.
+        trainable, and for batch norms that micro-batches would change.
         """
         self.config = config
         self.method = method
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
         self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
+        refuse_batch_norms(method.model, config.engine.micro_batches)
+        synchronise(method.model, self.world)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)
         if not groups:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")
         self._model_scales = [group["lr_scale"] for group in groups]
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
+        self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
+        self._model_update = ModelUpdate(self.deepspeed, config.engine, self.loss_scale)
         self.heads_optimizer = self._build_heads_optimizer()
 
     @property
@@ -71,16 +81,12 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch."""
         lr = self._set_lr(step.index)
-        self._seed(step)
         batch = self.method.prepare(batch.to(self.device), step)
-        features = self.method.encode(self.deepspeed, batch)
-        losses = self.method.objective(features, step, self.world)
-        total = losses.total
-        self.deepspeed.backward(total)
-        average_gradients(self.method.heads.parameters(), self.world)
-        grad_norm = self._update()
+        parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
+        losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
+        grad_norm = math.hypot(self._model_update.step(parts), self._update_heads())
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
-        return StepReport({"loss": total.detach(), **terms, **losses.diagnostics}, grad_norm, lr)
+        return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics}, grad_norm, lr)
 
     def state_dict(self) -> dict[str, Tensor] | None:
         """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
@@ -97,18 +103,23 @@ class Engine:
         groups = parameter_groups(self.method.heads, self.config.optim, {})
         return build_optimizer(groups, self.config.optim) if groups else None
 
-    def _update(self) -> float:
-        """Step both optimisers; the norm of all gradients before clipping."""
-        # Stage 0 does not tell its norm, but holds whole gradients to take it from.
-        whole = _grad_norm(self.method.model) if self.config.engine.zero == 0 else None
-        heads_norm = nn.utils.clip_grad_norm_(self.method.heads.parameters(), self.config.optim.clip or math.inf)
-        self.deepspeed.step()
+    def _encode(self, step: Step, number: int, part: Batch) -> Features:
+        # Dropout as a function of (seed, step, rank, micro-batch): no generator state to save, resuming is exact, and
+        # encoding again draws the same. The first one's seed has no number: runs in one piece keep their curve.
+        numbers = (number,) if number else ()
+        torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers))
+        return self.method.encode(self.deepspeed, part)
+
+    def _update_heads(self) -> float:
+        """Average, clip and step the heads' gradients; their norm before clipping."""
+        heads = list(self.method.heads.parameters())
+        average_gradients(heads, self.world)
+        norm = nn.utils.clip_grad_norm_(heads, self.config.optim.clip or math.inf)
         if self.heads_optimizer:
             self.heads_optimizer.step()
             self.heads_optimizer.zero_grad(set_to_none=True)
             self.method.clamp_()
-        model_norm = self.deepspeed.get_global_grad_norm() if whole is None else whole
-        return math.hypot(float(model_norm or 0.0), float(heads_norm))
+        return float(norm)
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
@@ -119,15 +130,6 @@ class Engine:
             for group in self.heads_optimizer.param_groups:
                 group["lr"] = (optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor
         return optim.lr * factor
-
-    def _seed(self, step: Step) -> None:
-        # Dropout as a function of (seed, step, rank): no generator state to save, and resuming is exact.
-        torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank))
-
-
-def _grad_norm(model: nn.Module) -> float:
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    return float(nn.utils.get_total_norm(grads)) if grads else 0.0
 
 
 def mean_over_ranks(values: Mapping[str, Tensor], world: World) -> dict[str, float]:

@@ -22,6 +22,17 @@ class Schedule(StrEnum):
     step = "step"
 
 
+class Precision(StrEnum):
+    """Type in which encoders compute; weights, heads, losses and optimisers are float32 in any case.
+
+    float16 scales the losses (engine/loss_scale.py); bfloat16 needs no scale.
+    """
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 @dataclass
 class OptimConfig:
     """Optimiser and learning rate.
@@ -69,11 +80,17 @@ class OptimConfig:
 class EngineConfig:
     """DeepSpeed. zero: stage 0-3. deepspeed: further keys laid over the DeepSpeed config, for experts.
 
+    micro_batches: parts of the local batch that encoders see one after another, against memory; losses still see the
+    whole batch, and the gradients are the same. coalesce_reduction: reduce the gradients of all micro-batches at once
+    (ZeRO 1-3), for a whole copy of them in memory.
     timeout_s: how long a collective may wait before the run ends with an error.
     threads: CPU threads per rank (null: the node's cores divided by its ranks).
     """
 
     zero: int = 1
+    precision: Precision = Precision.float32
+    micro_batches: int = 1
+    coalesce_reduction: bool = False
     timeout_s: int = 600
     threads: int | None = None
     deepspeed: dict[str, Any] = field(default_factory=dict)
@@ -83,12 +100,30 @@ class EngineConfig:
         found = []
         if self.zero not in (0, 1, 2, 3):
             found.append(f"engine.zero is {self.zero}: ZeRO has the stages 0, 1, 2 and 3")
+        if self.micro_batches < 1:
+            found.append(f"engine.micro_batches is {self.micro_batches}: it must be at least 1")
+        if self.coalesce_reduction and (self.zero == 0 or self.micro_batches == 1):
+            found.append(
+                "engine.coalesce_reduction has no effect without micro-batches, and DeepSpeed refuses it at stage 0:"
+                " set engine.micro_batches above 1 and engine.zero to 1, 2 or 3, or leave it out"
+            )
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found
+
+    def batch_problems(self, local_batch: int) -> list[str]:
+        """What stands against ``local_batch`` samples per rank, one sentence each."""
+        if self.micro_batches < 1 or local_batch % self.micro_batches == 0:
+            return []
+        fitting = [count for count in range(1, local_batch + 1) if local_batch % count == 0]
+        nearest = min(fitting, key=lambda count: abs(count - self.micro_batches))
+        return [
+            f"engine.micro_batches={self.micro_batches} does not divide the local batch of {local_batch} samples:"
+            f" the nearest that does is {nearest}"
+        ]
 
     def _taken(self) -> list[tuple[str, str]]:
         """Keys of DeepSpeed that this config decides, or that would make the heads' gradients wrong."""
@@ -99,8 +134,9 @@ class EngineConfig:
             "gradient_clipping": "use optim.clip",
             "optimizer": "use optim",
             "scheduler": "use optim.schedule",
-            "fp16": "it is not supported",
-            "bf16": "it is not supported",
+            "fp16": "use engine.precision",
+            "bf16": "use engine.precision",
+            "torch_autocast": "use engine.precision",
         }
         taken = [(key, why) for key, why in elsewhere.items() if key in self.deepspeed]
         if "stage" in (self.deepspeed.get("zero_optimization") or {}):

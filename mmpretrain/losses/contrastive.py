@@ -1,67 +1,37 @@
-"""InfoNCE between pairs of embeddings, with negatives from all ranks.
+"""InfoNCE between pairs of embeddings, with negatives from all ranks: one function for all contrastive objectives.
 
-For a pair of query rows q and key rows k of unit length, the whole batch's N rows, s = 1 / temperature and a
-target matrix P [N, N]:
+For a pair of query rows q and key rows k of unit length, the whole batch's N rows, s = 1 / temperature and a target
+matrix P [N, N] (losses/targets.py):
 
     S = s q k^T
     loss = 1/2 [ - 1/N sum_ij P_ij log softmax_j(S_i.)_j  -  1/N sum_ij P_ij log softmax_i(S_.j)_i ]
 
-A rank computes its b rows of the first sum and its b columns of the second, against the gathered other side:
-two blocks of b x N. The mean over the ranks is the loss of one process on the whole batch, and so are the
-averaged gradients.
+S is made once for both directions, tile by tile, from this rank's b rows and the keys of all ranks; sums over its
+columns are added up over the ranks. The backward pass makes the tiles again, or keeps them while memory allows. No
+rank ever holds more of S than a tile and what it keeps. Cost and memory: docs/contrastive.md.
 
-Duplicates: with ``sample_ids``, a key that is another copy of a sample which the query row contains is left
-out of that row (and likewise in columns). A positive target is never left out.
+Duplicates: with ``sample_ids``, a key that is another copy of a sample which the query row contains is left out of
+that row (and likewise in columns). A target is never left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives
-from mmpretrain.losses.similarity import (
-    PairLoss,
-    Rows,
-    at_least_float32,
-    best_match_share,
-    check_pairs,
-    cross_entropy,
-    gather_normalised,
-    negatives_from,
-    own_rows,
-)
+from mmpretrain.losses.schema import MIB, ObjectiveConfig
+from mmpretrain.losses.targets import Diagonal, Labels, Mixup, Pair, PairLoss, Soft
+from mmpretrain.losses.tiled.backward import BackwardSweep
+from mmpretrain.losses.tiled.forward import ForwardSweep, statistics
+from mmpretrain.losses.tiled.preparation import Preparation
+from mmpretrain.losses.tiled.sweep import Setup
+from mmpretrain.losses.tiled.tile import SAFE_BOUND
 
-
-@dataclass(frozen=True)
-class Diagonal:
-    """Row i of the query belongs to row i of the key: P is the identity."""
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """Query row i contains two samples: ``P_ii += own_i`` and ``P_i,partner(i) += other_i``.
-
-    own, other: float [b], usually lam and 1 - lam. partner: int64 [b], row in the batch that the negatives
-    come from: 0..b-1 for local negatives, numbers in the whole batch (rank * b + i) for gathered ones.
-    """
-
-    own: Tensor
-    other: Tensor
-    partner: Tensor
-
-
-@dataclass(frozen=True)
-class Pair:
-    """query, key: [b, d], not normalised. targets: which keys belong to which query rows."""
-
-    query: Tensor
-    key: Tensor
-    targets: Diagonal | Mixup = Diagonal()
+__all__ = ["Diagonal", "Labels", "Mixup", "Pair", "PairLoss", "Soft", "contrastive"]
 
 
 def contrastive(
@@ -69,73 +39,64 @@ def contrastive(
     *,
     scale: Tensor | float,
     world: World,
-    negatives: Negatives = Negatives.gather,
+    settings: ObjectiveConfig | None = None,
     sample_ids: Tensor | None = None,
+    metrics: bool = True,
 ) -> list[PairLoss]:
-    """The loss of every pair, as in the module's docstring, in float32 at least.
+    """The loss of every pair, as in the module's docstring, in float32 at least; one trip for all of them.
 
-    scale: 1 / temperature, a number or a tensor of one element that may need a gradient. sample_ids: int64
-    [b], equal for copies of one sample. Raises ValueError when the shapes of a pair differ.
+    scale: 1 / temperature: a number, a tensor of one element, or one per query row ([b, 1], or [b] with b > 1); may
+    need a gradient. settings: where negatives come from, and memory. sample_ids: int64 [b], equal for copies of one
+    sample. metrics: without, accuracy and mean rank are nan. The gradient that flows into the losses must be the same
+    on all ranks. Raises ValueError when a pair does not fit together or the scale is not in (0, 620].
     """
-    check_pairs((pair.query, pair.key) for pair in pairs)
-    everyone = negatives_from(world, negatives)
+    for pair in pairs:
+        pair.check()
     with torch.autocast(pairs[0].query.device.type, enabled=False):
-        rows = gather_normalised((side for pair in pairs for side in (pair.query, pair.key)), everyone)
-        targets = _gather_targets(pairs, everyone)
-        ids = None if sample_ids is None else everyone.all_gather_rows(sample_ids)
-        own = own_rows(len(pairs[0].query), everyone, pairs[0].query.device)
-        return [
-            _pair_loss(rows[id(pair.query)], rows[id(pair.key)], target, ids, scale, own)
-            for pair, target in zip(pairs, targets, strict=True)
-        ]
+        preparation = Preparation(pairs, scale, world, settings or ObjectiveConfig(), sample_ids)
+        setup, sides = preparation.setup(metrics), preparation.sides
+        losses, accuracies, ranks = _Contrast.apply(setup, preparation.counted, *sides)
+    if not metrics:
+        accuracies, ranks = (torch.full_like(values, torch.nan) for values in (accuracies, ranks))
+    return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
 
 
-def _pair_loss(
-    query: Rows, key: Rows, targets: Mixup, ids: Tensor | None, scale: Tensor | float, own: Tensor
-) -> PairLoss:
-    if isinstance(scale, Tensor):
-        scale = scale.to(query.local.dtype)
-    everyone = torch.arange(len(query.everyone), device=own.device)
-    row_logits = scale * (query.local @ key.everyone.T)
-    column_logits = scale * (key.local @ query.everyone.T)
-    row_targets = target_block(targets, own, everyone)
-    column_targets = target_block(targets, everyone, own).T
-    row_copies = column_copies = None
-    if ids is not None:
-        row_copies = _copies(targets, ids, own, everyone) & (row_targets == 0)
-        column_copies = _copies(targets, ids, everyone, own).T & (column_targets == 0)
-    rows = cross_entropy(row_logits, row_targets, row_copies)
-    columns = cross_entropy(column_logits, column_targets, column_copies)
-    row_hits = best_match_share(row_logits, row_targets > 0, row_copies)
-    column_hits = best_match_share(column_logits, column_targets > 0, column_copies)
-    return PairLoss((rows + columns) / 2, (row_hits + column_hits) / 2)
+class _Contrast(torch.autograd.Function):
+    """sides, [b, d] each -> losses, accuracies and mean ranks, [pairs] each."""
 
+    @staticmethod
+    def forward(ctx: Any, setup: Setup, counted: Tensor, *sides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """counted: [pairs], samples per rank, on average, that count in the mean."""
+        needed = ctx.needs_input_grad[2:]
+        budget = setup.settings.keep_mb * MIB if any(needed) else 0
+        sweep = ForwardSweep(setup, sides, sides[0].dtype, budget)
+        directions = sweep.run()
+        if any(term.largest > SAFE_BOUND[sweep.dtype] for term in setup.terms) and sweep.underflowed(directions):
+            sweep = ForwardSweep(setup, sides, torch.float64, budget)
+            directions = sweep.run()
+        share = torch.where(counted > 0, 0.5 / counted.clamp(min=1e-30), 0)
+        losses = torch.stack([rows.loss.sum() + columns.loss.sum() for rows, columns in directions])
+        ctx.setup, ctx.gathered, ctx.kept = setup, sweep.features is not None, list(sweep.kept)
+        ctx.save_for_backward(
+            share,
+            *statistics(setup, directions),
+            *([sweep.features] if sweep.features is not None else []),
+            *sides,
+            *sweep.kept.values(),
+        )
+        accuracies, ranks = sweep.metrics(directions)
+        outputs = [(values * share).to(sides[0].dtype) for values in (losses, accuracies, ranks)]
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs[0], outputs[1], outputs[2]
 
-def _gather_targets(pairs: Sequence[Pair], world: World) -> list[Mixup]:
-    """The targets of the whole batch, [N] each, by two small collectives for all pairs together."""
-    local = [_as_mixup(pair, world) for pair in pairs]
-    weights = world.all_gather_rows(torch.stack([w for t in local for w in (t.own, t.other)], dim=1))
-    partners = world.all_gather_rows(torch.stack([t.partner for t in local], dim=1))
-    return [Mixup(weights[:, 2 * i], weights[:, 2 * i + 1], partners[:, i]) for i in range(len(pairs))]
-
-
-def _as_mixup(pair: Pair, world: World) -> Mixup:
-    like = at_least_float32(pair.query.detach())
-    if isinstance(pair.targets, Mixup):
-        own, other, partner = pair.targets.own, pair.targets.other, pair.targets.partner
-        return Mixup(own.to(like), other.to(like), partner.to(like.device))
-    ones = torch.ones_like(like[:, 0])
-    return Mixup(ones, torch.zeros_like(ones), own_rows(len(like), world, like.device))
-
-
-def target_block(targets: Mixup, rows: Tensor, columns: Tensor) -> Tensor:
-    """P[rows, columns]."""
-    own = targets.own[rows, None] * (rows[:, None] == columns)
-    return own + targets.other[rows, None] * (targets.partner[rows, None] == columns)
-
-
-def _copies(targets: Mixup, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """bool [rows, columns]: whether the column is a copy of a sample that the query row contains."""
-    own = (targets.own[rows, None] > 0) & (ids[rows, None] == ids[columns])
-    other = (targets.other[rows, None] > 0) & (ids[targets.partner[rows], None] == ids[columns])
-    return own | other
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradients: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the sides that need one."""
+        share, travelling, counterparts, *rest = ctx.saved_tensors
+        features = rest.pop(0) if ctx.gathered else None
+        needed = ctx.needs_input_grad[2:]
+        sides, kept = rest[: len(needed)], dict(zip(ctx.kept, rest[len(needed) :], strict=True))
+        with torch.autocast(share.device.type, enabled=False):
+            sweep = BackwardSweep(ctx.setup, sides, travelling, counterparts, gradients * share, needed)
+            return None, None, *sweep.run(features, kept)

@@ -5,16 +5,87 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+MIB = 2**20
+
 
 class Negatives(StrEnum):
-    """gather: every rank's samples are negatives for every rank (exact). local: only the rank's own (on request)."""
+    """Where negatives come from.
 
+    gather, ring: every rank's samples are negatives for every rank, exactly; all at once, or rank after rank in
+    memory that does not grow with the number of ranks. auto: gather while it fits into ``gather_mb``, else ring.
+    local: only the rank's own samples (another, weaker loss: only on request).
+    """
+
+    auto = "auto"
     gather = "gather"
+    ring = "ring"
     local = "local"
+
+
+class Products(StrEnum):
+    """Type of the inputs of matrix products between embeddings; sums and everything else stay float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 @dataclass
 class ObjectiveConfig:
-    """negatives: where the negatives of contrastive terms come from."""
+    """How losses over all ranks are computed; nothing here but ``negatives=local`` changes their values.
 
-    negatives: Negatives = Negatives.gather
+    tile: rows and columns of a tile of similarities. keep_mb: MiB of tiles that a rank keeps for the backward pass;
+    the rest is computed again. gather_mb: MiB of gathered embeddings and their gradients up to which
+    ``negatives=auto`` gathers. products: bfloat16 rounds embeddings before products (faster where the hardware has
+    it; similarities are off by up to 0.4 %). compile: what is done to each entry of a tile goes through torch.compile.
+    """
+
+    negatives: Negatives = Negatives.auto
+    tile: int = 1024
+    keep_mb: int = 64
+    gather_mb: int = 1024
+    products: Products = Products.float32
+    compile: bool = False
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
+        return [
+            f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
+            for key, bound in least.items()
+            if getattr(self, key) < bound
+        ]
+
+    def mode(self, rows: int, width: int) -> Negatives:
+        """``negatives`` with auto decided for ``rows`` samples in the whole batch and ``width`` floats per sample."""
+        if self.negatives is not Negatives.auto:
+            return self.negatives
+        return Negatives.gather if gathered_bytes(rows, width) <= self.gather_mb * MIB else Negatives.ring
+
+
+def gathered_bytes(rows: int, width: int) -> int:
+    """Bytes of the gathered float32 embeddings of ``rows`` samples, and of their gradients."""
+    return 2 * 4 * rows * width
+
+
+def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int) -> str:
+    """What a contrastive loss will hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats in all."""
+    mode = config.mode(rows, width) if ranks > 1 else Negatives.local
+    local = rows // ranks
+    seen = local if mode is Negatives.local else rows
+    # The own block, the one visited and the one under way, and their gradients; or everything at once.
+    features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
+    tiles = min(4 * local * seen, config.keep_mb * MIB) + 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    how = f"negatives {mode.value}" if ranks > 1 else "negatives of one rank"
+    chosen = f" (chosen by objective.negatives=auto, gather_mb={config.gather_mb})" if _chosen(config, ranks) else ""
+    return (
+        f"{how}{chosen}: about {_size(features + tiles)} per rank for features, their gradients and tiles;"
+        f" one whole matrix of similarities would be {_size(4 * local * seen)}"
+    )
+
+
+def _chosen(config: ObjectiveConfig, ranks: int) -> bool:
+    return config.negatives is Negatives.auto and ranks > 1
+
+
+def _size(count: int) -> str:
+    return f"{count / MIB:.3g} MiB" if count < 1024 * MIB else f"{count / MIB / 1024:.3g} GiB"

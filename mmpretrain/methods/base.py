@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmpretrain.data.batch import Batch, Mixing
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Pair, PairLoss, contrastive
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.schema import Config
 
@@ -61,6 +62,22 @@ class Features:
             sample_ids=batch.sample_ids,
             positions=batch.positions,
             mixing=batch.mixing,
+        )
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that the model computed, [b, ...] each: embeddings, views, logits, always in the same order."""
+        views = [embed for view in self.views.values() for embed in view.values()]
+        return [*self.embeds.values(), *views, *([] if self.logits is None else [self.logits])]
+
+    def with_tensors(self, tensors: Sequence[Tensor], batch: Batch) -> Features:
+        """``tensors`` in the place of :attr:`tensors`, as features of ``batch``: the parts' rows put together."""
+        supply = iter(tensors)
+        return Features.of(
+            batch,
+            embeds={name: next(supply) for name in self.embeds},
+            views={view: {name: next(supply) for name in embeds} for view, embeds in self.views.items()},
+            logits=None if self.logits is None else next(supply),
         )
 
 
@@ -117,7 +134,7 @@ class Method(ABC):
         self.model = model
         self.heads = nn.ModuleDict()
         self.modalities: Sequence[str] = tuple(config.data.modalities)
-        self.negatives = config.objective.negatives
+        self.contrast = config.objective
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """``batch`` with what the method adds to it (views, mixing); random only through ``step``."""
@@ -130,6 +147,13 @@ class Method(ABC):
     @abstractmethod
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """The losses of this rank's rows, by heads and loss functions only; ``world`` is the other ranks."""
+
+    def contrastive(
+        self, pairs: Sequence[Pair], features: Features, *, scale: Tensor | float, world: World
+    ) -> list[PairLoss]:
+        """Losses of pairs of rows of ``features``, as the config's objective section wants them computed."""
+        ids = features.sample_ids
+        return contrastive(pairs, scale=scale, world=world, settings=self.contrast, sample_ids=ids)
 
     def clamp_(self) -> None:  # noqa: B027 - a hook that most methods leave alone
         """Bring head parameters back into their allowed range; called after every optimiser step."""

@@ -18,7 +18,7 @@ import torch
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.contrastive import Pair, contrastive
+from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
 from mmpretrain.methods.schema import ClipConfig
@@ -47,13 +47,8 @@ class Clip(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Term ``contrastive``; accuracy of every pair and the scale as diagnostics."""
         scale = self.temperature()
-        results = contrastive(
-            [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs],
-            scale=scale,
-            world=world,
-            negatives=self.negatives,
-            sample_ids=features.sample_ids,
-        )
+        pairs = [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs]
+        results = self.contrastive(pairs, features, scale=scale, world=world)
         accuracies = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
         return Losses(
             terms={"contrastive": torch.stack([r.loss for r in results]).mean()},

@@ -7,7 +7,7 @@ With p_m the embedding of modality m, y the label, g the fusion classifier and g
             sum_m Soft(p_m -> p_m+1)    from then on (unrounded in runs of so few epochs that it would be 0)
 
 M3Co is InfoNCE from mixed to clean embeddings, with lam on the sample itself and 1 - lam on its partner
-(losses/contrastive.py); Soft takes its targets from the next modality's self-similarity (losses/soft.py).
+(``Mixup``); Soft takes its targets from the next modality's self-similarity (``Soft``).
 What is mixed: raw inputs, except of texts, whose embeddings are (``mix_level``). Classifiers see clean samples;
 unimodal heads exist only in training.
 """
@@ -25,10 +25,9 @@ from torch.nn import functional as F
 from mmpretrain.data.batch import Batch, Mixing
 from mmpretrain.data.schema import Kind
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.contrastive import Mixup, Pair, contrastive
+from mmpretrain.losses.contrastive import Mixup, Pair, Soft
 from mmpretrain.losses.schema import Negatives
-from mmpretrain.losses.similarity import PairLoss, at_least_float32, negatives_from, own_rows
-from mmpretrain.losses.soft import soft_contrastive
+from mmpretrain.losses.similarity import at_least_float32, negatives_from, own_rows
 from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
 from mmpretrain.methods.mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
 from mmpretrain.methods.schema import M3colConfig, MixLevel, MixScope
@@ -60,8 +59,8 @@ class M3col(Method):
         self.at_input = _mixed_at_input(config, self.settings.mix_level)
         self.cycle = list(zip(self.modalities, (*self.modalities[1:], self.modalities[0]), strict=True))
         require_equal_widths(model)
-        if self.settings.mix_scope is MixScope.global_batch and self.negatives is Negatives.local:
-            raise ValueError("method.mix_scope=global_batch needs objective.negatives=gather")
+        if self.settings.mix_scope is MixScope.global_batch and self.contrast.negatives is Negatives.local:
+            raise ValueError("method.mix_scope=global_batch excludes objective.negatives=local")
         for name in self.modalities:
             sizes = (model.embed_sizes[name], config.model.classifier_hidden, config.data.classes)
             self.heads[f"unimodal_{name}"] = MLPHead(*sizes)
@@ -99,9 +98,13 @@ class M3col(Method):
         phase = self.phase(step)
         if phase is Phase.none:
             return Losses(terms, diagnostics=diagnostics)
-        pairs = self._m3co(features, step, world) if phase is Phase.m3co else self._soft(features, world)
-        terms[phase.value] = torch.stack([pair.loss for pair in pairs]).sum()
-        diagnostics[f"accuracy/{phase.value}"] = torch.stack([pair.accuracy for pair in pairs]).mean()
+        if phase is Phase.m3co:
+            pairs, temperature = self._m3co(features, step, world), self.settings.temperature
+        else:
+            pairs, temperature = self._soft(features), self.settings.soft_temperature
+        results = self.contrastive(pairs, features, scale=1 / temperature, world=world)
+        terms[phase.value] = torch.stack([result.loss for result in results]).sum()
+        diagnostics[f"accuracy/{phase.value}"] = torch.stack([result.accuracy for result in results]).mean()
         return Losses(terms, {phase.value: self.settings.weight}, diagnostics)
 
     def _cross_entropies(self, features: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -114,32 +117,20 @@ class M3col(Method):
         hits = {f"accuracy/{name}": (x.argmax(dim=1) == labels).float().mean() for name, x in logits.items()}
         return terms, hits
 
-    def _m3co(self, features: Features, step: Step, world: World) -> list[PairLoss]:
+    def _m3co(self, features: Features, step: Step, world: World) -> list[Pair]:
         mixed = {name: self._mixed(name, features, step, world) for name in self.modalities}
         # The released code mixes in place, so that its "clean" side is mixed too.
         keys = {n: mixed[n][0] for n in mixed} if self.settings.official_aliasing else features.embeds
-        return contrastive(
-            [Pair(mixed[a][0], keys[b], mixed[a][1]) for a, b in self.cycle],
-            scale=1 / self.settings.temperature,
-            world=world,
-            negatives=self.negatives,
-            sample_ids=features.sample_ids,
-        )
+        return [Pair(mixed[a][0], keys[b], mixed[a][1]) for a, b in self.cycle]
 
-    def _soft(self, features: Features, world: World) -> list[PairLoss]:
-        return soft_contrastive(
-            [(features.embeds[a], features.embeds[b]) for a, b in self.cycle],
-            scale=1 / self.settings.soft_temperature,
-            world=world,
-            negatives=self.negatives,
-            sample_ids=features.sample_ids,
-            detach_targets=self.settings.detach_targets,
-        )
+    def _soft(self, features: Features) -> list[Pair]:
+        embeds, detach = features.embeds, self.settings.detach_targets
+        return [Pair(embeds[a], embeds[b], Soft(embeds[b], detach=detach)) for a, b in self.cycle]
 
     def _mixed(self, name: str, features: Features, step: Step, world: World) -> tuple[Tensor, Mixup]:
         """Mixed embeddings [b, d] of a modality, and the targets that go with them."""
         embeds = features.embeds[name]
-        own = own_rows(len(embeds), negatives_from(world, self.negatives), embeds.device)
+        own = own_rows(len(embeds), negatives_from(world, self.contrast.negatives), embeds.device)
         rule = SelfPairs.assigned if self.settings.official_self_pairs else SelfPairs.added
         if self.settings.mix_scope is MixScope.global_batch:
             mixing = self.mixer.whole_batch(world.size * len(embeds), own, name, step)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from deepspeed.runtime import torch_autocast
 from torch import Tensor
 
 from mmpretrain.config import compose
@@ -45,6 +48,8 @@ def start(config: Config) -> Engine:
     """An engine in a rank that may have had another one before."""
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
+    torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
+    torch_autocast.TORCH_AUTOCAST_DTYPE = None
     torch.manual_seed(config.seed)
     return Engine(config, build_method(config))
 
@@ -83,6 +88,30 @@ def train(tokens: list[str], steps: int) -> list[float]:
     return _run(start(config), range(steps))
 
 
+@dataclass
+class Outcome:
+    """What a run came to. losses: per step, averaged over the ranks. norms: gradient norms per step.
+
+    weights: the model's (on rank 0; empty elsewhere) and the heads' (``heads.NAME``). scale: the last loss scale.
+    """
+
+    losses: list[float]
+    norms: list[float]
+    weights: dict[str, Tensor]
+    scale: float | None
+
+
+def outcome(config: Config, steps: int, before: Callable[[Engine], None] | None = None) -> Outcome:
+    """Train for ``steps`` steps; ``before`` sees the new engine first."""
+    engine = start(config)
+    if before:
+        before(engine)
+    norms: list[float] = []
+    losses = _run(engine, range(steps), norms)
+    heads = {f"heads.{name}": tensor.detach() for name, tensor in engine.method.heads.state_dict().items()}
+    return Outcome(losses, norms, (engine.state_dict() or {}) | heads, engine.loss_scale and engine.loss_scale.value)
+
+
 def train_and_resume(tokens: list[str], steps: int, folder: str) -> tuple[str, str, list[float], list[float]]:
     """Weights and losses of an uninterrupted run that saves halfway, and of a new engine that goes on from there."""
     config, half = tiny_config(*tokens), steps // 2
@@ -108,12 +137,14 @@ def weights_digest(engine: Engine) -> str:
     return digest.hexdigest() if state else ""
 
 
-def _run(engine: Engine, indices: range) -> list[float]:
+def _run(engine: Engine, indices: range, norms: list[float] | None = None) -> list[float]:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     losses = []
     for index in indices:
         report = engine.step(make_batch(index, rank, world_size), step_of(index, engine.config))
         losses.append(mean_over_ranks({"loss": report.losses["loss"]}, engine.world)["loss"])
+        if norms is not None:
+            norms.append(report.grad_norm)
     return losses
 
 

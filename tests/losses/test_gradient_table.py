@@ -1,124 +1,255 @@
 """Popular ways to gather negatives, and what they do to gradients: all have the right loss, few the right gradient.
 
-Four ranks, float64, gradients averaged over the ranks, compared with one process on the whole batch. It shows that the
-parity tests can fail, and why the gradient and not the loss is what they test.
+Four ranks, float64, gradients averaged over the ranks, compared with one process on the whole batch by the dense
+formulas. It shows that the parity tests can fail, and why the gradient and not the loss is what they test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmpretrain.distributed.collectives import all_gather_rows, average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from tests.losses import oracle
 from tests.rank_pool import Ranks
 
-RANKS, LOCAL = 4, 3
+RANKS, LOCAL, CHUNKS = 4, 3, 3
 Gradients = dict[str, Tensor]
 
 
-class WithoutGradient(World):
-    """A world whose gather passes no gradient to any rank."""
+class Towers(nn.Module):
+    """Two linear encoders, a temperature, and SigLIP's bias."""
 
-    def all_gather_rows(self, rows: Tensor) -> Tensor:
-        return super().all_gather_rows(rows).detach()
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.image, self.text = nn.Linear(5, 4), nn.Linear(5, 4)
+        self.scale, self.bias = nn.Parameter(torch.tensor([7.0])), nn.Parameter(torch.tensor([-1.0]))
+        self.double()
 
-
-class MeanGradient(World):
-    """A world whose gather averages gradients over the ranks instead of summing them."""
-
-    def all_gather_rows(self, rows: Tensor) -> Tensor:
-        gathered = super().all_gather_rows(rows)
-        return gathered / self.size + gathered.detach() * (1 - 1 / self.size)
-
-
-def ours(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    return contrastive([Pair(query, key)], scale=scale, world=World.current())[0].loss
+    def sides(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[2, n, 5] -> two of [n, 4], unit length."""
+        return F.normalize(self.image(inputs[0])), F.normalize(self.text(inputs[1]))
 
 
-def rows_against_detached(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    world = World.current()
-    return contrastive([Pair(query, key)], scale=scale, world=WithoutGradient(world.rank, world.size))[0].loss
+Variant = Callable[[Towers, Tensor], Tensor]  # runs the backward pass and returns the loss
 
 
-def rows_with_mean_backward(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    world = World.current()
-    return contrastive([Pair(query, key)], scale=scale, world=MeanGradient(world.rank, world.size))[0].loss
+def entropies(rows: Tensor, all_keys: Tensor, columns: Tensor, all_queries: Tensor, scale: Tensor) -> Tensor:
+    """Both directions of InfoNCE for this rank's rows and columns."""
+    labels = torch.arange(len(rows)) + World.current().rank * len(rows)
+    forth, back = scale * rows @ all_keys.T, scale * columns @ all_queries.T
+    return (F.cross_entropy(forth, labels) + F.cross_entropy(back, labels)) / 2
 
 
-def whole_batch_on_every_rank(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    pair = Pair(all_gather_rows(query), all_gather_rows(key))
-    return contrastive([pair], scale=scale, world=World.single())[0].loss
+def whole(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE of the whole batch on one process."""
+    logits, labels = scale * image @ text.T, torch.arange(len(image))
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def whole_batch_with_own_rows_live(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    sides = []
-    for rows in (query, key):
-        everyone = list(all_gather_rows(rows).detach().split(LOCAL))
-        everyone[World.current().rank] = rows
-        sides.append(torch.cat(everyone))
-    return contrastive([Pair(sides[0], sides[1])], scale=scale, world=World.single())[0].loss
+def averaging_gather(rows: Tensor) -> Tensor:
+    """A gather whose backward averages over the ranks, where the exact one sums."""
+    gathered = all_gather_rows(rows)
+    return gathered / RANKS + gathered.detach() * (1 - 1 / RANKS)
 
 
-def temperature_summed(query: Tensor, key: Tensor, scale: Tensor) -> Tensor:
-    # The same value, but its gradient is summed over the ranks before all gradients are averaged.
-    return ours(query, key, World.current().all_reduce_sum(scale) - (RANKS - 1) * scale.detach())
+def own_rows_live(rows: Tensor) -> Tensor:
+    """Everyone's rows, with a gradient for this rank's own."""
+    everyone = list(all_gather_rows(rows).detach().split(len(rows)))
+    everyone[World.current().rank] = rows
+    return torch.cat(everyone)
 
 
-def gradients(loss_of: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[float, Gradients]:
-    """The mean loss and the averaged gradients of two linear encoders and a temperature."""
-    world = World.current()
-    torch.manual_seed(0)
-    encoders = nn.ModuleDict({name: nn.Linear(5, 4).double() for name in ("image", "text")})
-    scale = nn.Parameter(torch.tensor([7.0], dtype=torch.float64))
-    inputs = torch.randn(2, RANKS * LOCAL, 5, dtype=torch.float64)
-    own = slice(world.rank * LOCAL, (world.rank + 1) * LOCAL) if world.size > 1 else slice(None)
-    loss = loss_of(encoders["image"](inputs[0][own]), encoders["text"](inputs[1][own]), scale)
+def done(loss: Tensor) -> Tensor:
     loss.backward()
-    average_gradients([*encoders.parameters(), scale], world)
-    mean = world.all_reduce_sum(loss.detach()) / world.size
-    parts = [*encoders.items(), ("temperature", nn.ParameterList([scale]))]
-    return mean.item(), {name: _flat_gradient(part) for name, part in parts}
+    return loss.detach()
 
 
-def _flat_gradient(module: nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+def ours(towers: Towers, inputs: Tensor, mode: Negatives = Negatives.gather) -> Tensor:
+    settings = ObjectiveConfig(mode, tile=2, keep_mb=0)
+    pair, world = Pair(*towers.sides(inputs)), World.current()
+    return done(contrastive([pair], scale=towers.scale, world=world, settings=settings)[0].loss)
 
 
-def compare(found: Gradients, reference: Gradients, name: str) -> tuple[float, float]:
-    """Length along the reference relative to it, and what is left across it."""
-    g, r = found[name], reference[name]
-    ratio = (g @ r / (r @ r)).item()
-    return ratio, ((g - ratio * r).norm() / r.norm()).item()
+def ours_in_a_ring(towers: Towers, inputs: Tensor) -> Tensor:
+    return ours(towers, inputs, Negatives.ring)
 
 
-WRONG_DIRECTION = None
-TABLE = [
-    # variant, ratio of both encoders' gradients (None: another direction), ratio of the temperature's
-    (ours, 1.0, 1.0),
-    (whole_batch_on_every_rank, 1.0, 1.0),
-    (rows_against_detached, WRONG_DIRECTION, 1.0),
-    (rows_with_mean_backward, WRONG_DIRECTION, 1.0),
-    (whole_batch_with_own_rows_live, 1 / RANKS, 1.0),
-    (temperature_summed, 1.0, RANKS),
+def local_rows_and_exact_gather(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip --local-loss --gather-with-grad."""
+    image, text = towers.sides(inputs)
+    return done(entropies(image, all_gather_rows(text), text, all_gather_rows(image), towers.scale))
+
+
+def local_rows_and_no_gradient(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip --local-loss alone."""
+    image, text = towers.sides(inputs)
+    keys, queries = all_gather_rows(text).detach(), all_gather_rows(image).detach()
+    return done(entropies(image, keys, text, queries, towers.scale))
+
+
+def local_rows_and_averaging_gather(towers: Towers, inputs: Tensor) -> Tensor:
+    """The same with gradients of the gather averaged, as all-reduces of data-parallel tools do."""
+    image, text = towers.sides(inputs)
+    return done(entropies(image, averaging_gather(text), text, averaging_gather(image), towers.scale))
+
+
+def whole_batch_on_every_rank(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip --gather-with-grad: exact, and every rank holds all pairs."""
+    image, text = towers.sides(inputs)
+    return done(whole(all_gather_rows(image), all_gather_rows(text), towers.scale))
+
+
+def whole_batch_with_own_rows_live(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip's default, and GradCache's DistributedContrastiveLoss."""
+    image, text = towers.sides(inputs)
+    return done(whole(own_rows_live(image), own_rows_live(text), towers.scale))
+
+
+def temperature_summed_over_ranks(towers: Towers, inputs: Tensor) -> Tensor:
+    """Inf-CL: the gradient of the temperature is summed over the ranks, and then averaged like all others."""
+    image, text = towers.sides(inputs)
+    scale = World.current().all_reduce_sum(towers.scale) - (RANKS - 1) * towers.scale.detach()
+    return done(entropies(image, all_gather_rows(text), text, all_gather_rows(image), scale))
+
+
+def cached_features_loss_per_chunk(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip --accum-freq: a backward pass of the whole loss for each chunk, the others' features cached."""
+    with torch.no_grad():
+        cached = [towers.sides(chunk) for chunk in inputs.chunk(CHUNKS, dim=1)]
+    for number, chunk in enumerate(inputs.chunk(CHUNKS, dim=1)):
+        parts = list(cached)
+        parts[number] = towers.sides(chunk)
+        image, text = (torch.cat(side) for side in zip(*parts, strict=True))
+        loss = done(entropies(image, all_gather_rows(text), text, all_gather_rows(image), towers.scale))
+    return loss
+
+
+def gradient_cache_in_two_passes(towers: Towers, inputs: Tensor) -> Tensor:
+    """GradCache: gradients of the features first, then the encoders chunk by chunk."""
+    chunks = inputs.chunk(CHUNKS, dim=1)
+    with torch.no_grad():
+        cached = [torch.cat(side) for side in zip(*map(towers.sides, chunks), strict=True)]
+    image, text = (side.requires_grad_() for side in cached)
+    loss = done(entropies(image, all_gather_rows(text), text, all_gather_rows(image), towers.scale))
+    for number, chunk in enumerate(chunks):
+        for side, leaf in zip(towers.sides(chunk), (image, text), strict=True):
+            assert leaf.grad is not None
+            side.backward(leaf.grad.chunk(CHUNKS)[number])
+    return loss
+
+
+def pairwise_sigmoid(towers: Towers, image: Tensor, text: Tensor, first: int) -> Tensor:
+    """SigLIP's sum over rows of ``image``, whose own texts begin at row ``first``, divided by their number."""
+    logits = towers.scale * image @ text.T + towers.bias
+    signs = 2.0 * (torch.arange(len(image))[:, None] + first == torch.arange(len(text))) - 1
+    return -F.logsigmoid(signs * logits).sum() / len(image)
+
+
+def sigmoid_against_gathered(towers: Towers, inputs: Tensor) -> Tensor:
+    """open_clip's SigLIP over all ranks, its neighbour exchange written as a gather."""
+    image, text = towers.sides(inputs)
+    return done(pairwise_sigmoid(towers, image, all_gather_rows(text), World.current().rank * len(image)))
+
+
+def sigmoid_against_detached(towers: Towers, inputs: Tensor) -> Tensor:
+    """The same, with texts of other ranks that pass no gradient back."""
+    image, text = towers.sides(inputs)
+    return done(pairwise_sigmoid(towers, image, own_rows_live(text), World.current().rank * len(image)))
+
+
+def our_sigmoid(towers: Towers, inputs: Tensor, mode: Negatives = Negatives.gather) -> Tensor:
+    settings = ObjectiveConfig(mode, tile=2, keep_mb=0)
+    pair, numbers = Pair(*towers.sides(inputs)), {"scale": towers.scale, "bias": towers.bias}
+    return done(sigmoid_contrastive([pair], **numbers, world=World.current(), settings=settings)[0].loss)
+
+
+def our_sigmoid_in_a_ring(towers: Towers, inputs: Tensor) -> Tensor:
+    return our_sigmoid(towers, inputs, Negatives.ring)
+
+
+def one_process(towers: Towers, inputs: Tensor) -> Tensor:
+    image, text = towers.sides(inputs)
+    return done(oracle.contrast(image, text, towers.scale).loss)
+
+
+def one_process_sigmoid(towers: Towers, inputs: Tensor) -> Tensor:
+    return done(pairwise_sigmoid(towers, *towers.sides(inputs), 0))
+
+
+def gradients(variant: Variant) -> tuple[float, Gradients]:
+    """The mean loss and the averaged gradients of both encoders, temperature and bias."""
+    world = World.current()
+    towers, inputs = Towers(), torch.randn(2, RANKS * LOCAL, 5, dtype=torch.float64)
+    own = slice(world.rank * LOCAL, (world.rank + 1) * LOCAL) if world.size > 1 else slice(None)
+    loss = variant(towers, inputs[:, own])
+    average_gradients(towers.parameters(), world)
+    flat = {name: [p.grad.flatten() for p in part if p.grad is not None] for name, part in parts_of(towers).items()}
+    return world.all_reduce_sum(loss).item() / world.size, {name: torch.cat(g) for name, g in flat.items() if g}
+
+
+def parts_of(towers: Towers) -> dict[str, list[nn.Parameter]]:
+    encoders = {"image": [*towers.image.parameters()], "text": [*towers.text.parameters()]}
+    return encoders | {"temperature": [towers.scale], "bias": [towers.bias]}
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Of a gradient to the exact one, by parameters; None: another direction."""
+
+    image: float | None = 1.0
+    text: float | None = 1.0
+    temperature: float = 1.0
+    bias: float = 1.0
+
+
+EXACT = Ratios()
+TABLE: list[tuple[Variant, Variant, Ratios]] = [
+    (ours, one_process, EXACT),
+    (ours_in_a_ring, one_process, EXACT),
+    (local_rows_and_exact_gather, one_process, EXACT),
+    (whole_batch_on_every_rank, one_process, EXACT),
+    (gradient_cache_in_two_passes, one_process, EXACT),
+    (local_rows_and_no_gradient, one_process, Ratios(None, None)),
+    (local_rows_and_averaging_gather, one_process, Ratios(None, None)),
+    (whole_batch_with_own_rows_live, one_process, Ratios(1 / RANKS, 1 / RANKS)),
+    (temperature_summed_over_ranks, one_process, Ratios(temperature=RANKS)),
+    (cached_features_loss_per_chunk, one_process, Ratios(temperature=CHUNKS)),
+    (our_sigmoid, one_process_sigmoid, EXACT),
+    (our_sigmoid_in_a_ring, one_process_sigmoid, EXACT),
+    (sigmoid_against_gathered, one_process_sigmoid, EXACT),
+    (sigmoid_against_detached, one_process_sigmoid, Ratios(1.0, None)),
 ]
 
 
-@pytest.mark.parametrize(("variant", "encoders", "temperature"), TABLE)
+@pytest.mark.parametrize(("variant", "alone", "ratios"), TABLE)
 def test_every_loss_is_right_but_not_every_gradient(
-    ranks: Ranks, variant: Callable, encoders: float | None, temperature: float
+    ranks: Ranks, variant: Variant, alone: Variant, ratios: Ratios
 ) -> None:
-    loss, reference = gradients(ours)
+    loss, reference = gradients(alone)
     for mean, found in ranks(RANKS, gradients, variant):
         assert mean == pytest.approx(loss, rel=1e-12)
-        assert compare(found, reference, "temperature")[0] == pytest.approx(temperature, rel=1e-10)
-        for name in ("image", "text"):
-            ratio, across = compare(found, reference, name)
-            if encoders is WRONG_DIRECTION:
+        assert found.keys() == reference.keys()
+        for name, exact in reference.items():
+            expected = getattr(ratios, name)
+            ratio, across = compare(found[name], exact)
+            if expected is None:
                 assert across > 0.05
             else:
-                assert ratio == pytest.approx(encoders, rel=1e-10) and across < 1e-10
+                assert ratio == pytest.approx(expected, rel=1e-10) and across < 1e-10
+
+
+def compare(found: Tensor, exact: Tensor) -> tuple[float, float]:
+    """Length along the exact gradient relative to it, and what is left across it."""
+    ratio = (found @ exact / (exact @ exact)).item()
+    return ratio, ((found - ratio * exact).norm() / exact.norm()).item()

@@ -153,7 +153,7 @@ def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="mix_level=input cannot mix the tokens of caption"):
         M3col(*with_text(mix_level=MixLevel.input))
     alone = make_config("m3col", 2, Negatives.local, mix_level=MixLevel.embedding, mix_scope=MixScope.global_batch)
-    with pytest.raises(ValueError, match=r"global_batch needs objective\.negatives=gather"):
+    with pytest.raises(ValueError, match=r"global_batch excludes objective\.negatives=local"):
         make_method(alone)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmpretrain.data.batch import Mixing
-from mmpretrain.losses.contrastive import target_block
+from mmpretrain.losses.contrastive import Mixup
 from mmpretrain.methods.mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
 from tests.methods.toys import make_batch, make_config, make_step
 
@@ -72,11 +73,17 @@ def test_mixing_makes_new_rows_and_leaves_the_old_ones(shape: tuple[int, ...]) -
     assert mix(rows.bfloat16(), Mixing(LAM, partner)).dtype == torch.float32
 
 
+def dense(targets: Mixup) -> Tensor:
+    matrix = torch.diag(targets.own)
+    matrix[torch.arange(len(matrix)), targets.partner] += targets.other
+    return matrix
+
+
 def test_rows_of_the_targets_sum_to_one_unless_the_released_rule_is_asked_for() -> None:
     everyone, identity = torch.arange(8), Mixing(LAM, torch.arange(8))
-    added = target_block(mixup_targets(identity, everyone, SelfPairs.added), everyone, everyone)
+    added = dense(mixup_targets(identity, everyone, SelfPairs.added))
     torch.testing.assert_close(added, torch.eye(8, dtype=torch.float64))
-    assigned = target_block(mixup_targets(identity, everyone, SelfPairs.assigned), everyone, everyone)
+    assigned = dense(mixup_targets(identity, everyone, SelfPairs.assigned))
     expected = torch.tensor([0.1, 0.8, 0, 0.4, 0, 0.65, 0.5, 0], dtype=torch.float64)
     torch.testing.assert_close(assigned.sum(dim=1), expected)
 

@@ -1,0 +1,90 @@
+"""One step in micro-batches, with the negatives of the whole batch: GradCache (Gao et al. 2021, arXiv 2101.06983).
+
+    1. features f_i of every micro-batch i, without graph when there are several;
+    2. the objective on all features as leaves, and its backward: gradients g_i = dL/df_i, and those of the heads;
+    3. per micro-batch: features with graph, and the backward of <f_i, g_i>, whose gradient is that of L.
+
+The activations in memory are those of one micro-batch; the price is a second forward. Exact because an encoder looks
+at samples one by one; what it draws (dropout) must be the same both times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.batch_norm import training_batch_norms
+from mmpretrain.losses.similarity import at_least_float32
+from mmpretrain.methods.base import Features, Losses
+
+Encode = Callable[[int, Batch], Features]  # number of the micro-batch and its samples; draws the same at every call
+Objective = Callable[[Features], Losses]
+Backward = Callable[[Tensor, bool], None]  # a scalar to go back from, and whether it is the step's last
+
+
+class MicroBatches:
+    """A rank's local batch, cut into parts that are encoded one at a time."""
+
+    def __init__(self, batch: Batch, count: int, encode: Encode) -> None:
+        """count: how many micro-batches; 1 is the ordinary step. Raises ValueError when it does not divide b."""
+        self._batch = batch
+        self._parts = batch.split(count)
+        self._encode = encode
+        self._with_graph: Features | None = None
+        self._gradients: list[tuple[Tensor, ...]] = []
+
+    def objective(self, objective: Objective) -> Losses:
+        """The losses on the whole batch, and their gradients: into the heads' ``.grad``, and for :meth:`backward`.
+
+        Features reach ``objective`` cut off from the model, and in float32 at least.
+        """
+        first = self._first_pass()
+        columns = zip(*(part.tensors for part in first), strict=True)
+        leaves = [at_least_float32(torch.cat(column).detach()).requires_grad_() for column in columns]
+        losses = objective(first[0].with_tensors(leaves, self._batch))
+        losses.total.backward()
+        # What no loss looked at gets zeros, so that every rank goes back through the same modules.
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        self._gradients = list(zip(*(g.chunk(len(self._parts)) for g in gradients), strict=True))
+        return losses
+
+    def backward(self, backward: Backward) -> None:
+        """Go back from every micro-batch's <f_i, g_i>, after :meth:`objective`; at every call with the same result.
+
+        Raises RuntimeError when no feature depends on anything trainable.
+        """
+        for number, (part, gradients) in enumerate(zip(self._parts, self._gradients, strict=True)):
+            features = self._with_graph or self._encode(number, part)
+            self._with_graph = None  # its graph is gone after one backward
+            backward(_product(features, gradients), number == len(self._parts) - 1)
+
+    def _first_pass(self) -> list[Features]:
+        if len(self._parts) == 1:
+            self._with_graph = self._encode(0, self._parts[0])
+            return [self._with_graph]
+        with torch.no_grad():
+            return [self._encode(number, part) for number, part in enumerate(self._parts)]
+
+
+def _product(features: Features, gradients: tuple[Tensor, ...]) -> Tensor:
+    """<f, g> over everything trainable, of any float type; scalar."""
+    pairs = zip(features.tensors, gradients, strict=True)
+    products = [(at_least_float32(f) * g).sum() for f, g in pairs if f.requires_grad]
+    if not products:
+        raise RuntimeError(
+            "no feature of this step depends on a trainable parameter of the model, so that DeepSpeed has nothing to"
+            " go back through: Method.encode must run what is trained, or fewer encoders must be frozen"
+        )
+    return torch.stack(products).sum()
+
+
+def refuse_batch_norms(model: nn.Module, micro_batches: int) -> None:
+    """Raises ValueError for layers that see more than one sample, and so would see another batch, when it is cut."""
+    if micro_batches > 1 and (names := training_batch_norms(model)):
+        raise ValueError(
+            f"engine.micro_batches={micro_batches} would change what batch norm computes in {', '.join(names)}:"
+            " set engine.micro_batches=1, freeze the encoder, or choose one without batch norm"
+        )

@@ -1,0 +1,75 @@
+"""Backward and update of what DeepSpeed wraps, the same at ZeRO 0-3: accumulation, loss scale, norm, clipping."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.engine.accumulate import MicroBatches
+from mmpretrain.engine.loss_scale import LossScale
+from mmpretrain.engine.schema import EngineConfig
+
+
+class ModelUpdate:
+    """Takes steps of a DeepSpeed engine."""
+
+    def __init__(self, deepspeed: Any, settings: EngineConfig, scale: LossScale | None) -> None:
+        """scale: the loss scale of float16, else None."""
+        self.deepspeed = deepspeed
+        self.settings = settings
+        self.scale = scale
+        if self.scale:
+            _turn_off_scalers(deepspeed)
+
+    def step(self, parts: MicroBatches) -> float:
+        """Backward of every micro-batch and one update; the norm of the gradients before clipping.
+
+        The norm is the same on all ranks, and not finite when the gradients are not (float16: at any scale).
+        """
+        while not math.isfinite(norm := self._attempt(parts)) and self.scale and self.scale.lower():
+            continue
+        if self.scale:
+            self.scale.taken()
+        return norm
+
+    def _attempt(self, parts: MicroBatches) -> float:
+        if self.settings.zero == 0:
+            parts.backward(self._backward)
+            return self._step_whole()
+        if self.scale:
+            self.deepspeed.optimizer.override_loss_scale(self.scale.value)
+        with self._reduction():
+            parts.backward(self._backward)
+        self.deepspeed.step()  # leaves everything as it is when the norm is not finite
+        return float(self.deepspeed.get_global_grad_norm() or 0.0)
+
+    def _backward(self, product: Tensor, last: bool) -> None:
+        # Only at the boundary does ZeRO 0 and 1 reduce, and ZeRO 1-3 know that the sum is complete.
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+        scaled = product * self.scale.value if self.scale and self.settings.zero == 0 else product
+        self.deepspeed.backward(scaled)
+
+    def _step_whole(self) -> float:
+        """Stage 0 neither tells its norm nor looks at it, but every rank holds the whole gradients."""
+        gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
+        if self.scale:
+            torch._foreach_div_(gradients, self.scale.value)
+        norm = float(nn.utils.get_total_norm(gradients))
+        if math.isfinite(norm):
+            self.deepspeed.step()
+        else:
+            self.deepspeed.zero_grad()
+        return norm
+
+    def _reduction(self) -> AbstractContextManager[None]:
+        return self.deepspeed.coalesce_grad_reduction() if self.settings.coalesce_reduction else nullcontext()
+
+
+def _turn_off_scalers(deepspeed: Any) -> None:
+    """DeepSpeed's own scalers under torch_autocast would clip gradients that are still scaled."""
+    deepspeed.torch_autocast_z0_gradscaler = None
+    deepspeed.optimizer.torch_autocast_gradscaler = None

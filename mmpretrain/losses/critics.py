@@ -1,0 +1,211 @@
+"""Learned critics of pairs, and the two bounds of mutual information that FactorCL estimates with them.
+
+With scores F_ij = f(a_j, b_i) / temperature for anchors b_i and candidates a_j of all ranks (Liang et al. 2023,
+arXiv 2306.05268, equations 10 and 11 as its code evaluates them; natural logarithms, so nats):
+
+    I_NCE = 1/N sum_i [F_ii - log sum_j exp F_ij + log N],  at most log N;    nce returns -I_NCE
+    I_CLUB = 1/N sum_i [F_ii - 1/N sum_j F_ij],              at least I_NCE;   club returns I_CLUB
+
+Both are to be minimised. Candidates are negatives for the anchors, not the other way round.
+
+Missing modalities and copies: anchors are the samples whose both sides are valid; their candidates are all valid a_j
+but, with ``sample_ids``, other copies of the anchor's sample. N is the number of anchors in means over i and that of an
+anchor's candidates elsewhere.
+
+Cost for b own anchors: 3 passes through the critic's inner layers per pair (one forward, two backward), 2 when the
+critic is frozen. Memory: losses/critic_strips.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.critic_strips import Estimator, Strips, swept
+from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.losses.similarity import at_least_float32, negatives_from
+from mmpretrain.losses.visibility import Visible
+
+__all__ = ["Critic", "CriticTerm", "Estimator", "PairwiseCritic", "SeparableCritic", "club", "critic_losses", "nce"]
+
+
+class Critic(nn.Module, ABC):
+    """f(a, b) for all pairs of rows: per-sample work once per sample, then what is left for each pair.
+
+    pair_width: numbers that ``scores`` holds per pair.
+    """
+
+    pair_width: int
+
+    @abstractmethod
+    def columns(self, a: Tensor) -> Tensor:
+        """[c, da] candidates -> [c, h], what their pairs need of them."""
+
+    @abstractmethod
+    def rows(self, b: Tensor) -> Tensor:
+        """[t, db] anchors -> [t, h], what their pairs need of them."""
+
+    @abstractmethod
+    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """[t, h] anchors and [c, h] candidates -> [t, c] scores, in float32 at least."""
+
+    @abstractmethod
+    def inner_parameters(self) -> list[nn.Parameter]:
+        """The parameters that ``scores`` uses."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """[c, da], [t, db] -> f(a_j, b_i) of all pairs, [t, c], all at once."""
+        return self.scores(self.rows(b), self.columns(a))
+
+
+class PairwiseCritic(Critic):
+    """An MLP on a concatenated pair: Linear(da + db, hidden), ReLU, ``layers`` times [Linear, ReLU], Linear to 1.
+
+    The first layer is split, W [a; b] = Wa a + Wb b, so that a pair begins at a sum. ``network`` is the plain MLP:
+    ``network(cat([a, b], dim=1))`` is the score of each pair (a_i, b_i).
+    """
+
+    def __init__(self, da: int, db: int, hidden: int = 512, layers: int = 1) -> None:
+        super().__init__()
+        self.da = da
+        self.pair_width = hidden * (layers + 1)
+        self.network = _mlp(da + db, hidden, 1, layers)
+
+    def columns(self, a: Tensor) -> Tensor:
+        """[c, da] -> [c, hidden]."""
+        return F.linear(a, self._linear(0).weight[:, : self.da])
+
+    def rows(self, b: Tensor) -> Tensor:
+        """[t, db] -> [t, hidden], the first layer's bias in it."""
+        return F.linear(b, self._linear(0).weight[:, self.da :], self._linear(0).bias)
+
+    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """[t, hidden], [c, hidden] -> [t, c]."""
+        units = (rows[:, None] + columns).relu_()
+        for index in range(2, len(self.network) - 1, 2):
+            units = self._linear(index)(units).relu_()
+        # The last product is cheap, and its result must not be rounded.
+        with torch.autocast(units.device.type, enabled=False):
+            return self._linear(-1)(at_least_float32(units)).squeeze(-1)
+
+    def inner_parameters(self) -> list[nn.Parameter]:
+        """All but the first layer's."""
+        return list(self.network[1:].parameters())
+
+    def _linear(self, index: int) -> nn.Linear:
+        layer = self.network[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+class SeparableCritic(Critic):
+    """f(a, b) = g(a) . h(b), two MLPs to ``width`` with ``layers`` + 1 hidden layers of ``hidden`` units."""
+
+    pair_width = 1
+
+    def __init__(self, da: int, db: int, hidden: int = 512, width: int = 128, layers: int = 1) -> None:
+        super().__init__()
+        self.g, self.h = (_mlp(size, hidden, width, layers) for size in (da, db))
+
+    def columns(self, a: Tensor) -> Tensor:
+        """g: [c, da] -> [c, width]."""
+        return self.g(a)
+
+    def rows(self, b: Tensor) -> Tensor:
+        """h: [t, db] -> [t, width]."""
+        return self.h(b)
+
+    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """[t, width], [c, width] -> [t, c]."""
+        with torch.autocast(rows.device.type, enabled=False):
+            return rows @ columns.T
+
+    def inner_parameters(self) -> list[nn.Parameter]:
+        """None: both sides are done before they meet."""
+        return []
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    inner = [module for _ in range(layers) for module in (nn.Linear(hidden, hidden), nn.ReLU())]
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), *inner, nn.Linear(hidden, outputs))
+
+
+@dataclass(frozen=True)
+class CriticTerm:
+    """What to estimate from own rows a [b, da] (candidates for all ranks) and b [b, db] (anchors) of the same samples.
+
+    a_valid, b_valid: bool [b], False for rows of a missing modality, whose contents are ignored.
+    """
+
+    critic: Critic
+    a: Tensor
+    b: Tensor
+    estimator: Estimator
+    a_valid: Tensor | None = None
+    b_valid: Tensor | None = None
+
+
+def critic_losses(
+    terms: Sequence[CriticTerm],
+    *,
+    world: World,
+    settings: ObjectiveConfig | None = None,
+    temperature: float = 1.0,
+    sample_ids: Tensor | None = None,
+) -> list[Tensor]:
+    """Scalar per term, this rank's share: its mean over the ranks is that of one process. One gather for all terms.
+
+    Candidates of all ranks are gathered whatever ``settings.negatives`` says, unless it says local: their scores cost
+    so much time that their rows never fill the memory. sample_ids: int64 [b], equal for copies of one sample. The
+    gradients are made together with the losses; the one that flows into a loss must be the same on all ranks.
+    Raises ValueError when a term's sides have different numbers of rows, or for a temperature that is not above 0.
+    """
+    settings = settings or ObjectiveConfig()
+    world = negatives_from(world, settings.negatives)
+    _check(terms, temperature)
+    with torch.autocast(terms[0].a.device.type, enabled=False):
+        own = [term.critic.columns(_seen(term.a, term.a_valid)) for term in terms]
+        gathered = _gather(own, world)
+        everyone = Visible.of_terms([(term.a_valid, term.b_valid) for term in terms], own[0], sample_ids, world)
+        losses = []
+        for term, columns, visible in zip(terms, gathered, everyone, strict=True):
+            rows = term.critic.rows(_seen(term.b, term.b_valid))
+            strips = Strips(term.critic, term.estimator, temperature, settings, visible)
+            losses.append(swept(strips, rows, columns))
+    return losses
+
+
+def nce(critic: Critic, a: Tensor, b: Tensor, *, world: World, **options: Any) -> Tensor:
+    """-I_NCE of one critic; options as in :func:`critic_losses`."""
+    return critic_losses([CriticTerm(critic, a, b, Estimator.nce)], world=world, **options)[0]
+
+
+def club(critic: Critic, a: Tensor, b: Tensor, *, world: World, **options: Any) -> Tensor:
+    """I_CLUB of one critic; options as in :func:`critic_losses`."""
+    return critic_losses([CriticTerm(critic, a, b, Estimator.club)], world=world, **options)[0]
+
+
+def _check(terms: Sequence[CriticTerm], temperature: float) -> None:
+    if temperature <= 0:
+        raise ValueError(f"the critics' temperature is {temperature:g}: it must be above 0")
+    sizes = {len(side) for term in terms for side in (term.a, term.b)}
+    if len(sizes) > 1:
+        raise ValueError(f"critics compare rows of the same samples, but the sides have {sorted(sizes)} rows")
+
+
+def _seen(rows: Tensor, valid: Tensor | None) -> Tensor:
+    rows = at_least_float32(rows)
+    return rows if valid is None else torch.where(valid[:, None], rows, 0)
+
+
+def _gather(own: Sequence[Tensor], world: World) -> list[Tensor]:
+    """Everyone's rows of each tensor; without a gradient where this rank's need none."""
+    gathered = world.all_gather_rows(torch.cat(list(own), dim=1)).split([rows.shape[1] for rows in own], dim=1)
+    return [rows if mine.requires_grad else rows.detach() for rows, mine in zip(gathered, own, strict=True)]

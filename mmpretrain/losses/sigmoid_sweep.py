@@ -1,0 +1,183 @@
+"""One sweep over tiles of logits for the sigmoid loss and its gradients.
+
+Every entry is a question of its own, there is no sum over the batch to wait for: the derivative of a tile,
+G_ij = sigmoid(logit_ij), is known as soon as the tile is. So a tile costs 3 matrix products, where a backward pass
+that makes the tiles again needs 4, and nothing of it is kept:
+
+    dq = scale G k,   dk = scale G^T q (added up over the ranks),   dscale = sum_i q_i . (G k)_i,   dbias = sum_ij G_ij
+
+A row's own counterpart, where G_ii = - sigmoid(-logit_ii), is left out of the tiles and dealt with apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmpretrain.distributed.travel import Block, travel
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.losses.similarity import resolve_negatives
+from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
+
+
+@dataclass(frozen=True)
+class SigmoidSetup:
+    """What has no gradient. world: the ranks that negatives come from. sample_ids: int64 [b] or None.
+
+    places: of each pair's key among the distinct keys, which travel. valid: bool [b, 2] of query and key of each pair,
+    or None where all rows are valid on all ranks.
+    """
+
+    world: World
+    settings: ObjectiveConfig
+    metrics: bool
+    sample_ids: Tensor | None
+    places: list[int]
+    valid: list[Tensor | None]
+
+    def paired(self, pair: int, like: Tensor) -> Tensor:
+        """[b]: 1 for samples whose both sides are valid, else 0."""
+        valid = self.valid[pair]
+        return torch.ones_like(like) if valid is None else valid.all(dim=1).to(like)
+
+    def shares(self, rows: int, like: Tensor) -> Tensor:
+        """float64 [pairs]: 1 / (number of samples per rank, on average, that count); 0 where none does."""
+        ones = torch.ones(rows, dtype=torch.float64, device=like.device)
+        counted = torch.stack([self.paired(pair, ones).sum() for pair in range(len(self.valid))])
+        if any(valid is not None for valid in self.valid):
+            counted = self.world.all_reduce_sum(counted) / self.world.size
+        return torch.where(counted > 0, 1 / counted, 0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sums over own rows, not yet divided by their number.
+
+    losses, hits (own key nearer than all others), ranks of the own key, by_scale, by_bias: [pairs]. by_sides:
+    derivatives by all queries, then all keys, [b, d] each, None where not needed.
+    """
+
+    losses: Tensor
+    hits: Tensor
+    ranks: Tensor
+    by_scale: Tensor
+    by_bias: Tensor
+    by_sides: list[Tensor | None]
+
+
+class SigmoidSweep:
+    """Runs once over all tiles. sides: queries, then keys. needed: do scale, bias and each side want a gradient."""
+
+    def __init__(
+        self, setup: SigmoidSetup, scale: Tensor, bias: Tensor, sides: Sequence[Tensor], needed: Sequence[bool]
+    ) -> None:
+        self.setup, self.scale, self.bias = setup, scale, bias
+        count = len(setup.places)
+        self.queries, self.keys = sides[:count], sides[count:]
+        self.graded = any(needed)
+        self.by_key = list(needed[2 + count :])
+        # The derivative by the scale comes from that by the queries.
+        by_query = [needed[0] or need for need in needed[2 : 2 + count]]
+        self.products = [torch.zeros_like(q) if need else None for q, need in zip(self.queries, by_query, strict=True)]
+        self.arithmetic = Arithmetic(setup.settings.products, scale.dtype)
+        self.rows = [self.arithmetic.prepare(query) for query in self.queries]
+        self.distinct = [self.keys[setup.places.index(place)] for place in range(max(setup.places) + 1)]
+        self.scratch = Scratch(setup.settings.tile, scale.device)
+        pairs = zip(self.queries, self.keys, strict=True)
+        self.own = torch.stack([scale * (query * key).sum(dim=1) + bias for query, key in pairs])
+        # Sums over whole tiles, of a batch that may be large: float64.
+        self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
+        self.above = torch.zeros_like(self.own)
+
+    def run(self) -> Found:
+        """The losses and what they have for gradients; a collective."""
+        setup, payload = self.setup, self._payload()
+        mode = resolve_negatives(setup.settings, len(self.keys[0]), payload[0].shape[1], setup.world)
+        width = sum(key.shape[1] for key, need in zip(self.keys, self.by_key, strict=True) if need)
+        ring, dtype = mode is Negatives.ring, self.scale.dtype
+        home = travel(payload, width, self._visit, world=setup.world, ring=ring, dtype=dtype)
+        return self._with_counterparts(self._sums(home))
+
+    def _payload(self) -> list[Tensor]:
+        masks = [valid[:, 1] for valid in self.setup.valid if valid is not None]
+        optional = [self.setup.sample_ids, torch.stack(masks, dim=1) if masks else None]
+        features = torch.cat([self.arithmetic.prepare(key) for key in self.distinct], dim=1)
+        return [features, *(tensor for tensor in optional if tensor is not None)]
+
+    def _sums(self, rows: Tensor) -> list[Tensor | None]:
+        """Views of sums [n, width] for each pair's key."""
+        widths = [key.shape[1] for key, need in zip(self.keys, self.by_key, strict=True) if need]
+        parts = iter(rows.split(widths, dim=1) if widths else ())
+        return [next(parts) if need else None for need in self.by_key]
+
+    def _visit(self, block: Block) -> None:
+        features, *rest = block.rows
+        keys = features.split([key.shape[1] for key in self.distinct], dim=1)
+        ids = rest.pop(0) if self.setup.sample_ids is not None else None
+        masks = iter(rest.pop(0).unbind(dim=1) if rest else ())
+        valid = [None if own is None else next(masks) for own in self.setup.valid]
+        sums = self._sums(block.sums)
+        first = self.setup.world.rank * len(self.own[0])
+        for tile in tiles(len(self.own[0]), first, len(features), block.start, self.setup.settings.tile):
+            copies = None
+            if ids is not None and self.setup.sample_ids is not None:
+                copies = self.setup.sample_ids[tile.rows, None] == ids[tile.columns]
+            for pair, place in enumerate(self.setup.places):
+                hidden = self._hidden(pair, tile, copies, valid[pair])
+                self._tile(pair, tile, keys[place][tile.columns], hidden, sums[pair])
+
+    def _hidden(self, pair: int, tile: Tile, copies: Tensor | None, valid: Tensor | None) -> Tensor | None:
+        own = self.setup.valid[pair]
+        if own is None or valid is None:
+            return copies
+        unseen = ~(own[tile.rows, :1] & valid[tile.columns])
+        return unseen if copies is None else unseen | copies
+
+    def _tile(self, pair: int, tile: Tile, keys: Tensor, hidden: Tensor | None, sums: Tensor | None) -> None:
+        """Add a tile's negatives to all sums."""
+        dtype, rows = self.scale.dtype, self.rows[pair][tile.rows]
+        logits = self.arithmetic.product(rows, keys, self.scratch.take("logits", tile.shape, dtype))
+        logits.mul_(self.scale).add_(self.bias)
+        if hidden is not None:
+            logits.masked_fill_(hidden, -torch.inf)
+        tile.counterparts(logits).fill_(-torch.inf)
+        if self.setup.metrics:
+            self.above[pair, tile.rows] += (logits > self.own[pair, tile.rows, None]).sum(dim=1)
+        other = self.scratch.take("other", tile.shape, dtype)
+        self.losses[pair] += torch.logaddexp(logits, logits.new_zeros(()), out=other).sum()
+        if not self.graded:
+            return
+        gradient = torch.sigmoid(logits, out=other)
+        self.by_bias[pair] += gradient.sum()
+        product = self.products[pair]
+        if product is not None:
+            self.arithmetic.add_product(product[tile.rows], gradient, keys)
+        if sums is not None:
+            self.arithmetic.add_product(sums[tile.columns], gradient.T, rows)
+
+    def _with_counterparts(self, sums: list[Tensor | None]) -> Found:
+        """Everything with the positives added."""
+        paired = torch.stack([self.setup.paired(pair, own) for pair, own in enumerate(self.own)])
+        losses = (paired * torch.logaddexp(-self.own, torch.zeros_like(self.own))).sum(dim=1)
+        own = -paired * torch.sigmoid(-self.own)
+        for product, key, weights in zip(self.products, self.keys, own, strict=True):
+            if product is not None:
+                product += weights[:, None] * key
+        for total, query, weights in zip(sums, self.queries, own, strict=True):
+            if total is not None:
+                total += weights[:, None] * query
+        by_scale = [0 if p is None else (q * p).sum() for q, p in zip(self.queries, self.products, strict=True)]
+        hits, ranks = (paired * (self.above == 0)).sum(dim=1), (paired * (1 + self.above)).sum(dim=1)
+        unknown = torch.full_like(hits, torch.nan)
+        return Found(
+            losses=self.losses + losses,
+            hits=hits if self.setup.metrics else unknown,
+            ranks=ranks if self.setup.metrics else unknown,
+            by_scale=torch.stack([torch.as_tensor(value, dtype=hits.dtype, device=hits.device) for value in by_scale]),
+            by_bias=self.by_bias + own.sum(dim=1),
+            by_sides=[None if total is None else total * self.scale for total in (*self.products, *sums)],
+        )

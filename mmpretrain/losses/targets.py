@@ -1,0 +1,95 @@
+"""What a contrastive loss compares: pairs of embeddings, and which keys belong to which query rows.
+
+Shape legend: b rows of this rank, W ranks, N = W b rows of the whole batch (N = b for local negatives).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """Row i of the query belongs to row i of the key: P is the identity."""
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Query row i contains two samples: ``P_ii += own_i`` and ``P_i,partner(i) += other_i``.
+
+    own, other: float [b], usually lam and 1 - lam. partner: int64 [b], row in the batch that the negatives come
+    from: 0..b-1 for local negatives, numbers in the whole batch (rank * b + i) otherwise.
+    """
+
+    own: Tensor
+    other: Tensor
+    partner: Tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Every visible row of equal label belongs to a row, the own counterpart included (SupCon, Khosla et al. 2020).
+
+    ids: int64 [b], the class of each sample.
+    """
+
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Soft:
+    """``P = rowsoftmax(scale r r^T)``: what resembles a sample in the reference should do so in the pair (SoftCLIP).
+
+    reference: r [b, d'], not normalised. scale: None is the loss's own. detach: no gradient through P.
+    """
+
+    reference: Tensor
+    scale: float | Tensor | None = None
+    detach: bool = False
+
+
+Targets = Diagonal | Mixup | Labels | Soft
+
+
+@dataclass(frozen=True)
+class Pair:
+    """query, key: [b, d], not normalised. targets: which keys belong to which query rows.
+
+    same_side: the other rows of a row's own side are negatives as well (NT-Xent; with Diagonal or Labels).
+    query_valid, key_valid: bool [b], False for rows of a missing modality: what such rows hold is ignored, they get
+    no gradient and are nobody's negatives. A sample counts in the mean if both of its sides are valid.
+    """
+
+    query: Tensor
+    key: Tensor
+    targets: Targets = Diagonal()
+    same_side: bool = False
+    query_valid: Tensor | None = None
+    key_valid: Tensor | None = None
+
+    def check(self) -> None:
+        """Raises ValueError when the two sides cannot be compared, or options exclude one another."""
+        if self.query.dim() != 2 or self.query.shape != self.key.shape:
+            raise ValueError(
+                f"embeddings of shapes {list(self.query.shape)} and {list(self.key.shape)} cannot be compared: both"
+                " sides must be [samples, width] alike; set model.embed_dim to project all modalities to one width"
+            )
+        if self.same_side and not isinstance(self.targets, Diagonal | Labels):
+            raise ValueError(f"same_side negatives go with Diagonal or Labels targets, not {self.targets!r:.20}")
+        if isinstance(self.targets, Soft) and len(self.targets.reference) != len(self.query):
+            raise ValueError(f"the reference has {len(self.targets.reference)} rows for {len(self.query)} samples")
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """Of one (query, key) pair. loss: scalar, this rank's share: its mean over the ranks is that of one process.
+
+    accuracy, mean_rank: detached scalars of the same kind, over rows and columns: share of own counterparts nearer
+    than every visible row that is no target, and their mean place in that order (1 is best).
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    mean_rank: Tensor

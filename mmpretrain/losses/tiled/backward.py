@@ -1,0 +1,151 @@
+"""The backward sweep: gradients of all sides, from tiles of E that were kept or are computed again.
+
+For rows i of this rank and all columns j, with exp and share of rows and columns (forward.Direction):
+
+    dS_ij = E_ij (exp_i + exp_j) - m_ij (share_i + share_j),   dq = dS k,   dk = dS^T q  (added up over the ranks)
+
+A matrix of one side against itself is symmetric: dS_ij + dS_ji comes from one tile, and its gradient needs no trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmpretrain.distributed.travel import Block, travel
+from mmpretrain.losses.tiled.forward import TileName
+from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
+from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term
+from mmpretrain.losses.tiled.tile import Tile
+
+# What travels of every pair: exp and share of rows and of columns, and the mean of soft targets.
+ROW_EXP, ROW_SHARE, COLUMN_EXP, COLUMN_SHARE, MEAN = range(5)
+
+
+class BackwardSweep(Sweep):
+    """Runs once over all tiles.
+
+    statistics, counterparts: of the forward sweep. gradients: [terms], by the sum of each pair's losses. needed: which
+    sides want a gradient.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        sides: Sequence[Tensor],
+        statistics: Tensor,
+        counterparts: Tensor,
+        gradients: Tensor,
+        needed: Sequence[bool],
+    ) -> None:
+        super().__init__(setup, sides, statistics.dtype)
+        self.statistics = statistics.clone()
+        self.statistics[:, :, :MEAN] *= gradients.to(self.dtype)[:, None]
+        self.counterparts = (counterparts * gradients[:, None]).to(self.type)
+        self.gradients = [
+            torch.zeros_like(side) if wanted else None for side, wanted in zip(sides, needed, strict=True)
+        ]
+        self.exact_sides = sides
+        keys = {term.key for term in setup.terms}
+        # Where the gradients of key sides stand in the sums that travel.
+        self.sums: dict[int, slice] = {}
+        start = 0
+        for number in self.places:
+            if number in keys and needed[number]:
+                self.sums[number] = slice(start, start + sides[number].shape[1])
+                start = self.sums[number].stop
+        self.sums_width = start
+
+    def run(self, features: Tensor | None, kept: dict[TileName, Tensor]) -> list[Tensor | None]:
+        """The gradient of every side, None where none is needed. features: [N, D], if gathered before."""
+        travelling = [] if features is not None else [self.travelling()]
+        payload = [self.statistics, *travelling, *self.payload()]
+        self.kept, self.features = kept, features
+        world, ring = self.setup.world, self.setup.ring
+        home = travel(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
+        for number, place in self.sums.items():
+            self._add(number, home[:, place])
+        for term, weight in zip(self.setup.terms, self.counterparts, strict=True):
+            self._add(term.query, weight[:, None] * self.exact_sides[term.key])
+            self._add(term.key, weight[:, None] * self.exact_sides[term.query])
+        return self.gradients
+
+    def _visit(self, block: Block) -> None:
+        statistics, *rest = block.rows
+        features = self.features if self.features is not None else rest.pop(0)
+        keys = self.keys(features, rest)
+        for tile in self.tiles(block):
+            for number, term in enumerate(self.setup.terms):
+                own, other = self.statistics[tile.rows, number].T, statistics[tile.columns, number].T
+                self._cross(number, term, tile, keys, block.sums, own, other)
+                if term.same_side:
+                    self._same_side(number, term, Part.query_side, tile, keys, own[:2], other[:2])
+                    self._same_side(number, term, Part.key_side, tile, keys, own[2:4], other[2:4])
+
+    def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
+        hidden = self.hidden(number, Part.cross, tile, keys)
+        gradient = self._gradient(number, term, Part.cross, tile, keys, hidden, own[ROW_EXP], other[COLUMN_EXP])
+        if term.reference is not None:
+            weights = subtract_soft_targets(self, number, tile, keys, gradient, own[ROW_SHARE], other[COLUMN_SHARE])
+            if not term.reference.detach and self.gradients[term.reference.side] is not None:
+                self._reference(term, tile, keys, weights, own, other)
+        about = keys.about(number, Part.cross, tile.columns)
+        term.rule.subtract(tile, gradient, hidden, about, own[ROW_SHARE], other[COLUMN_SHARE])
+        query = self.gradients[term.query]
+        if query is not None:
+            self.arithmetic.add_product(query[tile.rows], gradient, keys.side(term.key, tile.columns))
+        if term.key in self.sums:
+            total = sums[tile.columns, self.sums[term.key]]
+            self.arithmetic.add_product(total, gradient.T, self.sides[term.query][tile.rows])
+
+    def _same_side(
+        self, number: int, term: Term, part: Part, tile: Tile, keys: Keys, own: Tensor, other: Tensor
+    ) -> None:
+        side = term.query if part is Part.query_side else term.key
+        total = self.gradients[side]
+        if total is None:
+            return
+        hidden = self.hidden(number, part, tile, keys)
+        gradient = self._gradient(number, term, part, tile, keys, hidden, own[0], other[0])
+        term.rule.subtract(tile, gradient, hidden, keys.about(number, part, tile.columns), own[1], other[1])
+        self.arithmetic.add_product(total[tile.rows], gradient, keys.side(side, tile.columns))
+
+    def _gradient(
+        self,
+        number: int,
+        term: Term,
+        part: Part,
+        tile: Tile,
+        keys: Keys,
+        hidden: Tensor | None,
+        rows: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        """E_ij (rows_i + columns_j) [t, c], in scratch memory."""
+        out = self.scratch.take("gradient", tile.shape, self.dtype)
+        exponentials = self.kept.get((number, part, tile.first_row, tile.first_column))
+        if exponentials is not None:
+            return self.pointwise.weighted(exponentials, rows, columns, out)
+        similarities = self.similarities(term, part, tile, keys)
+        self.mask(similarities, hidden, tile)
+        return self.pointwise.gradient(similarities, self.shift(term.bound), rows, columns, out)
+
+    def _reference(self, term: Term, tile: Tile, keys: Keys, weights: Tensor, own: Tensor, other: Tensor) -> None:
+        assert term.reference is not None
+        side = term.reference.side
+        forth = self.product("forth", term.query, term.key, tile, keys)
+        both = forth + self.product("back", term.key, term.query, tile, keys)
+        gradient = reference_gradient(weights, both, (own[ROW_SHARE], own[MEAN]), (other[ROW_SHARE], other[MEAN]))
+        self.arithmetic.add_product(self._total(side)[tile.rows], gradient, keys.side(side, tile.columns))
+
+    def _total(self, side: int) -> Tensor:
+        total = self.gradients[side]
+        assert total is not None
+        return total
+
+    def _add(self, side: int, gradient: Tensor) -> None:
+        total = self.gradients[side]
+        if total is not None:
+            total += gradient

@@ -1,0 +1,57 @@
+"""What is done to every entry of a tile: plain torch, or kernels that torch.compile makes of the same functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Pointwise:
+    """compiled: fuse each function's passes over the tile into one (quicker on a GPU; on a CPU it needs a compiler).
+
+    similarities [t, c] may be overwritten. shift: what is taken off them first. dtype: of results.
+    """
+
+    def __init__(self, compiled: bool, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        self.device = device
+        self.compiled = compiled
+
+    def exponentials(self, similarities: Tensor, shift: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E = exp(S - shift) [t, c] and its sums over columns [t] and over rows [c]."""
+        if self.compiled:
+            return _compiled(_exponentials)(similarities, self._tensor(shift))
+        exponentials = similarities.to(self.dtype).sub_(shift).exp_()
+        return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
+
+    def gradient(self, similarities: Tensor, shift: float, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
+        """exp(S - shift) (rows_i + columns_j), [t, c]; rows [t], columns [c], out [t, c] of ``dtype``."""
+        if self.compiled:
+            return _compiled(_gradient)(similarities, self._tensor(shift), rows, columns)
+        exponentials = similarities.to(self.dtype).sub_(shift).exp_()
+        return self.weighted(exponentials, rows, columns, out)
+
+    def weighted(self, exponentials: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
+        """E_ij (rows_i + columns_j), [t, c], for a tile that was kept."""
+        return torch.add(rows[:, None], columns, out=out).mul_(exponentials)
+
+    def _tensor(self, shift: float) -> Tensor:
+        # A number would be compiled in, and a learned scale is another one at every step.
+        return torch.tensor(shift, dtype=self.dtype, device=self.device)
+
+
+def _exponentials(similarities: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    exponentials = (similarities.to(shift.dtype) - shift).exp()
+    return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
+
+
+def _gradient(similarities: Tensor, shift: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return (similarities.to(shift.dtype) - shift).exp() * (rows[:, None] + columns)
+
+
+@functools.cache
+def _compiled(function: Callable) -> Callable:
+    return torch.compile(function, dynamic=True)

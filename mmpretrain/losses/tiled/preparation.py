@@ -1,0 +1,161 @@
+"""From pairs to what the sweeps work on: unit-length sides that carry the scale, rules, masks and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.losses.similarity import negatives_from, own_rows, resolve_negatives, unit_rows
+from mmpretrain.losses.targets import Labels, Mixup, Pair, Soft
+from mmpretrain.losses.tiled.rules import LabelRule, MixupRule, Rule, SoftRule
+from mmpretrain.losses.tiled.sweep import Reference, Setup, Term
+from mmpretrain.losses.tiled.tile import SAFE_BOUND
+
+NO_SAMPLE = torch.iinfo(torch.int64).min
+Scale = Tensor | float
+
+
+class Preparation:
+    """sides: [b, d] each. counted: [pairs], samples per rank, on average, whose both sides are valid."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scale: Scale,
+        world: World,
+        settings: ObjectiveConfig,
+        sample_ids: Tensor | None,
+    ) -> None:
+        self.settings = settings
+        self.pairs = pairs
+        self.world = negatives_from(world, settings.negatives)
+        self.rows = len(pairs[0].query)
+        tensors = [side for pair in pairs for side in (pair.query, pair.key)]
+        self.device = tensors[0].device
+        self.type = torch.float64 if any(t.dtype is torch.float64 for t in tensors) else torch.float32
+        self.sides: list[Tensor] = []
+        self._numbers: dict[tuple[int, ...], int] = {}
+        self._bounds: dict[int, float] = {}
+        self._named: list[object] = []  # keeps what has a name alive: names are ids
+        self.everyones_ids = self._duplicated(sample_ids)
+        self.sample_ids = sample_ids
+        self.paired = [_paired(pair, self.type, self.device) for pair in pairs]
+        scale = scale.reshape(-1, 1) if isinstance(scale, Tensor) and per_row(scale) else scale
+        self.terms = [self._term(pair, paired, scale) for pair, paired in zip(pairs, self.paired, strict=True)]
+        self.counted = self._count()
+
+    def setup(self, metrics: bool) -> Setup:
+        """All of it, with the mode decided."""
+        labels = [pair.targets.ids if isinstance(pair.targets, Labels) else None for pair in self.pairs]
+        blank = torch.zeros(self.rows, dtype=torch.int64, device=self.device)
+        setup = Setup(
+            terms=self.terms,
+            world=self.world,
+            ring=False,
+            settings=self.settings,
+            metrics=metrics,
+            ids=self.sample_ids if any(term.contents for term in self.terms) else None,
+            labels=None,
+        )
+        if any(ids is not None for ids in labels):
+            setup.labels = torch.stack([blank if ids is None else ids for ids in labels], dim=1)
+        width = sum(self.sides[number].shape[1] for number in setup.travelling())
+        setup.ring = resolve_negatives(self.settings, self.rows, width, self.world) is Negatives.ring
+        return setup
+
+    def _term(self, pair: Pair, paired: Tensor, scale: Scale) -> Term:
+        valid = None
+        if pair.query_valid is not None or pair.key_valid is not None:
+            every = torch.ones(self.rows, dtype=torch.bool, device=self.device)
+            masks = [every if mask is None else mask for mask in (pair.query_valid, pair.key_valid)]
+            valid = torch.stack(masks, dim=1)
+        rows_apart = isinstance(scale, Tensor) and per_row(scale)
+        if rows_apart and (pair.same_side or (isinstance(pair.targets, Soft) and pair.targets.scale is None)):
+            raise ValueError("a scale per query row cannot serve one side against itself: use one scale")
+        query = self._side(pair.query, pair.query_valid, scale)
+        key = self._side(pair.key, pair.key_valid, 1.0 if rows_apart else scale)
+        rule = self._rule(pair, paired)
+        reference = self._reference(pair.targets, scale, valid) if isinstance(pair.targets, Soft) else None
+        contents = self._contents(pair, rule)
+        return Term(query, key, self._bound(scale), rule, pair.same_side, contents, valid, reference)
+
+    def _reference(self, targets: Soft, scale: Scale, valid: Tensor | None) -> Reference:
+        own = scale if targets.scale is None else targets.scale
+        side = self._side(targets.reference, None if valid is None else valid.all(dim=1), own)
+        return Reference(side, self._bound(own), targets.detach)
+
+    def _side(self, rows: Tensor, valid: Tensor | None, scale: Scale) -> int:
+        """Number of a side: unit rows times the root of a shared scale, or times a scale per row."""
+        name = (id(rows), id(valid), id(scale))
+        if name not in self._numbers:
+            factor = torch.as_tensor(scale, dtype=self.type, device=self.device)
+            self._numbers[name] = len(self.sides)
+            self._named += [rows, valid, scale]
+            length = factor if factor.dim() == 2 else factor.sqrt()
+            self.sides.append(unit_rows(rows.to(self.type), valid, length))
+        return self._numbers[name]
+
+    def _bound(self, scale: Scale) -> float:
+        """The largest possible similarity, the same on all ranks."""
+        if id(scale) not in self._bounds:
+            largest = scale
+            if isinstance(scale, Tensor):
+                largest = scale.detach().amax().reshape(1)
+                largest = float(self.world.all_gather_rows(largest).amax() if per_row(scale) else largest)
+            limit = SAFE_BOUND[torch.float64]
+            if largest <= 0 or largest > limit:
+                raise ValueError(f"the scale (1 / temperature) is {largest:g}: it must lie in (0, {limit:g}]")
+            self._bounds[id(scale)] = float(largest)
+            self._named.append(scale)
+        return self._bounds[id(scale)]
+
+    def _rule(self, pair: Pair, paired: Tensor) -> Rule:
+        targets = pair.targets
+        if isinstance(targets, Labels):
+            return LabelRule(paired, targets.ids)
+        if isinstance(targets, Soft):
+            return SoftRule(paired)
+        if not isinstance(targets, Mixup):
+            return Rule(paired)
+        own, other = (weight.to(paired) * paired for weight in (targets.own, targets.other))
+        partner = targets.partner.to(self.device)
+        # A sample that was mixed with itself has its own counterpart twice.
+        itself = partner == own_rows(self.rows, self.world, self.device)
+        return MixupRule(paired, own + other * itself, other * ~itself, partner)
+
+    def _contents(self, pair: Pair, rule: Rule) -> tuple[Tensor, ...] | None:
+        if self.everyones_ids is None or self.sample_ids is None or isinstance(pair.targets, Labels):
+            return None
+        if not isinstance(rule, MixupRule):
+            return (self.sample_ids,)
+        first = torch.where(rule.own > 0, self.sample_ids, NO_SAMPLE)
+        return first, torch.where(rule.other > 0, self.everyones_ids[rule.partner], NO_SAMPLE)
+
+    def _duplicated(self, sample_ids: Tensor | None) -> Tensor | None:
+        """The ids of the whole batch, [N], if some sample is there more than once."""
+        if sample_ids is None:
+            return None
+        everyone = self.world.all_gather_rows(sample_ids)
+        return everyone if len(everyone.unique()) < len(everyone) else None
+
+    def _count(self) -> Tensor:
+        if all(pair.query_valid is None and pair.key_valid is None for pair in self.pairs):
+            return torch.full((len(self.pairs),), float(self.rows), dtype=self.type, device=self.device)
+        return self.world.all_reduce_sum(torch.stack([paired.sum() for paired in self.paired])) / self.world.size
+
+
+def per_row(scale: Tensor | float) -> bool:
+    """Whether this is a scale per query row: [b, 1], or [b] with b > 1."""
+    return isinstance(scale, Tensor) and (scale.dim() == 2 or scale.numel() > 1)
+
+
+def _paired(pair: Pair, dtype: torch.dtype, device: torch.device) -> Tensor:
+    paired = torch.ones(len(pair.query), dtype=dtype, device=device)
+    for mask in (pair.query_valid, pair.key_valid):
+        if mask is not None:
+            paired = paired * mask
+    return paired

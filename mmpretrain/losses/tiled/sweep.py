@@ -1,0 +1,214 @@
+"""One sweep over the tiles of all pairs' similarity matrices: this rank's rows against the keys of all ranks.
+
+What the forward and the backward sweep share lives here: which side is where, which entries are hidden, and a
+tile's exponentials ``exp(S - shift)``, with 0 for hidden entries and for own counterparts: these are known without a
+tile, and small losses keep their digits only if the counterpart's term is added apart from all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from mmpretrain.distributed.travel import Block
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.losses.tiled.pointwise import Pointwise
+from mmpretrain.losses.tiled.rules import Columns, Rule
+from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tiles
+
+
+class Part(IntEnum):
+    """Which matrix of a pair: query against key, or one side against itself."""
+
+    cross = 0
+    query_side = 1
+    key_side = 2
+
+
+@dataclass
+class Reference:
+    """Of soft targets. side: its number. bound: largest possible entry of its similarities with itself."""
+
+    side: int
+    bound: float
+    detach: bool
+
+
+@dataclass
+class Term:
+    """A pair, prepared. query, key: numbers of its sides, which carry the scale. bound: its largest similarity.
+
+    contents: int64 [b] each, ids of the samples that a query row contains (None: no id comes twice). valid: bool
+    [b, 2] of query and key, or None.
+    """
+
+    query: int
+    key: int
+    bound: float
+    rule: Rule
+    same_side: bool = False
+    contents: tuple[Tensor, ...] | None = None
+    valid: Tensor | None = None
+    reference: Reference | None = None
+
+    @property
+    def largest(self) -> float:
+        """The largest entry that any of its matrices can have."""
+        return self.bound if self.reference is None else max(self.bound, self.reference.bound)
+
+    def travelling(self) -> list[int]:
+        """Numbers of the sides whose rows other ranks need."""
+        sides = [self.key]
+        if self.same_side:
+            sides.append(self.query)
+        if self.reference is not None:
+            sides += [self.reference.side] + ([] if self.reference.detach else [self.query])
+        return sides
+
+
+@dataclass
+class Setup:
+    """All of one call. ids: int64 [b] or None. labels: int64 [b, terms] or None."""
+
+    terms: list[Term]
+    world: World
+    ring: bool
+    settings: ObjectiveConfig
+    metrics: bool
+    ids: Tensor | None
+    labels: Tensor | None
+
+    def travelling(self) -> list[int]:
+        """Numbers of the sides whose rows other ranks need, each once."""
+        return list(dict.fromkeys(side for term in self.terms for side in term.travelling()))
+
+
+@dataclass
+class Keys:
+    """A block's rows [n]: where each travelling side stands in ``features`` [n, D], and what they say of themselves."""
+
+    features: Tensor
+    places: dict[int, slice]
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+    valid: dict[int, Tensor] = field(default_factory=dict)  # term -> bool [n, 2]
+    own: Tensor | None = None  # [n, terms], similarities of counterparts
+
+    def side(self, number: int, columns: slice) -> Tensor:
+        """[c, d] rows of a side."""
+        return self.features[columns, self.places[number]]
+
+    def about(self, term: int, part: Part, columns: slice) -> Columns:
+        """What the rules may ask of a tile's columns."""
+        labels = None if self.labels is None else self.labels[columns, term]
+        valid = self.valid[term][columns, _column_side(part)] if term in self.valid else None
+        return Columns(labels, valid)
+
+
+class Sweep:
+    """What forward and backward have in common. sides: [b, d] each, detached, with the scale in them."""
+
+    def __init__(self, setup: Setup, sides: Sequence[Tensor], dtype: torch.dtype) -> None:
+        self.setup = setup
+        self.dtype = dtype  # of exponentials and sums
+        self.count = len(sides[0])
+        self.first = setup.world.rank * self.count
+        self.arithmetic = Arithmetic(setup.settings.products, sides[0].dtype)
+        self.sides = [self.arithmetic.prepare(side) for side in sides]
+        self.type = sides[0].dtype
+        self.pointwise = Pointwise(setup.settings.compile, dtype, sides[0].device)
+        tile = setup.settings.tile
+        self.scratch = Scratch(tile, sides[0].device)
+        self.places: dict[int, slice] = {}
+        start = 0
+        for number in setup.travelling():
+            width = sides[number].shape[1]
+            self.places[number] = slice(start, start + width)
+            start += width
+        self.width = start
+
+    def travelling(self) -> Tensor:
+        """This rank's rows of all sides that other ranks need, [b, D]."""
+        sides = [self.sides[number] for number in self.places]
+        return sides[0] if len(sides) == 1 else torch.cat(sides, dim=1)
+
+    def payload(self) -> list[Tensor]:
+        """What other ranks need to know of this rank's rows, apart from their features."""
+        setup = self.setup
+        masks = [term.valid for term in setup.terms if term.valid is not None]
+        optional = [setup.ids, setup.labels, torch.cat(masks, dim=1) if masks else None]
+        return [tensor for tensor in optional if tensor is not None]
+
+    def keys(self, features: Tensor, payload: Sequence[Tensor]) -> Keys:
+        """A block's rows, from features [n, D] and what :meth:`payload` became on its way."""
+        rest = list(payload)
+        keys = Keys(features, self.places)
+        if self.setup.ids is not None:
+            keys.ids = rest.pop(0)
+        if self.setup.labels is not None:
+            keys.labels = rest.pop(0)
+        masked = [number for number, term in enumerate(self.setup.terms) if term.valid is not None]
+        if masked:
+            keys.valid = dict(zip(masked, rest.pop(0).split(2, dim=1), strict=True))
+        return keys
+
+    def tiles(self, block: Block) -> Iterator[Tile]:
+        """The tiles of this rank's rows against a block."""
+        return tiles(self.count, self.first, len(block.sums), block.start, self.setup.settings.tile)
+
+    def parts(self, term: Term) -> list[Part]:
+        """The matrices of a pair."""
+        return [Part.cross, Part.query_side, Part.key_side] if term.same_side else [Part.cross]
+
+    def similarities(self, term: Term, part: Part, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
+        """[t, c] of own rows and columns of the block, nothing hidden; in scratch memory unless ``fresh``."""
+        row_side = term.key if part is Part.key_side else term.query
+        column_side = term.query if part is Part.query_side else term.key
+        return self.product("" if fresh else "similarities", row_side, column_side, tile, keys)
+
+    def product(self, name: str, row_side: int, column_side: int, tile: Tile, keys: Keys) -> Tensor:
+        """Own rows of one side against a block's rows of another, [t, c], into scratch memory called ``name``."""
+        row = self.sides[0]
+        out = self.scratch.take(name, tile.shape, self.type) if name else row.new_empty(tile.shape, dtype=self.type)
+        return self.arithmetic.product(self.sides[row_side][tile.rows], keys.side(column_side, tile.columns), out)
+
+    def hidden(self, number: int, part: Part, tile: Tile, keys: Keys) -> Tensor | None:
+        """bool [t, c]: entries that do not exist for rows and columns; None: all do."""
+        term = self.setup.terms[number]
+        hidden = None
+        if term.contents is not None:
+            assert keys.ids is not None
+            ids = keys.ids[tile.columns]
+            contents = term.contents if part is Part.cross else term.contents[:1]
+            hidden = contents[0][tile.rows, None] == ids
+            for more in contents[1:]:
+                hidden |= more[tile.rows, None] == ids
+            # What a row asks for is never hidden, and its counterpart is dealt with apart.
+            if part is Part.cross:
+                term.rule.uncover(tile, hidden)
+        if term.valid is not None:
+            rows = term.valid[tile.rows, int(part is Part.key_side)]
+            columns = keys.valid[number][tile.columns, _column_side(part)]
+            unseen = ~(rows[:, None] & columns)
+            hidden = unseen if hidden is None else hidden | unseen
+        return hidden
+
+    def mask(self, similarities: Tensor, hidden: Tensor | None, tile: Tile) -> None:
+        """-inf for hidden entries and counterparts, in place."""
+        if hidden is not None:
+            similarities.masked_fill_(hidden, -torch.inf)
+        tile.counterparts(similarities).fill_(-torch.inf)
+
+    def shift(self, bound: float) -> float:
+        """What is taken off similarities so that their exponentials fit into the type of the sums."""
+        return bound - HEADROOM[self.dtype]
+
+
+def _column_side(part: Part) -> int:
+    """Whether a part's columns are query rows (0) or key rows (1)."""
+    return 0 if part is Part.query_side else 1

@@ -1,0 +1,107 @@
+"""The gate of micro-batches: in float64, every parameter's gradient is that of the whole batch in one go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
+from mmpretrain.methods.base import Features, Losses
+from mmpretrain.methods.schema import MixLevel, MixScope
+from tests.engine import parts
+from tests.methods.toys import make_batch, make_config, make_method
+from tests.rank_pool import Ranks
+
+CASES = {
+    "clip": (make_config("clip", 3, temperature=0.3), 0.0),
+    "m3co": (make_config("m3col", 3, mix_level=MixLevel.input, mix_group=4, weight=0.7), 0.0),
+    "m3co-embedding": (make_config("m3col", 2, mix_level=MixLevel.embedding, mix_group=4, weight=0.7), 0.0),
+    "m3co-global": (
+        make_config("m3col", 2, mix_level=MixLevel.embedding, mix_scope=MixScope.global_batch, weight=0.7),
+        0.0,
+    ),
+    "soft": (make_config("m3col", 2, weight=0.7), 5.0),
+}
+
+
+def worst(ours: parts.Grads, right: parts.Grads) -> float:
+    """The largest difference of a gradient relative to that gradient's norm."""
+    assert ours.keys() == right.keys()
+    return max(((ours[name] - grad).norm() / grad.norm().clamp(min=1e-12)).item() for name, grad in right.items())
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_those_of_the_whole_batch(ranks: Ranks, name: str, size: int) -> None:
+    loss, right = parts.whole_graph(*CASES[name], 1)
+    for count in (1, 2, 4):
+        results = ranks(size, parts.gradients, *CASES[name], count)
+        assert sum(loss for loss, _ in results) / size == pytest.approx(loss, rel=1e-12)
+        assert max(worst(grads, right) for _, grads in results) < 1e-10
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_dropout_is_the_same_in_both_passes(ranks: Ranks, count: int) -> None:
+    case = (*CASES["clip"], count, parts.add_dropout)
+    for (_, ours), (_, right) in zip(ranks(2, parts.gradients, *case), ranks(2, parts.whole_graph, *case), strict=True):
+        assert worst(ours, right) < 1e-10
+
+
+def test_going_back_again_gives_the_same() -> None:
+    once, twice = (parts.gradients(*CASES["m3co"], 1, parts.add_dropout, times=times) for times in (1, 2))
+    assert worst(twice[1], once[1]) < 1e-12
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frozen_encoder_has_no_gradients_and_the_others_have_theirs(count: int) -> None:
+    _, right = parts.whole_graph(*CASES["clip"], 1)
+    _, ours = parts.gradients(*CASES["clip"], count, parts.freeze_first)
+    first = {name for name in right if name.startswith("model.encoders.mrna.")}
+    assert first and worst(ours, {name: grad for name, grad in right.items() if name not in first}) < 1e-10
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_step_that_trains_nothing_of_the_model_says_so(count: int) -> None:
+    with pytest.raises(RuntimeError, match="no feature of this step depends on a trainable parameter"):
+        parts.gradients(*CASES["clip"], count, parts.freeze_all)
+
+
+def test_activations_in_memory_are_those_of_one_micro_batch() -> None:
+    assert parts.peak_bytes(*CASES["clip"], 4) == parts.peak_bytes(*CASES["clip"], 1) / 4
+
+
+def test_features_without_a_loss_get_zeros_so_that_all_ranks_go_back_alike() -> None:
+    _, method, micro = parts.start(*CASES["clip"], 2)
+    first = method.modalities[0]
+    micro.objective(lambda features: Losses({"norm": features.embeds[first].square().mean()}))
+    micro.backward(lambda product, last: product.backward())
+    used = {name for name, p in method.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert all(p.grad is not None for p in method.model.parameters())
+    assert used and all(name.startswith(f"encoders.{first}.") for name in used)
+
+
+def test_half_precision_features_reach_the_objective_in_float32() -> None:
+    def objective(features: Features) -> Losses:
+        assert {tensor.dtype for tensor in features.tensors} == {torch.float32}
+        return Losses({"norm": torch.stack([tensor.square().mean() for tensor in features.tensors]).sum()})
+
+    method = make_method(CASES["clip"][0], dtype=torch.bfloat16)
+    batch = make_batch(CASES["clip"][0], dtype=torch.bfloat16)
+    micro = MicroBatches(batch, 2, lambda number, part: method.encode(method.model, part))
+    micro.objective(objective)
+    micro.backward(lambda product, last: product.backward())
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in method.model.parameters())
+
+
+def test_a_count_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"micro_batches=3 does not divide the local batch of 16"):
+        parts.start(*CASES["clip"], 3)
+
+
+def test_batch_norms_that_train_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match=r"in 1: set engine\.micro_batches=1, freeze the encoder, or choose"):
+        refuse_batch_norms(model, 2)
+    refuse_batch_norms(model, 1)
+    refuse_batch_norms(model.eval(), 2)
