@@ -11,14 +11,15 @@ from mmpretrain.models.problems import Unusable
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import dataset_info, encoder_spec, model_config
 from mmpretrain.models.texts import load_tokenizers, text_problems
+from mmpretrain.models.training_options import set_options
 from mmpretrain.schema import Config
 
 
 def build_model(config: Config) -> MMPretrainModel:
     """The model in float32 and training mode, its weights pretrained or random from torch's current seed.
 
-    Encoders with ``freeze`` take no gradients. Raises Unusable (a ValueError) if the config does not fit together or
-    pretrained weights cannot be loaded whole.
+    Encoders with ``freeze`` take no gradients. Raises Unusable (a ValueError) if the config does not fit together,
+    pretrained weights cannot be loaded whole, or an encoder cannot train the way it is asked to.
     """
     tokenizers = load_tokenizers(config)
     specs = {
@@ -35,7 +36,10 @@ def build_model(config: Config) -> MMPretrainModel:
         if encoder.pretrained:
             model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, specs[name])
         model.encoders[name].requires_grad_(not encoder.freeze)
-    return model.train()
+    model.train()
+    for name, encoder in config.model.encoders.items():
+        set_options(f"model.encoders.{name}", encoder, model.get_submodule(f"encoders.{name}.backbone"))
+    return model
 
 
 def build_processor(config: Config) -> MMPretrainProcessor:

@@ -9,11 +9,14 @@ from torch import nn
 
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.engine.schema import Precision
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.resolve import encoder_spec, model_config
+from mmpretrain.models.schema import Attention
 from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
+from mmpretrain.models.training_options import option_problems
 from mmpretrain.schema import Config
 
 
@@ -56,11 +59,18 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
         return None
     if modality.kind is Kind.text:
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
+    problems += option_problems(f"model.encoders.{name}", entry, encoder.backbone)
+    if entry.attention is Attention.flash_attention_2 and config.engine.precision is Precision.float32:
+        problems.append(f"model.encoders.{name}.attention is flash_attention_2: it needs engine.precision=bfloat16")
     scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
     if scalars:
         problems.append(f"model.encoders.{name}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
     origin = f"{spec['architecture']} from {entry.pretrained}" if entry.pretrained else spec["architecture"]
     notes.append(f"encoder {name}: {origin}, {_count(encoder):,} parameters{' (frozen)' if entry.freeze else ''}")
+    if entry.compile and config.engine.zero == 3:
+        notes.append(
+            f"encoder {name}: ZeRO-3 cuts a compiled encoder wherever weights are gathered; expect little gain"
+        )
     return spec
 
 

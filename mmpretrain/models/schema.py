@@ -15,6 +15,14 @@ class Pool(StrEnum):
     pooler = "pooler"
 
 
+class Attention(StrEnum):
+    """Implementation of an encoder's attention, under transformers' names."""
+
+    eager = "eager"
+    sdpa = "sdpa"
+    flash_attention_2 = "flash_attention_2"
+
+
 @dataclass
 class EncoderConfig:
     """One encoder: an architecture by config, or a pretrained one.
@@ -23,6 +31,11 @@ class EncoderConfig:
     pretrained: a local folder or a Hub id, with its revision; architecture and config then come from there.
     tokenizer: folder or Hub id for text (default: the pretrained one's). freeze: no gradients for this encoder.
     lr_scale: its learning rate relative to optim.lr.
+
+    How it trains, without a trace in its release: checkpointing: keep only the inputs of its layers for the backward
+    pass and compute the rest again there (less memory, one more forward pass in time). attention: null for the
+    architecture's own default. compile: with torch.compile, which needs a C++ compiler on every node, and gains little
+    under ZeRO-3.
     """
 
     architecture: str | None = None
@@ -33,6 +46,9 @@ class EncoderConfig:
     pool: Pool = Pool.cls
     freeze: bool = False
     lr_scale: float = 1.0
+    checkpointing: bool = False
+    attention: Attention | None = None
+    compile: bool = False
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
@@ -44,6 +60,11 @@ class EncoderConfig:
             found.append(f"{key}.revision has no effect without {key}.pretrained")
         if self.lr_scale < 0:
             found.append(f"{key}.lr_scale is {self.lr_scale}: it must be 0 or more (use freeze=true to train nothing)")
+        if self.architecture == "mlp":
+            set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
+            found += [f"{key}.{k}={v} has no effect on the mlp: leave it out" for k, v in set_to.items() if v]
+        if self.freeze and self.checkpointing:
+            found.append(f"{key}.checkpointing=true saves nothing with freeze=true, which keeps nothing: leave it out")
         return found
 
 
