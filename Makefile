@@ -43,4 +43,8 @@ lint: install
 	$(BIN)/mypy
 
 bench: install data/digits/dataset.json
-	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/contrastive.py --quick
+	$(BIN)/python benchmarks/wire.py --quick
+	$(BIN)/python benchmarks/loads.py --quick
+	$(BIN)/python benchmarks/gpu.py --quick
+	$(BIN)/python benchmarks/stream.py --quick

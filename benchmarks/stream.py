@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import statistics
 import sys
 import time
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))
+sys.path.insert(0, str(ROOT))
 
 import webdataset  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from benchmarks.measure import finish, show  # noqa: E402
 from mmpretrain.config import compose  # noqa: E402
 from mmpretrain.data.stream import Stream  # noqa: E402
 from mmpretrain.models.build import build_processor  # noqa: E402
@@ -70,11 +70,10 @@ def main() -> None:
         for name, make in (("mmpretrain", ours), ("webdataset", theirs)):
             rates[name].append(rate(make(config, processor, steps), steps, config.data.global_batch))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print("| reader | samples/s (median) |\n|---|---|")
-    for name, value in medians.items():
-        print(f"| {name} | {value:,.0f} |")
+    rows = [[name, f"{value:,.0f}"] for name, value in medians.items()]
+    show("stream of the digits", ["reader", "samples/s (median)"], rows)
     ratio = medians["mmpretrain"] / medians["webdataset"]
-    print(json.dumps({"samples_per_s": medians, "ratio": ratio, "repeats": options.repeats, "steps": steps}))
+    finish({"samples_per_s": medians, "ratio": ratio, "repeats": options.repeats, "steps": steps})
 
 
 if __name__ == "__main__":

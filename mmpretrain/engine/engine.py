@@ -100,6 +100,7 @@ class Engine:
     def _build_heads_optimizer(self) -> torch.optim.Optimizer | None:
         self.method.heads.to(self.device)
         broadcast_module(self.method.heads, self.world)
+        synchronise(self.method.heads, self.world)
         groups = parameter_groups(self.method.heads, self.config.optim, {})
         return build_optimizer(groups, self.config.optim) if groups else None
 

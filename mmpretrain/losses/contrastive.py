@@ -68,7 +68,7 @@ class _Contrast(torch.autograd.Function):
     def forward(ctx: Any, setup: Setup, counted: Tensor, *sides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """counted: [pairs], samples per rank, on average, that count in the mean."""
         needed = ctx.needs_input_grad[2:]
-        budget = setup.settings.keep_mb * MIB if any(needed) else 0
+        budget = setup.settings.keep_mb * MIB if setup.backward and any(needed) else 0
         sweep = ForwardSweep(setup, sides, sides[0].dtype, budget)
         directions = sweep.run()
         if any(term.largest > SAFE_BOUND[sweep.dtype] for term in setup.terms) and sweep.underflowed(directions):

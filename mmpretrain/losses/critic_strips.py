@@ -5,7 +5,7 @@ its scores, is known before its activations are given up: nothing is kept of the
 twice. What is kept for the backward pass are the gradients themselves: of rows [b, h], of columns [N, h] and of the
 critic's inner parameters; the backward pass only multiplies them by the gradient that flows in.
 
-Memory: about 6 tensors of STRIP_BYTES, or of the activations of one anchor with N candidates where these are larger.
+Memory: a few times STRIP_BYTES, or the activations of one anchor with N candidates where these are larger.
 """
 
 from __future__ import annotations

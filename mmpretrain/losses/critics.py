@@ -60,10 +60,6 @@ class Critic(nn.Module, ABC):
     def inner_parameters(self) -> list[nn.Parameter]:
         """The parameters that ``scores`` uses."""
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """[c, da], [t, db] -> f(a_j, b_i) of all pairs, [t, c], all at once."""
-        return self.scores(self.rows(b), self.columns(a))
-
 
 class PairwiseCritic(Critic):
     """An MLP on a concatenated pair: Linear(da + db, hidden), ReLU, ``layers`` times [Linear, ReLU], Linear to 1.

@@ -73,11 +73,13 @@ def test_same_run(
     assert right.losses[0] != right.losses[-1]
 
 
+REDUCTIONS = [(stage, count, False) for stage in range(4) for count in (1, 2, 4)]
+REDUCTIONS += [(stage, count, True) for stage in (1, 2, 3) for count in (2, 4)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", [[], PROPORTIONAL, CLIPPED, FROZEN])
-@pytest.mark.parametrize("coalesce", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("tokens", [[], CLIPPED])
+@pytest.mark.parametrize(("stage", "count", "coalesce"), REDUCTIONS)
 @pytest.mark.parametrize("method", ["clip", "m3col"])
 def test_same_run_everywhere(
     ranks: Callable,
@@ -88,8 +90,6 @@ def test_same_run_everywhere(
     coalesce: bool,
     tokens: list[str],
 ) -> None:
-    if coalesce and (stage == 0 or count == 1):
-        pytest.skip("refused")
     changed = [f"engine=zero{stage}", f"engine.micro_batches={count}", f"engine.coalesce_reduction={coalesce}".lower()]
     ours = ranks(2, runs.outcome, runs.tiny_config(f"method={method}", *tokens, *changed), STEPS)[0]
     right = reference(STEPS, f"method={method}", *tokens)
@@ -99,9 +99,8 @@ def test_same_run_everywhere(
         assert max(abs(a - b) for a, b in zip(ours.losses, right.losses, strict=True)) <= 1e-5
 
 
-@pytest.mark.parametrize("stage", [2])
-def test_resume_is_bit_equal_with_dropout(ranks: Callable, tmp_path: Path, stage: int) -> None:
-    tokens = ["method=m3col", f"engine=zero{stage}", "engine.micro_batches=2", *DROPOUT]
+def test_resume_is_bit_equal_with_dropout(ranks: Callable, tmp_path: Path) -> None:
+    tokens = ["method=m3col", "engine=zero2", "engine.micro_batches=2", *DROPOUT]
     straight, resumed, losses, losses_again = ranks(2, runs.train_and_resume, tokens, 8, str(tmp_path))[0]
     assert straight == resumed and losses == losses_again
 

@@ -55,30 +55,29 @@ def autocast_losses(config: Config, precision: str) -> list[float]:
     return losses
 
 
-def check_near_autocast(ranks: Callable, method: str, precision: str, size: int, stage: int, count: int) -> None:
+def check_near_autocast(ranks: Callable, method: str, precision: str, stage: int, count: int) -> None:
     tokens = [f"method={method}", *PLAIN, f"engine.micro_batches={count}"]
     config = config_of(precision, stage, *tokens)
     right = autocast_losses(config, precision)
-    ours = ranks(size, runs.outcome, config, STEPS)[0].losses
+    ours = ranks(2, runs.outcome, config, STEPS)[0].losses
     assert ours == pytest.approx(right, rel=5e-3)
-    assert ours != ranks(size, runs.outcome, config_of("float32", stage, *tokens), STEPS)[0].losses
+    assert ours != ranks(2, runs.outcome, config_of("float32", stage, *tokens), STEPS)[0].losses
 
 
 @pytest.mark.parametrize(("precision", "stage", "count"), [("bfloat16", 0, 1), ("bfloat16", 1, 2), ("float16", 2, 1)])
 def test_losses_are_near_plain_autocast(ranks: Callable, precision: str, stage: int, count: int) -> None:
-    check_near_autocast(ranks, "clip", precision, 2, stage, count)
+    check_near_autocast(ranks, "clip", precision, stage, count)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("method", ["clip", "m3col"])
 def test_losses_are_near_plain_autocast_everywhere(
-    ranks: Callable, method: str, precision: str, size: int, stage: int, count: int
+    ranks: Callable, method: str, precision: str, stage: int, count: int
 ) -> None:
-    check_near_autocast(ranks, method, precision, size, stage, count)
+    check_near_autocast(ranks, method, precision, stage, count)
 
 
 @pytest.mark.parametrize(("precision", "stage"), [("bfloat16", 3), ("float16", 0), ("float16", 1), ("float16", 3)])
@@ -94,7 +93,7 @@ def test_norms_clipping_and_heads_are_those_of_float32(ranks: Callable, precisio
 def too_large(engine: Engine) -> None:
     """A loss scale at which every gradient overflows (M3CoL's do at the usual start already)."""
     assert engine.loss_scale is not None
-    engine.loss_scale.value = 2.0**40
+    engine.loss_scale.value = 2.0**20
 
 
 @pytest.mark.parametrize(("stage", "count"), [(0, 2), (2, 2), (3, 1)])

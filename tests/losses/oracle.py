@@ -59,7 +59,7 @@ def contrast(
     key_valid: Tensor | None = None,
     same_side: bool = False,
 ) -> Outcome:
-    """One pair [N, d] in both directions. ids: equal for copies of one sample. scale: a number, or one per query row."""
+    """One pair [N, d] in both directions. ids: equal for copies of a sample. scale: a number, or one per query row."""
     size = len(query)
     every = torch.ones(size, dtype=torch.bool)
     query_valid, key_valid = (every if mask is None else mask for mask in (query_valid, key_valid))
@@ -82,7 +82,7 @@ def contrast(
             masks.append(side_valid[:, None] & side_valid & ~twins & ~torch.eye(size, dtype=torch.bool))
         weights = target_weights(belonging, ids, paired, masks, transposed)
         total = total + cross_entropy(torch.cat(blocks, dim=1), weights, torch.cat(masks, dim=1), paired)
-        places.append(own_place(logits, visible, is_target(belonging, size, transposed))[paired])
+        places.append(own_place(logits, visible, is_target(belonging, paired, transposed))[paired])
     if not paired.any():
         return Outcome(total, 0.0, 0.0)
     place = torch.cat(places).double()
@@ -148,13 +148,13 @@ def hidden_copies(belonging: Belonging, ids: Tensor) -> Tensor:
     return hidden
 
 
-def is_target(belonging: Belonging, size: int, transposed: bool) -> Tensor:
+def is_target(belonging: Belonging, paired: Tensor, transposed: bool) -> Tensor:
     """bool [N, N]: entries that do not count against the own counterpart."""
-    targets = torch.eye(size, dtype=torch.bool)
+    targets = torch.eye(len(paired), dtype=torch.bool)
     if isinstance(belonging, Classes):
         targets = targets | (belonging.labels[:, None] == belonging.labels)
     if isinstance(belonging, Partners):
-        mixed = partner_targets(belonging) > 0
+        mixed = (partner_targets(belonging) > 0) & paired[:, None]
         targets = targets | (mixed.T if transposed else mixed)
     return targets
 

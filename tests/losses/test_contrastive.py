@@ -12,7 +12,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses import oracle
-from tests.losses.cases import one
+from tests.losses.running import one
 from tests.losses.test_known_values import LAM, PARTNER, mixup, seeded
 from tests.rank_pool import Ranks
 
@@ -163,7 +163,7 @@ def test_without_metrics_the_loss_is_the_same() -> None:
 
 
 def test_the_same_side_in_a_pair_gets_both_gradients() -> None:
-    a, c = seeded()
+    a, _ = seeded()
     once, left, right = a.clone().requires_grad_(), a.clone().requires_grad_(), a.clone().requires_grad_()
     one(once * 1.0, once * 1.0, Labels(torch.arange(8) % 2)).loss.backward()
     one(left, right, Labels(torch.arange(8) % 2)).loss.backward()

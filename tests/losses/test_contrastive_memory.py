@@ -1,4 +1,4 @@
-"""What a contrastive loss holds between forward and backward, and at its peak: features, never a matrix of all pairs."""
+"""What a contrastive loss holds between forward and backward, and at its peak: features, never the whole matrix."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_does_not_depend_on_the_tiles(kind: str) -> None:
     assert held(kind, 512, again(tile=16)) == pytest.approx(held(kind, 512, again(tile=512)), rel=0.01)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["nt_xent", "soft"])
 def test_in_a_ring_it_does_not_depend_on_the_number_of_ranks(ranks: Ranks, kind: str) -> None:
     rows = 128
     in_ring = {size: max(ranks(size, held, kind, rows, again(Negatives.ring))) for size in (2, 4)}
@@ -131,9 +131,7 @@ def peak() -> float:
 
 
 def peak_in_a_fresh_process(form: str, rows: int) -> float:
-    code = (
-        f"import torch; torch.set_num_threads(1); from {__name__} import peak_growth; print(peak_growth({form!r}, {rows}))"
-    )
+    code = f"import torch; torch.set_num_threads(1); import {__name__} as t; print(t.peak_growth({form!r}, {rows}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     return float(done.stdout)
 

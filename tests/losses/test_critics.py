@@ -256,6 +256,8 @@ def test_what_needs_no_gradient_costs_nothing() -> None:
     assert passes(lambda: both(*pairs(frozen=True, detached=True))) == pytest.approx(1, abs=0.05)
     assert passes(lambda: both(*pairs(frozen=True))) == pytest.approx(2, abs=0.05)
     assert passes(lambda: both(*pairs())) == pytest.approx(3, abs=0.05)
+    together = [CriticTerm(*pairs(free, free), Estimator.nce) for free in (True, False)]
+    assert passes(lambda: critic_losses(together, world=ALONE)[1].backward()) == pytest.approx(1 + 3, abs=0.05)
 
 
 def test_frozen_critics_and_detached_features_leave_the_other_gradients_alone() -> None:
@@ -302,15 +304,17 @@ def test_memory_is_that_of_a_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2**18 < largest.bytes <= 2**19
 
 
-def test_missing_rows_are_ignored_whatever_they_hold() -> None:
+@pytest.mark.parametrize("estimator", list(Estimator))
+def test_missing_rows_are_ignored_whatever_they_hold(estimator: Estimator) -> None:
     critic, a, b = pairs(size=4)
-    missing = torch.tensor([True, False, True, True])
-    bad = torch.where(missing[:, None], a.detach(), torch.nan).requires_grad_()
-    loss = critic_losses([CriticTerm(critic, bad, b, Estimator.nce, a_valid=missing)], world=ALONE)[0]
-    reference = nce(critic, a[missing], b[missing], world=ALONE)
+    there = torch.tensor([True, False, True, True])
+    bad_a, bad_b = (torch.where(there[:, None], side, torch.nan) for side in (a, b))
+    parameters = list(critic.parameters())
+    loss = critic_losses([CriticTerm(critic, bad_a, bad_b, estimator, there, there)], world=ALONE)[0]
+    reference = critic_losses([CriticTerm(critic, a[there], b[there], estimator)], world=ALONE)[0]
     assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
-    loss.backward()
-    assert bad.grad is not None and torch.equal(bad.grad[1], torch.zeros(4))
+    for found, wanted in zip(*(torch.autograd.grad(x, [a, b, *parameters]) for x in (loss, reference)), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("estimator", list(Estimator))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmpretrain.losses.contrastive import Labels, Mixup, Soft
 from mmpretrain.losses.schema import ObjectiveConfig
-from tests.losses.cases import one
+from tests.losses.running import one
 
 LAM = torch.tensor([0.9, 0.2, 1, 0.6, 1, 0.35, 0.5, 1], dtype=torch.float64)
 PARTNER = torch.tensor([3, 0, 5, 1, 7, 2, 4, 6])
@@ -60,7 +60,9 @@ def test_orthonormal_pairs(size: int, scale: float) -> None:
     assert both.accuracy == 1 and both.mean_rank == 1
 
 
-@pytest.mark.parametrize(("size", "collapsed", "orthonormal"), [(4, 1.9459101, 2.72362e-4), (64, 4.8441871, 5.70409e-3)])
+@pytest.mark.parametrize(
+    ("size", "collapsed", "orthonormal"), [(4, 1.9459101, 2.72362e-4), (64, 4.8441871, 5.70409e-3)]
+)
 def test_nt_xent_as_published_for_comm(size: int, collapsed: float, orthonormal: float) -> None:
     ones = torch.ones(size, 2, dtype=torch.float64)
     assert one(ones, ones.clone(), same_side=True).loss.item() == pytest.approx(collapsed, abs=5e-8)

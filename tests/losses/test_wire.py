@@ -17,7 +17,9 @@ def test_sends_what_the_formula_says(ranks: Ranks, size: int, negatives: Negativ
     loads = [
         Load(5, 16, 1, negatives),
         Load(7, 8, 3, negatives, Products.bfloat16),
-        Load(1, 12, 2, negatives, metrics=False, ids=True),
+        Load(1, 12, 2, negatives, metrics=False, copies=1),
+        Load(4, 8, 2, negatives, copies=2),
+        Load(4, 8, 2, negatives, labels=True, masks=True),
     ]
     for load in loads:
         check(load, size, ranks)

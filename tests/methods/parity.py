@@ -61,11 +61,10 @@ def clip_total(method: Clip, config: Config) -> Tensor:
     """The mean of InfoNCE over all pairs."""
     batch = make_batch(config)
     embeds = method.model(**batch.inputs).embeds
-    ids = batch.sample_ids.tolist()
     scale = method.temperature.logit_scale.exp()
-    eye = torch.eye(len(ids), dtype=torch.float64)
-    pairs = list(combinations(method.modalities, 2))
-    return torch.stack([oracle.info_nce(embeds[a], embeds[b], scale, eye, ids) for a, b in pairs]).mean()
+    pairs = combinations(method.modalities, 2)
+    terms = [oracle.contrast(embeds[a], embeds[b], scale, ids=batch.sample_ids).loss for a, b in pairs]
+    return torch.stack(terms).mean()
 
 
 def m3col_total(method: Method, config: Config, epoch: float) -> Tensor:
@@ -73,7 +72,7 @@ def m3col_total(method: Method, config: Config, epoch: float) -> Tensor:
     assert isinstance(method, M3col) and isinstance(config.method, M3colConfig)
     settings, step = config.method, make_step(epoch)
     batch = make_batch(config)
-    ids = batch.sample_ids.tolist()
+    ids = batch.sample_ids
     output = method.model(**batch.inputs)
     embeds, labels = output.embeds, batch.labels
     assert labels is not None
@@ -86,18 +85,18 @@ def m3col_total(method: Method, config: Config, epoch: float) -> Tensor:
     ordered = [(method.modalities[i], method.modalities[(i + 1) % count]) for i in range(count)]
     if method.phase(step) is Phase.soft:
         scale = 1 / settings.soft_temperature
-        terms = [oracle.soft_loss(embeds[a], embeds[b], scale, ids, settings.detach_targets) for a, b in ordered]
-        return total + settings.weight * sum(terms)
-    mixed, targets = _mixed(method, settings, embeds, batch.inputs, step)
-    keys = mixed if settings.official_aliasing else embeds
-    scale = 1 / settings.temperature
-    terms = [oracle.info_nce(mixed[a], keys[b], scale, targets[a], ids) for a, b in ordered]
-    return total + settings.weight * sum(terms)
+        alike = {name: oracle.Likeness(rows, scale, settings.detach_targets) for name, rows in embeds.items()}
+        terms = [oracle.contrast(embeds[a], embeds[b], scale, alike[b], ids=ids) for a, b in ordered]
+    else:
+        mixed, targets = _mixed(method, settings, embeds, batch.inputs, step)
+        keys, scale = mixed if settings.official_aliasing else embeds, 1 / settings.temperature
+        terms = [oracle.contrast(mixed[a], keys[b], scale, targets[a], ids=ids) for a, b in ordered]
+    return total + settings.weight * torch.stack([term.loss for term in terms]).sum()
 
 
 def _mixed(
     method: M3col, settings: M3colConfig, embeds: dict[str, Tensor], inputs: Inputs, step: Step
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, oracle.Partners]]:
     mixed, targets = {}, {}
     for name in method.modalities:
         size = len(embeds[name])
@@ -111,7 +110,10 @@ def _mixed(
         clean = inputs[name]["values"] if at_input else embeds[name]
         blend = lam * clean + (1 - lam) * clean[drawn.partner]
         mixed[name] = method.model(**{name: {"values": blend}}).embeds[name] if at_input else blend
-        targets[name] = oracle.mixup_targets(drawn.weight, drawn.partner, settings.official_self_pairs)
+        # The released rule assigns 1 - lam to a sample that is mixed with itself, where ours adds it.
+        replaced = settings.official_self_pairs & (drawn.partner == torch.arange(size))
+        own = torch.where(replaced, 0, drawn.weight)
+        targets[name] = oracle.Partners(own, 1 - drawn.weight, drawn.partner)
     return mixed, targets
 
 

@@ -10,8 +10,8 @@ import torch
 
 from mmpretrain.methods import CLASSES, method_class
 from mmpretrain.methods.base import Losses, Method, Step
-from mmpretrain.methods.schema import METHODS
-from tests.methods.toys import make_config, make_method
+from mmpretrain.methods.schema import METHODS, MixLevel
+from tests.methods.toys import make_batch, make_config, make_method, make_step
 
 
 def test_every_configured_method_has_a_class() -> None:
@@ -44,6 +44,23 @@ def test_generators_depend_on_seed_position_and_tags_only() -> None:
 def test_sub_seeds_never_change_between_versions() -> None:
     """Runs resume with them: another value would change their mixing and dropout silently."""
     assert Step(0, 0.0, 1.0, seed=0).sub_seed(128, "mrna", "mix") == 2938725776897809629
+
+
+def test_micro_batches_are_runs_of_rows_and_their_features_go_together_again() -> None:
+    config = make_config("m3col", mix_level=MixLevel.input, mix_group=4)
+    method = make_method(config)
+    batch = method.prepare(make_batch(config), make_step())
+    parts = batch.split(4)
+    assert [part.positions.tolist() for part in parts] == [list(range(i, i + 4)) for i in range(0, 16, 4)]
+    assert all(len(part.labels) == len(part.views["mixed"]["mrna"]["values"]) == 4 for part in parts)
+    assert not any(part.mixing for part in parts)  # it counts rows of the whole batch
+    whole = method.encode(method.model, batch)
+    features = [method.encode(method.model, part) for part in parts]
+    joined = features[0].with_tensors([torch.cat(c) for c in zip(*(f.tensors for f in features), strict=True)], batch)
+    for ours, right in zip(joined.tensors, whole.tensors, strict=True):
+        torch.testing.assert_close(ours, right)
+    assert joined.embeds.keys() == whole.embeds.keys() and joined.views.keys() == whole.views.keys()
+    assert joined.logits is not None and joined.mixing is batch.mixing and joined.labels is batch.labels
 
 
 @pytest.mark.parametrize("name", ["clip", "m3col"])

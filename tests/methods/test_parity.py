@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 
-from mmpretrain.losses.schema import Negatives
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from mmpretrain.methods.schema import MixLevel, MixScope
 from mmpretrain.schema import Config
 from tests.methods.parity import run_oracle, run_step, worst_relative_error
@@ -40,21 +42,35 @@ CASES: dict[str, Case] = {
 }
 
 
+# How negatives travel must change nothing: small tiles that are computed again, and what runs by default.
+MODES = {
+    "gather": ObjectiveConfig(Negatives.gather, tile=3, keep_mb=0),
+    "ring": ObjectiveConfig(Negatives.ring, tile=3, keep_mb=0),
+    "default": ObjectiveConfig(),
+}
+
+
 @pytest.fixture(params=CASES, scope="module")
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-def test_one_process_equals_the_dense_formulas(case: Case) -> None:
-    ours, dense = run_step(*case), run_oracle(*case)
+def by_mode(case: Case, mode: str) -> Case:
+    config, epoch = case
+    return replace(config, objective=MODES[mode]), epoch
+
+
+@pytest.mark.parametrize("mode", ["gather", "default"])
+def test_one_process_equals_the_dense_formulas(case: Case, mode: str) -> None:
+    ours, dense = run_step(*by_mode(case, mode)), run_oracle(*case)
     assert ours.values["total"] == pytest.approx(dense.values["total"], rel=1e-12)
     assert worst_relative_error(ours.grads, dense.grads) < 1e-10
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int) -> None:
+@pytest.mark.parametrize(("size", "mode"), [(1, "default"), *product((2, 4), ("gather", "ring")), (4, "default")])
+def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int, mode: str) -> None:
     whole = run_step(*case)
-    outcomes = ranks(size, run_step, *case)
+    outcomes = ranks(size, run_step, *by_mode(case, mode))
     for name, value in whole.values.items():
         mean = sum(outcome.values[name] for outcome in outcomes) / size
         assert mean == pytest.approx(value, rel=1e-12, abs=1e-15), name
@@ -65,7 +81,8 @@ def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int) -> None:
 @pytest.mark.parametrize("name", ["clip-3", "m3co-input-3", "m3co-global-3", "soft-3"])
 def test_single_precision_is_close(ranks: Ranks, name: str) -> None:
     whole = run_step(*CASES[name])
-    for outcome in (run_step(*CASES[name], torch.float32), *ranks(4, run_step, *CASES[name], torch.float32)):
+    ring = by_mode(CASES[name], "ring")
+    for outcome in (run_step(*CASES[name], torch.float32), *ranks(4, run_step, *ring, torch.float32)):
         assert worst_relative_error({k: g.double() for k, g in outcome.grads.items()}, whole.grads) < 1e-5
 
 

@@ -58,6 +58,8 @@ class Preparation:
             ring=False,
             settings=self.settings,
             metrics=metrics,
+            # Inside an autograd function this can no longer be seen.
+            backward=torch.is_grad_enabled(),
             ids=self.sample_ids if any(term.contents for term in self.terms) else None,
             labels=None,
         )

@@ -73,13 +73,14 @@ class Term:
 
 @dataclass
 class Setup:
-    """All of one call. ids: int64 [b] or None. labels: int64 [b, terms] or None."""
+    """All of one call. ids: int64 [b] or None. labels: int64 [b, terms] or None. backward: whether one may follow."""
 
     terms: list[Term]
     world: World
     ring: bool
     settings: ObjectiveConfig
     metrics: bool
+    backward: bool
     ids: Tensor | None
     labels: Tensor | None
 

@@ -1,0 +1,1 @@
+"""Scripts that measure this project beside others; each runs alone and prints a table, and JSON as its last line."""

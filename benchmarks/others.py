@@ -1,0 +1,40 @@
+"""Others' implementations, in a folder of their own: this project depends on none of them.
+
+    folder = install(OPEN_CLIP)               # None where pip finds nothing: there is nothing to compare with
+    losses = open_clip_losses(folder)         # a module with ClipLoss and SigLipLoss
+
+Of open_clip only its file ``loss.py`` is loaded, unmodified: it needs torch alone, the rest torchvision as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+OPEN_CLIP = "open_clip_torch==3.3.0"
+INF_CL = "inf_cl==1.2.1"
+FOLDER = Path(__file__).resolve().parent.parent / ".bench-packages"
+
+
+def install(requirement: str) -> Path | None:
+    """A folder with this package and nothing that it depends on, made by pip at the first call; None: pip cannot."""
+    target = FOLDER / requirement
+    if not target.exists():
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / ".gitignore").write_text("*\n")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), requirement]
+        if subprocess.run(pip, check=False).returncode:
+            return None
+    return target
+
+
+def open_clip_losses(folder: Path) -> ModuleType:
+    """The module ``open_clip.loss`` from :func:`install`'s folder."""
+    spec = importlib.util.spec_from_file_location("open_clip_loss", folder / "open_clip" / "loss.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
