@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ def slowest(readings: Sequence[Reading]) -> Reading:
 def interleaved(jobs: Mapping[str, Callable[[], Reading]], repeats: int, limit_s: float) -> dict[str, Reading]:
     """All jobs in turn, ``repeats`` times or while another round should fit into ``limit_s``; at least once.
 
-    The steps of all rounds are pooled; peaks are medians over the rounds.
+    The steps of all rounds are pooled; peaks are medians over the rounds. Each reading is told on stderr.
     """
     rounds: list[dict[str, Reading]] = []
     start = time.perf_counter()
@@ -121,8 +122,13 @@ def interleaved(jobs: Mapping[str, Callable[[], Reading]], repeats: int, limit_s
         spent = time.perf_counter() - start
         if rounds and spent * (len(rounds) + 1) / len(rounds) > limit_s:
             break
-        rounds.append({name: job() for name, job in jobs.items()})
+        rounds.append({name: _reported(name, job()) for name, job in jobs.items()})
     return {name: _pooled([done[name] for done in rounds]) for name in jobs}
+
+
+def _reported(name: str, reading: Reading) -> Reading:
+    print(f"  {name}: {reading.median_s:.3f} s, {reading.peak_mib:.0f} MiB", file=sys.stderr, flush=True)
+    return reading
 
 
 def _pooled(readings: list[Reading]) -> Reading:

@@ -21,7 +21,8 @@ from mmpretrain.schema import Config
 from tests.engine import runs
 
 STEPS = 8
-PLAIN = ["optim.schedule=constant", "optim.warmup_samples=0", "optim.clip=1"]
+# Adam turns rounding of small gradients into whole steps, which add up in two runs alike in all but that; eps damps it.
+PLAIN = ["optim.schedule=constant", "optim.warmup_samples=0", "optim.clip=1", "optim.eps=1", "optim.lr=0.1"]
 # Steps in proportion to the gradients, mostly clipped: gradients that are still scaled would show at once.
 PROPORTIONAL = ["optim.eps=1", "optim.lr=1", "optim.clip=0.1"]
 
