@@ -18,6 +18,7 @@ from mmpretrain.losses.schema import memory_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.training_options import compiler_lacking
 from mmpretrain.schema import Config
 
 
@@ -26,10 +27,10 @@ def main() -> None:
     config, ranks = load_config(Path(sys.argv[1])), int(sys.argv[2])
     problems, notes, model = check_model(config)
     if model is not None:
-        problems = [*_method_problems(config, model), *_evaluation_problems(config, model)]
+        problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
         # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
-        width = sum(model.embed_sizes.values())
-        notes.append(memory_note(config.objective, config.data.global_batch, ranks, width))
+        width, pairs = sum(model.embed_sizes.values()), len(model.embed_sizes)
+        notes.append(memory_note(config.objective, config.data.global_batch, ranks, width, pairs))
     print(json.dumps({"problems": problems, "notes": notes}))
 
 
@@ -41,6 +42,11 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _compiler(config: Config) -> list[str]:
+    lacking = compiler_lacking() if config.objective.compile else None
+    return [f"objective.compile=true needs {lacking}"] if lacking else []
 
 
 def _evaluation_problems(config: Config, model: MMPretrainModel) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain.config import compose, save_config
+from mmpretrain.config import ConfigError, compose, save_config
 from tests.small_tokenizer import small_tokenizer
 
 
@@ -44,3 +44,21 @@ def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
 def test_one_clear_message(tmp_path: Path, tokens: list[str], message: str) -> None:
     problems, _ = preflight(tmp_path, *tokens)
     assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["method=m3col", "method.soft_temperature=0.001"], r"method.soft_temperature is 0.001: it must be at least"),
+        (["method=clip", "method.max_scale=1000"], "method.max_scale is 1000.0: it must be at most 620"),
+    ],
+)
+def test_temperatures_that_no_loss_takes_are_config_problems(tokens: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose(tokens)
+
+
+def test_compiling_the_loss_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent/g++")
+    problems, _ = preflight(tmp_path, "objective.compile=true")
+    assert any(problem.startswith("objective.compile=true needs a C++ compiler") for problem in problems)

@@ -5,7 +5,7 @@
 ``visit(block)`` computes with the rows of a block and adds to ``block.sums``, accumulators of these very rows; what
 comes back are the sums of this rank's own rows over all ranks. With ``ring=False`` all rows come at once, by an
 all-gather, and the sums go home by a reduce-scatter. With ``ring=True`` the ranks pass blocks on to their neighbour:
-memory is that of two blocks however many ranks there are, and the next block is under way while one is visited.
+memory is that of three blocks however many ranks there are: the own one, the one visited, the one under way.
 
 No autograd here: callers are autograd functions. Bytes sent by a rank, for b rows of p payload bytes and c sum bytes
 on W ranks: (W - 1) b (p + c) either way.

@@ -47,11 +47,14 @@ def contrastive(
 
     scale: 1 / temperature: a number, a tensor of one element, or one per query row ([b, 1], or [b] with b > 1); may
     need a gradient. settings: where negatives come from, and memory. sample_ids: int64 [b], equal for copies of one
-    sample. metrics: without, accuracy and mean rank are nan. The gradient that flows into the losses must be the same
-    on all ranks. Raises ValueError when a pair does not fit together or the scale is not in (0, 620].
+    sample. metrics: without, accuracy and mean rank are nan. All ranks must give the same pairs with the same options
+    and masks, and want gradients of the same sides; the gradient that flows into the losses must be the same on all.
+    Raises ValueError when a pair does not fit together or the scale is not in (0, 620].
     """
+    if not pairs:
+        raise ValueError("a contrastive loss needs at least one pair of embeddings")
     for pair in pairs:
-        pair.check()
+        pair.check(len(pairs[0].query))
     with torch.autocast(pairs[0].query.device.type, enabled=False):
         preparation = Preparation(pairs, scale, world, settings or ObjectiveConfig(), sample_ids)
         setup, sides = preparation.setup(metrics), preparation.sides

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 MIB = 2**20
+# Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
+LARGEST_SCALE = 620.0
 
 
 class Negatives(StrEnum):
@@ -67,14 +69,15 @@ def gathered_bytes(rows: int, width: int) -> int:
     return 2 * 4 * rows * width
 
 
-def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int) -> str:
-    """What a contrastive loss will hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats in all."""
+def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int) -> str:
+    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats."""
     mode = config.mode(rows, width) if ranks > 1 else Negatives.local
     local = rows // ranks
     seen = local if mode is Negatives.local else rows
     # The own block, the one visited and the one under way, and their gradients; or everything at once.
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
-    tiles = min(4 * local * seen, config.keep_mb * MIB) + 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
     how = f"negatives {mode.value}" if ranks > 1 else "negatives of one rank"
     chosen = f" (chosen by objective.negatives=auto, gather_mb={config.gather_mb})" if _chosen(config, ranks) else ""
     return (

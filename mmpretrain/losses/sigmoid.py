@@ -44,7 +44,7 @@ def sigmoid_contrastive(
     fit together, for targets other than Diagonal, and for a scale or bias of more than one element.
     """
     for pair in pairs:
-        _check(pair)
+        _check(pair, len(pairs[0].query))
     settings = settings or ObjectiveConfig()
     with torch.autocast(pairs[0].query.device.type, enabled=False):
         queries, keys, places = _units(pairs)
@@ -55,8 +55,8 @@ def sigmoid_contrastive(
     return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
 
 
-def _check(pair: Pair) -> None:
-    pair.check()
+def _check(pair: Pair, rows: int) -> None:
+    pair.check(rows)
     if not isinstance(pair.targets, Diagonal) or pair.same_side:
         raise ValueError("the sigmoid loss compares query rows with key rows, and only a row's own key is its target")
 

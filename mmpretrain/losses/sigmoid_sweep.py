@@ -146,7 +146,9 @@ class SigmoidSweep:
             logits.masked_fill_(hidden, -torch.inf)
         tile.counterparts(logits).fill_(-torch.inf)
         if self.setup.metrics:
-            self.above[pair, tile.rows] += (logits > self.own[pair, tile.rows, None]).sum(dim=1)
+            # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+            tolerance = 8 * torch.finfo(dtype).eps * (self.scale.abs() + self.bias.abs())
+            self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - tolerance)).sum(dim=1)
         other = self.scratch.take("other", tile.shape, dtype)
         self.losses[pair] += torch.logaddexp(logits, logits.new_zeros(()), out=other).sum()
         if not self.graded:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig, gathered_bytes
+from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 
 logger = logging.getLogger(__name__)
 
@@ -18,18 +18,14 @@ def resolve_negatives(settings: ObjectiveConfig, rows: int, width: int, world: W
     """gather, ring or local, for ``rows`` samples per rank with ``width`` floats that other ranks need."""
     mode = settings.mode(rows * world.size, width)
     if settings.negatives is Negatives.auto and world.size > 1:
-        _say(mode, gathered_bytes(rows * world.size, width), settings.gather_mb)
+        _say(mode, settings.gather_mb)
     return mode
 
 
 @functools.cache
-def _say(mode: Negatives, size: int, limit: int) -> None:
-    logger.info(
-        "objective.negatives=auto: %s (%.1f MiB of embeddings and gradients if gathered, gather_mb=%d)",
-        mode.value,
-        size / 2**20,
-        limit,
-    )
+def _say(mode: Negatives, limit: int) -> None:
+    side = "within" if mode is Negatives.gather else "beyond"
+    logger.info("objective.negatives=auto: %s (embeddings and gradients %s gather_mb=%d)", mode.value, side, limit)
 
 
 def negatives_from(world: World, negatives: Negatives) -> World:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -69,17 +70,35 @@ class Pair:
     query_valid: Tensor | None = None
     key_valid: Tensor | None = None
 
-    def check(self) -> None:
-        """Raises ValueError when the two sides cannot be compared, or options exclude one another."""
+    def check(self, rows: int) -> None:
+        """Raises ValueError when the two sides cannot be compared, or options exclude one another. rows: b."""
         if self.query.dim() != 2 or self.query.shape != self.key.shape:
             raise ValueError(
                 f"embeddings of shapes {list(self.query.shape)} and {list(self.key.shape)} cannot be compared: both"
                 " sides must be [samples, width] alike; set model.embed_dim to project all modalities to one width"
             )
         if self.same_side and not isinstance(self.targets, Diagonal | Labels):
-            raise ValueError(f"same_side negatives go with Diagonal or Labels targets, not {self.targets!r:.20}")
-        if isinstance(self.targets, Soft) and len(self.targets.reference) != len(self.query):
-            raise ValueError(f"the reference has {len(self.targets.reference)} rows for {len(self.query)} samples")
+            raise ValueError(
+                f"same_side negatives go with Diagonal or Labels targets, not {type(self.targets).__name__}"
+            )
+        if isinstance(self.targets, Soft) and len(self.targets.reference) != rows:
+            raise ValueError(f"the reference has {len(self.targets.reference)} rows for {rows} samples")
+        for name, values in self._of_each_sample().items():
+            if values.shape != (rows,):
+                raise ValueError(f"{name} of shape {list(values.shape)} for {rows} samples: one value each is needed")
+        for name in ("query_valid", "key_valid"):
+            mask = getattr(self, name)
+            if mask is not None and mask.dtype is not torch.bool:
+                raise ValueError(f"{name} is a tensor of {mask.dtype}: a bool per sample is needed")
+
+    def _of_each_sample(self) -> dict[str, Tensor]:
+        found = {"the query's first column": self.query[:, 0]} if self.query.shape[1] else {}
+        if isinstance(self.targets, Labels):
+            found["Labels.ids"] = self.targets.ids
+        if isinstance(self.targets, Mixup):
+            found |= {f"Mixup.{name}": getattr(self.targets, name) for name in ("own", "other", "partner")}
+        masks = {"query_valid": self.query_valid, "key_valid": self.key_valid}
+        return found | {name: mask for name, mask in masks.items() if mask is not None}
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,8 @@ class PairLoss:
     """Of one (query, key) pair. loss: scalar, this rank's share: its mean over the ranks is that of one process.
 
     accuracy, mean_rank: detached scalars of the same kind, over rows and columns: share of own counterparts nearer
-    than every visible row that is no target, and their mean place in that order (1 is best).
+    than every visible row of the other side that is no target, and their mean place in that order (1 is best, ties
+    count against it).
     """
 
     loss: Tensor

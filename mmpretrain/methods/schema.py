@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from mmpretrain.losses.schema import LARGEST_SCALE
+
 
 class MixLevel(StrEnum):
     """What M3CoL mixes. ``auto`` is the paper: embeddings of texts, raw inputs of everything else."""
@@ -60,7 +62,9 @@ class ClipConfig(MethodConfig):
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
-        found = _positive(self, "temperature", "max_scale")
+        found = _positive(self, "temperature", "max_scale") + _not_too_cold(self, "temperature")
+        if self.max_scale > LARGEST_SCALE:
+            found.append(f"method.max_scale is {self.max_scale}: it must be at most {LARGEST_SCALE:g}")
         if not found and 1 / self.temperature > self.max_scale:
             found.append(
                 f"method.temperature {self.temperature} starts above method.max_scale {self.max_scale}:"
@@ -102,6 +106,7 @@ class M3colConfig(MethodConfig):
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = _positive(self, "beta", "temperature", "soft_temperature")
+        found += _not_too_cold(self, "temperature", "soft_temperature")
         for key in ("select", "switch"):
             if not 0 <= getattr(self, key) <= 1:
                 found.append(f"method.{key} is {getattr(self, key)}: it must lie between 0 and 1")
@@ -135,3 +140,12 @@ METHODS: dict[str, type[MethodConfig]] = {"clip": ClipConfig, "m3col": M3colConf
 
 def _positive(config: MethodConfig, *keys: str) -> list[str]:
     return [f"method.{key} is {getattr(config, key)}: it must be above 0" for key in keys if getattr(config, key) <= 0]
+
+
+def _not_too_cold(config: MethodConfig, *keys: str) -> list[str]:
+    least = 1 / LARGEST_SCALE
+    return [
+        f"method.{key} is {getattr(config, key)}: it must be at least {least:.3g} (1 / {LARGEST_SCALE:g})"
+        for key in keys
+        if 0 < getattr(config, key) < least
+    ]

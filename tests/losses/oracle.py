@@ -161,7 +161,8 @@ def is_target(belonging: Belonging, paired: Tensor, transposed: bool) -> Tensor:
 
 def own_place(logits: Tensor, visible: Tensor, targets: Tensor) -> Tensor:
     """Place of the own counterpart among the visible entries of its row that are no targets; 1 is best. [N]."""
-    nearer = (logits > logits.diagonal()[:, None]) & visible & ~targets
+    others = visible & ~targets & ~torch.eye(len(logits), dtype=torch.bool)
+    nearer = (logits >= logits.diagonal()[:, None] - 1e-12) & others
     return 1 + nearer.sum(dim=1)
 
 

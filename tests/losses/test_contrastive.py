@@ -225,3 +225,29 @@ def test_one_rank_with_extreme_numbers(ranks: Ranks, scale: float, mode: Negativ
     assert all(value == pytest.approx(loss, rel=1e-5) for value, _ in results)
     together = torch.cat([rows for _, rows in results])
     assert (together - gradient).abs().max() <= 1e-4 * gradient.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("pair", "ids", "message"),
+    [
+        (Pair(*torch.ones(2, 4, 3), Labels(torch.zeros(9, dtype=torch.int64))), None, r"Labels\.ids of shape \[9\]"),
+        (Pair(*torch.ones(2, 4, 3), mixup(LAM[:4], torch.arange(4) + 4)), None, r"Mixup\.partner must lie in 0\.\.3"),
+        (Pair(*torch.ones(2, 4, 3), mixup(LAM[:4], torch.arange(5))), None, r"Mixup\.partner of shape \[5\]"),
+        (Pair(*torch.ones(2, 4, 3), query_valid=torch.ones(3, dtype=torch.bool)), None, r"query_valid of shape \[3\]"),
+        (Pair(*torch.ones(2, 4, 3), key_valid=torch.ones(4)), None, "key_valid is a tensor of torch.float32"),
+        (Pair(*torch.ones(2, 4, 3)), torch.arange(3), r"sample_ids of shape \[3\] for 4 samples"),
+        (
+            Pair(*torch.ones(2, 4, 3), Soft(torch.ones(4, 3), scale=torch.ones(4, 1))),
+            None,
+            "one scale, not one per row",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_samples_is_refused(pair: Pair, ids: Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        contrastive([pair], scale=2.0, world=World.single(), sample_ids=ids)
+
+
+def test_a_call_needs_a_pair() -> None:
+    with pytest.raises(ValueError, match="at least one pair"):
+        contrastive([], scale=2.0, world=World.single())

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpretrain.losses.contrastive import Labels, Mixup, Soft
-from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Labels, Mixup, Pair, Soft, contrastive
+from mmpretrain.losses.schema import ObjectiveConfig, Products
 from tests.losses.running import one
 
 LAM = torch.tensor([0.9, 0.2, 1, 0.6, 1, 0.35, 0.5, 1], dtype=torch.float64)
@@ -47,6 +48,15 @@ def test_collapse_is_the_logarithm_of_the_number_of_candidates(size: int) -> Non
     for targets in (None, labels):
         both = one(rows, rows.clone(), targets, same_side=True).loss.item()
         assert both == pytest.approx(math.log(2 * size - 1), abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 30.0, 100.0])
+def test_collapse_does_not_look_like_success(dtype: torch.dtype, scale: float) -> None:
+    """Products of matrices and of rows round differently: a tie is one within rounding."""
+    rows = torch.randn(1, 48, generator=torch.Generator().manual_seed(2)).to(dtype).expand(32, 48)
+    result = one(rows, 3 * rows, scale=scale)
+    assert result.accuracy == 0 and result.mean_rank == 32
 
 
 @SIZES
@@ -106,7 +116,8 @@ def test_mixup_of_the_identity(lam: float, value: float) -> None:
     lams, partner = torch.full((4,), lam, dtype=torch.float64), torch.tensor([1, 2, 3, 0])
     result = one(blend(eye(4), lams, partner), eye(4), mixup(lams, partner))
     assert result.loss.item() == pytest.approx(value, rel=1e-5)
-    assert result.accuracy == 1
+    # Without a share of its own sample a row is as near to it as to any other: ties count against it.
+    assert result.accuracy == (lam > 0)
 
 
 def test_mixup_of_a_seeded_case() -> None:
@@ -164,11 +175,22 @@ def test_targets_do_not_count_against_the_own_counterpart() -> None:
     query = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
     key = torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
     plain = one(query, key)
-    # Rows: key 1 before key 0; row 1: key 0 before key 1. Columns: query 0 ties with 1 for key 0; 0 before 1 for key 1.
-    assert plain.mean_rank.item() == pytest.approx((2 + 2 + 1 + 1 + 2 + 1) / 6)
-    assert plain.accuracy.item() == pytest.approx(3 / 6)
+    # Row 0: key 1 before key 0. Row 1: key 0 before key 1, which key 2 is as near as. Columns: query 1 is as near to
+    # key 0 as query 0; query 0 before query 1 for key 1, and query 2 as near.
+    assert plain.mean_rank.item() == pytest.approx((2 + 3 + 1 + 2 + 3 + 1) / 6)
+    assert plain.accuracy.item() == pytest.approx(2 / 6)
     labelled = one(query, key, Labels(torch.tensor([4, 4, 5])))
-    assert labelled.mean_rank == 1 and labelled.accuracy == 1
+    assert labelled.mean_rank.item() == pytest.approx((1 + 2 + 1 + 1 + 2 + 1) / 6)
+    assert labelled.accuracy.item() == pytest.approx(4 / 6)
     own = torch.tensor([0.5, 1, 1], dtype=torch.float64)
     mixed = one(query, key, mixup(own, torch.tensor([1, 2, 0])))
-    assert mixed.mean_rank.item() == pytest.approx((1 + 2 + 1 + 1 + 1 + 1) / 6)
+    assert mixed.mean_rank.item() == pytest.approx((1 + 3 + 1 + 2 + 2 + 1) / 6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounded_products_round_the_own_counterpart_as_well(seed: int) -> None:
+    rows = torch.randn(1, 48, generator=torch.Generator().manual_seed(seed)).expand(64, 48)
+    settings = ObjectiveConfig(products=Products.bfloat16)
+    (result,) = contrastive([Pair(rows, rows)], scale=100.0, world=World.single(), settings=settings)
+    assert result.loss.item() == pytest.approx(math.log(64), abs=1e-4)
+    assert result.accuracy == 0 and result.mean_rank == 64

@@ -47,7 +47,6 @@ class BackwardSweep(Sweep):
         self.gradients = [
             torch.zeros_like(side) if wanted else None for side, wanted in zip(sides, needed, strict=True)
         ]
-        self.exact_sides = sides
         keys = {term.key for term in setup.terms}
         # Where the gradients of key sides stand in the sums that travel.
         self.sums: dict[int, slice] = {}
@@ -68,8 +67,8 @@ class BackwardSweep(Sweep):
         for number, place in self.sums.items():
             self._add(number, home[:, place])
         for term, weight in zip(self.setup.terms, self.counterparts, strict=True):
-            self._add(term.query, weight[:, None] * self.exact_sides[term.key])
-            self._add(term.key, weight[:, None] * self.exact_sides[term.query])
+            self._add(term.query, weight[:, None] * self.sides[term.key])
+            self._add(term.key, weight[:, None] * self.sides[term.query])
         return self.gradients
 
     def _visit(self, block: Block) -> None:

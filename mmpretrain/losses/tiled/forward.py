@@ -20,7 +20,7 @@ from mmpretrain.losses.tiled.soft import add_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term
 from mmpretrain.losses.tiled.tile import FLOOR, Tile
 
-EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows nearer than the own counterpart
+EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as near as the own counterpart
 SUMS = 4
 
 TileName = tuple[int, Part, int, int]  # term, part, first row, first column
@@ -31,8 +31,8 @@ class Direction:
     """The rows (or the columns, at home) of one pair: [b] each, of the type of the sums.
 
     exp: w / sum of E, the own counterpart included: P = exp_i E_ij. share: weight of further targets. sim: as summed.
-    counterpart: the loss's derivative by S_ii. above: rows nearer than the counterpart. lowest: scalar, the smallest
-    sum of E.
+    counterpart: the loss's derivative by S_ii. above: rows at least as near as the counterpart. lowest: scalar, the
+    smallest sum of E.
     """
 
     loss: Tensor
@@ -50,7 +50,9 @@ class ForwardSweep(Sweep):
     def __init__(self, setup: Setup, sides: Sequence[Tensor], dtype: torch.dtype, budget: int) -> None:
         super().__init__(setup, sides, dtype)
         count = len(setup.terms)
-        self.own = torch.stack([(sides[t.query] * sides[t.key]).sum(dim=1) for t in setup.terms], dim=1)
+        # Of the same rounded rows as all other similarities, or counterparts would be off against them.
+        used = [side.to(self.type) for side in self.sides]
+        self.own = torch.stack([(used[t.query] * used[t.key]).sum(dim=1) for t in setup.terms], dim=1)
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
         self.kept: dict[TileName, Tensor] = {}
@@ -119,12 +121,15 @@ class ForwardSweep(Sweep):
     ) -> None:
         if keys.own is None:
             return
+        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+        tolerance = 8 * torch.finfo(self.type).eps * self.setup.terms[number].bound
         for total, own, dim in zip(sums, (self.own[tile.rows], keys.own[tile.columns]), (1, 0), strict=True):
-            nearer = self.scratch.take("nearer", tile.shape, self.type)
-            torch.sub(similarities, own[:, number].unsqueeze(dim), out=nearer).gt_(0)
+            farther = self.scratch.take("farther", tile.shape, self.type)
+            torch.sub(similarities, own[:, number].unsqueeze(dim), out=farther).lt_(-tolerance)
             if targets is not None:
-                nearer[targets] = 0
-            total[:, ABOVE] += nearer.sum(dim)
+                farther[targets] = 1
+            # What cannot be compared (nan) is not farther.
+            total[:, ABOVE] += tile.shape[dim] - farther.sum(dim)
 
     def _may_keep(self, term: Term, tile: Tile) -> bool:
         # Soft targets need more than E in the backward sweep.

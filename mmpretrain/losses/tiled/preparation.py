@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.losses.schema import LARGEST_SCALE, Negatives, ObjectiveConfig
 from mmpretrain.losses.similarity import negatives_from, own_rows, resolve_negatives, unit_rows
 from mmpretrain.losses.targets import Labels, Mixup, Pair, Soft
 from mmpretrain.losses.tiled.rules import LabelRule, MixupRule, Rule, SoftRule
 from mmpretrain.losses.tiled.sweep import Reference, Setup, Term
-from mmpretrain.losses.tiled.tile import SAFE_BOUND
 
 NO_SAMPLE = torch.iinfo(torch.int64).min
 Scale = Tensor | float
@@ -44,7 +43,10 @@ class Preparation:
         self.everyones_ids = self._duplicated(sample_ids)
         self.sample_ids = sample_ids
         self.paired = [_paired(pair, self.type, self.device) for pair in pairs]
-        scale = scale.reshape(-1, 1) if isinstance(scale, Tensor) and per_row(scale) else scale
+        if isinstance(scale, Tensor) and per_row(scale):
+            if scale.numel() != self.rows:
+                raise ValueError(f"a scale per query row has {self.rows} entries here, and this one {scale.numel()}")
+            scale = scale.reshape(-1, 1)
         self.terms = [self._term(pair, paired, scale) for pair, paired in zip(pairs, self.paired, strict=True)]
         self.counted = self._count()
 
@@ -87,6 +89,8 @@ class Preparation:
 
     def _reference(self, targets: Soft, scale: Scale, valid: Tensor | None) -> Reference:
         own = scale if targets.scale is None else targets.scale
+        if isinstance(own, Tensor) and per_row(own):
+            raise ValueError("soft targets compare the reference with itself: they need one scale, not one per row")
         side = self._side(targets.reference, None if valid is None else valid.all(dim=1), own)
         return Reference(side, self._bound(own), targets.detach)
 
@@ -104,16 +108,23 @@ class Preparation:
     def _bound(self, scale: Scale) -> float:
         """The largest possible similarity, the same on all ranks."""
         if id(scale) not in self._bounds:
-            largest = scale
-            if isinstance(scale, Tensor):
-                largest = scale.detach().amax().reshape(1)
-                largest = float(self.world.all_gather_rows(largest).amax() if per_row(scale) else largest)
-            limit = SAFE_BOUND[torch.float64]
-            if largest <= 0 or largest > limit:
-                raise ValueError(f"the scale (1 / temperature) is {largest:g}: it must lie in (0, {limit:g}]")
-            self._bounds[id(scale)] = float(largest)
+            least, largest = self._range(scale)
+            # A learned scale that is held at the limit may exceed it by rounding.
+            if not (least > 0 and largest <= 1.001 * LARGEST_SCALE):
+                wrong = largest if least > 0 else least
+                raise ValueError(f"the scale (1 / temperature) is {wrong:g}: it must lie in (0, {LARGEST_SCALE:g}]")
+            self._bounds[id(scale)] = largest
             self._named.append(scale)
         return self._bounds[id(scale)]
+
+    def _range(self, scale: Scale) -> tuple[float, float]:
+        """Smallest and largest value on all ranks."""
+        if not isinstance(scale, Tensor):
+            return float(scale), float(scale)
+        ends = torch.stack(scale.detach().aminmax()).reshape(1, 2)
+        if per_row(scale):
+            ends = self.world.all_gather_rows(ends)
+        return ends[:, 0].amin().item(), ends[:, 1].amax().item()
 
     def _rule(self, pair: Pair, paired: Tensor) -> Rule:
         targets = pair.targets
@@ -123,9 +134,11 @@ class Preparation:
             return SoftRule(paired)
         if not isinstance(targets, Mixup):
             return Rule(paired)
-        own, other = (weight.to(paired) * paired for weight in (targets.own, targets.other))
+        own, other = (weight.to(paired) for weight in (targets.own, targets.other))
         partner = targets.partner.to(self.device)
         # A sample that was mixed with itself has its own counterpart twice.
+        if bool(((partner < 0) | (partner >= self.world.size * self.rows)).any()):
+            raise ValueError(f"Mixup.partner must lie in 0..{self.world.size * self.rows - 1}, rows of the whole batch")
         itself = partner == own_rows(self.rows, self.world, self.device)
         return MixupRule(paired, own + other * itself, other * ~itself, partner)
 
@@ -141,6 +154,8 @@ class Preparation:
         """The ids of the whole batch, [N], if some sample is there more than once."""
         if sample_ids is None:
             return None
+        if sample_ids.shape != (self.rows,):
+            raise ValueError(f"sample_ids of shape {list(sample_ids.shape)} for {self.rows} samples")
         everyone = self.world.all_gather_rows(sample_ids)
         return everyone if len(everyone.unique()) < len(everyone) else None
 

@@ -68,7 +68,7 @@ class MixupRule(Rule):
         self, tile: Tile, similarities: Tensor, hidden: Tensor | None, columns: Columns, rows: Tensor, cols: Tensor
     ) -> Entries | None:
         """See :meth:`Rule.add`."""
-        i, j, weight = self._inside(tile, columns)
+        i, j, weight = self._inside(tile, self.other * self.paired, columns)
         parts = torch.stack([weight, weight * similarities[i, j]], dim=1).to(rows.dtype)
         rows[:, : SIM + 1].index_add_(0, i, parts)
         cols[:, : SIM + 1].index_add_(0, j, parts)
@@ -78,26 +78,26 @@ class MixupRule(Rule):
         self, tile: Tile, gradient: Tensor, hidden: Tensor | None, columns: Columns, rows: Tensor, cols: Tensor
     ) -> None:
         """See :meth:`Rule.subtract`."""
-        i, j, weight = self._inside(tile, columns)
+        i, j, weight = self._inside(tile, self.other * self.paired, columns)
         gradient[i, j] -= (rows[i] + cols[j]) * weight
 
     def uncover(self, tile: Tile, hidden: Tensor) -> None:
         """See :meth:`Rule.uncover`."""
-        i, j, _ = self._inside(tile, Columns())
+        i, j, _ = self._inside(tile, self.other, Columns())
         hidden[i, j] = False
 
     def weights(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Rule.weights`."""
-        return self.own.to(mass.dtype), torch.ones_like(mass)
+        return (self.own * self.paired).to(mass.dtype), self.paired.to(mass.dtype)
 
-    def _inside(self, tile: Tile, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+    def _inside(self, tile: Tile, weights: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, columns and weights of the partners that stand in the tile."""
         place = self.partner[tile.rows] - tile.first_column
-        inside = (place >= 0) & (place < tile.shape[1]) & (self.other[tile.rows] > 0)
+        inside = (place >= 0) & (place < tile.shape[1]) & (weights[tile.rows] > 0)
         if columns.valid is not None:
             inside &= columns.valid[place.clamp(0, tile.shape[1] - 1)]
         i = inside.nonzero().squeeze(1)
-        return i, place[i], self.other[tile.rows][i]
+        return i, place[i], weights[tile.rows][i]
 
 
 @dataclass

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.losses.schema import Products
+from mmpretrain.losses.schema import LARGEST_SCALE, Products
 
 # exp(similarity - shift) with shift = bound - HEADROOM: the largest possible term is exp(HEADROOM), and the sum of
 # 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.
 HEADROOM = {torch.float32: 60.0, torch.float64: 600.0}
 FLOOR = {torch.float32: 1e-24, torch.float64: 1e-280}
 # Similarities lie in [-bound, bound]: up to these bounds no sum can fall below its floor.
-SAFE_BOUND = {torch.float32: 57.5, torch.float64: 620.0}
+SAFE_BOUND = {torch.float32: 57.5, torch.float64: LARGEST_SCALE}
 
 
 @dataclass(frozen=True)
