@@ -36,7 +36,7 @@ def main() -> None:
 
 def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     try:
-        refuse_batch_norms(model.train(), config.engine.micro_batches)
+        refuse_batch_norms(model.train(), config.engine)
         with torch.device("meta"):
             method_class(config.method.name)(config, model)
     except ValueError as error:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.batch_norm import training_batch_norms
+from mmpretrain.engine.schema import EngineConfig, Precision
 from mmpretrain.losses.similarity import at_least_float32
 from mmpretrain.methods.base import Features, Losses
 
@@ -35,6 +36,7 @@ class MicroBatches:
         self._encode = encode
         self._with_graph: Features | None = None
         self._gradients: list[tuple[Tensor, ...]] = []
+        self._known: list[Tensor] = []  # features, total loss and the features' gradients
 
     def objective(self, objective: Objective) -> Losses:
         """The losses on the whole batch, and their gradients: into the heads' ``.grad``, and for :meth:`backward`.
@@ -45,11 +47,21 @@ class MicroBatches:
         columns = zip(*(part.tensors for part in first), strict=True)
         leaves = [at_least_float32(torch.cat(column).detach()).requires_grad_() for column in columns]
         losses = objective(first[0].with_tensors(leaves, self._batch))
-        losses.total.backward()
+        total = losses.total
+        total.backward()
         # What no loss looked at gets zeros, so that every rank goes back through the same modules.
         gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         self._gradients = list(zip(*(g.chunk(len(self._parts)) for g in gradients), strict=True))
+        self._known = [*(leaf.detach() for leaf in leaves), total.detach(), *gradients]
         return losses
+
+    @property
+    def finite(self) -> bool:
+        """Whether this rank's features, total loss and gradients by the features are finite, after :meth:`objective`.
+
+        Waits for the device.
+        """
+        return all(bool(tensor.isfinite().all()) for tensor in self._known)
 
     def backward(self, backward: Backward) -> None:
         """Go back from every micro-batch's <f_i, g_i>, after :meth:`objective`; at every call with the same result.
@@ -81,10 +93,19 @@ def _product(features: Features, gradients: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(products).sum()
 
 
-def refuse_batch_norms(model: nn.Module, micro_batches: int) -> None:
-    """Raises ValueError for layers that see more than one sample, and so would see another batch, when it is cut."""
-    if micro_batches > 1 and (names := training_batch_norms(model)):
+def refuse_batch_norms(model: nn.Module, settings: EngineConfig) -> None:
+    """Raises ValueError for layers that train on the batch as a whole, when a step cuts it or may encode it twice."""
+    reasons, fixes = [], []
+    if settings.micro_batches > 1:
+        reasons.append(f"engine.micro_batches={settings.micro_batches}, which would change the batch that it sees")
+        fixes.append("engine.micro_batches=1")
+    if settings.precision is Precision.float16:
+        reasons.append(
+            "engine.precision=float16, whose overflows take a step again and would move its running statistics twice"
+        )
+        fixes.append("engine.precision=bfloat16")
+    if reasons and (names := training_batch_norms(model)):
         raise ValueError(
-            f"engine.micro_batches={micro_batches} would change what batch norm computes in {', '.join(names)}:"
-            " set engine.micro_batches=1, freeze the encoder, or choose one without batch norm"
+            f"batch norm in {', '.join(names)} cannot train with {'; nor with '.join(reasons)}:"
+            f" set {' and '.join(fixes)}, freeze the encoder, or choose one without batch norm"
         )

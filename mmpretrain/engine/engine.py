@@ -41,7 +41,8 @@ class StepReport:
     """What one step tells.
 
     losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients before
-    clipping, the same on all ranks; not finite when the step went wrong anywhere. lr: of parameters without a scale.
+    clipping, the same on all ranks; when it is not finite, the step went wrong somewhere, and whatever has such
+    gradients (the heads: also when only the model has) was not stepped. lr: of parameters without a scale.
     """
 
     losses: dict[str, Tensor]
@@ -56,13 +57,13 @@ class Engine:
         """Join the process group and build DeepSpeed around ``method.model``.
 
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
-        trainable, and for batch norms that micro-batches would change.
+        trainable, and for batch norms that micro-batches or float16 would change.
         """
         self.config = config
         self.method = method
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
         self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
-        refuse_batch_norms(method.model, config.engine.micro_batches)
+        refuse_batch_norms(method.model, config.engine)
         synchronise(method.model, self.world)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)
         if not groups:
@@ -70,7 +71,7 @@ class Engine:
         self._model_scales = [group["lr_scale"] for group in groups]
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
-        self._model_update = ModelUpdate(self.deepspeed, config.engine, self.loss_scale)
+        self._model_update = ModelUpdate(self.deepspeed, config.engine, self.loss_scale, self.world)
         self.heads_optimizer = self._build_heads_optimizer()
 
     @property
@@ -84,7 +85,7 @@ class Engine:
         batch = self.method.prepare(batch.to(self.device), step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
-        grad_norm = math.hypot(self._model_update.step(parts), self._update_heads())
+        grad_norm = self._update_heads(self._model_update.step(parts))
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics}, grad_norm, lr)
 
@@ -111,16 +112,17 @@ class Engine:
         torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers))
         return self.method.encode(self.deepspeed, part)
 
-    def _update_heads(self) -> float:
-        """Average, clip and step the heads' gradients; their norm before clipping."""
+    def _update_heads(self, model_norm: float) -> float:
+        """Average and clip the heads' gradients and step, if all are finite; the norm of the model's and theirs."""
         heads = list(self.method.heads.parameters())
         average_gradients(heads, self.world)
-        norm = nn.utils.clip_grad_norm_(heads, self.config.optim.clip or math.inf)
+        norm = math.hypot(model_norm, float(nn.utils.clip_grad_norm_(heads, self.config.optim.clip or math.inf)))
         if self.heads_optimizer:
-            self.heads_optimizer.step()
+            if math.isfinite(norm):
+                self.heads_optimizer.step()
+                self.method.clamp_()
             self.heads_optimizer.zero_grad(set_to_none=True)
-            self.method.clamp_()
-        return float(norm)
+        return norm
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch

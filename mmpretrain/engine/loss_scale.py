@@ -1,7 +1,8 @@
 """Loss scaling for float16, whose gradients below 6e-8 are zero and above 65504 infinite.
 
 What goes into the model's backward is multiplied by the scale, and its gradients are divided by it before anything
-looks at them. A step whose gradients overflow is not skipped but taken again at half the scale.
+looks at them. A step whose gradients overflow is not skipped but taken again at half the scale; one whose features or
+losses are not finite is not, as no scale would help.
 """
 
 from __future__ import annotations

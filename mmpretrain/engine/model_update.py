@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.schema import EngineConfig
@@ -17,24 +18,33 @@ from mmpretrain.engine.schema import EngineConfig
 class ModelUpdate:
     """Takes steps of a DeepSpeed engine."""
 
-    def __init__(self, deepspeed: Any, settings: EngineConfig, scale: LossScale | None) -> None:
-        """scale: the loss scale of float16, else None."""
+    def __init__(self, deepspeed: Any, settings: EngineConfig, scale: LossScale | None, world: World) -> None:
+        """scale: the loss scale of float16, else None. world: the ranks that step together."""
         self.deepspeed = deepspeed
         self.settings = settings
         self.scale = scale
+        self.world = world
         if self.scale:
             _turn_off_scalers(deepspeed)
 
     def step(self, parts: MicroBatches) -> float:
         """Backward of every micro-batch and one update; the norm of the gradients before clipping.
 
-        The norm is the same on all ranks, and not finite when the gradients are not (float16: at any scale).
+        The norm is the same on all ranks, and not finite when the gradients are not (float16: at any scale); the
+        weights are then as before.
         """
-        while not math.isfinite(norm := self._attempt(parts)) and self.scale and self.scale.lower():
-            continue
-        if self.scale:
+        norm = self._attempt(parts)
+        if self.scale is None:
+            return norm
+        while not math.isfinite(norm) and self._may_be_the_scale(parts) and self.scale.lower():
+            norm = self._attempt(parts)
+        if math.isfinite(norm):
             self.scale.taken()
         return norm
+
+    def _may_be_the_scale(self, parts: MicroBatches) -> bool:
+        """Whether gradients may have overflowed: what they start from, which no scale touches, is finite everywhere."""
+        return not self.world.max_flag(not parts.finite)
 
     def _attempt(self, parts: MicroBatches) -> float:
         if self.settings.zero == 0:

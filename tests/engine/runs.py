@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from deepspeed.runtime import torch_autocast
@@ -110,6 +111,24 @@ def outcome(config: Config, steps: int, before: Callable[[Engine], None] | None 
     losses = _run(engine, range(steps), norms)
     heads = {f"heads.{name}": tensor.detach() for name, tensor in engine.method.heads.state_dict().items()}
     return Outcome(losses, norms, (engine.state_dict() or {}) | heads, engine.loss_scale and engine.loss_scale.value)
+
+
+def check_equal(ours: Outcome, right: Outcome) -> None:
+    """Losses to 1e-5, gradient norms to 1e-4 of their value, weights of model and heads to 1e-4."""
+    assert max(abs(a - b) for a, b in zip(ours.losses, right.losses, strict=True)) <= 1e-5
+    assert ours.norms == pytest.approx(right.norms, rel=1e-4)
+    assert ours.weights.keys() == right.weights.keys()
+    for name, weight in right.weights.items():
+        torch.testing.assert_close(ours.weights[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def refusal(function: Callable[..., object], *arguments: object) -> str:
+    """The message with which ``function(*arguments)`` ends on every rank alike; the ranks stay usable."""
+    try:
+        function(*arguments)
+    except (ValueError, checkpoint.CheckpointError) as error:
+        return str(error)
+    raise AssertionError(f"{function.__name__}{arguments} was not refused")
 
 
 def train_and_resume(tokens: list[str], steps: int, folder: str) -> tuple[str, str, list[float], list[float]]:

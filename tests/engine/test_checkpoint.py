@@ -54,18 +54,15 @@ def test_damage_falls_back_and_total_damage_is_an_error(ranks: Callable, tmp_pat
     (commit.step_folder(tmp_path, 20) / checkpoint.HEADS).write_bytes(b"not what was written")
     assert ranks(2, load, str(tmp_path)) == [10, 10]
     (commit.step_folder(tmp_path, 10) / commit.MANIFEST).unlink()
-    with pytest.raises(AssertionError, match="no usable checkpoint"):
-        ranks(2, load, str(tmp_path))
+    assert all("no usable checkpoint" in message for message in ranks(2, runs.refusal, load, str(tmp_path)))
 
 
 def test_checkpoints_that_vanished_are_not_a_first_start(ranks: Callable, tmp_path: Path) -> None:
     ranks(2, save_steps, str(tmp_path), 10)
     shutil.rmtree(commit.step_folder(tmp_path, 10))
-    with pytest.raises(AssertionError, match="names one that is gone"):
-        ranks(2, load, str(tmp_path))
+    assert all("names one that is gone" in message for message in ranks(2, runs.refusal, load, str(tmp_path)))
 
 
 def test_another_number_of_ranks_is_refused(ranks: Callable, tmp_path: Path) -> None:
     ranks(2, save_steps, str(tmp_path), 10)
-    with pytest.raises(AssertionError, match="written by 2 ranks and this run has 1"):
-        ranks(1, load, str(tmp_path))
+    assert "written by 2 ranks and this run has 1" in ranks(1, runs.refusal, load, str(tmp_path))[0]

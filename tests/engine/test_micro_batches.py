@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmpretrain import preflight
-from mmpretrain.config import save_config
-from mmpretrain.models.schema import EncoderConfig, Pool
-from mmpretrain.schema import Config
 from tests.engine import runs
 
 STEPS = 20
@@ -44,24 +37,15 @@ def reference(ranks: Callable) -> Callable[..., runs.Outcome]:
     return outcome
 
 
-def check(ours: runs.Outcome, right: runs.Outcome) -> None:
-    """Losses to 1e-5, gradient norms to 1e-4 of their value, weights of model and heads to 1e-4."""
-    assert max(abs(a - b) for a, b in zip(ours.losses, right.losses, strict=True)) <= 1e-5
-    assert ours.norms == pytest.approx(right.norms, rel=1e-4)
-    assert ours.weights.keys() == right.weights.keys()
-    for name, weight in right.weights.items():
-        torch.testing.assert_close(ours.weights[name], weight, rtol=1e-4, atol=1e-5, msg=name)
-
-
 @pytest.mark.parametrize(
     ("method", "stage", "count", "tokens"),
     [
         ("clip", 0, 4, PROPORTIONAL),
         ("clip", 1, 2, CLIPPED),
         ("m3col", 2, 4, PROPORTIONAL),
-        ("m3col", 1, 2, [*PROPORTIONAL, "engine.coalesce_reduction=true"]),
-        ("clip", 3, 2, [*FROZEN, "engine.coalesce_reduction=true"]),
-        ("clip", 3, 4, CLIPPED),
+        ("clip", 1, 2, [*FROZEN, "engine.coalesce_reduction=true"]),
+        ("clip", 3, 2, CLIPPED),
+        pytest.param("clip", 3, 2, [*FROZEN, "engine.coalesce_reduction=true"], marks=pytest.mark.slow),
     ],
 )
 def test_same_run(
@@ -69,7 +53,7 @@ def test_same_run(
 ) -> None:
     changed = [f"method={method}", *tokens, f"engine=zero{stage}", f"engine.micro_batches={count}"]
     right = reference(8, f"method={method}", *(t for t in tokens if "coalesce" not in t))
-    check(ranks(2, runs.outcome, runs.tiny_config(*changed), 8)[0], right)
+    runs.check_equal(ranks(2, runs.outcome, runs.tiny_config(*changed), 8)[0], right)
     assert right.losses[0] != right.losses[-1]
 
 
@@ -94,7 +78,7 @@ def test_same_run_everywhere(
     ours = ranks(2, runs.outcome, runs.tiny_config(f"method={method}", *tokens, *changed), STEPS)[0]
     right = reference(STEPS, f"method={method}", *tokens)
     if tokens:
-        check(ours, right)
+        runs.check_equal(ours, right)
     else:  # where gradients vanish, Adam's first steps have the size of the rate and the sign of rounding
         assert max(abs(a - b) for a, b in zip(ours.losses, right.losses, strict=True)) <= 1e-5
 
@@ -128,35 +112,3 @@ def test_dropout_differs_between_micro_batches_ranks_and_steps_and_not_between_p
     assert all(step[:2] == step[2:] for step in steps)
     assert len({seed for step in steps for seed in step}) == 2 * 2 * 2
     assert ranks(2, seeds, 1)[0][0] == steps[0][:1]  # one piece draws as the first micro-batch does
-
-
-def with_batch_norm(*tokens: str) -> Config:
-    """The tiny config with a small ResNet for one of the images."""
-    config = runs.tiny_config("method=clip", *tokens)
-    settings = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic", "num_channels": 1}
-    config.model.encoders["left"] = EncoderConfig(architecture="resnet", config=settings, pool=Pool.mean)
-    return config
-
-
-@pytest.mark.parametrize("freeze", [False, True])
-def test_batch_norm_that_trains_is_refused_with_micro_batches(
-    ranks: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], freeze: bool
-) -> None:
-    config = with_batch_norm("engine.micro_batches=2")
-    config.model.encoders["left"].freeze = freeze
-    save_config(config, tmp_path / "config.yaml")
-    monkeypatch.setattr(sys, "argv", ["preflight", str(tmp_path / "config.yaml"), "2"])
-    preflight.main()
-    problems = json.loads(capsys.readouterr().out.splitlines()[-1])["problems"]
-    if freeze:
-        assert problems == []
-        return
-    message = r"would change what batch norm computes in encoders\.left\."
-    assert re.search(message, problems[0]) and len(problems) == 1
-    with pytest.raises(AssertionError, match=message):
-        ranks(1, runs.outcome, config, 1)
-
-
-def test_batch_norm_trains_on_the_statistics_of_all_ranks(ranks: Callable) -> None:
-    config = with_batch_norm("engine=zero1", *PROPORTIONAL)
-    check(ranks(2, runs.outcome, config, 4)[0], ranks(1, runs.outcome, config, 4)[0])

@@ -65,7 +65,7 @@ def check_near_autocast(ranks: Callable, method: str, precision: str, stage: int
     assert ours != ranks(2, runs.outcome, config_of("float32", stage, *tokens), STEPS)[0].losses
 
 
-@pytest.mark.parametrize(("precision", "stage", "count"), [("bfloat16", 0, 1), ("bfloat16", 1, 2), ("float16", 2, 1)])
+@pytest.mark.parametrize(("precision", "stage", "count"), [("bfloat16", 1, 2), ("float16", 2, 1)])
 def test_losses_are_near_plain_autocast(ranks: Callable, precision: str, stage: int, count: int) -> None:
     check_near_autocast(ranks, "clip", precision, stage, count)
 
@@ -81,7 +81,16 @@ def test_losses_are_near_plain_autocast_everywhere(
     check_near_autocast(ranks, method, precision, stage, count)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("bfloat16", 3), ("float16", 0), ("float16", 1), ("float16", 3)])
+@pytest.mark.parametrize(
+    ("precision", "stage"),
+    [
+        ("bfloat16", 1),
+        ("float16", 0),
+        ("float16", 3),
+        pytest.param("bfloat16", 3, marks=pytest.mark.slow),
+        pytest.param("float16", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_norms_clipping_and_heads_are_those_of_float32(ranks: Callable, precision: str, stage: int) -> None:
     right = ranks(2, runs.outcome, config_of("float32", stage, "method=clip", *PROPORTIONAL), 4)[0]
     ours = ranks(2, runs.outcome, config_of(precision, stage, "method=clip", *PROPORTIONAL), 4)[0]
@@ -97,7 +106,10 @@ def too_large(engine: Engine) -> None:
     engine.loss_scale.value = 2.0**20
 
 
-@pytest.mark.parametrize(("stage", "count"), [(0, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("stage", "count"),
+    [(0, 1), (2, 2), pytest.param(0, 2, marks=pytest.mark.slow), pytest.param(3, 1, marks=pytest.mark.slow)],
+)
 def test_an_overflow_takes_the_step_again_at_half_the_scale(ranks: Callable, stage: int, count: int) -> None:
     config = config_of("float16", stage, "method=m3col", *PROPORTIONAL, f"engine.micro_batches={count}")
     right = ranks(2, runs.outcome, config, 3)[0]
@@ -107,23 +119,6 @@ def test_an_overflow_takes_the_step_again_at_half_the_scale(ranks: Callable, sta
     assert ours.norms == pytest.approx(right.norms, rel=1e-2)
     for name, weight in right.weights.items():
         torch.testing.assert_close(ours.weights[name], weight, rtol=1e-2, atol=1e-3, msg=name)
-
-
-def poison(engine: Engine) -> None:
-    """Gradients that no scale makes finite."""
-    objective = engine.method.objective
-    engine.method.objective = lambda *arguments: _times_infinity(objective(*arguments))
-
-
-def _times_infinity(losses: object) -> object:
-    losses.terms["contrastive"] = losses.terms["contrastive"] * float("inf")
-    return losses
-
-
-@pytest.mark.parametrize(("precision", "stage"), [("float32", 0), ("float16", 0), ("float16", 2)])
-def test_gradients_that_are_never_finite_end_with_such_a_norm(ranks: Callable, precision: str, stage: int) -> None:
-    (norm,) = ranks(1, runs.outcome, config_of(precision, stage, "method=clip"), 1, poison)[0].norms
-    assert not np.isfinite(norm)
 
 
 def test_the_scale_doubles_after_many_good_steps_and_has_a_floor() -> None:

@@ -25,17 +25,30 @@ def reference(ranks: Callable) -> Callable[[str], list[float]]:
     return curve
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("method", ["clip", "m3col"])
-def test_same_curve(ranks: Callable, reference: Callable, method: str, world_size: int, stage: int) -> None:
+def check_curve(ranks: Callable, reference: Callable, method: str, world_size: int, stage: int) -> None:
     curves = ranks(world_size, runs.train, [f"method={method}", f"engine=zero{stage}"], STEPS)
     differences = [abs(a - b) for curve in curves for a, b in zip(curve, reference(method), strict=True)]
     assert max(differences) <= 1e-5
     assert curves[0][-1] < curves[0][0]  # and it learns
 
 
-@pytest.mark.parametrize(("world_size", "stage"), [(2, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize(
+    ("method", "world_size", "stage"),
+    [("m3col", 2, 0), ("m3col", 1, 1), ("m3col", 2, 2), ("clip", 2, 3)],
+)
+def test_same_curve(ranks: Callable, reference: Callable, method: str, world_size: int, stage: int) -> None:
+    check_curve(ranks, reference, method, world_size, stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("method", ["clip", "m3col"])
+def test_same_curve_everywhere(ranks: Callable, reference: Callable, method: str, world_size: int, stage: int) -> None:
+    check_curve(ranks, reference, method, world_size, stage)
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(2, 1), (2, 3)])
 def test_resume_is_bit_equal(ranks: Callable, tmp_path: Path, world_size: int, stage: int) -> None:
     results = ranks(world_size, runs.train_and_resume, ["method=m3col", f"engine=zero{stage}"], 8, str(tmp_path))
     straight, resumed, losses, losses_again = results[0]
@@ -70,5 +83,4 @@ def test_every_option_changes_something(ranks: Callable, reference: Callable, ch
 def test_nothing_trainable_is_refused(ranks: Callable) -> None:
     tokens = ["method=clip", "model.embed_dim=null"]
     tokens += [f"model.encoders.{name}.freeze=true" for name in ("left", "right", "caption")]
-    with pytest.raises(AssertionError, match="every encoder is frozen"):
-        ranks(1, runs.train, tokens, 1)
+    assert "every encoder is frozen" in ranks(1, runs.refusal, runs.train, tokens, 1)[0]

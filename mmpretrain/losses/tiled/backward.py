@@ -65,10 +65,12 @@ class BackwardSweep(Sweep):
         world, ring = self.setup.world, self.setup.ring
         home = travel(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
         for number, place in self.sums.items():
-            self._add(number, home[:, place])
+            self._total(number).add_(home[:, place])
         for term, weight in zip(self.setup.terms, self.counterparts, strict=True):
-            self._add(term.query, weight[:, None] * self.sides[term.key])
-            self._add(term.key, weight[:, None] * self.sides[term.query])
+            for side, other in ((term.query, term.key), (term.key, term.query)):
+                total = self.gradients[side]
+                if total is not None:
+                    total.addcmul_(weight[:, None], self.sides[other].to(self.type))
         return self.gradients
 
     def _visit(self, block: Block) -> None:
@@ -143,8 +145,3 @@ class BackwardSweep(Sweep):
         total = self.gradients[side]
         assert total is not None
         return total
-
-    def _add(self, side: int, gradient: Tensor) -> None:
-        total = self.gradients[side]
-        if total is not None:
-            total += gradient

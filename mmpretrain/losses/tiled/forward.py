@@ -52,7 +52,7 @@ class ForwardSweep(Sweep):
         count = len(setup.terms)
         # Of the same rounded rows as all other similarities, or counterparts would be off against them.
         used = [side.to(self.type) for side in self.sides]
-        self.own = torch.stack([(used[t.query] * used[t.key]).sum(dim=1) for t in setup.terms], dim=1)
+        self.own = torch.stack([torch.linalg.vecdot(used[t.query], used[t.key]) for t in setup.terms], dim=1)
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
         self.kept: dict[TileName, Tensor] = {}

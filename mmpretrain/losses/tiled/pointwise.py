@@ -24,19 +24,22 @@ class Pointwise:
         """E = exp(S - shift) [t, c] and its sums over columns [t] and over rows [c]."""
         if self.compiled:
             return _compiled(_exponentials)(similarities, self._tensor(shift))
-        exponentials = similarities.to(self.dtype).sub_(shift).exp_()
+        exponentials = self._shifted(similarities, shift)
         return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
 
     def gradient(self, similarities: Tensor, shift: float, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
         """exp(S - shift) (rows_i + columns_j), [t, c]; rows [t], columns [c], out [t, c] of ``dtype``."""
         if self.compiled:
             return _compiled(_gradient)(similarities, self._tensor(shift), rows, columns)
-        exponentials = similarities.to(self.dtype).sub_(shift).exp_()
-        return self.weighted(exponentials, rows, columns, out)
+        return self.weighted(self._shifted(similarities, shift), rows, columns, out)
 
     def weighted(self, exponentials: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
         """E_ij (rows_i + columns_j), [t, c], for a tile that was kept."""
         return torch.add(rows[:, None], columns, out=out).mul_(exponentials)
+
+    def _shifted(self, similarities: Tensor, shift: float) -> Tensor:
+        wide = similarities.to(self.dtype)
+        return (wide.sub_(shift) if shift else wide).exp_()
 
     def _tensor(self, shift: float) -> Tensor:
         # A number would be compiled in, and a learned scale is another one at every step.

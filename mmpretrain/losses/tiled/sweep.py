@@ -207,7 +207,7 @@ class Sweep:
 
     def shift(self, bound: float) -> float:
         """What is taken off similarities so that their exponentials fit into the type of the sums."""
-        return bound - HEADROOM[self.dtype]
+        return max(0.0, bound - HEADROOM[self.dtype])
 
 
 def _column_side(part: Part) -> int:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmpretrain.losses.schema import LARGEST_SCALE, Products
 
-# exp(similarity - shift) with shift = bound - HEADROOM: the largest possible term is exp(HEADROOM), and the sum of
-# 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.
+# exp(similarity - shift) with shift = bound - HEADROOM, if that is above 0: the largest possible term is exp(HEADROOM),
+# and the sum of 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.
 HEADROOM = {torch.float32: 60.0, torch.float64: 600.0}
 FLOOR = {torch.float32: 1e-24, torch.float64: 1e-280}
 # Similarities lie in [-bound, bound]: up to these bounds no sum can fall below its floor.
