@@ -42,7 +42,7 @@ class ObjectiveConfig:
     """
 
     negatives: Negatives = Negatives.auto
-    tile: int = 1024
+    tile: int = 2048
     keep_mb: int = 64
     gather_mb: int = 1024
     products: Products = Products.float32

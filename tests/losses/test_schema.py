@@ -27,9 +27,9 @@ def test_impossible_sizes_are_named(key: str, value: int) -> None:
 
 
 def test_the_note_says_mode_and_memory() -> None:
-    # 2 x 4 bytes x 65536 x 1024 gathered = 512 MiB, 64 MiB of tiles kept, 12 MiB of scratch.
+    # 2 x 4 bytes x 65536 x 1024 gathered = 512 MiB, 64 MiB of tiles kept, 48 MiB of scratch.
     note = memory_note(ObjectiveConfig(), 65536, 8, 1024, 2)
-    assert note.startswith("negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about 588 MiB")
+    assert note.startswith("negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about 624 MiB")
     assert note.endswith("one whole matrix of similarities would be 2 GiB")
     assert memory_note(ObjectiveConfig(gather_mb=100), 65536, 8, 1024, 2).startswith("negatives ring (chosen")
     assert memory_note(ObjectiveConfig(Negatives.local), 65536, 8, 1024, 2).startswith("negatives local: about")
