@@ -23,6 +23,7 @@ from mmpretrain.losses.schema import Negatives, ObjectiveConfig, Products
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 
 EVERYTHING_MB = 10**6
+TILE = ObjectiveConfig().tile
 
 
 @dataclass
@@ -181,9 +182,9 @@ FORMS: dict[str, Form] = {
     "ours, metrics": Form(ours(_recompute(), metrics=True), "softmax", lambda size: 0),
     CLIP: Form(open_clip(local_loss=True), "softmax", lambda size: 4),
     "open_clip, whole loss": Form(open_clip(local_loss=False), "softmax", lambda size: 4 * size),
-    LIMITS[4][0]: Form(products(2, 1024), "products", lambda size: 0),
+    LIMITS[4][0]: Form(products(2, TILE), "products", lambda size: 0),
     LIMITS[4][1]: Form(products(2, None), "products", lambda size: 1),
-    LIMITS[3][0]: Form(products(1, 1024), "products", lambda size: 0),
+    LIMITS[3][0]: Form(products(1, TILE), "products", lambda size: 0),
     LIMITS[3][1]: Form(products(1, None), "products", lambda size: 1),
     OUR_SIGMOID: Form(our_sigmoid, "sigmoid", lambda size: 0),
     SIGLIP: Form(open_clip_sigmoid, "sigmoid", lambda size: 4),

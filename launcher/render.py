@@ -39,15 +39,21 @@ def summary(plan: RunPlan) -> dict[str, str]:
     resources, batches = plan.resources, plan.batches
     where = "this machine" if resources.cluster is Cluster.local else f"Slurm, profile {resources.profile_name}"
     devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
+    engine = plan.config.engine
     epochs = "the dataset is not built" if batches.epochs is None else f"{batches.epochs:.4g} epochs"
     return {
         "run": f"{plan.run_folder} ({_action(plan)})",
         "cluster": where,
         "ranks": f"world size {resources.world_size}: {resources.layout}, {devices}",
-        "batch": f"global batch {batches.global_batch}, local batch {batches.local_batch}",
+        "batch": f"global batch {batches.global_batch}, local batch {batches.local_batch}{_micro_batches(plan)}",
         "length": f"{batches.steps} steps, {batches.samples} samples ({epochs})",
-        "method": f"{plan.config.method.name}, ZeRO stage {plan.config.engine.zero}",
+        "method": f"{plan.config.method.name}, ZeRO stage {engine.zero}, {engine.precision}",
     }
+
+
+def _micro_batches(plan: RunPlan) -> str:
+    count = plan.config.engine.micro_batches
+    return "" if count == 1 else f" in {count} micro-batches"
 
 
 def show_problems(problems: Sequence[str], console: Console) -> None:

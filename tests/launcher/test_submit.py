@@ -34,10 +34,21 @@ def submit(clone: Path, cwd: Path, *arguments: str, **environment: str) -> subpr
 
 
 def test_a_dry_run_shows_plan_and_script_and_writes_nothing(bare_clone: Path, tmp_path: Path) -> None:
-    done = submit(bare_clone, tmp_path, "--nodes", "8", "--gpus-per-node", "2", "--dry-run", "method=m3col")
+    done = submit(
+        bare_clone,
+        tmp_path,
+        "--nodes",
+        "8",
+        "--gpus-per-node",
+        "2",
+        "--dry-run",
+        "method=m3col",
+        "engine.micro_batches=2",
+    )
     assert done.returncode == 0, done.stderr
     assert "world size 16: 16 ranks (8 nodes x 2 per node)" in done.stdout
-    assert "global batch 128, local batch 8" in done.stdout
+    assert "global batch 128, local batch 8 in 2 micro-batches" in done.stdout
+    assert "ZeRO stage 1, float32" in done.stdout
     assert "782 steps, 100096 samples" in done.stdout
     assert "note: data/digits is not built: run `mmpretrain shards build digits`" in done.stdout
     assert "parameters" in done.stdout, "the model was checked"
