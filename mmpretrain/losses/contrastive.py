@@ -10,6 +10,8 @@ S is made once for both directions, tile by tile, from this rank's b rows and th
 columns are added up over the ranks. The backward pass makes the tiles again, or keeps them while memory allows. No
 rank ever holds more of S than a tile and what it keeps. Cost and memory: docs/contrastive.md.
 
+One way (``Pair.one_way``): only the first sum, over the query rows, without the factor 1/2.
+
 Duplicates: with ``sample_ids``, a key that is another copy of a sample which the query row contains is left out of
 that row (and likewise in columns). A target is never left out.
 """

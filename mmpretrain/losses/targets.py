@@ -59,6 +59,7 @@ class Pair:
     """query, key: [b, d], not normalised. targets: which keys belong to which query rows.
 
     same_side: the other rows of a row's own side are negatives as well (NT-Xent; with Diagonal or Labels).
+    one_way: only query rows look for their keys, and no key for its query (all targets but Soft).
     query_valid, key_valid: bool [b], False for rows of a missing modality: what such rows hold is ignored, they get
     no gradient and are nobody's negatives. A sample counts in the mean if both of its sides are valid.
     """
@@ -67,6 +68,7 @@ class Pair:
     key: Tensor
     targets: Targets = Diagonal()
     same_side: bool = False
+    one_way: bool = False
     query_valid: Tensor | None = None
     key_valid: Tensor | None = None
 
@@ -81,6 +83,8 @@ class Pair:
             raise ValueError(
                 f"same_side negatives go with Diagonal or Labels targets, not {type(self.targets).__name__}"
             )
+        if self.one_way and isinstance(self.targets, Soft):
+            raise ValueError("Soft targets compare both ways: one_way goes with the other targets")
         if isinstance(self.targets, Soft) and len(self.targets.reference) != rows:
             raise ValueError(f"the reference has {len(self.targets.reference)} rows for {rows} samples")
         for name, values in self._of_each_sample().items():

@@ -53,12 +53,13 @@ class Missing(StrEnum):
 
 @dataclass(frozen=True)
 class Term:
-    """One pair. reference: the modality that soft targets come from; the key if empty."""
+    """One pair. reference: the modality that soft targets come from; the key if empty. one_way: as in Pair."""
 
     query: str = "image"
     key: str = "text"
     kind: Kind = Kind.diagonal
     reference: str = ""
+    one_way: bool = False
 
 
 @dataclass(frozen=True)

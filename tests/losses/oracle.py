@@ -58,8 +58,12 @@ def contrast(
     query_valid: Tensor | None = None,
     key_valid: Tensor | None = None,
     same_side: bool = False,
+    one_way: bool = False,
 ) -> Outcome:
-    """One pair [N, d] in both directions. ids: equal for copies of a sample. scale: a number, or one per query row."""
+    """One pair [N, d], in both directions or one way.
+
+    ids: equal for copies of a sample. scale: a number, or one per query row.
+    """
     size = len(query)
     every = torch.ones(size, dtype=torch.bool)
     query_valid, key_valid = (every if mask is None else mask for mask in (query_valid, key_valid))
@@ -81,7 +85,8 @@ def contrast(
             blocks.append(factor * (side @ side.T))
             masks.append(side_valid[:, None] & side_valid & ~twins & ~torch.eye(size, dtype=torch.bool))
         weights = target_weights(belonging, ids, paired, masks, transposed)
-        total = total + cross_entropy(torch.cat(blocks, dim=1), weights, torch.cat(masks, dim=1), paired)
+        count = 1 if not one_way else 0 if transposed else 2
+        total = total + count * cross_entropy(torch.cat(blocks, dim=1), weights, torch.cat(masks, dim=1), paired)
         places.append(own_place(logits, visible, is_target(belonging, paired, transposed))[paired])
     if not paired.any():
         return Outcome(total, 0.0, 0.0)

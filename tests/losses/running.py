@@ -56,7 +56,7 @@ def _pair(term: Term, case: Case, toy: Toy, data: Data, embeds: dict[str, Tensor
         Kind.soft_own_scale: lambda: Soft(embeds[term.reference or term.key], scale=toy.target_scale),
     }.get(term.kind, Diagonal)()
     masks = (None, None) if case.missing is Missing.none else (data.valid[term.query], data.valid[term.key])
-    return Pair(embeds[term.query], embeds[term.key], targets, term.kind in SAME_SIDE, *masks)
+    return Pair(embeds[term.query], embeds[term.key], targets, term.kind in SAME_SIDE, term.one_way, *masks)
 
 
 def dense(case: Case, parts: int = 1) -> Result:
@@ -103,6 +103,7 @@ def _dense_part(case: Case, toy: Toy, data: Data) -> list[oracle.Outcome]:
             query_valid=data.valid[term.query],
             key_valid=data.valid[term.key],
             same_side=term.kind in SAME_SIDE,
+            one_way=term.one_way,
         )
         outcomes.append(outcome)
     return outcomes
@@ -147,5 +148,6 @@ def one(
     valid: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> PairLoss:
     """One pair on one process."""
-    pair = Pair(query, key, targets or Diagonal(), same_side, *valid)
+    masks = dict(zip(("query_valid", "key_valid"), valid, strict=False))
+    pair = Pair(query, key, targets or Diagonal(), same_side, **masks)
     return contrastive([pair], scale=scale, world=World.single(), settings=settings, sample_ids=ids)[0]

@@ -16,6 +16,7 @@ from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses.cases import (
     LOCAL_GROUP,
     SAME_SIDE,
+    SOFT,
     Case,
     Kind,
     Missing,
@@ -33,6 +34,8 @@ THREE = (
     Term("image", "audio", Kind.labels),
     Term("text", "audio", Kind.soft),
 )
+
+ONE_WAY = [kind for kind in Kind if kind not in SOFT]
 
 # One axis after the other; the full product is the slow test.
 CASES: dict[str, Case] = {
@@ -71,6 +74,13 @@ CASES: dict[str, Case] = {
     **{f"{kind.value}-row-per-rank": Case((Term(kind=kind),), RING, rows=4) for kind in Kind},
     "row-per-rank-missing": Case(THREE, RING, Missing.some, rows=4),
     "missing-for-some-pairs": Case(THREE, GATHER, Missing.half),
+    **{f"{kind.value}-one-way": Case((Term(kind=kind, one_way=True),), RING) for kind in ONE_WAY},
+    **{
+        f"{kind.value}-one-way-both": Case((Term(kind=kind, one_way=True),), GATHER, Missing.some, True)
+        for kind in ONE_WAY
+    },
+    "one-way-kept": Case((Term(kind=Kind.nt_xent, one_way=True), Term()), replace(RING, keep_mb=64), Missing.some),
+    "one-way-frozen-query": Case((Term(kind=Kind.nt_xent, one_way=True),), RING, frozen=("encoders.image",)),
     "kept-for-some-kinds": Case((Term(kind=Kind.soft), Term(kind=Kind.nt_xent)), replace(GATHER, keep_mb=64)),
 }
 LOCALS = [Case((Term(kind=kind),), LOCAL) for kind in Kind]

@@ -81,9 +81,9 @@ class BackwardSweep(Sweep):
             for number, term in enumerate(self.setup.terms):
                 own, other = self.statistics[tile.rows, number].T, statistics[tile.columns, number].T
                 self._cross(number, term, tile, keys, block.sums, own, other)
-                if term.same_side:
-                    self._same_side(number, term, Part.query_side, tile, keys, own[:2], other[:2])
-                    self._same_side(number, term, Part.key_side, tile, keys, own[2:4], other[2:4])
+                for part in term.parts[1:]:
+                    of = slice(0, 2) if part is Part.query_side else slice(2, 4)
+                    self._same_side(number, term, part, tile, keys, own[of], other[of])
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
         hidden = self.hidden(number, Part.cross, tile, keys)

@@ -67,7 +67,7 @@ class ForwardSweep(Sweep):
         home = travel(payload, width, self._visit, world=world, ring=ring, dtype=self.dtype)
         columns = home.view(self.count, -1, SUMS).transpose(0, 1) + self.key_rows
         return [
-            (self._direction(term, rows, own), self._direction(term, cols, own))
+            (self._direction(term, rows, own, term.ways[0]), self._direction(term, cols, own, term.ways[1]))
             for term, rows, cols, own in zip(self.setup.terms, self.rows, columns, self.own.T, strict=True)
         ]
 
@@ -82,9 +82,9 @@ class ForwardSweep(Sweep):
         for tile in self.tiles(block):
             for number, term in enumerate(self.setup.terms):
                 self._cross(number, term, tile, keys, columns[tile.columns, number])
-                if term.same_side:
-                    self._same_side(number, term, Part.query_side, tile, keys, self.rows[number, tile.rows])
-                    self._same_side(number, term, Part.key_side, tile, keys, self.key_rows[number, tile.rows])
+                for part in term.parts[1:]:
+                    sums = self.rows if part is Part.query_side else self.key_rows
+                    self._same_side(number, term, part, tile, keys, sums[number, tile.rows])
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
@@ -140,14 +140,14 @@ class ForwardSweep(Sweep):
         self._budget -= exponentials.numel() * exponentials.element_size()
         self.kept[number, part, tile.first_row, tile.first_column] = exponentials
 
-    def _direction(self, term: Term, sums: Tensor, own: Tensor) -> Direction:
+    def _direction(self, term: Term, sums: Tensor, own: Tensor, counted: float) -> Direction:
         mass, sim, off, above = sums.unbind(dim=1)
         own = own.to(self.dtype)
-        own_weight, share = term.rule.weights(mass)
+        own_weight, share = (weight * counted for weight in term.rule.weights(mass))
         weight = own_weight + share * mass
         excess = torch.logaddexp(off.log() + (self.shift(term.bound) - own), torch.zeros_like(own))
         total = off + (own - self.shift(term.bound)).exp()
-        counts = term.rule.paired > 0
+        counts = term.rule.paired * counted > 0
         smallest = total if term.reference is None else torch.minimum(total, mass)
         return Direction(
             loss=weight * excess - share * (sim - mass * own),

@@ -85,7 +85,7 @@ class Preparation:
         rule = self._rule(pair, paired)
         reference = self._reference(pair.targets, scale, valid) if isinstance(pair.targets, Soft) else None
         contents = self._contents(pair, rule)
-        return Term(query, key, self._bound(scale), rule, pair.same_side, contents, valid, reference)
+        return Term(query, key, self._bound(scale), rule, pair.same_side, pair.one_way, contents, valid, reference)
 
     def _reference(self, targets: Soft, scale: Scale, valid: Tensor | None) -> Reference:
         own = scale if targets.scale is None else targets.scale

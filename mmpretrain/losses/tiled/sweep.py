@@ -52,6 +52,7 @@ class Term:
     bound: float
     rule: Rule
     same_side: bool = False
+    one_way: bool = False
     contents: tuple[Tensor, ...] | None = None
     valid: Tensor | None = None
     reference: Reference | None = None
@@ -60,6 +61,17 @@ class Term:
     def largest(self) -> float:
         """The largest entry that any of its matrices can have."""
         return self.bound if self.reference is None else max(self.bound, self.reference.bound)
+
+    @property
+    def ways(self) -> tuple[float, float]:
+        """How much query rows and key rows count; 2 in all, of which the loss is the half."""
+        return (2.0, 0.0) if self.one_way else (1.0, 1.0)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its matrices."""
+        own = [Part.query_side] if self.one_way else [Part.query_side, Part.key_side]
+        return [Part.cross, *own] if self.same_side else [Part.cross]
 
     def travelling(self) -> list[int]:
         """Numbers of the sides whose rows other ranks need."""
@@ -161,10 +173,6 @@ class Sweep:
     def tiles(self, block: Block) -> Iterator[Tile]:
         """The tiles of this rank's rows against a block."""
         return tiles(self.count, self.first, len(block.sums), block.start, self.setup.settings.tile)
-
-    def parts(self, term: Term) -> list[Part]:
-        """The matrices of a pair."""
-        return [Part.cross, Part.query_side, Part.key_side] if term.same_side else [Part.cross]
 
     def similarities(self, term: Term, part: Part, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
         """[t, c] of own rows and columns of the block, nothing hidden; in scratch memory unless ``fresh``."""
