@@ -51,6 +51,7 @@ class Config:
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
         found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
+        found += self.method.data_problems(self.data)
         return found + self._model_against_data() + self._labels() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
@@ -78,16 +79,13 @@ class Config:
 
     def _labels(self) -> list[str]:
         found = []
-        learns = type(self.method).uses_labels
         metrics = {*self.evaluation.final, *self.evaluation.during}
         if self.data.classes is None:
-            if learns:
-                found.append(f"method={self.method.name} learns from labels, but data.classes is null")
             wanted = sorted(metrics & {Metric.classification, Metric.linear_probe})
             found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
         elif self.data.classes < 2:
             found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data")
-        if Metric.classification in metrics and not learns:
+        if Metric.classification in metrics and not self.method.classifies:
             found.append(
                 f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"
                 " choose linear_probe and retrieval"

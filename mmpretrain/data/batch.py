@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+PRESENT = "present"
 Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its encoder -> [b, ...]
 
 
@@ -25,8 +26,9 @@ class Replacement:
 class Batch:
     """One rank's share of one global batch.
 
-    inputs: what the encoders get. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in the
-    dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
+    inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
+    rows without content where it is False. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in
+    the dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
     views: further inputs by name (``mixed``), made by ``Method.prepare``. mixing: modality -> :class:`Mixing`.
     """
 
@@ -41,6 +43,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """Modality -> bool [b], whether each sample has it; modalities that all have are left out."""
+        return {name: tensors[PRESENT] for name, tensors in self.inputs.items() if PRESENT in tensors}
 
     def split(self, count: int) -> list[Batch]:
         """``count`` runs of consecutive samples, equally many in each, for encoders.

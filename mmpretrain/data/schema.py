@@ -31,13 +31,14 @@ class ModalityConfig:
     """One modality of a dataset.
 
     size: image [height, width] in pixels, vector [features]; unused for text. channels: 1 or 3 (images).
-    max_length: tokens kept (text).
+    max_length: tokens kept (text). optional: samples may lack it (methods that can learn from those only).
     """
 
     kind: Kind = MISSING
     size: list[int] = field(default_factory=list)
     channels: int = 3
     max_length: int = 77
+    optional: bool = False
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""

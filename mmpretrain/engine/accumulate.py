@@ -34,6 +34,7 @@ class MicroBatches:
         self._batch = batch
         self._parts = batch.split(count)
         self._encode = encode
+        self._features: Features | None = None  # of the whole batch
         self._with_graph: Features | None = None
         self._gradients: list[tuple[Tensor, ...]] = []
         self._known: list[Tensor] = []  # features, total loss and the features' gradients
@@ -43,10 +44,9 @@ class MicroBatches:
 
         Features reach ``objective`` cut off from the model, and in float32 at least.
         """
-        first = self._first_pass()
-        columns = zip(*(part.tensors for part in first), strict=True)
-        leaves = [at_least_float32(torch.cat(column).detach()).requires_grad_() for column in columns]
-        losses = objective(first[0].with_tensors(leaves, self._batch))
+        features = self.features()
+        leaves = [tensor.requires_grad_() for tensor in features.tensors]
+        losses = objective(features)
         total = losses.total
         total.backward()
         # What no loss looked at gets zeros, so that every rank goes back through the same modules.
@@ -54,6 +54,17 @@ class MicroBatches:
         self._gradients = list(zip(*(g.chunk(len(self._parts)) for g in gradients), strict=True))
         self._known = [*(leaf.detach() for leaf in leaves), total.detach(), *gradients]
         return losses
+
+    def features(self) -> Features:
+        """Of the whole batch, cut off from the model, in float32 at least; encoded at the first call."""
+        if self._features is None:
+            self._features = self._whole(self._first_pass())
+        return self._features
+
+    def encode_again(self) -> Features:
+        """The same by the model as it is now."""
+        with torch.no_grad():
+            return self._whole([self._encode(number, part) for number, part in enumerate(self._parts)])
 
     @property
     def finite(self) -> bool:
@@ -72,6 +83,11 @@ class MicroBatches:
             features = self._with_graph or self._encode(number, part)
             self._with_graph = None  # its graph is gone after one backward
             backward(_product(features, gradients), number == len(self._parts) - 1)
+
+    def _whole(self, parts: list[Features]) -> Features:
+        columns = zip(*(part.tensors for part in parts), strict=True)
+        tensors = [at_least_float32(torch.cat(column).detach()) for column in columns]
+        return parts[0].with_tensors(tensors, self._batch)
 
     def _first_pass(self) -> list[Features]:
         if len(self._parts) == 1:

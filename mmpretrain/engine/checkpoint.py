@@ -80,10 +80,10 @@ def _nothing_left(checkpoints: Path) -> int:
 def _write(engine: Engine, writing: Path) -> None:
     engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
     if engine.world.rank == 0:
-        optimizer, scale = engine.heads_optimizer, engine.loss_scale
+        scale = engine.loss_scale
         state = {
-            "heads": engine.method.heads.state_dict(),
-            "optimizer": optimizer and optimizer.state_dict(),
+            "heads": engine.heads.state_dict(),
+            "critics": engine.critics.state_dict(),
             "loss_scale": scale and asdict(scale),
         }
         torch.save(state, writing / HEADS)
@@ -102,9 +102,8 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
         )
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
-    engine.method.heads.load_state_dict(state["heads"])
-    if engine.heads_optimizer:
-        engine.heads_optimizer.load_state_dict(state["optimizer"])
+    engine.heads.load_state_dict(state["heads"])
+    engine.critics.load_state_dict(state["critics"])
     if engine.loss_scale:
         engine.loss_scale.restore(**state["loss_scale"])
     return manifest

@@ -2,13 +2,12 @@
 
     report = engine.step(batch, step)
 
-The model is DeepSpeed's; the method's heads stay plain replicated modules with their own optimiser, because under
-ZeRO-3 a parameter used outside the wrapped forward is an empty shard.
+The model is DeepSpeed's; the method's heads and critics stay plain replicated modules with their own optimisers,
+because under ZeRO-3 a parameter used outside the wrapped forward is an empty shard.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,20 +16,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.batch_norm import synchronise
-from mmpretrain.distributed.collectives import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.deepspeed_setup import start_accelerator
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.engine.schema import Precision
-from mmpretrain.methods.base import Features, Method, Step
+from mmpretrain.methods.base import Features, Losses, Method, RefineOn, Step
 from mmpretrain.schema import Config
 
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
@@ -51,7 +50,7 @@ class StepReport:
 
 
 class Engine:
-    """A method, its DeepSpeed engine and the optimiser of its heads. loss_scale: of float16, else None."""
+    """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None."""
 
     def __init__(self, config: Config, method: Method) -> None:
         """Join the process group and build DeepSpeed around ``method.model``.
@@ -72,7 +71,10 @@ class Engine:
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
         self._model_update = ModelUpdate(self.deepspeed, config.engine, self.loss_scale, self.world)
-        self.heads_optimizer = self._build_heads_optimizer()
+        self.heads = Replicated(method.heads, config.optim, self.world)
+        self.critics = Replicated(method.critics, config.optim, self.world)
+        # Whatever else is computed with the critics must not leave gradients in them.
+        method.critics.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +86,15 @@ class Engine:
         lr = self._set_lr(step.index)
         batch = self.method.prepare(batch.to(self.device), step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
+        refined: dict[str, Tensor] = {}
+        if self._refines(RefineOn.next):
+            refined = self._refine(parts.features(), step)
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
-        grad_norm = self._update_heads(self._model_update.step(parts))
+        grad_norm = self.heads.update(self._model_update.step(parts), self.method.clamp_)
+        if self._refines(RefineOn.same):
+            refined = self._refine(parts.encode_again(), step)
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
-        return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics}, grad_norm, lr)
+        return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
 
     def state_dict(self) -> dict[str, Tensor] | None:
         """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
@@ -98,13 +105,6 @@ class Engine:
         """Leave the process group, when every rank is done."""
         self.accelerator.end_training()
 
-    def _build_heads_optimizer(self) -> torch.optim.Optimizer | None:
-        self.method.heads.to(self.device)
-        broadcast_module(self.method.heads, self.world)
-        synchronise(self.method.heads, self.world)
-        groups = parameter_groups(self.method.heads, self.config.optim, {})
-        return build_optimizer(groups, self.config.optim) if groups else None
-
     def _encode(self, step: Step, number: int, part: Batch) -> Features:
         # Dropout as a function of (seed, step, rank, micro-batch): no generator state to save, resuming is exact, and
         # encoding again draws the same. The first one's seed has no number: runs in one piece keep their curve.
@@ -112,26 +112,27 @@ class Engine:
         torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers))
         return self.method.encode(self.deepspeed, part)
 
-    def _update_heads(self, model_norm: float) -> float:
-        """Average and clip the heads' gradients and step, if all are finite; the norm of the model's and theirs."""
-        heads = list(self.method.heads.parameters())
-        average_gradients(heads, self.world)
-        norm = math.hypot(model_norm, float(nn.utils.clip_grad_norm_(heads, self.config.optim.clip or math.inf)))
-        if self.heads_optimizer:
-            if math.isfinite(norm):
-                self.heads_optimizer.step()
-                self.method.clamp_()
-            self.heads_optimizer.zero_grad(set_to_none=True)
-        return norm
+    def _refines(self, on: RefineOn) -> bool:
+        return self.critics.optimizer is not None and self.method.refinement.on is on
+
+    def _refine(self, features: Features, step: Step) -> dict[str, Tensor]:
+        """The critics' own steps; what they lost in the last of them, detached, as diagnostics."""
+        losses = Losses({})
+        self.method.critics.requires_grad_(True)
+        for _ in range(self.method.refinement.times):
+            losses = self.method.refine(features, step, self.world)
+            losses.total.backward()
+            self.critics.update()
+        self.method.critics.requires_grad_(False)
+        return {f"critics/{name}": term.detach() for name, term in losses.terms.items()} | losses.diagnostics
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
         factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch)
         for group, scale in zip(self.deepspeed.optimizer.param_groups, self._model_scales, strict=True):
             group["lr"] = optim.lr * scale * factor
-        if self.heads_optimizer:
-            for group in self.heads_optimizer.param_groups:
-                group["lr"] = (optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor
+        for replicated in (self.heads, self.critics):
+            replicated.set_lr((optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor)
         return optim.lr * factor
 
 

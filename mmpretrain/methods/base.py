@@ -6,6 +6,9 @@
     ...backward, optimiser steps...
     method.clamp_()
 
+A method with ``critics`` plays against them: they have an optimiser and steps of their own (``refinement``), each by
+``method.refine(features, step, world)`` on features without graph, and are held fixed in ``objective``.
+
 Shape legend: b samples of this rank, d width of an embedding, C classes.
 """
 
@@ -15,6 +18,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -34,7 +38,8 @@ class Features:
     """What the model makes of one batch, and what the batch says about its samples.
 
     embeds: modality -> [b, d], not normalised. views: view name -> modality -> [b, d]. logits: [b, C] or
-    None. labels: int64 [b] or None. sample_ids, positions: int64 [b]. mixing: as in :class:`Batch`.
+    None. fused: view name -> [b, d], all modalities together. labels: int64 [b] or None. sample_ids, positions:
+    int64 [b]. mixing, present: as in :class:`Batch`.
     """
 
     embeds: Embeds
@@ -43,7 +48,9 @@ class Features:
     positions: Tensor
     logits: Tensor | None = None
     views: dict[str, Embeds] = field(default_factory=dict)
+    fused: Embeds = field(default_factory=dict)
     mixing: dict[str, Mixing] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -52,23 +59,27 @@ class Features:
         embeds: Embeds,
         logits: Tensor | None = None,
         views: dict[str, Embeds] | None = None,
+        fused: Embeds | None = None,
     ) -> Features:
-        """The model's outputs together with the labels, ids, positions and mixing of their batch."""
+        """The model's outputs together with what their batch says of its samples."""
         return cls(
             embeds=embeds,
             logits=logits,
             views=views or {},
+            fused=fused or {},
             labels=batch.labels,
             sample_ids=batch.sample_ids,
             positions=batch.positions,
             mixing=batch.mixing,
+            present=batch.present,
         )
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that the model computed, [b, ...] each: embeddings, views, logits, always in the same order."""
+        """All that the model computed, [b, ...] each, always in the same order."""
         views = [embed for view in self.views.values() for embed in view.values()]
-        return [*self.embeds.values(), *views, *([] if self.logits is None else [self.logits])]
+        logits = [] if self.logits is None else [self.logits]
+        return [*self.embeds.values(), *views, *self.fused.values(), *logits]
 
     def with_tensors(self, tensors: Sequence[Tensor], batch: Batch) -> Features:
         """``tensors`` in the place of :attr:`tensors`, as features of ``batch``: the parts' rows put together."""
@@ -77,6 +88,7 @@ class Features:
             batch,
             embeds={name: next(supply) for name in self.embeds},
             views={view: {name: next(supply) for name in embeds} for view, embeds in self.views.items()},
+            fused={view: next(supply) for view in self.fused},
             logits=None if self.logits is None else next(supply),
         )
 
@@ -97,6 +109,25 @@ class Losses:
     def total(self) -> Tensor:
         """The weighted sum of all terms."""
         return torch.stack([self.weights.get(name, 1.0) * term for name, term in self.terms.items()]).sum()
+
+
+class RefineOn(Enum):
+    """The batch that critics learn from between two steps of everything else.
+
+    next: the one that the next of these steps is about to use, whose features serve both. same: the one that was just
+    used, encoded again by the updated model.
+    """
+
+    next = "next"
+    same = "same"
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The critics' own steps: how many between two of everything else, on which batch."""
+
+    times: int = 1
+    on: RefineOn = RefineOn.next
 
 
 @dataclass(frozen=True)
@@ -126,13 +157,16 @@ class Method(ABC):
     """One pretraining method.
 
     model: the transformers model that ships, and the only thing that DeepSpeed wraps. heads: float32 modules
-    that only training needs (temperature, unimodal heads, critics), replicated outside ZeRO; may be empty.
+    that only training needs (temperature, unimodal heads, critics), replicated outside ZeRO; may be empty. critics:
+    likewise, with steps of their own as ``refinement`` says.
     """
 
     def __init__(self, config: Config, model: MMPretrainModel) -> None:
         """config: the whole resolved config. model: built for the same modalities as ``config.data``."""
         self.model = model
         self.heads = nn.ModuleDict()
+        self.critics = nn.ModuleDict()
+        self.refinement = Refinement()
         self.modalities: Sequence[str] = tuple(config.data.modalities)
         self.contrast = config.objective
 
@@ -147,6 +181,10 @@ class Method(ABC):
     @abstractmethod
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """The losses of this rank's rows, by heads and loss functions only; ``world`` is the other ranks."""
+
+    def refine(self, features: Features, step: Step, world: World) -> Losses:
+        """The losses of ``critics``, for a step of theirs; ``features`` have no graph. Only called if there are any."""
+        raise NotImplementedError
 
     def contrastive(
         self, pairs: Sequence[Pair], features: Features, *, scale: Tensor | float, world: World

@@ -56,7 +56,7 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
     Raises ShardError if the dataset's ``dataset.json`` is damaged.
     """
     labels: dict[str, Any] = {}
-    if type(config.method).uses_labels:
+    if config.method.classifies:
         info = dataset_info(config.data)
         names = (info.classes if info else None) or []
         labels = {"classifier_hidden": config.model.classifier_hidden, "num_labels": config.data.classes}

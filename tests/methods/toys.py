@@ -42,7 +42,7 @@ def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.
     torch.manual_seed(0)
     encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
     spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
-    labelled = type(config.method).uses_labels
+    labelled = config.method.classifies
     model = MMPretrainModel(
         MMPretrainConfig(
             encoders={name: spec for name in config.data.modalities},

@@ -1,0 +1,1 @@
+"""Hyper-parameters of the methods, one torch-free file each."""
