@@ -12,7 +12,9 @@ from pathlib import Path
 
 from launcher.resources import Purpose, Resources
 from mmpretrain.config import save_config
-from mmpretrain.data.index import DatasetState, check_shards, dataset_state, load_index
+from mmpretrain.data.index import DatasetState, ShardError, check_shards, dataset_state, load_index
+from mmpretrain.data.info import load_info
+from mmpretrain.evaluation.schema import Metric
 from mmpretrain.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +67,7 @@ def check_batches(config: Config, resources: Resources) -> list[str]:
 
 
 def check_data(config: Config, purpose: Purpose) -> Findings:
-    """Shards of the training and of the evaluation split. For a dry run, data not built yet is only a note."""
+    """Shards of the training and of the evaluation splits. For a dry run, data not built yet is only a note."""
     data = config.data
     if dataset_state(data.path) is DatasetState.missing:
         how = f"run `{data.build}`" if data.build else "set data.path to a folder of shards"
@@ -73,10 +75,22 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
             return Findings(notes=(f"{data.path} is not built: {how}",))
         return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
     found: list[str] = []
-    for split in dict.fromkeys(("train", config.evaluation.split)):
+    for split in dict.fromkeys(("train", *config.evaluation.splits)):
         labelled = data.classes is not None
-        found += check_shards(_split(config, split), data.modalities, labelled, data.build)
-    return Findings(problems=tuple(found))
+        optional = [name for name, modality in data.modalities.items() if modality.optional]
+        found += check_shards(_split(config, split), data.modalities, labelled, data.build, optional)
+    return Findings(problems=(*found, *_lacks_factors(config)))
+
+
+def _lacks_factors(config: Config) -> list[str]:
+    if Metric.factors not in {*config.evaluation.final, *config.evaluation.during}:
+        return []
+    try:
+        named = load_info(config.data.path).factors
+    except (FileNotFoundError, ShardError) as error:
+        return [f"evaluation metric factors reads dataset.json: {error}"]
+    missing = f"evaluation metric factors: {config.data.path} names no factors in its dataset.json; leave the metric out"
+    return [] if named else [missing]
 
 
 def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:

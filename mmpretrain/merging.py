@@ -64,8 +64,10 @@ def show(value: Any) -> str:
 
 
 def _is_mapping(tree: DictConfig, key: str) -> bool:
-    """Whether ``key`` holds a mapping that may be empty, or is an entry of one."""
-    return any(key.startswith(prefix) for prefix in MAPPINGS) and isinstance(_select(tree, key), DictConfig)
+    """Whether ``key`` holds a mapping that may be empty, or is an entry of one (sections are neither)."""
+    node, parent = _select(tree, key), _select(tree, key.rpartition(".")[0])
+    free = OmegaConf.get_type(node) is dict or OmegaConf.get_type(parent) is dict
+    return any(key.startswith(prefix) for prefix in MAPPINGS) and isinstance(node, DictConfig) and free
 
 
 def _select(tree: DictConfig, key: str) -> Any:
@@ -88,6 +90,9 @@ def _cleared(tree: DictConfig, key: str) -> DictConfig:
 
 
 def _unknown_key(tree: DictConfig, key: str) -> str:
+    with suppress(OmegaConfBaseException):
+        # A section that is null has keys too: an empty one in its place shows them.
+        tree = OmegaConf.merge(tree, nest(key.rpartition(".")[0], {}))  # type: ignore[assignment]
     node: Any = tree
     above: list[str] = []
     parts = key.split(".")

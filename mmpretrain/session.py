@@ -23,7 +23,8 @@ from mmpretrain.evaluation.grid import GRID_FILE, write_grid
 from mmpretrain.evaluation.run import evaluate, log_entry, write_evaluation
 from mmpretrain.methods.base import Step
 from mmpretrain.methods.build import build_method
-from mmpretrain.models.build import build_processor
+from mmpretrain.models.build import build_processor, build_sources
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import dataset_info
 from mmpretrain.recorder import Recorder
 from mmpretrain.release import publish
@@ -47,7 +48,7 @@ class Session:
         self.engine = Engine(self.config, self.method)
         self.world = self.engine.world
         self._held_out: dict[str, Stream] = {}
-        self.stream = self._stream("train", folder.quarantine)
+        self.stream = self._stream("train", folder.quarantine, build_sources(self.config, self.processor))
         self._agree_on_the_index()
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 
@@ -107,8 +108,9 @@ class Session:
 
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl."""
-        settings = self.config.evaluation
-        results = evaluate(settings.during, self._embed, self.world, settings.split)
+        settings, info = self.config.evaluation, dataset_info(self.config.data)
+        factors, probe = info.factors if info else None, settings.probe_split
+        results = evaluate(settings.during, self._embed, self.world, settings.split, None, probe, factors)
         self.recorder.write({"step": done, **log_entry(results, settings.split)})
 
     def checkpoint_due(self, done: int) -> bool:
@@ -131,7 +133,8 @@ class Session:
         """Evaluate, then write the release, the final status and the picture."""
         embed = functools.cache(self._embed)
         settings, info = self.config.evaluation, dataset_info(self.config.data)
-        results = evaluate(settings.final, embed, self.world, settings.split, info.classes if info else None)
+        classes, factors = (info.classes, info.factors) if info else (None, None)
+        results = evaluate(settings.final, embed, self.world, settings.split, classes, settings.probe_split, factors)
         shown = embed(settings.split)
         state = self.engine.state_dict()
         if state is not None:
@@ -158,6 +161,6 @@ class Session:
         batches = stream.split_batches(settings.batch, settings.max_samples)
         return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
 
-    def _stream(self, split: str, quarantine: Path | None) -> Stream:
+    def _stream(self, split: str, quarantine: Path | None, sources: MMPretrainProcessor | None = None) -> Stream:
         rank, size = self.world.rank, self.world.size
-        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, quarantine)
+        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, quarantine, sources)

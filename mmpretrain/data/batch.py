@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PRESENT = "present"
+SOURCE = "source"  # the view that holds what augmentations start from, where that is not ``inputs``
 Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its encoder -> [b, ...]
 
 
@@ -29,7 +30,8 @@ class Batch:
     inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
     rows without content where it is False. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in
     the dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
-    views: further inputs by name (``mixed``), made by ``Method.prepare``. mixing: modality -> :class:`Mixing`.
+    views: further inputs by name (``mixed``), made by ``Method.prepare``; the stream's ``source`` is for augmentations.
+    mixing: modality -> :class:`Mixing`.
     """
 
     inputs: Inputs

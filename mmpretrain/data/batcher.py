@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpretrain.data.batch import Batch, Inputs, Replacement
+from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import Raw, SampleError, decode, decode_label
 from mmpretrain.data.index import LABEL, modality_of
 from mmpretrain.data.plan import Plan
@@ -25,22 +25,27 @@ Processor = Callable[..., Inputs]
 
 @dataclass(frozen=True)
 class _Row:
-    """A decoded sample: its objects by modality, and its class or None."""
+    """A decoded sample: its objects by modality (None: it lacks this one), and its class or None."""
 
     ordinal: int
     key: str
-    objects: dict[str, Raw]
+    objects: dict[str, Raw | None]
     label: int | None
 
 
 class Batcher:
     """Makes batches; what a row holds depends on its position and ordinal alone.
 
-    processor: called with one list of b raw objects per modality, returns modality -> keyword -> tensor [b, ...].
+    processor: called with one list of b raw objects per modality (None where a sample lacks an optional one), returns
+    modality -> keyword -> tensor [b, ...]. sources: the same for modalities with a ``load_size``, into the view
+    ``source``; None for no such view.
     """
 
-    def __init__(self, config: DataConfig, reader: Reader, plan: Plan, processor: Processor) -> None:
+    def __init__(
+        self, config: DataConfig, reader: Reader, plan: Plan, processor: Processor, sources: Processor | None = None
+    ) -> None:
         self._config, self._reader, self._plan, self._processor = config, reader, plan, processor
+        self._sources = sources
 
     def batch(self, positions: np.ndarray, ordinals: np.ndarray) -> Batch:
         """The batch with these samples: int64 [b] each.
@@ -50,16 +55,21 @@ class Batcher:
         """
         replaced: list[Replacement] = []
         rows = [self._row(int(p), int(o), replaced) for p, o in zip(positions, ordinals, strict=True)]
-        inputs = self._processor(**{m: [row.objects[m] for row in rows] for m in self._config.modalities})
+        objects = {m: [row.objects[m] for row in rows] for m in self._config.modalities}
         labelled = self._config.classes is not None
         return Batch(
-            inputs=inputs,
+            inputs=self._processor(**objects),
             labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labelled else None,
             sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
             positions=torch.from_numpy(positions),
             keys=tuple(row.key for row in rows),
             replaced=tuple(replaced),
+            views={} if self._sources is None else {SOURCE: self._source_view(self._sources, objects)},
         )
+
+    def _source_view(self, sources: Processor, objects: dict[str, list[Raw | None]]) -> Inputs:
+        modalities = self._config.modalities
+        return sources(**{name: items for name, items in objects.items() if modalities[name].load_size is not None})
 
     def _row(self, position: int, ordinal: int, replaced: list[Replacement]) -> _Row:
         candidate, error = ordinal, None
@@ -85,10 +95,15 @@ class Batcher:
     def _decode(self, ordinal: int) -> _Row:
         sample = self._reader.sample(ordinal)
         extensions = [name for name in sample if not name.startswith("__")]
-        objects = {}
+        objects: dict[str, Raw | None] = {}
         for name, modality in self._config.modalities.items():
-            extension = _only(name, extensions)
-            objects[name] = _checked(extension, decode(extension, sample[extension], modality.kind), modality)
+            extension = _only(name, extensions, modality.optional)
+            if extension is None:
+                objects[name] = None
+            else:
+                objects[name] = _checked(extension, decode(extension, sample[extension], modality.kind), modality)
+        if all(value is None for value in objects.values()):
+            raise SampleError(f"it has none of its modalities, {', '.join(objects)}")
         return _Row(ordinal, sample["__key__"], objects, self._label(sample))
 
     def _label(self, sample: dict[str, Any]) -> int | None:
@@ -99,16 +114,21 @@ class Batcher:
         return decode_label(sample[LABEL_MEMBER], self._config.classes)
 
 
-def _only(modality: str, extensions: Sequence[str]) -> str:
-    """The one member that holds a modality."""
+def _only(modality: str, extensions: Sequence[str], optional: bool) -> str | None:
+    """The one member that holds a modality; None if an optional one has none."""
     found = [extension for extension in extensions if modality_of(extension) == modality]
+    if optional and not found:
+        return None
     if len(found) != 1:
         raise SampleError(f"it has {' and '.join(found) or 'no member'} for {modality!r}: exactly one is needed")
     return found[0]
 
 
 def _checked(extension: str, value: Raw, modality: ModalityConfig) -> Raw:
-    """``value``, if a vector has the configured length (images are resized and texts cut by the processor)."""
-    if modality.kind is Kind.vector and isinstance(value, np.ndarray) and value.shape != tuple(modality.size):
-        raise SampleError(f"{extension}: has shape {list(value.shape)}, data.modalities says {list(modality.size)}")
+    """``value``, if its shape is the configured one (images are resized, texts and sequences cut by the processor)."""
+    shape = list(value.shape) if isinstance(value, np.ndarray) else []
+    if modality.kind is Kind.vector and shape != list(modality.size):
+        raise SampleError(f"{extension}: has shape {shape}, data.modalities says {list(modality.size)}")
+    if modality.kind is Kind.sequence and (len(shape) != 2 or not shape[0] or shape[1] != modality.size[1]):
+        raise SampleError(f"{extension}: has shape {shape}, but a sequence needs [time steps, {modality.size[1]}]")
     return value

@@ -40,8 +40,8 @@ def decode(extension: str, data: bytes, kind: Kind) -> Raw:
     if suffix not in DECODERS:
         raise SampleError(f"{extension}: no decoder for .{suffix}; there are decoders for {_known()}")
     decoder = DECODERS[suffix]
-    if decoder.kind is not kind:
-        raise SampleError(f"{extension}: holds a {decoder.kind.value}, but the config says {kind.value}")
+    if kind not in decoder.kinds:
+        raise SampleError(f"{extension}: holds a {_either(decoder)}, but the config says {kind.value}")
     if len(data) > MAX_ENCODED_BYTES:
         raise SampleError(f"{extension}: has {len(data)} bytes, more than {MAX_ENCODED_BYTES}")
     try:
@@ -105,14 +105,18 @@ def _array(data: bytes) -> np.ndarray:
 
 
 def _known() -> str:
-    return ", ".join(f".{suffix} ({decoder.kind.value})" for suffix, decoder in sorted(DECODERS.items()))
+    return ", ".join(f".{suffix} ({_either(decoder)})" for suffix, decoder in sorted(DECODERS.items()))
+
+
+def _either(decoder: Decoder) -> str:
+    return " or ".join(kind.value for kind in decoder.kinds)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What an extension holds, and the function that decodes it."""
+    """What an extension may hold, and the function that decodes it."""
 
-    kind: Kind
+    kinds: tuple[Kind, ...]
     decode: Callable[[bytes], Raw]
 
 
@@ -122,7 +126,7 @@ _READ_HEADER = {
 }
 
 DECODERS = {
-    **{suffix: Decoder(Kind.image, _image) for suffix in ("jpeg", "jpg", "png", "webp")},
-    "npy": Decoder(Kind.vector, _array),
-    "txt": Decoder(Kind.text, _text),
+    **{suffix: Decoder((Kind.image,), _image) for suffix in ("jpeg", "jpg", "png", "webp")},
+    "npy": Decoder((Kind.vector, Kind.sequence), _array),
+    "txt": Decoder((Kind.text,), _text),
 }

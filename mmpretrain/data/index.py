@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -108,11 +108,16 @@ def dataset_state(path: str | Path) -> DatasetState:
 
 
 def check_shards(
-    folder: str | Path, modalities: Iterable[str], label_needed: bool = False, build_hint: str | None = None
+    folder: str | Path,
+    modalities: Iterable[str],
+    label_needed: bool = False,
+    build_hint: str | None = None,
+    optional: Collection[str] = (),
 ) -> list[str]:
     """Quick preflight of one split: file sizes and the index, no hashing. Returns one sentence per problem.
 
-    modalities: names that every sample must have. build_hint: the command that makes the dataset.
+    modalities: names that samples must have. build_hint: the command that makes the dataset. optional: modalities that
+    some samples may lack, but not all.
     """
     again = f"run `{build_hint}`" if build_hint else "build the dataset again"
     try:
@@ -127,7 +132,7 @@ def check_shards(
     if not len(index):
         return [*found, f"{folder} has no samples: {again}"]
     wanted = [*modalities, LABEL] if label_needed else list(modalities)
-    return found + [problem for name in wanted for problem in _absence(index, name)]
+    return found + [problem for name in wanted for problem in _absence(index, name, name in optional)]
 
 
 def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -> list[str]:
@@ -183,11 +188,11 @@ def _size_problems(index: Index, sizes: dict[str, int], again: str) -> Iterator[
         yield f"{index.folder}/{name} is not in the index: {reindex(index.folder)}"
 
 
-def _absence(index: Index, name: str) -> Iterator[str]:
-    """A sentence if some samples have no member of modality (or label) ``name``."""
+def _absence(index: Index, name: str, optional: bool) -> Iterator[str]:
+    """A sentence if some samples (of an optional one: all) have no member of modality (or label) ``name``."""
     absent = [(shard, np.flatnonzero(~shard.holds(name))) for shard in index.shards]
     count = sum(len(rows) for _, rows in absent)
-    if not count:
+    if not count or (optional and count < len(index)):
         return
     shard, rows = next(pair for pair in absent if len(pair[1]))
     present = sorted({modality_of(extension) for shard in index.shards for extension in shard.extensions})

@@ -15,7 +15,9 @@ class DatasetInfo:
     """What the shards do not say themselves.
 
     modalities: name -> kind, size, channels, max_length as in the config.
-    classes: name of each label, None if unlabelled.
+    classes: name of each label, None if unlabelled or if labels are codes of factors.
+    factors: name of a factor -> number of its classes; a label is then the mixed-radix code of all factors, the first
+    one most significant.
     statistics: vector modality -> {"minimum": [features], "maximum": [features]} of the train split.
     features: vector modality -> name of each feature, where known.
     """
@@ -28,6 +30,7 @@ class DatasetInfo:
     classes: list[str] | None = None
     statistics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
+    factors: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Text of dataset.json, the same for the same content."""

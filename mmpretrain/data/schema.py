@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from omegaconf import MISSING
 
+from mmpretrain.data.augment_schema import AugmentConfig, Choose, usual
+from mmpretrain.data.kind import Kind
+
+__all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
+
+FORMS = {
+    Kind.image: "[height, width]",
+    Kind.vector: "[features]",
+    Kind.sequence: "[time steps, features]",
+    Kind.text: "",
+}
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
-
-
-class Kind(StrEnum):
-    """What the bytes of a modality are."""
-
-    image = "image"
-    text = "text"
-    vector = "vector"
 
 
 class Verify(StrEnum):
@@ -30,8 +33,14 @@ class Verify(StrEnum):
 class ModalityConfig:
     """One modality of a dataset.
 
-    size: image [height, width] in pixels, vector [features]; unused for text. channels: 1 or 3 (images).
-    max_length: tokens kept (text). optional: samples may lack it (methods that can learn from those only).
+    size: image [height, width] in pixels, vector [features], sequence [time steps, features] (shorter ones are padded,
+    longer ones cut); unused for text. channels: 1 or 3 (images). max_length: tokens kept (text). optional: samples may
+    lack it (methods that can learn from those only).
+
+    load_size: of an image when it is handed to augmentations, [height, width], at least size; null: size. augment: what
+    the views of a method that augments get; null: the usual of the kind. unique: FactorCL's augmentation that keeps
+    what the other modality refers to; null: augment, for images without the crop. train: what the plain inputs of
+    every method get in training; null: nothing.
     """
 
     kind: Kind = MISSING
@@ -39,21 +48,46 @@ class ModalityConfig:
     channels: int = 3
     max_length: int = 77
     optional: bool = False
+    load_size: list[int] | None = None
+    augment: AugmentConfig | None = None
+    unique: AugmentConfig | None = None
+    train: AugmentConfig | None = None
+
+    @property
+    def view(self) -> AugmentConfig:
+        """What views get."""
+        return self.augment or usual(self.kind)
+
+    @property
+    def unique_view(self) -> AugmentConfig:
+        """What views with the unique augmentation get."""
+        return self.unique or replace(self.view, crop=None)
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
-        wanted = {Kind.image: 2, Kind.vector: 1, Kind.text: 0}[self.kind]
+        key = f"data.modalities.{name}"
+        form = FORMS[self.kind]
+        wanted = len(form.split(",")) if form else 0
         found = []
-        if self.kind is not Kind.text and (len(self.size) != wanted or min(self.size, default=0) < 1):
-            shape = "[height, width]" if wanted == 2 else "[features]"
-            found.append(
-                f"data.modalities.{name}.size is {list(self.size)}: a {self.kind.value} needs {shape}, all > 0"
-            )
+        if form and (len(self.size) != wanted or min(self.size, default=0) < 1):
+            found.append(f"{key}.size is {list(self.size)}: a {self.kind.value} needs {form}, all > 0")
         if self.kind is Kind.image and self.channels not in (1, 3):
-            found.append(f"data.modalities.{name}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
+            found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if self.kind is Kind.text and self.max_length < 2:
-            found.append(f"data.modalities.{name}.max_length is {self.max_length}: a text needs at least 2 tokens")
-        return found
+            found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        for part in ("augment", "unique", "train"):
+            augment: AugmentConfig | None = getattr(self, part)
+            found += augment.problems(f"{key}.{part}", self.kind) if augment else []
+        return found + self._load_size(key)
+
+    def _load_size(self, key: str) -> list[str]:
+        if self.load_size is None:
+            return []
+        if self.kind is not Kind.image:
+            return [f"{key}.load_size is for images, and {key} is a {self.kind.value}: leave it out"]
+        if len(self.load_size) != 2 or any(a < b for a, b in zip(self.load_size, self.size, strict=False)):
+            return [f"{key}.load_size is {list(self.load_size)}: it needs [height, width], at least size={self.size}"]
+        return []
 
 
 @dataclass

@@ -37,7 +37,8 @@ class Stream:
     """The batches of one rank.
 
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
-    tensors (see :class:`Batcher`). quarantine: log of replaced samples, None for none.
+    tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
+    quarantine: log of replaced samples, None for none.
 
     Attributes: index, plan, reader.
 
@@ -54,6 +55,7 @@ class Stream:
         world_size: int,
         processor: Processor,
         quarantine: Path | None = None,
+        sources: Processor | None = None,
     ) -> None:
         self.config, self.rank, self.world_size = config, rank, world_size
         self.index = _load_index(config, split)
@@ -65,7 +67,7 @@ class Stream:
         wanted = {*config.modalities} if config.classes is None else {*config.modalities, LABEL}
         max_open = config.window if self._cache else max(MAX_OPEN, config.window)
         self.reader = Reader(self.index, config.verify, self._cache, wanted, max_open, config.build)
-        self._batcher = Batcher(config, self.reader, self.plan, processor)
+        self._batcher = Batcher(config, self.reader, self.plan, processor, sources)
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.

@@ -67,7 +67,9 @@ def model_card(facts: CardFacts, modalities: Mapping[str, Mapping[str, Any]], ha
 def usage(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> str:
     """Python code that opens a release and embeds one made-up sample of every modality."""
     kinds = {modality["kind"] for modality in modalities.values()}
-    lines = ["import numpy as np"] * ("vector" in kinds) + ["from PIL import Image"] * ("image" in kinds)
+    lines = ["import numpy as np"] * bool(kinds & {"vector", "sequence"}) + ["from PIL import Image"] * (
+        "image" in kinds
+    )
     lines += [
         "from transformers import AutoModel, AutoProcessor",
         "",
@@ -96,6 +98,8 @@ def _example(modality: Mapping[str, Any]) -> str:
         return '"a text"'
     if modality["kind"] == "vector":
         return f"np.zeros({modality['size'][0]})"
+    if modality["kind"] == "sequence":
+        return f"np.zeros({list(modality['size'])})"
     height, width = modality["size"]
     return f'Image.new("{"L" if modality["channels"] == 1 else "RGB"}", ({width}, {height}))'
 

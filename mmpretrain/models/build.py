@@ -57,7 +57,25 @@ def build_processor(config: Config) -> MMPretrainProcessor:
         elif modality.kind is Kind.image:
             entry |= {"size": list(modality.size), "channels": modality.channels}
             entry |= pixel_statistics(config.model.encoders[name])
-        else:
+        elif modality.kind is Kind.vector:
             entry |= {"size": list(modality.size), **statistics.get(name, {})}
+        else:
+            entry |= {"size": list(modality.size)}
+        if modality.optional:
+            entry["optional"] = True
         modalities[name] = entry
     return MMPretrainProcessor(modalities, load_tokenizers(config))
+
+
+def build_sources(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
+    """The processor of what augmentations start from: images with a ``load_size``, at that size.
+
+    processor: the run's. None if there are no such images, or nothing augments them.
+    """
+    modalities = config.data.modalities
+    sizes = {name: modality.load_size for name, modality in modalities.items() if modality.load_size is not None}
+    if not sizes or not (config.method.augments or any(modality.train for modality in modalities.values())):
+        return None
+    return MMPretrainProcessor(
+        {name: processor.modalities[name] | {"size": list(size)} for name, size in sizes.items()}
+    )

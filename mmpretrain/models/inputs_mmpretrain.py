@@ -74,6 +74,61 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any]) -> dict[st
     return {"values": torch.from_numpy(values.astype(np.float32))}
 
 
+def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+    """Sequences [t, features] (one, a list, or the rows of an array of three dimensions) -> ``values`` float32
+    [b, T, features] and ``attention_mask`` int64 [b, T], T the number of time steps in ``size``.
+
+    Longer ones are cut, shorter ones padded with zeros at the end. Raises ValueError for sequences without time steps
+    or with another number of features than ``size``.
+    """
+    if hasattr(sequences, "ndim"):
+        sequences = list(sequences) if sequences.ndim == 3 else [sequences]
+    steps, features = modality["size"]
+    items = _as_list(name, sequences)
+    values = np.zeros((len(items), steps, features), dtype=np.float32)
+    mask = np.zeros((len(items), steps), dtype=np.int64)
+    for row, item in enumerate(items):
+        array = np.asarray(item)
+        if array.ndim != 2 or not len(array) or array.shape[1] != features:
+            raise ValueError(
+                f"modality {name!r} needs sequences of shape [time steps, {features}], got shape {list(array.shape)}"
+            )
+        length = min(len(array), steps)
+        values[row, :length] = array[:length]
+        mask[row, :length] = 1
+    return {"values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
+
+
+def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[list[Any], Tensor]:
+    """Samples of which some may be None -> a list with an empty sample in the place of each None, and bool [b], whether
+    each was there."""
+    if hasattr(items, "ndim"):
+        items = list(items) if items.ndim > len(modality.get("size", ())) else [items]
+    found = _as_list(name, items)
+    present = torch.tensor([item is not None for item in found])
+    return [_empty(modality) if item is None else item for item in found], present
+
+
+def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+    """``tensors`` with zeros for what is absent (bool [b]), and ``present`` among them.
+
+    Token ids and masks keep those of an empty sample, so that attention always has something to attend to.
+    """
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            tensor[~present] = 0
+    return {**tensors, "present": present}
+
+
+def _empty(modality: dict[str, Any]) -> Any:
+    """A sample without content: a text without words, one time step, or zeros."""
+    if modality["kind"] == "text":
+        return ""
+    if modality["kind"] == "image":
+        return Image.new("L", (1, 1)) if Image is not None else None
+    return np.zeros([1, modality["size"][1]] if modality["kind"] == "sequence" else modality["size"])
+
+
 def _pixels(image: Any, size: list[int], channels: int) -> np.ndarray:
     """One image as float32 [channels, height, width] in 0...1."""
     height, width = size

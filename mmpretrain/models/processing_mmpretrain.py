@@ -1,4 +1,4 @@
-"""The processor that ships: images, texts and vectors -> tensors for the encoders."""
+"""The processor that ships: images, texts, vectors and sequences -> tensors for the encoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
-from .inputs_mmpretrain import image_tensors, text_tensors, vector_tensors
+from .inputs_mmpretrain import (
+    image_tensors,
+    mark_absent,
+    optional_samples,
+    sequence_tensors,
+    text_tensors,
+    vector_tensors,
+)
 
 FILE_NAME = "processor_config.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only")
@@ -31,8 +38,10 @@ class MMPretrainProcessor:
     """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
 
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
-    ``std`` per channel, default 0.5), ``{"kind": "text", "max_length": n}``, or ``{"kind": "vector", "size": [d]}``
-    (optional ``minimum`` and ``maximum`` per feature, which scale the training data to 0...1).
+    ``std`` per channel, default 0.5), ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}``
+    (optional ``minimum`` and ``maximum`` per feature, which scale the training data to 0...1), or
+    ``{"kind": "sequence", "size": [time steps, d]}``. With ``"optional": True`` samples of it may be None, and its
+    tensors include ``present``.
     tokenizers: name -> transformers tokenizer, for every text.
 
     Raises ValueError if a text has no tokenizer, or if statistics do not have one number per channel or feature.
@@ -51,8 +60,8 @@ class MMPretrainProcessor:
     def __call__(self, /, **samples: Any) -> MMPretrainInputs:
         """Turn samples into tensors: modality -> one sample or a list of b.
 
-        Images are PIL images, texts strings, vectors arrays. Returns what the model takes. Raises ValueError for an
-        unknown modality or a sample of the wrong type or length.
+        Images are PIL images, texts strings, vectors and sequences arrays. Returns what the model takes. Raises
+        ValueError for an unknown modality or a sample of the wrong type or length.
         """
         if not samples:
             raise ValueError(f"no modality was passed: give at least one of {', '.join(self.modalities)}")
@@ -96,10 +105,18 @@ class MMPretrainProcessor:
         modality = self.modalities.get(name)
         if modality is None:
             raise ValueError(f"unknown modality {name!r}: this processor has {', '.join(self.modalities)}")
+        if not modality.get("optional"):
+            return self._kind_tensors(name, items, modality)
+        filled, present = optional_samples(name, items, modality)
+        return mark_absent(self._kind_tensors(name, filled, modality), present)
+
+    def _kind_tensors(self, name: str, items: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
         if modality["kind"] == "image":
             return image_tensors(name, items, modality)
         if modality["kind"] == "text":
             return text_tensors(name, items, modality, self.tokenizers[name])
+        if modality["kind"] == "sequence":
+            return sequence_tensors(name, items, modality)
         return vector_tensors(name, items, modality)
 
 

@@ -144,7 +144,7 @@ def test_unknown_extensions_name_the_table(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(SampleError) as caught:
         decode(f"values.{suffix}", data, Kind.vector)
     assert f"no decoder for .{suffix}" in str(caught.value)
-    assert all(f".{known} ({decoder.kind.value})" in str(caught.value) for known, decoder in DECODERS.items())
+    assert all(f".{known} ({decoder.kinds[0].value}" in str(caught.value) for known, decoder in DECODERS.items())
     assert not (tmp_path / "canary").exists()
 
 
@@ -154,6 +154,13 @@ def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="not numeric"):
         decode("values.npy", data, Kind.vector)
     assert not (tmp_path / "canary").exists()
+
+
+def test_arrays_are_vectors_or_sequences_as_configured() -> None:
+    steps = decode("motion.npy", npy(np.arange(6).reshape(3, 2)), Kind.sequence)
+    assert isinstance(steps, np.ndarray) and steps.dtype == np.float32 and steps.tolist() == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(SampleError, match="holds a vector or sequence, but the config says text"):
+        decode("motion.npy", npy([1.0]), Kind.text)
 
 
 def test_another_kind_than_configured() -> None:
@@ -183,7 +190,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 for name, data in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
-        decode(name, bytes.fromhex(data), DECODERS[name[-3:]].kind)
+        decode(name, bytes.fromhex(data), DECODERS[name[-3:]].kinds[0])
     except SampleError as error:
         assert "MemoryError" not in str(error), error
     else:
@@ -192,7 +199,7 @@ for name, data in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from([(f"m.{s}", d.kind) for s, d in DECODERS.items()]), st.binary(max_size=80), st.data())
+@given(st.sampled_from([(f"m.{s}", d.kinds[0]) for s, d in DECODERS.items()]), st.binary(max_size=80), st.data())
 def test_any_bytes_give_an_object_or_a_sample_error(
     member: tuple[str, Kind], noise: bytes, data: st.DataObject
 ) -> None:

@@ -16,6 +16,7 @@ INFO = DatasetInfo(
     "CC0",
     {"mrna": {"kind": "vector", "size": [2]}},
     classes=["a", "b"],
+    factors={"shape": 3, "synergy": 2},
     statistics={"mrna": {"minimum": [0.1, -1.0], "maximum": [1.0, 3.3]}},
 )
 

@@ -70,6 +70,60 @@ def test_vectors_are_scaled_by_train_statistics() -> None:
     assert torch.equal(unscaled, torch.tensor([[3.0, 4.0]]))
 
 
+def test_sequences_are_cut_and_padded_at_the_end() -> None:
+    processor = processor_of(kind="sequence", size=[3, 2])
+    long, short = np.arange(10.0).reshape(5, 2), np.ones((1, 2))
+    found = processor(x=[long, short])["x"]
+    assert found["values"].dtype is torch.float32 and found["attention_mask"].dtype is torch.int64
+    assert found["values"].tolist() == [[[0, 1], [2, 3], [4, 5]], [[1, 1], [0, 0], [0, 0]]]
+    assert found["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert torch.equal(processor(x=long)["x"]["values"], found["values"][:1])
+    assert processor(x=np.ones((4, 2, 2)))["x"]["values"].shape == (4, 3, 2)
+    for wrong in (np.ones(2), np.ones((0, 2)), np.ones((2, 3))):
+        with pytest.raises(ValueError, match=r"'x' needs sequences of shape \[time steps, 2\], got shape"):
+            processor(x=[wrong])
+
+
+ENTRIES: dict[str, dict[str, Any]] = {
+    "picture": {"kind": "image", "size": [8, 4], "channels": 1},
+    "caption": {"kind": "text", "max_length": 8},
+    "genes": {"kind": "vector", "size": [7], "minimum": [1.0] * 7, "maximum": [2.0] * 7},
+    "motion": {"kind": "sequence", "size": [3, 2]},
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_optional_samples_may_be_none(name: str) -> None:
+    tokenizers = build_processor(small_config()).tokenizers
+    strict = MMPretrainProcessor({name: ENTRIES[name]}, tokenizers)
+    lenient = MMPretrainProcessor({name: ENTRIES[name] | {"optional": True}}, tokenizers)
+    first, second = (small_samples() | {"motion": [np.ones((2, 2)), np.ones((5, 2))]})[name]
+    expected, found = strict(**{name: [first, second]})[name], lenient(**{name: [None, first, second]})[name]
+    assert "present" not in expected and found["present"].tolist() == [False, True, True]
+    for key, tensor in expected.items():
+        assert torch.equal(found[key][1:], tensor)
+        assert not tensor.is_floating_point() or not found[key][0].any()
+    alone = lenient(**{name: first})[name]
+    assert alone["present"].tolist() == [True] and all(len(tensor) == 1 for tensor in alone.values())
+    nothing = lenient(**{name: [None, None]})[name]
+    assert not nothing["present"].any() and {k: t[0].shape for k, t in nothing.items()} == {
+        k: t[0].shape for k, t in found.items()
+    }
+    # Attention over nothing at all would be undefined.
+    assert "attention_mask" not in found or found["attention_mask"].sum(dim=1).min() >= 1
+    with pytest.raises(ValueError, match=r"got a NoneType|got shape"):
+        strict(**{name: [first, None]})
+
+
+def test_arrays_of_optional_samples_are_rows() -> None:
+    vectors = processor_of(kind="vector", size=[2], optional=True)
+    assert vectors(x=np.ones((3, 2)))["x"]["present"].tolist() == [True] * 3
+    assert vectors(x=np.ones(2))["x"]["values"].shape == (1, 2)
+    sequences = processor_of(kind="sequence", size=[4, 2], optional=True)
+    assert sequences(x=np.ones((3, 4, 2)))["x"]["present"].tolist() == [True] * 3
+    assert sequences(x=np.ones((4, 2)))["x"]["values"].shape == (1, 4, 2)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
@@ -102,9 +156,12 @@ def test_unusable_processors_are_refused(modality: dict, message: str) -> None:
 
 def test_saved_processor_gives_the_same_tensors(tmp_path: Path) -> None:
     processor = build_processor(small_config())
-    processor.modalities["genes"] |= {"minimum": [0.1] * 7, "maximum": [1 / 3] * 7}
+    processor.modalities["genes"] |= {"minimum": [0.1] * 7, "maximum": [1 / 3] * 7, "optional": True}
     processor.save_pretrained(tmp_path)
-    before, after = processor(**small_samples()), MMPretrainProcessor.from_pretrained(tmp_path)(**small_samples())
+    samples = small_samples()
+    samples["genes"][0] = None
+    before, after = processor(**samples), MMPretrainProcessor.from_pretrained(tmp_path)(**samples)
+    assert after["genes"]["present"].tolist() == [False, True]
     assert list(after) == list(before)
     assert all(torch.equal(after[m][k], tensor) for m, tensors in before.items() for k, tensor in tensors.items())
     with pytest.raises(OSError):

@@ -1,0 +1,76 @@
+"""Augmentations of tokenised texts. Shapes: b samples, L tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpretrain.data.augment.draws import Draws
+from mmpretrain.data.augment_schema import AugmentConfig
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What an augmentation must know of a tokenizer: ids of all its special tokens, of the padding, and of the token
+    that masks (None: it has neither a mask nor an unknown token)."""
+
+    special: tuple[int, ...]
+    pad: int
+    mask: int | None
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Vocabulary:
+        """That of a transformers tokenizer; its unknown token masks where it has no mask token."""
+        mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        return cls(tuple(tokenizer.all_special_ids), tokenizer.pad_token_id, mask)
+
+
+def augment_texts(
+    input_ids: Tensor, attention_mask: Tensor, vocabulary: Vocabulary, config: AugmentConfig, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Tokens and their mask, int64 [b, L] each -> the same with tokens deleted and masked as drawn.
+
+    Special tokens (the tokenizer's ``all_special_ids``, so unknown words too) are left alone. Deleting takes one token,
+    which is a word only where words are one token, and never the last one. Raises ValueError if there is nothing to
+    mask with.
+    """
+    coins = draws.coins(config)
+    if "delete" in coins:
+        words = _words(input_ids, attention_mask, vocabulary)
+        input_ids, attention_mask = _delete(input_ids, attention_mask, words, coins["delete"], vocabulary.pad, draws)
+    if "mask" in coins:
+        if vocabulary.mask is None:
+            raise ValueError(
+                f"the tokenizer of {draws.modality} has neither a mask nor an unknown token:"
+                f" set mask=0 where data.modalities.{draws.modality} is augmented, or choose another tokenizer"
+            )
+        words = _words(input_ids, attention_mask, vocabulary)
+        chosen = words & (draws.uniform("mask", input_ids.shape[1]) < config.mask) & coins["mask"][:, None]
+        input_ids = input_ids.masked_fill(chosen, vocabulary.mask)
+    return input_ids, attention_mask
+
+
+def _words(input_ids: Tensor, attention_mask: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """bool [b, L]: which tokens may be changed."""
+    special = torch.tensor(vocabulary.special, dtype=input_ids.dtype, device=input_ids.device)
+    return attention_mask.bool() & ~torch.isin(input_ids, special)
+
+
+def _delete(
+    input_ids: Tensor, attention_mask: Tensor, words: Tensor, coin: Tensor, pad: int, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Without one random token of ``words`` where ``coin`` [b] is set and there are two; the rest moves up."""
+    length = input_ids.shape[1]
+    out = draws.uniform("delete", length).masked_fill(~words, -1).argmax(dim=1)
+    out = torch.where(coin & (words.sum(dim=1) > 1), out, length)  # behind the end: nothing moves
+    place = torch.arange(length, device=input_ids.device)
+    behind = place >= out[:, None]
+    source = (place + behind.long()).clamp(max=length - 1)
+    freed = behind & (place == length - 1)
+    return (
+        input_ids.gather(1, source).masked_fill(freed, pad),
+        attention_mask.gather(1, source).masked_fill(freed, 0),
+    )
