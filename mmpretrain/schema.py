@@ -15,6 +15,13 @@ from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.methods.schema import MethodConfig
 from mmpretrain.models.schema import ModelConfig
 
+ARCHITECTURES = {
+    Kind.image: "cnn or a vision model of transformers",
+    Kind.text: "a text model of transformers",
+    Kind.vector: "mlp",
+    Kind.sequence: "sequence",
+}
+
 
 @dataclass
 class RunConfig:
@@ -70,18 +77,28 @@ class Config:
             is_text = modality.kind is Kind.text
             if is_text and not (encoder.tokenizer or encoder.pretrained):
                 found.append(f"model.encoders.{name}.tokenizer is missing: a text encoder needs one")
-            if (encoder.architecture == "mlp") != (modality.kind is Kind.vector) and not encoder.pretrained:
+            given = "architecture" if encoder.architecture else "pretrained"
+            if modality.kind not in encoder.kinds and getattr(encoder, given):
                 found.append(
-                    f"model.encoders.{name}.architecture is {encoder.architecture} but data.modalities.{name} is"
-                    f" a {modality.kind.value}: use mlp for vectors and only for them"
+                    f"model.encoders.{name}.{given} is {getattr(encoder, given)} but data.modalities.{name} is"
+                    f" a {modality.kind.value}: use {ARCHITECTURES[modality.kind]}"
                 )
-        return found
+        return found + self._model_against_method()
+
+    def _model_against_method(self) -> list[str]:
+        if not self.method.fuses:
+            return []
+        return [
+            f"model.encoders.{name}.pool has no effect with method={self.method.name}, which fuses tokens: leave it out"
+            for name, encoder in self.model.encoders.items()
+            if encoder.pool is not None
+        ]
 
     def _labels(self) -> list[str]:
         found = []
         metrics = {*self.evaluation.final, *self.evaluation.during}
         if self.data.classes is None:
-            wanted = sorted(metrics & {Metric.classification, Metric.linear_probe})
+            wanted = sorted(metric for metric in metrics if metric is not Metric.retrieval)
             found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
         elif self.data.classes < 2:
             found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data")

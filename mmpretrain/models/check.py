@@ -15,6 +15,7 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.resolve import encoder_spec, model_config
 from mmpretrain.models.schema import Attention
+from mmpretrain.models.states_mmpretrain import Form
 from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
 from mmpretrain.models.training_options import option_problems
 from mmpretrain.schema import Config
@@ -53,7 +54,7 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
         spec = encoder_spec(name, entry, modality, tokenizer)
         encoder = _on_meta(name, spec)
         if modality.kind is Kind.image:
-            _try_images(name, encoder, modality)
+            _try_images(name, encoder, modality, config.method.fuses)
     except Unusable as error:
         problems += error.problems
         return None
@@ -97,20 +98,23 @@ def _on_meta(name: str, spec: dict[str, Any]) -> Encoder:
         raise Unusable([f"model.encoders.{name}.config: {reason}"]) from error
 
 
-def _try_images(name: str, encoder: Encoder, modality: ModalityConfig) -> None:
+def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bool) -> None:
     """Two images without content through the encoder: does it take this size, and is its output as wide as expected?"""
-    shape = (2, modality.channels, *modality.size)
+    where, shape = f"model.encoders.{name}", (2, modality.channels, *modality.size)
     try:
-        output = encoder(pixel_values=torch.zeros(shape, device="meta"))
+        images = torch.zeros(shape, device="meta")
+        output = encoder.states(pixel_values=images).values if fused else encoder(pixel_values=images)
     except Exception as error:  # As above.
         if "meta" in str(error):
             return  # Some architectures look at values, of which there are none here.
         reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
-        raise Unusable([f"model.encoders.{name}.config: the encoder {reason}"]) from error
-    if output.shape != (2, encoder.output_size):
-        raise Unusable(
-            [f"model.encoders.{name}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"]
-        )
+        raise Unusable([f"{where}.config: the encoder {reason}"]) from error
+    if not fused and output.shape != (2, encoder.output_size):
+        raise Unusable([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
+    width = output.shape[1 if output.ndim == 4 else -1]
+    if fused and (width != encoder.state_size or (output.ndim == 4 and encoder.form is not Form.map)):
+        found = f"states of shape {list(output.shape)}, which the fusion cannot take for {encoder.form.value}"
+        raise Unusable([f"{where}: {found} of width {encoder.state_size}; choose another architecture"])
 
 
 def _check_whole(
@@ -121,13 +125,25 @@ def _check_whole(
     except ShardError as error:
         problems.append(str(error))
         return None
-    with torch.device("meta"):
-        model = MMPretrainModel(whole)
+    try:
+        with torch.device("meta"):
+            model = MMPretrainModel(whole)
+    except ValueError as error:
+        # Encoders were built before: what does not fit here is what sits on top.
+        problems.append(f"model.{'fusion' if whole.fusion else 'factors'}: {one_line(error)}")
+        return None
     for name, entry in config.model.encoders.items():
         model.encoders[name].requires_grad_(not entry.freeze)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")
+    if model.fusion is not None:
+        converters = _count(model.fusion.converters)
+        notes.append(f"fusion: {_count(model.fusion):,} parameters, {converters:,} of them make tokens")
+        if config.model.embed_dim is not None:
+            notes.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
+    if model.factors:
+        notes.append(f"factors: {_count(model.factors):,} parameters")
     if model.classifier is not None:
         notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
     notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")

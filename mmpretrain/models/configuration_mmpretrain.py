@@ -6,19 +6,24 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-POOLS = ("cls", "mean", "pooler")
+POOLS = ("cls", "mean", "last", "flatten", "pooler")
 
 
 class MMPretrainConfig(PreTrainedConfig):
     """What :class:`MMPretrainModel` is built from.
 
-    encoders: modality -> ``{"architecture": model_type or "mlp", "config": its full config, "pool": cls|mean|pooler}``.
+    encoders: modality -> ``{"architecture": model_type of transformers, or one of ours (mlp, cnn, sequence), "config":
+    its full config, "pool": one of POOLS}``.
     modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
     transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
+    fusion: arguments of the fusion transformer (``width``, ``heads``, ``layers``, ``vectors``), whose outputs the
+    embeddings are then; None: no fusion. factors: arguments of the heads for what is shared and what is unique
+    (``hidden``, ``width``, ``layers``); None: no such heads.
 
-    Raises ValueError for an unknown pool, or if ``modalities`` and ``encoders`` name different modalities.
+    Raises ValueError for an unknown pool, if ``modalities`` and ``encoders`` name different modalities, or if both
+    a fusion and an ``embed_dim`` are asked for.
     """
 
     model_type = "mmpretrain"
@@ -31,6 +36,8 @@ class MMPretrainConfig(PreTrainedConfig):
         embed_dim: int | None = None,
         classifier_hidden: int | None = None,
         method: str | None = None,
+        fusion: dict[str, Any] | None = None,
+        factors: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -39,6 +46,10 @@ class MMPretrainConfig(PreTrainedConfig):
         self.embed_dim = embed_dim
         self.classifier_hidden = classifier_hidden
         self.method = method
+        self.fusion = fusion
+        self.factors = factors
+        if fusion is not None and embed_dim is not None:
+            raise ValueError("embed_dim projects pooled encoder outputs, of which a fusion makes no use: leave it out")
         if sorted(self.modalities) != sorted(self.encoders):
             raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(self.encoders)}")
         for name, encoder in self.encoders.items():

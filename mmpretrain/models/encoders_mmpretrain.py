@@ -1,8 +1,9 @@
-"""One modality's encoder: a transformers model (or our MLP) and the pooling of its output into one vector."""
+"""One modality's encoder: a transformers model or one of ours, and the pooling of its states into one vector."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 # Its Auto classes are looked up when used: loading them here would load the module that needs this one.
@@ -10,45 +11,63 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorMLP
+from .sequence_mmpretrain import SequenceTransformer
+from .states_mmpretrain import Form, States, pool_states
+
+# Architectures of our own, beside those of transformers.
+OWN: dict[str, Any] = {"mlp": VectorMLP, "cnn": ConvNet, "sequence": SequenceTransformer}
 
 
 class Encoder(nn.Module):
-    """Encoder tensors of b samples -> [b, output_size].
+    """Encoder tensors of b samples -> [b, output_size], or the states before pooling.
 
     name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`.
-    An encoder whose parameters are all frozen stays in evaluation mode: no dropout, no batch statistics.
+    form, state_size: shape and width of the states. An encoder whose parameters are all frozen stays in evaluation
+    mode: no dropout, no batch statistics.
     """
 
     def __init__(self, name: str, spec: dict[str, Any]) -> None:
         super().__init__()
         self.name = name
         self.pool = spec["pool"]
-        if spec["architecture"] == "mlp":
-            self.backbone: nn.Module = VectorMLP(**spec["config"])
-            self.output_size: int = spec["config"]["output_size"]
+        if spec["architecture"] in OWN:
+            backbone = OWN[spec["architecture"]](**spec["config"])
+            self.form, self.state_size = backbone.form, backbone.state_size
+            self.output_size = self.state_size * (math.prod(backbone.map_size) if self.pool == "flatten" else 1)
         else:
             config = backbone_config(spec)
-            self.backbone = transformers.AutoModel.from_config(config, **pooling_arguments(config, self.pool))
-            self.output_size = output_width(config, self.pool)
+            backbone = transformers.AutoModel.from_config(config, **pooling_arguments(config, self.pool))
+            self.output_size, self.state_size = output_width(config, self.pool), state_width(config)
+            # Stages of different widths are those of convolutional networks, whose states are maps.
+            self.form = Form.tokens if getattr(config, "hidden_size", None) else Form.map
+        self.backbone: nn.Module = backbone
 
     def forward(self, **tensors: Tensor) -> Tensor:
         """Keyword tensors of the backbone, [b, ...] each -> [b, output_size].
 
         Raises ValueError if the backbone's main input is missing or has a wrong size.
         """
+        output = self._run(tensors)
+        if self.pool == "pooler":
+            return output.pooler_output.flatten(1)
+        if self.form is Form.vector:
+            return output
+        return pool_states(_values(output), tensors.get("attention_mask"), self.pool)
+
+    def states(self, **tensors: Tensor) -> States:
+        """As :meth:`forward`, before pooling."""
+        return States(_values(self._run(tensors)), tensors.get("attention_mask"))
+
+    def _run(self, tensors: dict[str, Tensor]) -> Any:
         wanted = self.backbone.main_input_name
         if wanted not in tensors:
             raise ValueError(f"modality {self.name!r} needs {wanted}, got {', '.join(sorted(tensors)) or 'nothing'}")
         try:
-            output = self.backbone(**tensors)
+            return self.backbone(**tensors)
         except ValueError as error:
             raise ValueError(f"modality {self.name!r}: {error}") from error
-        if isinstance(output, Tensor):
-            return output
-        if self.pool == "pooler":
-            return output.pooler_output.flatten(1)
-        return pool_states(output.last_hidden_state, tensors.get("attention_mask"), self.pool)
 
     def train(self, mode: bool = True) -> Encoder:
         """Switch dropout and batch statistics on or off; a fully frozen encoder keeps them off."""
@@ -71,22 +90,16 @@ def output_width(config: PreTrainedConfig, pool: str) -> int:
     """Width of the pooled output. Raises ValueError for an architecture that is not a single encoder."""
     if pool == "pooler" and getattr(config, "pooler_output_size", None):
         return config.pooler_output_size
+    return state_width(config)
+
+
+def state_width(config: PreTrainedConfig) -> int:
+    """Width of the states before pooling. Raises ValueError for an architecture that is not a single encoder."""
     width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
     if width is None or config.is_encoder_decoder:
         raise ValueError(f"architecture {config.model_type} is not a single encoder with a hidden_size")
     return width
 
 
-def pool_states(states: Tensor, mask: Tensor | None, pool: str) -> Tensor:
-    """Token states [b, n, w] (or a feature map [b, w, h, v]) -> [b, w]: the first one, or their mean under ``mask``.
-
-    mask: [b, n], 1 for tokens that count; None: all do.
-    """
-    if states.ndim == 4:
-        states = states.flatten(2).transpose(1, 2)
-    if pool == "cls":
-        return states[:, 0]
-    if mask is None:
-        return states.mean(dim=1)
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+def _values(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output.last_hidden_state

@@ -1,9 +1,11 @@
-"""Linear layers with Xavier initialisation: the vector encoder and the classification head."""
+"""MLPs with Xavier initialisation: the vector encoder, the classification head and those of factors."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from transformers import initialization as init
+
+from .states_mmpretrain import Form
 
 
 def init_linear(layer: nn.Linear) -> None:
@@ -14,28 +16,33 @@ def init_linear(layer: nn.Linear) -> None:
 
 
 class MLPHead(nn.Module):
-    """Linear - ReLU - Linear: [b, input_size] -> [b, output_size]."""
+    """Linear - ReLU - Linear: [b, input_size] -> [b, output_size]. layers: further hidden layers, with ReLU."""
 
-    def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, layers: int = 0) -> None:
         super().__init__()
         self.hidden = nn.Linear(input_size, hidden_size)
+        self.further = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(layers))
         self.output = nn.Linear(hidden_size, output_size)
-        init_linear(self.hidden)
-        init_linear(self.output)
+        for layer in (self.hidden, *self.further, self.output):
+            init_linear(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [b, input_size], any float type -> [b, output_size]."""
-        return self.output(self.hidden(x.to(self.hidden.weight.dtype)).relu())
+        x = self.hidden(x.to(self.hidden.weight.dtype)).relu()
+        for layer in self.further:
+            x = layer(x).relu()
+        return self.output(x)
 
 
 class VectorMLP(MLPHead):
     """Encoder of feature vectors. Raises ValueError for vectors of another length than input_size."""
 
     main_input_name = "values"
+    form = Form.vector
 
-    def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
-        super().__init__(input_size, hidden_size, output_size)
-        self.input_size = input_size
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, layers: int = 0) -> None:
+        super().__init__(input_size, hidden_size, output_size, layers)
+        self.input_size, self.state_size = input_size, output_size
 
     def forward(self, values: Tensor) -> Tensor:
         """``values`` [b, input_size] -> [b, output_size]."""

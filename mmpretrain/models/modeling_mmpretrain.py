@@ -1,4 +1,4 @@
-"""The model that ships: an encoder per modality, optional projections, and an optional classifier over all of them."""
+"""The model that ships: an encoder per modality, and what the method puts on top of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_mmpretrain import MMPretrainConfig
+from .convolution_mmpretrain import init_convolution
 from .encoders_mmpretrain import Encoder
+from .factors_mmpretrain import FactorHeads
+from .fusion_mmpretrain import Fusion
 from .heads_mmpretrain import MLPHead, init_linear
+
+# Among a modality's tensors: bool [b], which samples have it.
+PRESENT = "present"
 
 
 @dataclass
@@ -21,7 +27,8 @@ class MMPretrainOutput(ModelOutput):
 
     logits: [b, num_labels], only if every modality was passed. embeds: modality -> [b, d], not normalised (divide by
     the norm before taking cosine similarities). fused_embeds: [b, d] of all passed modalities together.
-    shared_embeds, unique_embeds: modality -> [b, d], what it shares with the others and what only it knows.
+    shared_embeds, unique_embeds: modality -> [b, 2 w] and [b, 3 w], what it shares with the other modality and what
+    only it knows, head by head as in :class:`FactorHeads`.
     """
 
     # ModelOutput takes a lone dict in its first field for its own content, so a tensor stands there.
@@ -53,6 +60,15 @@ class MMPretrainModel(PreTrainedModel):
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
                 self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
+        self.fusion: Fusion | None = None
+        if config.fusion is not None:
+            states = {name: (encoder.form, encoder.state_size) for name, encoder in encoders.items()}
+            self.fusion = Fusion(states, **config.fusion)
+            self.embed_sizes = dict.fromkeys(encoders, self.fusion.width)
+        self.factors = nn.ModuleDict()
+        if config.factors is not None:
+            for name, size in self.embed_sizes.items():
+                self.factors[name] = FactorHeads(size, **config.factors)
         self.classifier: MLPHead | None = None
         if config.classifier_hidden is not None and config.num_labels is not None:
             self.classifier = MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
@@ -62,15 +78,24 @@ class MMPretrainModel(PreTrainedModel):
         """Encode any of the modalities: modality -> keyword tensors of its encoder, with b samples each.
 
         ``{"pixel_values": [b, c, h, w]}`` for images, ``{"input_ids": [b, n], "attention_mask": [b, n]}`` for texts,
-        ``{"values": [b, features]}`` for vectors: what :class:`MMPretrainProcessor` returns.
+        ``{"values": [b, features]}`` for vectors, ``{"values": [b, T, features], "attention_mask": [b, T]}`` for
+        sequences: what :class:`MMPretrainProcessor` returns. ``present`` (bool [b]) beside them says which samples have
+        the modality; a fusion masks it in the others. Embeddings of a modality that a sample lacks mean nothing.
         Raises ValueError for no modality, an unknown one, or tensors that its encoder cannot take.
         """
         self._check(inputs)
-        embeds = {name: self._embed(name, inputs[name]) for name in self.config.modalities if name in inputs}
+        embeds, fused = self._embeds({name: inputs[name] for name in self.config.modalities if name in inputs})
         logits = None
         if self.classifier is not None and len(embeds) == len(self.config.modalities):
             logits = self.classifier(torch.cat(list(embeds.values()), dim=1))
-        return MMPretrainOutput(logits=logits, embeds=embeds)
+        factors = {name: self.factors[name](embed) for name, embed in embeds.items()} if self.factors else None
+        return MMPretrainOutput(
+            logits=logits,
+            embeds=embeds,
+            fused_embeds=fused,
+            shared_embeds={name: shared for name, (shared, _) in factors.items()} if factors else None,
+            unique_embeds={name: unique for name, (_, unique) in factors.items()} if factors else None,
+        )
 
     def get_embeds(self, /, **inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Only the embeddings of :meth:`forward`: modality -> [b, d], not normalised."""
@@ -78,9 +103,15 @@ class MMPretrainModel(PreTrainedModel):
         assert embeds is not None
         return embeds
 
-    def _embed(self, name: str, tensors: dict[str, Tensor]) -> Tensor:
-        embed = self.encoders[name](**tensors)
-        return self.projections[name](embed) if name in self.projections else embed
+    def _embeds(self, inputs: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Modality -> [b, d], and the embedding of all of them if there is a fusion."""
+        present = {name: tensors[PRESENT] for name, tensors in inputs.items() if PRESENT in tensors}
+        given = {name: {k: t for k, t in tensors.items() if k != PRESENT} for name, tensors in inputs.items()}
+        if self.fusion is not None:
+            encoders: Any = self.encoders
+            return self.fusion({name: encoders[name].states(**tensors) for name, tensors in given.items()}, present)
+        embeds = {name: self.encoders[name](**tensors) for name, tensors in given.items()}
+        return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None
 
     def _check(self, inputs: dict[str, Any]) -> None:
         known = ", ".join(self.config.modalities)
@@ -96,3 +127,10 @@ class MMPretrainModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             init_linear(module)
+        elif isinstance(module, nn.Conv2d):
+            init_convolution(module)
+        elif (initialise := getattr(module, "initialise_", None)) is not None:
+            # transformers comes to a module after its layers, some of which this one starts otherwise.
+            initialise()
+        elif isinstance(module, nn.BatchNorm2d):
+            super()._init_weights(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig
@@ -14,13 +14,13 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import output_width
+from mmpretrain.models.own import check_keywords, own_config
 from mmpretrain.models.pretrained import load_config
 from mmpretrain.models.problems import Unusable, nearest, one_line
-from mmpretrain.models.schema import EncoderConfig
+from mmpretrain.models.schema import OWN_POOLS, EncoderConfig
 from mmpretrain.models.texts import vocabulary_size
 from mmpretrain.schema import Config
 
-MLP_KEYS = ("input_size", "hidden_size", "output_size")
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
@@ -33,11 +33,12 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
     Raises Unusable with everything that is wrong.
     """
     where = f"model.encoders.{name}"
-    if encoder.architecture == "mlp":
-        return {"architecture": "mlp", "config": _mlp(where, encoder, modality), "pool": encoder.pool.value}
+    if encoder.architecture in OWN_POOLS:
+        own = own_config(where, encoder, modality)
+        return {"architecture": encoder.architecture, "config": own, "pool": encoder.pooling.value}
     base: PreTrainedConfig | None = load_config(where, encoder) if encoder.pretrained else None
     config_class = type(base) if base is not None else _config_class(where, str(encoder.architecture))
-    _check_keywords(where, encoder.config, keywords(config_class))
+    check_keywords(where, encoder.config, keywords(config_class))
     given = base.to_dict() if base is not None else _sizes_from_data(config_class, modality, tokenizer)
     try:
         config = config_class.from_dict(given | encoder.config)
@@ -47,7 +48,7 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
         raise Unusable(problems)
     # As JSON gives it back: the model is built from the same values before saving and after loading.
     content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
-    return {"architecture": config.model_type, "config": content, "pool": encoder.pool.value}
+    return {"architecture": config.model_type, "config": content, "pool": encoder.pooling.value}
 
 
 def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrainConfig:
@@ -56,6 +57,7 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
     Raises ShardError if the dataset's ``dataset.json`` is damaged.
     """
     labels: dict[str, Any] = {}
+    fusion = config.model.fusion
     if config.method.classifies:
         info = dataset_info(config.data)
         names = (info.classes if info else None) or []
@@ -65,8 +67,11 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
     return MMPretrainConfig(
         encoders=specs,
         modalities=list(specs),
-        embed_dim=config.model.embed_dim,
+        embed_dim=None if config.method.fuses else config.model.embed_dim,
         method=config.method.name,
+        # Plain values: the release is read without this project's enumerations.
+        fusion={**asdict(fusion), "vectors": fusion.vectors.value} if config.method.fuses else None,
+        factors=asdict(config.model.factors) if config.method.factorises else None,
         **labels,
     )
 
@@ -87,28 +92,9 @@ def keywords(config_class: type[PreTrainedConfig]) -> set[str]:
     return names - {"self", "args", "kwargs"}
 
 
-def _mlp(where: str, encoder: EncoderConfig, modality: ModalityConfig) -> dict[str, int]:
-    _check_keywords(where, encoder.config, MLP_KEYS)
-    sizes = {"input_size": modality.size[0], **encoder.config}
-    problems = [f"{where}.config.{key} is missing: the mlp needs it" for key in MLP_KEYS if key not in sizes]
-    problems += [
-        f"{where}.config.{key} is {value!r}: a whole number above 0 is needed"
-        for key, value in sizes.items()
-        if not isinstance(value, int) or value < 1
-    ]
-    if sizes["input_size"] != modality.size[0]:
-        problems.append(
-            f"{where}.config.input_size is {sizes['input_size']}, but the data has {modality.size[0]} features:"
-            " leave it out"
-        )
-    if problems:
-        raise Unusable(problems)
-    return sizes
-
-
 def _config_class(where: str, architecture: str) -> type[PreTrainedConfig]:
     if architecture not in CONFIG_MAPPING:
-        hint = nearest(architecture, [*CONFIG_MAPPING.keys(), "mlp"])
+        hint = nearest(architecture, [*CONFIG_MAPPING.keys(), *OWN_POOLS])
         raise Unusable([f"{where}.architecture is {architecture}: no such transformers model_type{hint}"])
     config_class = CONFIG_MAPPING[architecture]
     if config_class not in MODEL_MAPPING:
@@ -129,7 +115,7 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
 def _mismatches(name: str, config: PreTrainedConfig, encoder: EncoderConfig, modality: ModalityConfig) -> list[str]:
     where, found = f"model.encoders.{name}", []
     try:
-        output_width(config, encoder.pool.value)
+        output_width(config, encoder.pooling.value)
     except ValueError as error:
         found.append(f"{where}: {error}")
     if modality.kind is not Kind.image:
@@ -149,9 +135,3 @@ def _pair(size: Any) -> list[int] | None:
     if size is None:
         return None
     return [size, size] if isinstance(size, int) else list(size)
-
-
-def _check_keywords(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise Unusable(f"{where}.config.{key}: unknown keyword{nearest(key, known)}" for key in unknown)

@@ -6,13 +6,34 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mmpretrain.data.kind import Kind
+
 
 class Pool(StrEnum):
-    """How token states become one vector: first token, masked mean, or the model's own pooler output."""
+    """How an encoder's states become one vector.
+
+    cls: the first token. mean: the mean of the tokens that count, or of a feature map. last: the last token that
+    counts. flatten: the whole feature map. pooler: the model's own pooler output.
+    """
 
     cls = "cls"
     mean = "mean"
+    last = "last"
+    flatten = "flatten"
     pooler = "pooler"
+
+
+# What our own architectures encode, and what they can be pooled by, the default first; all others are transformers'.
+OWN_KINDS = {"mlp": (Kind.vector,), "cnn": (Kind.image,), "sequence": (Kind.sequence,)}
+OWN_POOLS = {"mlp": (Pool.cls,), "cnn": (Pool.mean, Pool.flatten), "sequence": (Pool.mean, Pool.last)}
+POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
+
+
+class VectorTokens(StrEnum):
+    """What a vector becomes in the fusion: a token per feature, or one token."""
+
+    features = "features"
+    one = "one"
 
 
 class Attention(StrEnum):
@@ -27,7 +48,8 @@ class Attention(StrEnum):
 class EncoderConfig:
     """One encoder: an architecture by config, or a pretrained one.
 
-    architecture: any transformers ``model_type`` (vit, bert, ...) or ``mlp`` (vectors); config: its keyword arguments.
+    architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` (vectors), ``cnn`` (images) or ``sequence``
+    (sequences); config: its keyword arguments. pool: default cls, and mean for cnn and sequence; unused under a fusion.
     pretrained: a local folder or a Hub id, with its revision; architecture and config then come from there.
     tokenizer: folder or Hub id for text (default: the pretrained one's). freeze: no gradients for this encoder.
     lr_scale: its learning rate relative to optim.lr.
@@ -43,12 +65,26 @@ class EncoderConfig:
     pretrained: str | None = None
     revision: str | None = None
     tokenizer: str | None = None
-    pool: Pool = Pool.cls
+    pool: Pool | None = None
     freeze: bool = False
     lr_scale: float = 1.0
     checkpointing: bool = False
     attention: Attention | None = None
     compile: bool = False
+
+    @property
+    def pooling(self) -> Pool:
+        """``pool``, or the architecture's default."""
+        return self.pool or self._pools[0]
+
+    @property
+    def _pools(self) -> tuple[Pool, ...]:
+        return OWN_POOLS.get(str(self.architecture), POOLS)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of modalities that this architecture encodes."""
+        return OWN_KINDS.get(str(self.architecture), (Kind.image, Kind.text))
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
@@ -60,11 +96,55 @@ class EncoderConfig:
             found.append(f"{key}.revision has no effect without {key}.pretrained")
         if self.lr_scale < 0:
             found.append(f"{key}.lr_scale is {self.lr_scale}: it must be 0 or more (use freeze=true to train nothing)")
-        if self.architecture == "mlp":
+        if self.pool is not None and self.pool not in self._pools:
+            found.append(
+                f"{key}.pool is {self.pool}: {self.architecture or self.pretrained} knows {', '.join(self._pools)}"
+            )
+        if self.architecture in OWN_POOLS:
             set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
-            found += [f"{key}.{k}={v} has no effect on the mlp: leave it out" for k, v in set_to.items() if v]
+            found += [
+                f"{key}.{option}={value} has no effect on the {self.architecture}: leave it out"
+                for option, value in set_to.items()
+                if value
+            ]
         if self.freeze and self.checkpointing:
             found.append(f"{key}.checkpointing=true saves nothing with freeze=true, which keeps nothing: leave it out")
+        return found
+
+
+@dataclass
+class FusionConfig:
+    """The fusion transformer of methods that have one (comm): its width, heads and layers, and what vectors become."""
+
+    width: int = 256
+    heads: int = 8
+    layers: int = 1
+    vectors: VectorTokens = VectorTokens.features
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = _below_one(self, "model.fusion", "width", "heads", "layers")
+        if not found and self.width % self.heads:
+            found.append(f"model.fusion.heads is {self.heads}: it must divide model.fusion.width={self.width}")
+        return found
+
+
+@dataclass
+class FactorsConfig:
+    """The heads for shared and unique information of methods that have them (factorcl): five MLPs per modality.
+
+    hidden, width: of each head; null: as wide as the modality's embedding. layers: further hidden layers.
+    """
+
+    hidden: int | None = None
+    width: int | None = None
+    layers: int = 1
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = _below_one(self, "model.factors", "hidden", "width")
+        if self.layers < 0:
+            found.append(f"model.factors.layers is {self.layers}: it must be 0 or more")
         return found
 
 
@@ -73,18 +153,24 @@ class ModelConfig:
     """Encoders by modality, and what sits on top.
 
     embed_dim: width of a bias-free linear projection per modality; null: the embedding is the pooled encoder output.
+    Unused under a fusion, whose width counts.
     classifier_hidden: width of the hidden layer of every classification head (methods that learn from labels).
+    fusion, factors: used by methods whose model has them.
     """
 
     embed_dim: int | None = None
     encoders: dict[str, EncoderConfig] = field(default_factory=dict)
     classifier_hidden: int = 256
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    factors: FactorsConfig = field(default_factory=FactorsConfig)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, encoder in self.encoders.items() for p in encoder.problems(name)]
-        for key in ("embed_dim", "classifier_hidden"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                found.append(f"model.{key} is {value}: it must be at least 1")
-        return found
+        found += _below_one(self, "model", "embed_dim", "classifier_hidden")
+        return found + self.fusion.problems() + self.factors.problems()
+
+
+def _below_one(section: Any, where: str, *keys: str) -> list[str]:
+    values = {key: getattr(section, key) for key in keys}
+    return [f"{where}.{k} is {v}: it must be at least 1" for k, v in values.items() if v is not None and v < 1]
