@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmpretrain.methods.base import Method
 
-CLASSES = {"clip": "clip.Clip", "m3col": "m3col.M3col"}
+CLASSES = {
+    "clip": "clip.Clip",
+    "comm": "comm.Comm",
+    "cross_self": "cross_self.CrossSelf",
+    "factorcl": "factorcl.Factorcl",
+    "m3col": "m3col.M3col",
+    "siglip": "siglip.Siglip",
+    "supcon": "supcon.Supcon",
+}
 
 
 def method_class(name: str) -> type[Method]:

@@ -4,8 +4,49 @@ from __future__ import annotations
 
 from mmpretrain.methods.settings.base import MethodConfig
 from mmpretrain.methods.settings.clip import ClipConfig
+from mmpretrain.methods.settings.comm import CommConfig, Pairing, Terms
+from mmpretrain.methods.settings.cross_self import CrossInputs, CrossLoss, CrossSelfConfig
+from mmpretrain.methods.settings.factorcl import (
+    Condition,
+    CriticBatch,
+    CriticForm,
+    FactorclConfig,
+    Form,
+    LabelInput,
+)
 from mmpretrain.methods.settings.m3col import M3colConfig, MixLevel, MixScope
+from mmpretrain.methods.settings.siglip import SiglipConfig
+from mmpretrain.methods.settings.supcon import SupconConfig
 
-__all__ = ["METHODS", "ClipConfig", "M3colConfig", "MethodConfig", "MixLevel", "MixScope"]
+__all__ = [
+    "METHODS",
+    "ClipConfig",
+    "CommConfig",
+    "Condition",
+    "CriticBatch",
+    "CriticForm",
+    "CrossInputs",
+    "CrossLoss",
+    "CrossSelfConfig",
+    "FactorclConfig",
+    "Form",
+    "LabelInput",
+    "M3colConfig",
+    "MethodConfig",
+    "MixLevel",
+    "MixScope",
+    "Pairing",
+    "SiglipConfig",
+    "SupconConfig",
+    "Terms",
+]
 
-METHODS: dict[str, type[MethodConfig]] = {"clip": ClipConfig, "m3col": M3colConfig}
+METHODS: dict[str, type[MethodConfig]] = {
+    "clip": ClipConfig,
+    "comm": CommConfig,
+    "cross_self": CrossSelfConfig,
+    "factorcl": FactorclConfig,
+    "m3col": M3colConfig,
+    "siglip": SiglipConfig,
+    "supcon": SupconConfig,
+}

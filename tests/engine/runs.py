@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mmpretrain.schema import Config
 from tests.small_tokenizer import small_tokenizer
 
 GLOBAL_BATCH = 16
+MODALITIES = ("left", "right", "caption")
 TINY = [
     "experiment=digits",
     f"data.global_batch={GLOBAL_BATCH}",
@@ -33,7 +34,7 @@ TINY = [
     "model.classifier_hidden=16",
     # Partition every tensor, however small: real ZeRO-3.
     "engine.deepspeed.zero_optimization.stage3_param_persistence_threshold=0",
-    *(f"model.encoders.{half}.config.num_hidden_layers=1" for half in ("left", "right", "caption")),
+    *(f"model.encoders.{half}.config.num_hidden_layers=1" for half in MODALITIES),
 ]
 
 
@@ -55,7 +56,9 @@ def start(config: Config) -> Engine:
     return Engine(config, build_method(config))
 
 
-def make_batch(index: int, rank: int, world_size: int, *, repeat: bool = True) -> Batch:
+def make_batch(
+    index: int, rank: int, world_size: int, *, repeat: bool = True, modalities: Collection[str] = MODALITIES
+) -> Batch:
     """This rank's rows of global batch ``index``; row content depends on the stream position only.
 
     repeat: the last row of every global batch is its first again, as where two epochs meet.
@@ -74,6 +77,7 @@ def make_batch(index: int, rank: int, world_size: int, *, repeat: bool = True) -
             "attention_mask": torch.ones(local, 16, dtype=torch.long),
         },
     }
+    inputs = {name: inputs[name] for name in modalities}
     return Batch(inputs, labels, ids, positions, keys=tuple(map(str, ids.tolist())))
 
 
@@ -147,10 +151,10 @@ def train_and_resume(tokens: list[str], steps: int, folder: str) -> tuple[str, s
 
 
 def weights_digest(engine: Engine) -> str:
-    """A hash of the model's and the heads' weights, whole (a collective); empty on ranks other than 0."""
+    """A hash of the weights of model, heads and critics, whole (a collective); empty on ranks other than 0."""
     state = engine.state_dict()
     digest = hashlib.sha256()
-    for tensors in (state or {}, engine.method.heads.state_dict()):
+    for tensors in (state or {}, engine.method.heads.state_dict(), engine.method.critics.state_dict()):
         for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + tensor.detach().numpy().tobytes())
     return digest.hexdigest() if state else ""
@@ -160,7 +164,8 @@ def _run(engine: Engine, indices: range, norms: list[float] | None = None) -> li
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     losses = []
     for index in indices:
-        report = engine.step(make_batch(index, rank, world_size), step_of(index, engine.config))
+        batch = make_batch(index, rank, world_size, modalities=engine.config.data.modalities)
+        report = engine.step(batch, step_of(index, engine.config))
         losses.append(mean_over_ranks({"loss": report.losses["loss"]}, engine.world)["loss"])
         if norms is not None:
             norms.append(report.grad_norm)

@@ -10,7 +10,18 @@ import pytest
 import torch
 
 from mmpretrain.losses.schema import Negatives, ObjectiveConfig
-from mmpretrain.methods.schema import MixLevel, MixScope
+from mmpretrain.methods.schema import (
+    Condition,
+    CriticForm,
+    CrossInputs,
+    CrossLoss,
+    Form,
+    LabelInput,
+    MixLevel,
+    MixScope,
+    Pairing,
+    Terms,
+)
 from mmpretrain.schema import Config
 from tests.methods.parity import run_oracle, run_step, worst_relative_error
 from tests.methods.toys import make_config
@@ -23,9 +34,26 @@ EMBEDDING: Settings = {"mix_level": MixLevel.embedding, "mix_group": 2, "weight"
 INPUT: Settings = {"mix_level": MixLevel.input, "mix_group": 4, "weight": 0.7}
 GLOBAL: Settings = {"mix_level": MixLevel.embedding, "mix_scope": MixScope.global_batch, "weight": 0.7}
 OFFICIAL: Settings = {"official_aliasing": True, "official_self_pairs": True}
+SUPCON: Settings = {"hidden": 8, "width": 6, "temperature": 0.2}
+HEADS: Settings = {"hidden": 8, "width": 6, "temperature": 0.2, "clip_width": 5}
+COMM: Settings = {"head_hidden": 8, "head_width": 6}
+CODE: Settings = {**COMM, "pairing": Pairing.code}
+CRITICS: Settings = {"critic_hidden": 6, "critic_width": 3}
+SEPARABLE: Settings = {**CRITICS, "critic": CriticForm.separable}
+SUP: Settings = {"form": Form.sup, "label_input": LabelInput.onehot, "condition": Condition.first}
 CASES: dict[str, Case] = {
     "clip-2": (make_config("clip", 2), M3CO),
     "clip-3": (make_config("clip", 3, temperature=0.3), M3CO),
+    "comm-2": (make_config("comm", 2, **COMM), M3CO),
+    "comm-3-missing": (make_config("comm", 3, optional=("mrna", "mirna"), **COMM, temperature=0.4), M3CO),
+    "comm-unimodal": (make_config("comm", 2, **COMM, terms=Terms.unimodal), M3CO),
+    "comm-code-3": (make_config("comm", 3, **CODE), M3CO),
+    "comm-code-2-missing": (make_config("comm", 2, optional=("methylation",), **CODE, temperature=0.4), M3CO),
+    "comm-code-fused": (make_config("comm", 2, **CODE, terms=Terms.fused), M3CO),
+    "factorcl-ssl": (make_config("factorcl", 2, **CRITICS, temperature=0.02), M3CO),
+    "factorcl-ssl-separable": (make_config("factorcl", 2, **SEPARABLE, doubly_counted=2.0), M3CO),
+    "factorcl-sup": (make_config("factorcl", 2, **CRITICS, form=Form.sup), M3CO),
+    "factorcl-sup-separable": (make_config("factorcl", 2, **SEPARABLE, **SUP, temperature=0.6), M3CO),
     "m3co-embedding-2": (make_config("m3col", 2, **EMBEDDING), M3CO),
     "m3co-embedding-3": (make_config("m3col", 3, **EMBEDDING), M3CO),
     "m3co-input-2": (make_config("m3col", 2, **INPUT), M3CO),
@@ -38,6 +66,12 @@ CASES: dict[str, Case] = {
     "soft-2": (make_config("m3col", 2, weight=0.7), SOFT),
     "soft-3": (make_config("m3col", 3, weight=0.7), SOFT),
     "soft-detached": (make_config("m3col", 3, weight=0.7, detach_targets=True), SOFT),
+    "siglip-3": (make_config("siglip", 3, temperature=0.3, bias=-2.0), M3CO),
+    "supcon-3": (make_config("supcon", 3, **SUPCON), M3CO),
+    "cross-self-3": (make_config("cross_self", 3, **HEADS, self_weight=0.3), M3CO),
+    "cross-self-clip": (make_config("cross_self", 3, **HEADS, cross=CrossLoss.clip, clip_temperature=0.3), M3CO),
+    "cross-self-view": (make_config("cross_self", 2, **HEADS, cross_inputs=CrossInputs.view), M3CO),
+    "cross-only": (make_config("cross_self", 2, **HEADS, self_weight=0.0), M3CO),
     "cross-entropy-only": (make_config("m3col", 3, weight=0.0), M3CO),
 }
 
@@ -76,9 +110,11 @@ def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int, mode: str)
         assert mean == pytest.approx(value, rel=1e-12, abs=1e-15), name
     for outcome in outcomes:
         assert worst_relative_error(outcome.grads, whole.grads) < 1e-10
+        for name, buffer in whole.buffers.items():
+            torch.testing.assert_close(outcome.buffers[name], buffer, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["clip-3", "m3co-input-3", "m3co-global-3", "soft-3"])
+@pytest.mark.parametrize("name", ["clip-3", "m3co-input-3", "m3co-global-3", "soft-3", "siglip-3", "cross-self-3"])
 def test_single_precision_is_close(ranks: Ranks, name: str) -> None:
     whole = run_step(*CASES[name])
     ring = by_mode(CASES[name], "ring")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -25,10 +26,16 @@ FEATURES = 5
 SAMPLE_IDS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 11, 5, 13, 14, 0]
 
 
-def make_config(method: str, modalities: int = 2, negatives: Negatives = Negatives.gather, **settings: Any) -> Config:
-    """A config with vector modalities; ``settings`` go to its method section."""
+def make_config(
+    method: str,
+    modalities: int = 2,
+    negatives: Negatives = Negatives.gather,
+    optional: Collection[str] = (),
+    **settings: Any,
+) -> Config:
+    """A config with vector modalities; ``settings`` go to its method section. optional: what some samples lack."""
     names = NAMES[:modalities]
-    vectors = {name: ModalityConfig(Kind.vector, [FEATURES]) for name in names}
+    vectors = {name: ModalityConfig(Kind.vector, [FEATURES], optional=name in optional) for name in names}
     return Config(
         method=METHODS[method](**settings),
         data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
@@ -48,25 +55,36 @@ def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.
             encoders={name: spec for name in config.data.modalities},
             classifier_hidden=config.model.classifier_hidden if labelled else None,
             num_labels=CLASSES,
+            fusion={"width": 8, "heads": 2} if config.method.fuses else None,
+            factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorises else None,
         )
     )
     method = method_class(config.method.name)(config, model)
     method.model.to(dtype=dtype)  # type: ignore[call-arg]
     method.heads.to(dtype)
+    method.critics.to(dtype)
     return method
 
 
 def make_batch(
     config: Config, rank: int = 0, world_size: int = 1, *, dtype: torch.dtype = torch.float64, step: int = 0
 ) -> Batch:
-    """This rank's rows of a global batch; equal sample ids have equal content."""
+    """This rank's rows of a global batch; equal sample ids have equal content.
+
+    Samples 4 i to 4 i + 3 lack modality i if it is optional: on 4 ranks, rank i has none of it.
+    """
     ids = torch.tensor(SAMPLE_IDS)
     generator = torch.Generator().manual_seed(7)
     table = torch.randn(len(NAMES), len(ids), FEATURES, generator=generator, dtype=torch.float64).to(dtype)
     local = len(ids) // world_size
     own = slice(rank * local, (rank + 1) * local)
+    inputs = {m: {"values": table[i][ids][own]} for i, m in enumerate(config.data.modalities)}
+    for i, (name, modality) in enumerate(config.data.modalities.items()):
+        if modality.optional:
+            there = ids[own] // 4 != i
+            inputs[name] = {"values": inputs[name]["values"] * there[:, None], "present": there}
     return Batch(
-        inputs={m: {"values": table[i][ids][own]} for i, m in enumerate(config.data.modalities)},
+        inputs=inputs,
         labels=(ids % CLASSES)[own],
         sample_ids=ids[own],
         positions=torch.arange(len(ids))[own] + step * len(ids),

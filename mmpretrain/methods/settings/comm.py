@@ -1,0 +1,66 @@
+"""Hyper-parameters of CoMM (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mmpretrain.data.schema import DataConfig
+from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold
+
+
+class Pairing(StrEnum):
+    """What is compared, and how: as the paper prints it, or as the released code has it, which made its figures.
+
+    paper: plain single modalities look for the augmented whole (InfoNCE one way), terms added up. code: augmented ones
+    and the whole of the other view, NT-Xent, mean over the terms.
+    """
+
+    paper = "paper"
+    code = "code"
+
+
+class Terms(StrEnum):
+    """Which terms of the loss there are: all, or (the paper's ablations) those of single modalities, or that of the
+    whole."""
+
+    all = "all"
+    unimodal = "unimodal"
+    fused = "fused"
+
+
+@dataclass
+class CommConfig(MethodConfig):
+    """CoMM (Dufumier et al., arXiv 2409.07402).
+
+    temperature: divides cosine similarities, fixed. head_hidden, head_width: hidden units and output of the projection
+    head, which does not ship.
+    """
+
+    name: str = "comm"
+    pairing: Pairing = Pairing.paper
+    terms: Terms = Terms.all
+    temperature: float = 0.1
+    head_hidden: int = 512
+    head_width: int = 256
+
+    fuses = True
+    takes_missing = True
+    title = "What to align in multimodal contrastive learning?"
+    arxiv = "2409.07402"
+
+    @property
+    def augments(self) -> bool:
+        """Every term looks at augmented views."""
+        return True
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        return not_positive(self, "temperature", "head_hidden", "head_width") + too_cold(self, "temperature")
+
+    def data_problems(self, data: DataConfig) -> list[str]:
+        """What this dataset lacks for the method, one sentence each."""
+        found = super().data_problems(data)
+        if "fused" in data.modalities:
+            found.append("data.modalities.fused: method=comm calls all modalities together so; choose another name")
+        return found

@@ -1,0 +1,84 @@
+"""SigLIP: the sigmoid loss, every pair a question of its own (Zhai et al., ICCV 2023, arXiv 2303.15343, equation 1).
+
+For modalities a and b with unit-length embeddings u, v of the whole batch's N samples, s = exp(t'), z_ii = 1 and
+z_ij = -1 otherwise:
+
+    L_ab = - 1/N sum_ij log sigmoid(z_ij (s u_i . v_j + bias))
+    L    = mean of L_ab over all unordered pairs of modalities       (two modalities: SigLIP itself)
+
+t' starts at log 10 and bias at -10, so that the loss starts near that of negatives which are already told apart. t'
+has no limit unless ``max_scale`` is set.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Pair
+from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.temperature import Temperature
+from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
+from mmpretrain.methods.schema import SiglipConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+
+class Bias(nn.Module):
+    """A learnable number that is added to similarities, a parameter of shape (1,)."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor([value]))
+
+    def forward(self) -> Tensor:
+        """The bias, [1]."""
+        return self.value
+
+
+class Siglip(Method):
+    """See the module's docstring; two or more modalities, no labels.
+
+    heads: ``temperature``, ``bias``. Raises ValueError when the modalities' embeddings differ in width.
+    """
+
+    def __init__(self, config: Config, model: MMPretrainModel) -> None:
+        super().__init__(config, model)
+        assert isinstance(config.method, SiglipConfig)
+        require_equal_widths(model)
+        settings = config.method
+        self.temperature = Temperature(settings.temperature, settings.max_scale or math.inf)
+        self.heads["temperature"] = self.temperature
+        self.heads["bias"] = Bias(settings.bias)
+        self.pairs = list(combinations(self.modalities, 2))
+
+    def encode(self, model: Any, batch: Batch) -> Features:
+        """One call of the model."""
+        return Features.of(batch, model(**batch.inputs).embeds)
+
+    def objective(self, features: Features, step: Step, world: World) -> Losses:
+        """Term ``sigmoid``; accuracy of every pair, the scale and the bias as diagnostics."""
+        scale, bias = self.temperature(), self.heads["bias"]()
+        results = sigmoid_contrastive(
+            [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs],
+            scale=scale,
+            bias=bias,
+            world=world,
+            settings=self.contrast,
+            sample_ids=features.sample_ids,
+        )
+        accuracies = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
+        return Losses(
+            terms={"sigmoid": torch.stack([r.loss for r in results]).mean()},
+            diagnostics=accuracies | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
+        )
+
+    def clamp_(self) -> None:
+        """Hold the temperature's scale at or below its limit."""
+        self.temperature.clamp_()

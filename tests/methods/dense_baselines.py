@@ -1,0 +1,94 @@
+"""SigLIP, SupCon and Cross+Self once more, from their papers' equations, with whole N x N matrices on one process."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Inputs
+from mmpretrain.methods.base import Method, Step
+from mmpretrain.methods.cross_self import CrossSelf
+from mmpretrain.methods.schema import CrossInputs, CrossLoss, CrossSelfConfig, SupconConfig
+from mmpretrain.schema import Config
+from tests.losses import oracle
+from tests.methods.toys import make_batch
+
+
+def siglip_total(method: Method, config: Config, step: Step) -> Tensor:
+    """Equation 1, the mean over all pairs; other copies of a sample are left out."""
+    batch = make_batch(config)
+    embeds = {name: oracle.unit(rows) for name, rows in method.model(**batch.inputs).embeds.items()}
+    scale, bias = method.heads["temperature"].logit_scale.exp(), method.heads["bias"].value
+    size = len(batch)
+    sign = 2 * torch.eye(size, dtype=torch.float64) - 1
+    counted = (batch.sample_ids[:, None] != batch.sample_ids) | torch.eye(size, dtype=torch.bool)
+    losses = []
+    for a, b in combinations(method.modalities, 2):
+        logits = scale * embeds[a] @ embeds[b].T + bias
+        losses.append(torch.log1p(torch.exp(-sign * logits))[counted].sum() / size)
+    return torch.stack(losses).mean()
+
+
+def supcon_total(method: Method, config: Config, step: Step) -> Tensor:
+    """Equation 2 with the modalities as views, the mean over all pairs."""
+    assert isinstance(config.method, SupconConfig)
+    batch = make_batch(config)
+    labels = batch.labels
+    assert labels is not None
+    rows = {}
+    for name, embed in method.model(**batch.inputs).embeds.items():
+        hidden, output = method.heads[f"projection_{name}"].hidden, method.heads[f"projection_{name}"].output
+        rows[name] = (embed @ hidden.weight.T + hidden.bias).clamp(min=0) @ output.weight.T + output.bias
+    losses = [out_of_2n(rows[a], rows[b], labels, config.method.temperature) for a, b in combinations(rows, 2)]
+    return torch.stack(losses).mean()
+
+
+def out_of_2n(first: Tensor, second: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The mean over the 2N rows i of - 1/|P(i)| sum over P(i) of log softmax over A(i)."""
+    rows, classes = oracle.unit(torch.cat([first, second])), labels.repeat(2)
+    itself = torch.eye(len(rows), dtype=torch.bool)
+    log_share = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf).log_softmax(dim=1)
+    alike = (classes[:, None] == classes) & ~itself
+    return -torch.stack([log_share[i][alike[i]].mean() for i in range(len(rows))]).mean()
+
+
+def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
+    """Comparisons of modalities and of views; only the random draws come from the method."""
+    assert isinstance(method, CrossSelf) and isinstance(config.method, CrossSelfConfig)
+    settings, batch, scale = config.method, make_batch(config), 1 / config.method.temperature
+    views = method.prepare(batch, step).views
+    plain = views["first"] if settings.cross_inputs is CrossInputs.view else batch.inputs
+    ids = batch.sample_ids
+
+    def project(inputs: Inputs) -> dict[str, Tensor]:
+        embeds = method.model(**inputs).embeds
+        return {name: batch_norm_mlp(method.heads[f"projection_{name}"], embed) for name, embed in embeds.items()}
+
+    pairs = list(combinations(method.modalities, 2))
+    if settings.cross is CrossLoss.clip:
+        learned = method.heads["temperature"].logit_scale.exp()
+        rows = {m: e @ method.heads[f"linear_{m}"].weight.T for m, e in method.model(**plain).embeds.items()}
+        cross = [oracle.contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
+    else:
+        rows = project(plain)
+        cross = [oracle.contrast(rows[a], rows[b], scale, ids=ids, same_side=True).loss for a, b in pairs]
+    total = torch.stack(cross).mean()
+    if settings.self_weight:
+        first, second = project(views["first"]), project(views["second"])
+        for name in method.modalities:
+            term = oracle.contrast(first[name], second[name], scale, ids=ids, same_side=True).loss
+            total = total + settings.self_weight * term
+    return total
+
+
+def batch_norm_mlp(head: nn.Module, x: Tensor) -> Tensor:
+    """Three linear layers, the first two followed by batch norm over these rows and by ReLU."""
+    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    norms = [layer for layer in head.modules() if isinstance(layer, nn.BatchNorm1d)]
+    for layer, norm in zip(linear[:2], norms, strict=True):
+        x = x @ layer.weight.T + layer.bias
+        deviation = (x - x.mean(dim=0)).pow(2).mean(dim=0)
+        x = ((x - x.mean(dim=0)) / (deviation + norm.eps).sqrt() * norm.weight + norm.bias).clamp(min=0)
+    return x @ linear[2].weight.T + linear[2].bias

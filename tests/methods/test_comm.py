@@ -1,0 +1,221 @@
+"""CoMM as a method: its known values, where its gradients go, and what samples without a modality do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.world import World
+from mmpretrain.methods.base import Features, Losses, Method
+from mmpretrain.methods.projection import ProjectionHead
+from mmpretrain.methods.schema import CommConfig, Pairing, Terms
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
+
+HEADS = {"head_hidden": 8, "head_width": 6}
+LACKING = ("mrna", "mirna")
+
+
+def start(modalities: int = 3, **settings: Any) -> tuple[Method, Batch]:
+    """The method, and its prepared batch."""
+    config = make_config("comm", modalities, **{**HEADS, **settings})
+    method = make_method(config)
+    return method, method.prepare(make_batch(config), make_step())
+
+
+def encoded(method: Method, batch: Batch) -> Features:
+    return method.encode(method.model, batch)
+
+
+def lose(method: Method, features: Features) -> Losses:
+    return method.objective(features, make_step(), World.single())
+
+
+def values(losses: Losses) -> dict[str, float]:
+    return {name: term.item() for name, term in losses.terms.items()}
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+def test_collapse_is_the_log_of_all_candidates_for_every_term(pairing: Pairing) -> None:
+    method, batch = start(pairing=pairing)
+    torch.nn.init.zeros_(method.heads["projection"][-1].weight)
+    features = replace(encoded(method, batch), sample_ids=torch.arange(len(batch)))
+    losses, n, size = lose(method, features), len(NAMES), len(batch)
+    each = math.log(size if pairing is Pairing.paper else 2 * size - 1)
+    assert values(losses) == pytest.approx(dict.fromkeys(["fused", *NAMES], each), rel=1e-12)
+    whole = (n + 1) * each if pairing is Pairing.paper else each
+    assert losses.total.item() == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+@pytest.mark.parametrize(("size", "ntx"), [(4, 2.72362e-4), (64, 5.70409e-3)])
+def test_orthogonal_samples_in_agreement(pairing: Pairing, size: int, ntx: float) -> None:
+    """comm.md's values at temperature 0.1; a head that passes on what it is given."""
+    config = make_config("comm", 2, pairing=pairing, **HEADS)
+    method = make_method(config)
+    method.heads["projection"] = torch.nn.Identity()  # type: ignore[assignment]
+    rows = 3 * torch.eye(size, dtype=torch.float64)  # their length must not matter
+    both = {name: rows for name in NAMES[:2]}
+    ids = torch.arange(size)
+    features = Features(both, None, ids, ids, views=dict.fromkeys(("first", "second"), both))
+    features = replace(features, fused={"first": rows, "second": rows})
+    seen = 2 * (size - 1) if pairing is Pairing.code else size - 1
+    expected = math.log(1 + seen * math.exp(-10))
+    assert values(lose(method, features)) == pytest.approx(dict.fromkeys(["fused", *NAMES[:2]], expected), rel=1e-12)
+    if pairing is Pairing.code:
+        assert expected == pytest.approx(ntx, rel=1e-5)
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+def test_each_sample_there_twice_costs_at_least_the_log_of_its_copies(pairing: Pairing) -> None:
+    """Whoever hides that rows are copies: what two ranks that draw the same samples would see."""
+    method, batch = start(pairing=pairing, temperature=0.01)
+    features = encoded(method, batch)
+    half = [tensor[:8].repeat(2, 1) for tensor in features.tensors]
+    features = replace(features.with_tensors(half, batch), sample_ids=torch.arange(16))
+    floor = math.log(2 if pairing is Pairing.paper else 3)
+    assert all(value >= floor for value in values(lose(method, features)).values())
+    aware = replace(features, sample_ids=torch.arange(8).repeat(2))
+    assert lose(method, aware).total < lose(method, features).total
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+def test_order_of_samples_does_not_matter(pairing: Pairing) -> None:
+    method, batch = start(pairing=pairing, optional=LACKING)
+    features = encoded(method, batch)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
+    mixed = features.with_tensors([tensor[order] for tensor in features.tensors], batch)
+    present = {name: rows[order] for name, rows in features.present.items()}
+    mixed = replace(mixed, sample_ids=features.sample_ids[order], present=present)
+    assert values(lose(method, mixed)) == pytest.approx(values(lose(method, features)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("pairing", "count"), [(Pairing.paper, 1), (Pairing.code, 4)])
+def test_sum_of_the_paper_and_mean_of_the_code(pairing: Pairing, count: int) -> None:
+    method, batch = start(pairing=pairing)
+    losses = lose(method, encoded(method, batch))
+    assert losses.total.item() == pytest.approx(sum(values(losses).values()) / count, rel=1e-12)
+    assert losses.diagnostics.keys() == {f"accuracy/{name}" for name in ["fused", *NAMES]}
+
+
+def test_ablations_are_parts_of_the_whole() -> None:
+    for pairing in Pairing:
+        losses = {}
+        for terms in Terms:
+            method, batch = start(pairing=pairing, terms=terms)
+            losses[terms] = lose(method, encoded(method, batch))
+        assert values(losses[Terms.unimodal]) | values(losses[Terms.fused]) == values(losses[Terms.all])
+        assert losses[Terms.unimodal].terms.keys() == set(NAMES) and losses[Terms.fused].terms.keys() == {"fused"}
+        parts = losses[Terms.unimodal].total + losses[Terms.fused].total
+        assert parts.item() == pytest.approx(losses[Terms.all].total.item(), rel=1e-12)
+
+
+def test_plain_inputs_are_seen_by_the_paper_only() -> None:
+    calls: dict[Pairing, list[Any]] = {pairing: [] for pairing in Pairing}
+    for pairing, seen in calls.items():
+        method, batch = start(pairing=pairing)
+
+        def model(seen: list[Any] = seen, method: Method = method, **inputs: dict[str, Tensor]) -> Any:
+            seen.append(inputs)
+            return method.model(**inputs)
+
+        method.encode(model, batch)
+        views = [batch.views["first"], batch.views["second"]]
+        assert seen == views + ([batch.inputs] if pairing is Pairing.paper else [])
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+def test_a_modality_learns_from_the_others_terms_through_the_whole_alone(pairing: Pairing) -> None:
+    def gradient(detached: bool) -> float:
+        method, batch = start(pairing=pairing)
+        features = encoded(method, batch)
+        if detached:
+            features = replace(features, fused={view: rows.detach() for view, rows in features.fused.items()})
+        lose(method, features).terms["mrna"].backward()
+        other = method.model.encoders["mirna"].parameters()
+        return sum(float(p.grad.abs().sum()) for p in other if p.grad is not None)
+
+    assert gradient(detached=False) > 0 and gradient(detached=True) == 0
+
+
+def test_alone_means_alone() -> None:
+    method, batch = start()
+    plain = encoded(method, batch)
+    changed = {name: {"values": x["values"] + (name != "mrna")} for name, x in batch.inputs.items()}
+    views = {
+        view: {n: {"values": x["values"] + (n != "mrna")} for n, x in of.items()} for view, of in batch.views.items()
+    }
+    other = encoded(method, replace(batch, inputs=changed, views=views))
+    assert torch.equal(other.embeds["mrna"], plain.embeds["mrna"])
+    assert not torch.equal(other.embeds["mirna"], plain.embeds["mirna"])
+    assert not any(torch.equal(other.fused[view], plain.fused[view]) for view in plain.fused)
+
+
+@pytest.mark.parametrize("pairing", Pairing)
+def test_what_a_missing_modality_holds_does_not_matter(pairing: Pairing) -> None:
+    def step(garbage: float) -> tuple[dict[str, float], dict[str, Tensor]]:
+        method, batch = start(pairing=pairing, optional=LACKING)
+        for inputs in (batch.inputs, *batch.views.values()):
+            for name in LACKING:
+                inputs[name]["values"][~inputs[name]["present"]] = garbage
+        losses = lose(method, encoded(method, batch))
+        losses.total.backward()
+        state = dict(method.heads.state_dict())
+        parameters = [*method.model.named_parameters(), *method.heads.named_parameters()]
+        return values(losses), state | {f"{name}.grad": p.grad for name, p in parameters if p.grad is not None}
+
+    (losses, tensors), (losses_again, tensors_again) = step(0.0), step(1e3)
+    assert losses == losses_again and tensors.keys() == tensors_again.keys()
+    assert all(torch.equal(tensor, tensors_again[name]) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("having", [0, 1, 2])
+def test_a_modality_that_hardly_any_sample_has_is_left_out_of_the_step(having: int) -> None:
+    method, batch = start(optional=("mrna",))
+    there = torch.arange(len(batch)) < having
+    features = replace(encoded(method, batch), present={"mrna": there})
+    losses = lose(method, features)
+    assert ("mrna" in losses.terms) == (having == 2) and losses.total.isfinite()
+
+
+def test_the_head_has_as_many_parameters_as_published() -> None:
+    settings = CommConfig()
+    head = ProjectionHead(512, settings.head_hidden, settings.head_width)
+    assert sum(p.numel() for p in head.parameters()) == 658_688
+
+
+def test_the_head_stays_behind() -> None:
+    method, _ = start()
+    assert isinstance(method.model, MMPretrainModel) and list(method.heads) == ["projection"]
+    assert not any("projection" in name for name in method.model.state_dict())
+
+
+def test_views_differ_from_one_another_and_between_epochs_but_not_between_calls() -> None:
+    method, batch = start()
+    first, second = (batch.views[name]["mrna"]["values"] for name in ("first", "second"))
+    plain = make_batch(make_config("comm", 3))
+    assert not torch.equal(first, second) and torch.equal(
+        batch.inputs["mrna"]["values"], plain.inputs["mrna"]["values"]
+    )
+    assert torch.equal(first, method.prepare(plain, make_step()).views["first"]["mrna"]["values"])
+    later = replace(plain, positions=plain.positions + 100)
+    assert not torch.equal(first, method.prepare(later, make_step()).views["first"]["mrna"]["values"])
+
+
+@pytest.mark.parametrize("key", ["temperature", "head_hidden", "head_width"])
+def test_impossible_settings_are_named(key: str) -> None:
+    (found,) = CommConfig(**{key: 0}).problems()  # type: ignore[arg-type]
+    assert f"method.{key} is 0: it must be above 0" in found and not CommConfig().problems()
+
+
+def test_samples_may_lack_modalities_and_none_may_be_called_fused() -> None:
+    config = make_config("comm", 2, optional=NAMES[:2])
+    assert not config.method.data_problems(config.data) and config.method.augments
+    config.data.modalities["fused"] = config.data.modalities.pop("mrna")
+    assert "choose another name" in config.method.data_problems(config.data)[0]
