@@ -89,8 +89,9 @@ def _lacks_factors(config: Config) -> list[str]:
         named = load_info(config.data.path).factors
     except (FileNotFoundError, ShardError) as error:
         return [f"evaluation metric factors reads dataset.json: {error}"]
-    missing = f"evaluation metric factors: {config.data.path} names no factors in its dataset.json; leave the metric out"
-    return [] if named else [missing]
+    if named:
+        return []
+    return [f"evaluation metric factors: {config.data.path} names no factors in its dataset.json; leave the metric out"]
 
 
 def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
