@@ -12,12 +12,16 @@ from pathlib import Path
 import torch
 
 from mmpretrain.config import load_config
+from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
+from mmpretrain.data.augment_schema import usual
+from mmpretrain.data.schema import Kind
 from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.evaluation.schema import Metric
 from mmpretrain.losses.schema import memory_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.texts import load_tokenizer, not_built, tokenizer_source
 from mmpretrain.models.training_options import compiler_lacking
 from mmpretrain.schema import Config
 
@@ -28,6 +32,7 @@ def main() -> None:
     problems, notes, model = check_model(config)
     if model is not None:
         problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
+        problems += _masks(config)
         # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
         width, pairs = sum(model.embed_sizes.values()), len(model.embed_sizes)
         notes.append(memory_note(config.objective, config.data.global_batch, ranks, width, pairs))
@@ -42,6 +47,20 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _masks(config: Config) -> list[str]:
+    """Texts whose tokens are to be masked by a tokenizer that cannot; one that is not built yet is not looked at."""
+    found = []
+    for name, modality in config.data.modalities.items():
+        views = [modality.augment or usual(modality.kind)] if config.method.augments else []
+        masked = any(entry.mask for entry in (*views, modality.train) if entry)
+        encoder = config.model.encoders[name]
+        if modality.kind is not Kind.text or not masked or not_built(config.data, tokenizer_source(encoder)):
+            continue
+        if Vocabulary.of(load_tokenizer(name, encoder)).mask is None:
+            found.append(nothing_masks(name))
+    return found
 
 
 def _compiler(config: Config) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmpretrain.config import ConfigError, compose, save_config
 from tests.small_tokenizer import small_tokenizer
@@ -46,14 +47,26 @@ def test_one_clear_message(tmp_path: Path, tokens: list[str], message: str) -> N
     assert any(message in problem for problem in problems), problems
 
 
+def test_a_tokenizer_that_cannot_mask_shows_before_the_start(tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer"
+    whole = AutoTokenizer.from_pretrained(small_tokenizer())
+    PreTrainedTokenizerFast(tokenizer_object=whole.backend_tokenizer, pad_token="[PAD]").save_pretrained(folder)
+    tokens = ("method=cross_self", f"model.encoders.caption.tokenizer={folder}")
+    problems, _ = preflight(tmp_path, *tokens)
+    assert len(problems) == 1 and "data.modalities.caption: its tokenizer has neither a mask token" in problems[0]
+    assert preflight(tmp_path, *tokens, "method.self_weight=0")[0] == []
+
+
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
+        (["method=comm", "data.global_batch=1"], "data.global_batch is 1: batch norm needs at least 2"),
+        (["method=cross_self", "data.global_batch=1"], "data.global_batch is 1: batch norm needs at least 2"),
         (["method=m3col", "method.soft_temperature=0.001"], r"method.soft_temperature is 0.001: it must be at least"),
         (["method=clip", "method.max_scale=1000"], "method.max_scale is 1000.0: it must be at most 620"),
     ],
 )
-def test_temperatures_that_no_loss_takes_are_config_problems(tokens: list[str], message: str) -> None:
+def test_what_a_method_cannot_take_is_a_config_problem(tokens: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose(tokens)
 

@@ -110,8 +110,8 @@ class AugmentConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            above = value[0] >= 0 if name == "drop_share" else len(value) and value[0] > 0
-            if len(value) != 2 or not above or not value[0] <= value[1] <= top or math.isinf(value[1]):
+            above = len(value) == 2 and (value[0] > 0 or (name == "drop_share" and value[0] == 0))
+            if not above or not value[0] <= value[1] <= top or math.isinf(value[1]):
                 least = "0 or more" if name == "drop_share" else "above 0"
                 most = "" if math.isinf(top) else f", and end at {top} or below"
                 found.append(f"{key}.{name} is {list(value)}: it needs [least, most], and must start {least}{most}")

@@ -102,8 +102,14 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
         )
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
-    engine.heads.load_state_dict(state["heads"])
-    engine.critics.load_state_dict(state["critics"])
+    try:
+        engine.heads.load_state_dict(state["heads"])
+        engine.critics.load_state_dict(state["critics"])
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder / HEADS} lacks {error}: another version of mmpretrain wrote it; go on with that one, or start"
+            " a run with another run.name"
+        ) from error
     if engine.loss_scale:
         engine.loss_scale.restore(**state["loss_scale"])
     return manifest

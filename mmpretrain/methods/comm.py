@@ -14,7 +14,8 @@ other rows of a row's own side as negatives:
     L = 1/(n+1) [NTX(Z', Z'') + sum_i 1/2 (NTX(Z'_i, Z'') + NTX(Z''_i, Z'))]
 
 Every batch of embeddings goes through the head alone, with batch norm statistics of its own. A sample that lacks
-modality i is no part of term i, of its negatives or of those statistics. What ships are encoders and fusion.
+modality i has no Z_i, neither in term i nor in those statistics; its whole is a negative like any other. What ships are
+encoders and fusion.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ class Comm(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Terms ``fused`` and MODALITY, and their accuracies as diagnostics.
 
-        The term of a modality that less than two samples of the whole batch have is left out of this step.
+        The term of a modality that less than two samples of the whole batch have is left out of this step. Raises
+        ValueError, on all ranks, when no term is left (terms=unimodal).
         """
         pairs = self._pairs(features, world)
+        if not pairs:
+            raise ValueError("no modality is there in two samples of this batch: enlarge data.global_batch")
         flat = [pair for term in pairs.values() for pair in term]
         results = iter(self.contrastive(flat, features, scale=1 / self.settings.temperature, world=world))
         found = {name: [next(results) for _ in term] for name, term in pairs.items()}

@@ -8,8 +8,8 @@ With p_m the embedding of modality m, y the label, g the fusion classifier and g
 
 M3Co is InfoNCE from mixed to clean embeddings, with lam on the sample itself and 1 - lam on its partner
 (``Mixup``); Soft takes its targets from the next modality's self-similarity (``Soft``).
-What is mixed: raw inputs, except of texts, whose embeddings are (``mix_level``). Classifiers see clean samples;
-unimodal heads exist only in training.
+What is mixed: raw inputs, except of texts and sequences, whose embeddings are (``mix_level``). Classifiers see clean
+samples; unimodal heads exist only in training.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Phase(Enum):
 class M3col(Method):
     """See the module's docstring; two or more modalities, labels.
 
-    heads: ``unimodal_MODALITY``. Raises ValueError for texts mixed at input level, for global mixing with local
-    negatives, and when the modalities' embeddings differ in width.
+    heads: ``unimodal_MODALITY``. Raises ValueError for texts or sequences mixed at input level, for global mixing with
+    local negatives, and when the modalities' embeddings differ in width.
     """
 
     def __init__(self, config: Config, model: MMPretrainModel) -> None:
@@ -141,12 +141,12 @@ class M3col(Method):
 
 
 def _mixed_at_input(config: Config, level: MixLevel) -> list[str]:
-    """The modalities whose raw inputs are mixed. Raises ValueError when a text is asked to be among them."""
+    """The modalities whose raw inputs are mixed. Raises ValueError when one that has tokens is to be among them."""
     kinds = {name: modality.kind for name, modality in config.data.modalities.items()}
-    texts = [name for name, kind in kinds.items() if kind is Kind.text]
-    if level is MixLevel.input and texts:
+    tokens = [name for name, kind in kinds.items() if kind in (Kind.text, Kind.sequence)]
+    if level is MixLevel.input and tokens:
         raise ValueError(
-            f"method.mix_level=input cannot mix the tokens of {', '.join(texts)}:"
-            " use auto (embeddings of texts, inputs of the rest) or embedding"
+            f"method.mix_level=input cannot mix the tokens of {', '.join(tokens)}:"
+            " use auto (embeddings of texts and sequences, inputs of the rest) or embedding"
         )
-    return [] if level is MixLevel.embedding else [name for name in kinds if name not in texts]
+    return [] if level is MixLevel.embedding else [name for name in kinds if name not in tokens]

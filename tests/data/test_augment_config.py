@@ -118,6 +118,7 @@ def test_the_usual_ones_are_comms_and_sound(kind: Kind) -> None:
             ["augment.drop_share=[-1,1]"],
             "left.augment.drop_share is [-1.0, 1.0]: it needs [least, most], and must start 0",
         ),
+        (["augment.drop_share=[]"], "left.augment.drop_share is []"),
         (["load_size=[7,4]"], "left.load_size is [7, 4]: it needs [height, width], at least size=[8, 4]"),
         (["load_size=[8]"], "left.load_size is [8]"),
         (

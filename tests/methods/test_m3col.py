@@ -14,7 +14,7 @@ from mmpretrain.data.schema import Kind, ModalityConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.schema import Negatives
 from mmpretrain.methods.base import Losses, Method, Step
-from mmpretrain.methods.m3col import M3col, Phase
+from mmpretrain.methods.m3col import M3col, Phase, _mixed_at_input
 from mmpretrain.methods.schema import MixLevel, MixScope
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -147,6 +147,14 @@ def test_texts_are_mixed_as_embeddings_beside_raw_inputs_of_others() -> None:
     objective(method, batch).total.backward()
     for name, parameter in model.encoders.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_sequences_are_mixed_as_embeddings() -> None:
+    config = make_config("m3col", 2)
+    config.data.modalities["mrna"] = ModalityConfig(Kind.sequence, [4, 5])
+    assert _mixed_at_input(config, MixLevel.auto) == ["methylation"]
+    with pytest.raises(ValueError, match="mix_level=input cannot mix the tokens of mrna"):
+        _mixed_at_input(config, MixLevel.input)
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -15,7 +15,7 @@ from mmpretrain.data.augment_schema import AugmentConfig
 @dataclass(frozen=True)
 class Vocabulary:
     """What an augmentation must know of a tokenizer: ids of all its special tokens, of the padding, and of the token
-    that masks (None: it has neither a mask nor an unknown token)."""
+    that masks (None: it has no mask token, and no unknown token of its own)."""
 
     special: tuple[int, ...]
     pad: int
@@ -24,7 +24,11 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
         """That of a transformers tokenizer; its unknown token masks where it has no mask token."""
-        mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        framing = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
+        mask = tokenizer.mask_token_id
+        # CLIP's and GPT-2's unknown token is the one that ends a text.
+        if mask is None and tokenizer.unk_token_id not in (*framing, tokenizer.pad_token_id):
+            mask = tokenizer.unk_token_id
         return cls(tuple(tokenizer.all_special_ids), tokenizer.pad_token_id, mask)
 
 
@@ -43,14 +47,20 @@ def augment_texts(
         input_ids, attention_mask = _delete(input_ids, attention_mask, words, coins["delete"], vocabulary.pad, draws)
     if "mask" in coins:
         if vocabulary.mask is None:
-            raise ValueError(
-                f"the tokenizer of {draws.modality} has neither a mask nor an unknown token:"
-                f" set mask=0 where data.modalities.{draws.modality} is augmented, or choose another tokenizer"
-            )
+            raise ValueError(nothing_masks(draws.modality))
         words = _words(input_ids, attention_mask, vocabulary)
         chosen = words & (draws.uniform("mask", input_ids.shape[1]) < config.mask) & coins["mask"][:, None]
         input_ids = input_ids.masked_fill(chosen, vocabulary.mask)
     return input_ids, attention_mask
+
+
+def nothing_masks(modality: str) -> str:
+    """What to say of a tokenizer without a token that masks."""
+    return (
+        f"data.modalities.{modality}: its tokenizer has neither a mask token nor an unknown token of its own, and"
+        " augmentations mask tokens: set mask=0 where it is augmented (augment: {delete: 1.0} drops a token instead),"
+        " or choose another tokenizer"
+    )
 
 
 def _words(input_ids: Tensor, attention_mask: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -62,6 +62,11 @@ class MethodConfig:
         return []
 
 
+def too_few(data: DataConfig) -> list[str]:
+    """A sentence if a batch norm of the method's heads would see a single sample."""
+    return [] if data.global_batch > 1 else [f"data.global_batch is {data.global_batch}: batch norm needs at least 2"]
+
+
 def not_positive(config: MethodConfig, *keys: str) -> list[str]:
     """A sentence for each of these keys that is 0 or less."""
     return [f"method.{key} is {getattr(config, key)}: it must be above 0" for key in keys if getattr(config, key) <= 0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmpretrain.data.schema import DataConfig
-from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold
+from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold, too_few
 
 
 class Pairing(StrEnum):
@@ -60,7 +60,7 @@ class CommConfig(MethodConfig):
 
     def data_problems(self, data: DataConfig) -> list[str]:
         """What this dataset lacks for the method, one sentence each."""
-        found = super().data_problems(data)
+        found = super().data_problems(data) + too_few(data)
         if "fused" in data.modalities:
             found.append("data.modalities.fused: method=comm calls all modalities together so; choose another name")
         return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmpretrain.data.schema import DataConfig
 from mmpretrain.losses.schema import LARGEST_SCALE
-from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold
+from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold, too_few
 
 
 class CrossLoss(StrEnum):
@@ -64,6 +65,10 @@ class CrossSelfConfig(MethodConfig):
                 f" use at least {1 / self.max_scale:g}"
             )
         return found + self._self_terms()
+
+    def data_problems(self, data: DataConfig) -> list[str]:
+        """What this dataset lacks for the method, one sentence each."""
+        return super().data_problems(data) + too_few(data)
 
     def _self_terms(self) -> list[str]:
         if self.self_weight < 0:

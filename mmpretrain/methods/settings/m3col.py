@@ -9,7 +9,7 @@ from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_col
 
 
 class MixLevel(StrEnum):
-    """What M3CoL mixes. ``auto`` is the paper: embeddings of texts, raw inputs of everything else."""
+    """What M3CoL mixes. ``auto`` is the paper: embeddings of texts and sequences, raw inputs of the rest."""
 
     auto = "auto"
     input = "input"

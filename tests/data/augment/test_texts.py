@@ -94,13 +94,19 @@ def test_a_mask_token_is_preferred() -> None:
     assert vocabulary.mask in vocabulary.special
 
 
+def test_an_unknown_token_that_ends_texts_does_not_mask() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer())
+    tokenizer.unk_token = tokenizer.sep_token  # as CLIP's
+    assert Vocabulary.of(tokenizer).mask is None
+
+
 def test_nothing_to_mask_with_is_one_sentence(tmp_path: Path) -> None:
     whole = AutoTokenizer.from_pretrained(small_tokenizer())
     PreTrainedTokenizerFast(tokenizer_object=whole.backend_tokenizer, pad_token="[PAD]").save_pretrained(tmp_path)
     settings, samples = samples_of_all_kinds()
     settings.model.encoders["caption"].tokenizer = str(tmp_path)
     with pytest.raises(
-        ValueError, match="the tokenizer of caption has neither a mask nor an unknown token: set mask=0"
+        ValueError, match="caption: its tokenizer has neither a mask token nor an unknown token of its own"
     ):
         view(settings, samples)
     caption = settings.data.modalities["caption"]
