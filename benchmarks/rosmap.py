@@ -10,26 +10,23 @@ of the second half of training, and the best evaluation (which selects on the te
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from mmpretrain.evaluation.seeds import seeds_table  # noqa: E402 - runs from a bare clone
+from benchmarks.training import train  # noqa: E402 - runs from a bare clone
+from mmpretrain.evaluation.seeds import seeds_table  # noqa: E402
 
 VARIANTS: dict[str, list[str]] = {"m3col": [], "cross-entropy only": ["method.weight=0"]}
 SCORES = [f"classification/{score}" for score in ("accuracy", "f1", "roc_auc")]
 
 
-def train(tokens: list[str], seed: int, root: str) -> Path:
-    """Train one run on two local processes; its folder. A complete run is left as it is."""
+def run(tokens: list[str], seed: int, root: str) -> Path:
+    """Train one run; its folder."""
     name = "-".join(["rosmap", *(token.replace("=", "-") for token in tokens), f"seed{seed}"])
-    launcher = [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local", "--gpus-per-node=2"]
-    run = ["method=m3col", "experiment=rosmap", f"seed={seed}", f"run.name={name}", f"run.root={root}"]
-    subprocess.run([*launcher, *run, *tokens], check=True)
-    return Path(root) / name
+    return train(name, ["method=m3col", "experiment=rosmap", *tokens], root, seed)
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
     parser.add_argument("--root", default="runs", help="where the run folders go")
     options = parser.parse_args()
     runs = {
-        variant: [train(tokens, seed, options.root) for seed in range(options.seeds)]
+        variant: [run(tokens, seed, options.root) for seed in range(options.seeds)]
         for variant, tokens in VARIANTS.items()
     }
     print(seeds_table(runs, SCORES))

@@ -63,6 +63,48 @@ def build_omics_command(
         _show_build(form, build)
 
 
+@build_app.command("trifeatures", epilog="Example: mmpretrain shards build trifeatures --pairs biased")
+def build_trifeatures_command(
+    out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/ and a name for the choice).")] = None,
+    levels: Annotated[int, typer.Option(help="Shapes, textures and colours: 10 as published, or 5 for CPUs.")] = 5,
+    pixels: Annotated[int | None, typer.Option(help="Side of the images (default: 40, 10 levels: 224).")] = None,
+    pairs: Annotated[str, typer.Option(help="Pretraining pairs: unbiased, or biased (synergy).")] = "unbiased",
+    count: Annotated[int | None, typer.Option(help="Pretraining pairs (default: 30000, 10 levels: 10000).")] = None,
+    probe_count: Annotated[int | None, typer.Option(help="Pairs that probes learn from.")] = None,
+    test_count: Annotated[int | None, typer.Option(help="Pairs that probes are tested on.")] = None,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Pairs of rendered images with known redundant, unique and synergistic factors (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.trifeatures import build_trifeatures, choose_size, default_folder
+
+        size, kind = choose_size(levels, pairs, side=pixels, train=count, probe=probe_count, test=test_count)
+        with working(form, "building trifeatures"):
+            build = build_trifeatures(out or default_folder(size, kind), size, kind, _overwrite(force))
+        _show_build(form, build)
+
+
+@build_app.command("latents", epilog="Example: mmpretrain shards build latents --label ratio4")
+def build_latents_command(
+    out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/latents[-LABEL]).")] = None,
+    label: Annotated[str | None, typer.Option(help="Carry this label alone (default: all, for probes).")] = None,
+    count: Annotated[int, typer.Option(help="Samples, a fifth of them for the test.")] = 30_000,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Vectors made of shared and unique latents, with labels of known origin (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.latents import build_latents
+
+        target = out or Path("data") / ("latents" if label is None else f"latents-{label}")
+        with working(form, "building latents"):
+            build = build_latents(target, label, count, _overwrite(force))
+        _show_build(form, build)
+
+
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
 def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
     """Scan the tars of a local folder and write index.json; damaged or hostile tars are refused."""

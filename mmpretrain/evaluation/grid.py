@@ -89,8 +89,11 @@ def retrieval_grid(
     ``kinds``: modality -> kind. ``sample``: ordinal of the split -> decoded sample (modality -> PIL image or text),
     called for the samples that are shown, each once.
     """
-    rows = _query_rows(embeddings, queries)
-    pairs = [_pair(embeddings, query, item, rows, top) for query, item in pairs_to_show(kinds)]
+    pairs = []
+    for query, item in pairs_to_show(kinds):
+        both = embeddings.only(embeddings.having((query, item)))
+        if len(both):
+            pairs.append(_pair(both, query, item, _query_rows(both, queries), top))
     wanted: dict[int, set[str]] = {}
     for pair in pairs:
         for modality, ordinals in ((pair.query, pair.queries), (pair.item, pair.queries), (pair.item, pair.items)):

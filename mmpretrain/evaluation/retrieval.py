@@ -25,19 +25,20 @@ TIE = 1e-5
 
 
 def retrieval(embeddings: Embeddings, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Scores of every ordered pair of modalities; each ``NAME`` has its ``NAME/chance``.
+    """Scores of every ordered pair of modalities, over the samples that have both; each has its ``NAME/chance``.
 
     Keys: ``QUERY->ITEM/recall@k`` and, with labels, ``QUERY->ITEM/class_recall@1``, in [0, 1];
     ``QUERY->ITEM/median_rank`` in [1, n]. Raises ValueError if the modalities' widths differ.
     """
     scores: dict[str, float] = {}
-    unit = {modality: unit_rows(rows) for modality, rows in embeddings.embeds.items()}
-    for query, item in permutations(unit, 2):
-        ahead, tied = pair_places(unit[query], unit[item])
-        found = exact_scores(ahead, tied, ks)
-        if embeddings.labels is not None:
-            found |= class_scores(unit[query], unit[item], embeddings.labels)
-        scores |= {f"{query}->{item}/{name}": score for name, score in found.items()}
+    for query, item in permutations(embeddings.embeds, 2):
+        both = embeddings.only(embeddings.having((query, item)))
+        if len(both):
+            queries, items = unit_rows(both.embeds[query]), unit_rows(both.embeds[item])
+            found = exact_scores(*pair_places(queries, items), ks)
+            if both.labels is not None:
+                found |= class_scores(queries, items, both.labels)
+            scores |= {f"{query}->{item}/{name}": score for name, score in found.items()}
     return scores
 
 

@@ -7,12 +7,13 @@ Results are flat: ``METRIC/[SUBJECT/]SCORE -> value``, and ``.../chance`` beside
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.classification import classification_scores
 from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.factors import factor_probes
 from mmpretrain.evaluation.linear_probe import linear_probe
 from mmpretrain.evaluation.records import CHANCE
 from mmpretrain.evaluation.retrieval import retrieval
@@ -26,21 +27,24 @@ def evaluate(
     world: World,
     split: str = "test",
     classes: Sequence[str] | None = None,
+    probe_split: str = "train",
+    factors: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """Evaluate ``metrics`` on ``split``; collective: every rank calls it with the same arguments.
 
     ``embed``: split name -> its embeddings (collective; called once per split that is needed: ``split``, and
-    ``train`` for the linear probe). The metrics themselves run on rank 0; the other ranks wait, and get {}.
-    ``classes``: names of the labels. Raises what a metric raises on rank 0, RuntimeError on the others.
+    ``probe_split`` for probes). The metrics themselves run on rank 0; the other ranks wait, and get {}.
+    ``classes``: names of the labels. ``factors``: what labels are codes of. Raises what a metric raises on rank 0,
+    RuntimeError on the others.
     """
     if not metrics:
         return {}
     test = embed(split)
-    train = embed("train") if Metric.linear_probe in metrics else None
+    train = embed(probe_split) if any(metric.probes for metric in metrics) else None
     results, failure = {}, None
     if world.rank == 0:
         try:
-            results = _measure(metrics, train, test, classes)
+            results = _measure(metrics, train, test, classes, factors or {})
         except Exception as error:  # the other ranks must hear of any failure, or they would wait for this rank
             failure = error
     if world.max_flag(failure is not None, patient=True):
@@ -49,7 +53,11 @@ def evaluate(
 
 
 def _measure(
-    metrics: Sequence[Metric], train: Embeddings | None, test: Embeddings, classes: Sequence[str] | None
+    metrics: Sequence[Metric],
+    train: Embeddings | None,
+    test: Embeddings,
+    classes: Sequence[str] | None,
+    factors: Mapping[str, int],
 ) -> dict[str, float]:
     results: dict[str, float] = {}
     for metric in metrics:
@@ -58,6 +66,8 @@ def _measure(
                 scores = _classification(test)
             case Metric.linear_probe if train is not None:
                 scores = linear_probe(train, test, classes)
+            case Metric.factors if train is not None:
+                scores = factor_probes(train, test, factors)
             case _:
                 scores = retrieval(test)
         results |= {f"{metric.value}/{name}": score for name, score in scores.items()}

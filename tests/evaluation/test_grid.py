@@ -67,6 +67,17 @@ def test_nearest_first_with_verdicts() -> None:
     assert captions.verdicts[:, 0].tolist() == [Verdict.pair] * 3
 
 
+def test_missing_modalities_are_not_shown() -> None:
+    made = three()
+    there = np.arange(len(made)) % 4 > 1
+    missing = replace(made, present={"left": there})
+    grid = retrieval_grid(missing, {k: KINDS[k] for k in made.embeds}, sample)
+    assert grid is not None
+    shown = {ordinal for modality, ordinal in grid.shown if modality == "left"}
+    assert shown and all(there[ordinal] for ordinal in shown)
+    assert retrieval_grid(replace(made, present={"left": there & False}), KINDS, sample) is None
+
+
 def test_wrong_without_labels_unless_the_pair() -> None:
     made = replace(three(), labels=None)
     grid = retrieval_grid(made, {k: KINDS[k] for k in made.embeds}, sample, queries=3)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.linear_probe import linear_probe
 from tests.evaluation.made_up import embeddings, unrelated
 
@@ -32,10 +33,7 @@ def test_concatenation_joins_what_the_modalities_know() -> None:
         return bits[:, 0] + 2 * bits[:, 1], sides
 
     train, test = ((labels, sides) for labels, sides in (parity(200), parity(200)))
-    template = embeddings()
-    scores = linear_probe(
-        replace(template, labels=train[0], embeds=train[1]), replace(template, labels=test[0], embeds=test[1])
-    )
+    scores = linear_probe(*(Embeddings(np.arange(200), sides, labels=labels) for labels, sides in (train, test)))
     assert scores["left/accuracy"] < 0.65 and scores["right/accuracy"] < 0.65
     assert scores["left+right/accuracy"] > 0.98
 
@@ -53,3 +51,32 @@ def test_what_cannot_be_probed_is_named() -> None:
         linear_probe(good, replace(good, labels=None))
     with pytest.raises(ValueError, match="one label"):
         linear_probe(replace(good, labels=np.zeros(len(good), np.int64)), good)
+
+
+def test_learned_representations_are_probed_beside_the_modalities() -> None:
+    train, test = (
+        replace(made, fused=made.embeds["left"], shared=made.embeds, unique={"left": made.embeds["left"]})
+        for made in (embeddings(seed=1), embeddings(seed=2))
+    )
+    scores = linear_probe(train, test, ["ant", "bee", "cat", "dog"])
+    subjects = [name.removesuffix("/accuracy") for name in scores if name.endswith("/accuracy")]
+    assert subjects == ["left", "right", "left+right", "fused", "shared", "unique"]
+    assert scores["fused/accuracy"] == scores["unique/accuracy"] == scores["left/accuracy"]
+    assert scores["shared/accuracy"] == scores["left+right/accuracy"]
+    assert not [name for name in scores if "recall" in name and not name.startswith("left+right/")]
+
+
+def test_samples_without_a_modality_are_left_out_where_it_is_read() -> None:
+    """Rows of missing modalities hold nonsense; whatever it is, nothing changes."""
+    scores = []
+    for nonsense in (0.0, 1e6):
+        splits = []
+        for seed in (1, 2):
+            made = embeddings(seed=seed)
+            there = np.arange(len(made)) % 3 > 0
+            left = np.where(there[:, None], made.embeds["left"], np.float32(nonsense))
+            sides = {"left": left, "right": made.embeds["right"]}
+            splits.append(replace(made, embeds=sides, fused=made.embeds["right"], present={"left": there}))
+        scores.append(linear_probe(*splits))
+    assert scores[0] == scores[1]
+    assert scores[0]["left/accuracy"] == 1.0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,3 +79,13 @@ def test_chunks_do_not_matter(chunk: int, seed: int) -> None:
 def test_different_widths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one width, these have 3 and 4.*embed_dim"):
         retrieval(two(np.eye(4)[:, :3], np.eye(4)))
+
+
+def test_samples_without_a_modality_are_neither_queries_nor_items() -> None:
+    made = embeddings()
+    there = np.arange(len(made)) % 4 > 0
+    sides = {"left": np.where(there[:, None], made.embeds["left"], np.float32(7)), "right": made.embeds["right"]}
+    found = retrieval(replace(made, embeds=sides, present={"left": there}))
+    assert found == retrieval(made.only(there))
+    assert found["left->right/recall@1/chance"] == 1 / there.sum()
+    assert retrieval(replace(made, present={"left": there & False})) == {}

@@ -24,7 +24,7 @@ def evaluate_tiny(metrics: list[Metric]) -> dict[str, float]:
         batches = deal(SIZES[split], 4, world.rank, world.size)
         return embed_split(tiny_model(), batches, world, torch.device("cpu"))
 
-    return evaluate(metrics, embed, world)
+    return evaluate(metrics, embed, world, factors={"parity": 3})
 
 
 def test_names_and_splits() -> None:
@@ -41,7 +41,11 @@ def test_names_and_splits() -> None:
     asked.clear()
     evaluate([Metric.retrieval], embed, World.single(), "held")
     assert asked == ["held"]
-    assert evaluate([], embed, World.single(), "held") == {} and asked == ["held"]
+    asked.clear()
+    evaluate([Metric.factors], embed, World.single(), "held", probe_split="probe", factors={"a": 2, "b": 2})
+    assert asked == ["held", "probe"]
+    asked.clear()
+    assert evaluate([], embed, World.single(), "held") == {} and asked == []
 
 
 def test_two_ranks_measure_what_one_measures(ranks: Callable) -> None:
@@ -50,7 +54,7 @@ def test_two_ranks_measure_what_one_measures(ranks: Callable) -> None:
     first, second = ranks(2, evaluate_tiny, metrics)
     assert first == pytest.approx(alone, abs=1e-6)
     assert second == {}
-    assert {"classification/accuracy", "classification/f1_macro"} <= set(first)
+    assert {"classification/accuracy", "factors/left+right/parity/balanced_accuracy"} <= set(first)
 
 
 def evaluate_without_labels() -> str:

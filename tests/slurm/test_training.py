@@ -40,6 +40,20 @@ def test_two_nodes(cluster: object, digits: Path, tmp_path: Path, stage: int) ->
     assert opened.returncode == 0, opened.stderr
 
 
+@pytest.mark.slow
+def test_two_nodes_fuse(cluster: object, digits: Path, tmp_path: Path) -> None:
+    """CoMM, whose batch norm, gathered embeddings and partitioned fusion all cross nodes."""
+    others = ("method=", "method.")
+    tokens = [token for token in slurm_command(digits, tmp_path, "comm") if not token.startswith(others)]
+    done = launch([*tokens, "method=comm", "engine=zero3"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunFolder(tmp_path / "comm")
+    losses = [line["loss"] for line in read_lines(run.metrics) if "loss" in line]
+    assert run.status()["state"] == "completed" and losses[-1] < losses[0]
+    opened = open_release(run.release, tmp_path)
+    assert opened.returncode == 0, opened.stderr
+
+
 def test_signal_saves_requeues_and_finishes(cluster: object, digits: Path, tmp_path: Path) -> None:
     # Checkpoints are far apart: only the one taken because of the signal can save the first steps.
     arguments = slurm_command(digits, tmp_path, "signalled", "checkpoint.every_steps=1000")
