@@ -27,6 +27,7 @@ PICTURE = "summary.png"
 WIDTH = 13.0
 TITLES = {
     "classification": "Classification by the model",
+    "factors": "Factors read by linear probes from frozen embeddings",
     "linear_probe": "Linear probe on frozen embeddings: accuracy",
     "retrieval": "Retrieval of the exact pair",
 }

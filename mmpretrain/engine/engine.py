@@ -8,6 +8,7 @@ because under ZeRO-3 a parameter used outside the wrapped forward is an empty sh
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.batch_norm import synchronise
 from mmpretrain.distributed.world import World
@@ -32,6 +34,7 @@ from mmpretrain.engine.schema import Precision
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn, Step
 from mmpretrain.schema import Config
 
+CRITICS_NORM = "critics/grad_norm"
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 
 
@@ -39,9 +42,10 @@ PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 class StepReport:
     """What one step tells.
 
-    losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients before
-    clipping, the same on all ranks; when it is not finite, the step went wrong somewhere, and whatever has such
-    gradients (the heads: also when only the model has) was not stepped. lr: of parameters without a scale.
+    losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients but the
+    critics' before clipping, the same on all ranks; when it is not finite, the step went wrong somewhere, and whatever
+    has such gradients (the heads: also when only the model has) was not stepped; the critics' own is then what is told
+    if it alone is not finite. lr: of parameters without a scale.
     """
 
     losses: dict[str, Tensor]
@@ -60,6 +64,7 @@ class Engine:
         """
         self.config = config
         self.method = method
+        self.augmenter = Augmenter(config)
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
         self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
         refuse_batch_norms(method.model, config.engine)
@@ -84,15 +89,17 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch."""
         lr = self._set_lr(step.index)
-        batch = self.method.prepare(batch.to(self.device), step)
+        batch = self.method.prepare(self.augmenter.training_inputs(batch.to(self.device), step), step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
             refined = self._refine(parts.features(), step)
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
         grad_norm = self.heads.update(self._model_update.step(parts), self.method.clamp_)
-        if self._refines(RefineOn.same):
+        if self._refines(RefineOn.same) and math.isfinite(grad_norm):
             refined = self._refine(parts.encode_again(), step)
+        critics_norm = float(refined.get(CRITICS_NORM, 0.0))
+        grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
 
@@ -116,15 +123,16 @@ class Engine:
         return self.critics.optimizer is not None and self.method.refinement.on is on
 
     def _refine(self, features: Features, step: Step) -> dict[str, Tensor]:
-        """The critics' own steps; what they lost in the last of them, detached, as diagnostics."""
-        losses = Losses({})
+        """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics."""
+        losses, norms = Losses({}), []
         self.method.critics.requires_grad_(True)
         for _ in range(self.method.refinement.times):
             losses = self.method.refine(features, step, self.world)
             losses.total.backward()
-            self.critics.update()
+            norms.append(self.critics.update())
         self.method.critics.requires_grad_(False)
-        return {f"critics/{name}": term.detach() for name, term in losses.terms.items()} | losses.diagnostics
+        terms = {f"critics/{name}": term.detach() for name, term in losses.terms.items()}
+        return {**terms, **losses.diagnostics, CRITICS_NORM: torch.tensor(sum(norms) / len(norms), device=self.device)}
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
