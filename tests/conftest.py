@@ -33,7 +33,9 @@ def ranks() -> Iterator[Ranks]:
     pools: dict[int, RankPool] = {}
 
     def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
-        if world_size not in pools or not pools[world_size].alive:
+        if world_size in pools and not pools[world_size].alive:
+            pools.pop(world_size).close()
+        if world_size not in pools:
             pools[world_size] = RankPool(world_size)
         return pools[world_size].run(function, args, timeout)
 

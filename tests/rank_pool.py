@@ -71,8 +71,8 @@ class RankPool:
 
     @property
     def alive(self) -> bool:
-        """Whether the pool can take another call."""
-        return bool(self._ranks)
+        """Whether the pool can take another call: somebody may have killed a rank between two."""
+        return bool(self._ranks) and all(rank.process.poll() is None for rank in self._ranks)
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], timeout: float) -> list[Any]:
         """``function(*args)`` on every rank; its results in the order of ranks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -66,3 +67,11 @@ def test_failures_name_the_rank_and_leave_no_process(function: Callable[[], None
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_ranks_that_were_killed_between_two_calls_are_replaced(ranks: Ranks) -> None:
+    first = [pid for _, pid, _ in ranks(2, rank_and_sum, 1)]
+    os.kill(first[1], signal.SIGKILL)
+    os.waitid(os.P_PID, first[1], os.WEXITED | os.WNOWAIT)
+    again = ranks(2, rank_and_sum, 2)
+    assert [total for *_, total in again] == [5.0, 5.0] and again[1][1] != first[1]
