@@ -59,18 +59,18 @@ class Pair:
     """query, key: [b, d], not normalised. targets: which keys belong to which query rows.
 
     same_side: the other rows of a row's own side are negatives as well (NT-Xent; with Diagonal or Labels).
-    one_way: only query rows look for their keys, and no key for its query (all targets but Soft).
     query_valid, key_valid: bool [b], False for rows of a missing modality: what such rows hold is ignored, they get
     no gradient and are nobody's negatives. A sample counts in the mean if both of its sides are valid.
+    one_way: only query rows look for their keys, and no key for its query (all targets but Soft).
     """
 
     query: Tensor
     key: Tensor
     targets: Targets = Diagonal()
     same_side: bool = False
-    one_way: bool = False
     query_valid: Tensor | None = None
     key_valid: Tensor | None = None
+    one_way: bool = False
 
     def check(self, rows: int) -> None:
         """Raises ValueError when the two sides cannot be compared, or options exclude one another. rows: b."""

@@ -56,7 +56,7 @@ def _pair(term: Term, case: Case, toy: Toy, data: Data, embeds: dict[str, Tensor
         Kind.soft_own_scale: lambda: Soft(embeds[term.reference or term.key], scale=toy.target_scale),
     }.get(term.kind, Diagonal)()
     masks = (None, None) if case.missing is Missing.none else (data.valid[term.query], data.valid[term.key])
-    return Pair(embeds[term.query], embeds[term.key], targets, term.kind in SAME_SIDE, term.one_way, *masks)
+    return Pair(embeds[term.query], embeds[term.key], targets, term.kind in SAME_SIDE, *masks, term.one_way)
 
 
 def dense(case: Case, parts: int = 1) -> Result:
