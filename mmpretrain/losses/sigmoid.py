@@ -57,7 +57,7 @@ def sigmoid_contrastive(
 
 def _check(pair: Pair, rows: int) -> None:
     pair.check(rows)
-    if not isinstance(pair.targets, Diagonal) or pair.same_side:
+    if not isinstance(pair.targets, Diagonal) or pair.same_side or pair.one_way:
         raise ValueError("the sigmoid loss compares query rows with key rows, and only a row's own key is its target")
 
 
