@@ -3,8 +3,8 @@ latents, and what representations say about each group of latents.
 
     python benchmarks/factorcl_synthetic.py [--seeds 1] [--quick] [--supervised all,ratio0] [--critic-hidden 128]
 
-Builds the data, trains every method for 10 epochs through the launcher on two local processes (supervised ones once for
-each label in --supervised, which must hold "all"), and writes table.md and figure.png to runs/factorcl_synthetic.
+Builds the data, trains every method for 10 epochs through the launcher, two runs side by side (supervised ones once
+for each label in --supervised, which must hold "all"), and writes table.md and figure.png to runs/factorcl_synthetic.
 Settings and lengths are fixed here; nothing is selected by results. Complete runs are only read. Most of the time goes
 into FactorCL's critics, all pairs of a batch through an MLP: --critic-hidden 512 is the published width and takes about
 16 times as long.
@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402 - runs from a bare clone
 import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.training import cell, evaluation, markdown, train  # noqa: E402
+from benchmarks.training import Job, cell, check_dataset, evaluation, markdown, train_side_by_side  # noqa: E402
 from mmpretrain.data.index import load_index  # noqa: E402
 from mmpretrain.data.kind import Kind  # noqa: E402
 from mmpretrain.data.reader import Reader  # noqa: E402
@@ -33,7 +33,7 @@ from mmpretrain.evaluation.grid import read_sample  # noqa: E402
 from mmpretrain.evaluation.information import information  # noqa: E402
 from mmpretrain.figures import COLORS  # noqa: E402
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel  # noqa: E402
-from shards.latents import LABELS, SAMPLES, SHARED, UNIQUE, build_latents  # noqa: E402
+from shards.latents import LABELS, SAMPLES, SHARED, TEST_SHARE, UNIQUE, build_latents  # noqa: E402
 
 BOTH, HEADS = "first+second", "shared+unique"
 LATENTS = {
@@ -96,16 +96,25 @@ class Setting:
     def dataset(self, label: str | None) -> Path:
         """The dataset that carries ``label``, or all; built if it is missing."""
         path = self.data / ("latents" if label is None else f"latents-{label}")
-        if not (path / "dataset.json").exists():
+        held_out = round(TEST_SHARE * self.samples)
+        if not check_dataset(path, {"train": self.samples - held_out, "test": held_out}):
             build_latents(path, label, self.samples)
         return path
 
-    def runs(self, variant: Variant, label: str | None) -> list[Path]:
+    def labels(self, variant: Variant) -> Sequence[str | None]:
+        """What the variant is trained on, once each: labels, or None for no label."""
+        return self.supervised if variant.supervised else [None]
+
+    def jobs(self, variant: Variant, label: str | None) -> list[Job]:
         """Every seed's run, on ``label`` or self-supervised."""
         classes = ["data.classes=2"] if label else []
         tokens = ["experiment=latents", f"data.path={self.dataset(label)}", *classes, *variant.tokens, *self.tokens]
         name = "-".join([variant.name, *([label] if label else [])])
-        return [train(f"{name}-seed{seed}", tokens, self.root, seed) for seed in range(self.seeds)]
+        return [Job(f"{name}-seed{seed}", tokens, seed) for seed in range(self.seeds)]
+
+    def runs(self, variant: Variant, label: str | None) -> list[Path]:
+        """Their folders, all complete."""
+        return train_side_by_side(self.jobs(variant, label), self.root)
 
 
 def accuracies(setting: Setting, variant: Variant) -> dict[str, dict[str, list[float]]]:
@@ -214,9 +223,14 @@ def main() -> None:
         root = options.root / "quick"
         tokens = ("train.samples=1024",)
         setting = Setting(root, root / "data", 1000, ["all", "ratio0"], options.seeds, tokens)
+    chosen = variants(options.critic_hidden)
+    train_side_by_side(
+        [job for variant in chosen for label in setting.labels(variant) for job in setting.jobs(variant, label)],
+        setting.root,
+    )
     found: dict[str, dict[str, list[float]]] = {}
     informed: list[tuple[str, Path]] = []
-    for variant in variants(options.critic_hidden):
+    for variant in chosen:
         found |= accuracies(setting, variant)
         if variant.name != "clip":
             label = "all" if variant.supervised else None

@@ -3,7 +3,7 @@ of them alone knows, and what is known from both together only. In a size for CP
 
     python benchmarks/trifeatures.py [--seeds 3] [--controls] [--quick]
 
-Builds the data, trains every method with seeds 0, 1, ... through the launcher on two local processes, and writes
+Builds the data, trains every method with seeds 0, 1, ... through the launcher, two runs side by side, and writes
 table.md and figure.png to runs/trifeatures. Settings and lengths are fixed here; nothing is selected by results.
 Complete runs are only read. --controls adds CoMM before training and on unbiased pairs; --quick tries everything on a
 few hundred pairs.
@@ -23,7 +23,7 @@ sys.path.append(str(ROOT))
 import numpy as np  # noqa: E402 - runs from a bare clone
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.training import cell, evaluation, markdown, mean_of, train  # noqa: E402
+from benchmarks.training import Job, cell, check_dataset, evaluation, markdown, mean_of, train_side_by_side  # noqa: E402
 from mmpretrain.figures import COLORS, INK  # noqa: E402
 from shards.trifeatures import SIZES, Size, build_trifeatures, default_folder  # noqa: E402
 from shards.trifeatures_pairs import Pairs  # noqa: E402
@@ -67,14 +67,14 @@ VARIANTS = [
         "first+second",
         ["method=clip", "model.embed_dim=16", *CROP],
     ),
-    Variant("Cross+Self, unbiased", "cross-self", Pairs.unbiased, 15, "first+second", SELF),
+    Variant("Cross+Self, unbiased", "cross-self", Pairs.unbiased, 12, "first+second", SELF),
     Variant("Cross+Self, biased", "cross-self-biased", Pairs.biased, 8, "first+second", SELF),
-    Variant("FactorCL, unbiased", "factorcl", Pairs.unbiased, 15, "shared+unique", FACTORCL),
-    Variant("CoMM, biased", "comm-biased", Pairs.biased, 12, "fused", COMM),
+    Variant("FactorCL, unbiased", "factorcl", Pairs.unbiased, 10, "shared+unique", FACTORCL),
+    Variant("CoMM, biased", "comm-biased", Pairs.biased, 10, "fused", COMM),
 ]
 CONTROLS = [
     Variant("CoMM, before training", "comm-untrained", Pairs.unbiased, None, "fused", COMM),
-    Variant("CoMM, unbiased", "comm", Pairs.unbiased, 15, "fused", COMM),
+    Variant("CoMM, unbiased", "comm", Pairs.unbiased, 10, "fused", COMM),
 ]
 COLUMNS = {
     "R (shape)": ["shape/balanced_accuracy"],
@@ -98,8 +98,9 @@ Scores = dict[str, list[float]]  # column -> a share for each seed
 def data_folders(size: Size, folder: Path) -> dict[Pairs, Path]:
     """Both datasets, built where they are missing."""
     found = {pairs: folder / default_folder(size, pairs).name for pairs in Pairs}
+    samples = {"train": size.train, "probe": size.probe, "test": size.test}
     for pairs, path in found.items():
-        if not (path / "dataset.json").exists():
+        if not check_dataset(path, samples):
             build_trifeatures(path, size, pairs)
     return found
 
@@ -160,12 +161,17 @@ def main() -> None:
     if options.quick:
         root, size, steps = root / "quick", replace(size, train=384, probe=384, test=384), 6
     folders = data_folders(size, root / "data" if options.quick else options.data)
+    variants = [*VARIANTS, *(CONTROLS if options.controls else [])]
+    jobs = [
+        Job(f"{variant.name}-seed{seed}", variant.overrides(folders[variant.pairs], steps), seed)
+        for variant in variants
+        for seed in range(options.seeds)
+    ]
+    runs = train_side_by_side(jobs, root)
     results: dict[str, Scores] = {}
-    runs: list[Path] = []
-    for variant in [*VARIANTS, *(CONTROLS if options.controls else [])]:
-        tokens = variant.overrides(folders[variant.pairs], steps)
-        runs = [train(f"{variant.name}-seed{seed}", tokens, root, seed) for seed in range(options.seeds)]
-        results[variant.title] = scores_of(runs, variant.subject, COLUMNS)
+    for number, variant in enumerate(variants):
+        own = runs[number * options.seeds : (number + 1) * options.seeds]
+        results[variant.title] = scores_of(own, variant.subject, COLUMNS)
     # A function of the pairs alone, so that any run tells it.
     additive = {column: names for column, names in COLUMNS.items() if column.startswith("S")}
     results["additive reference (true factors, no interaction)"] = scores_of(runs[:1], "one_hot", additive)
