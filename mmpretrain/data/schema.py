@@ -21,6 +21,9 @@ FORMS = {
 }
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
+# What shards call labels, and evaluations what is made of several modalities.
+RESERVED = ("label", "fused", "shared", "unique", "one_hot")
+
 
 class Verify(StrEnum):
     """When a shard's sha256 is compared with the index."""
@@ -120,8 +123,8 @@ class DataConfig:
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
         if len(self.modalities) < 2:
             found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
-        bad_names = [name for name in self.modalities if not name.isidentifier() or name == "label"]
-        found += [f"data.modalities.{name}: use a plain identifier other than 'label'" for name in bad_names]
+        bad_names = [name for name in self.modalities if not name.isidentifier() or name in RESERVED]
+        found += [f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names]
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")

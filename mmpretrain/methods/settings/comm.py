@@ -60,7 +60,4 @@ class CommConfig(MethodConfig):
 
     def data_problems(self, data: DataConfig) -> list[str]:
         """What this dataset lacks for the method, one sentence each."""
-        found = super().data_problems(data) + too_few(data)
-        if "fused" in data.modalities:
-            found.append("data.modalities.fused: method=comm calls all modalities together so; choose another name")
-        return found
+        return super().data_problems(data) + too_few(data)
