@@ -27,6 +27,24 @@ SMALL = [
     *(f"model.encoders.{name}.config.num_hidden_layers=1" for name in ("left", "right", "caption")),
 ]
 
+# Methods of which a small run is wanted beside M3CoL: their tokens. FactorCL takes two modalities.
+OTHERS = {
+    "comm": ["method=comm"],
+    "factorcl": [
+        "method=factorcl",
+        "method.critic_hidden=32",
+        "data.modalities.caption=null",
+        "model.encoders.caption=null",
+    ],
+}
+
+
+def command_of(method: str, digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
+    """As :func:`command`, for a method of OTHERS."""
+    unwanted = ("method=", "method.", "model.encoders.caption." if method == "factorcl" else "method=")
+    kept = [token for token in command(digits, runs, name) if not token.startswith(unwanted)]
+    return [*kept, *OTHERS[method], *tokens]
+
 
 def command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
     """The launcher's command for a small run on ``digits``."""

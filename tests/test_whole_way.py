@@ -13,7 +13,18 @@ import pytest
 
 from mmpretrain.data.index import load_index
 from mmpretrain.run_folder import RunFolder, read_lines
-from tests.small_runs import ROOT, STEPS, command, keys_by_step, kill_a_rank, launch, open_release, weights
+from tests.small_runs import (
+    OTHERS,
+    ROOT,
+    STEPS,
+    command,
+    command_of,
+    keys_by_step,
+    kill_a_rank,
+    launch,
+    open_release,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +127,23 @@ def test_killed_again_and_again(digits: Path, tmp_path: Path, uninterrupted: Run
     assert again.returncode == 0, again.stdout + again.stderr
     assert weights(run) == weights(uninterrupted)
     assert keys_by_step(run) == keys_by_step(uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_methods_survive_a_sigkill(digits: Path, tmp_path: Path, method: str) -> None:
+    runs = {}
+    for name in ("straight", "killed"):
+        arguments, run = command_of(method, digits, tmp_path, name), RunFolder(tmp_path / name)
+        if name == "killed":
+            with subprocess.Popen(arguments, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+                kill_a_rank(run, 12, lambda ranks: ranks[0])
+            assert process.returncode != 0
+        done = launch(arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        losses = [line["loss"] for line in read_lines(run.metrics) if "loss" in line]
+        runs[name] = (weights(run), keys_by_step(run), losses)
+    assert runs["killed"] == runs["straight"]
+    opened = open_release(RunFolder(tmp_path / "killed").release, tmp_path)
+    assert opened.returncode == 0, opened.stderr

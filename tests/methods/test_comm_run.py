@@ -19,7 +19,7 @@ from tests.engine.test_comm import LACKING, TOKENS, lacking_some
 from tests.hub.test_card import facts
 from tests.models.small import fresh_interpreter, small_samples
 from tests.rank_pool import Ranks
-from tests.small_runs import command, launch, open_release
+from tests.small_runs import command_of, launch, open_release
 
 pytestmark = pytest.mark.slow
 
@@ -68,9 +68,7 @@ def test_any_subset_of_modalities_in_a_release(ranks: Ranks, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pairing", ["paper", "code"])
 def test_through_the_launcher(digits: Path, tmp_path: Path, pairing: str) -> None:
-    others = ("method=", "method.")
-    tokens = [token for token in command(digits, tmp_path, pairing) if not token.startswith(others)]
-    done = launch([*tokens, "method=comm", f"method.pairing={pairing}", "engine=zero3"])
+    done = launch(command_of("comm", digits, tmp_path, pairing, f"method.pairing={pairing}", "engine=zero3"))
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunFolder(tmp_path / pairing)
     lines = [line for line in read_lines(run.metrics) if "loss" in line]

@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.run_folder import RunFolder, read_lines
-from tests.small_runs import STEPS, command, keys_by_step, launch, open_release
+from tests.small_runs import OTHERS, STEPS, command, command_of, keys_by_step, launch, open_release
 
 pytestmark = pytest.mark.slurm
 
 
 def slurm_command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
     """Two nodes, one rank each; waits for the job's end."""
-    local = command(digits, runs, name, *tokens)
+    return on_slurm(command(digits, runs, name, *tokens))
+
+
+def on_slurm(local: list[str]) -> list[str]:
+    """``local``, submitted instead."""
     position = local.index("--cluster=local")
     return [*local[:position], "--cluster=slurm", "--nodes=2", "--follow", *local[position + 1 :]]
 
@@ -41,13 +45,12 @@ def test_two_nodes(cluster: object, digits: Path, tmp_path: Path, stage: int) ->
 
 
 @pytest.mark.slow
-def test_two_nodes_fuse(cluster: object, digits: Path, tmp_path: Path) -> None:
-    """CoMM, whose batch norm, gathered embeddings and partitioned fusion all cross nodes."""
-    others = ("method=", "method.")
-    tokens = [token for token in slurm_command(digits, tmp_path, "comm") if not token.startswith(others)]
-    done = launch([*tokens, "method=comm", "engine=zero3"])
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_methods_on_two_nodes(cluster: object, digits: Path, tmp_path: Path, method: str) -> None:
+    """Batch norm and gathered embeddings that cross nodes, a partitioned fusion, critics outside ZeRO."""
+    done = launch(on_slurm(command_of(method, digits, tmp_path, method, "engine=zero3")))
     assert done.returncode == 0, done.stdout + done.stderr
-    run = RunFolder(tmp_path / "comm")
+    run = RunFolder(tmp_path / method)
     losses = [line["loss"] for line in read_lines(run.metrics) if "loss" in line]
     assert run.status()["state"] == "completed" and losses[-1] < losses[0]
     opened = open_release(run.release, tmp_path)
