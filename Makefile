@@ -48,3 +48,4 @@ bench: install data/digits/dataset.json
 	$(BIN)/python benchmarks/loads.py --quick
 	$(BIN)/python benchmarks/gpu.py --quick
 	$(BIN)/python benchmarks/stream.py --quick
+	$(BIN)/python benchmarks/methods.py --quick
