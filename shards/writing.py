@@ -83,21 +83,26 @@ def build_dataset(
 
 def write_split(folder: Path, samples: Iterable[RawSample], per_shard: int = SAMPLES_PER_SHARD) -> None:
     """Write samples to ``shard-NNNNNN.tar`` and index them; the same samples give the same bytes."""
-    import webdataset
-
     folder.mkdir(parents=True)
     remaining = iter(samples)
     number = 0
     while chunk := list(islice(remaining, per_shard)):
-        with open(folder / f"shard-{number:06d}.tar", "wb") as file:
-            options = {"encoder": False, "user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False}
-            with webdataset.TarWriter(file, **options) as tar:
-                for sample in chunk:
-                    tar.write(sample)
-            file.flush()
-            os.fsync(file.fileno())
+        write_shard(folder / f"shard-{number:06d}.tar", chunk)
         number += 1
     build_index(folder)
+
+
+def write_shard(path: Path, samples: Iterable[RawSample]) -> None:
+    """Write samples to one tar and flush it to the disk; the same samples give the same bytes."""
+    import webdataset
+
+    with open(path, "wb") as file:
+        options = {"encoder": False, "user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False}
+        with webdataset.TarWriter(file, **options) as tar:
+            for sample in samples:
+                tar.write(sample)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def refuse_overwrite(target: Path, name: str, overwrite: Overwrite) -> None:

@@ -20,6 +20,7 @@ class DatasetInfo:
     one most significant.
     statistics: vector modality -> {"minimum": [features], "maximum": [features]} of the train split.
     features: vector modality -> name of each feature, where known.
+    provenance: how the samples were made from other data and models; in the file only where there is something to say.
     """
 
     name: str
@@ -31,10 +32,14 @@ class DatasetInfo:
     statistics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
     factors: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Text of dataset.json, the same for the same content."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        content = asdict(self)
+        if not self.provenance:
+            del content["provenance"]
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def load_info(path: str | Path) -> DatasetInfo:

@@ -124,7 +124,9 @@ class DataConfig:
         if len(self.modalities) < 2:
             found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
         bad_names = [name for name in self.modalities if not name.isidentifier() or name in RESERVED]
-        found += [f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names]
+        found += [
+            f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names
+        ]
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")

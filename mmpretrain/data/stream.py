@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,14 @@ class Stream:
         for batch in self._load(rows, range(-(-len(chosen) // stride))):
             yield replace(batch, positions=batch.sample_ids)
 
+    def listed_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """The samples with these ordinals (int64 [b] each), a batch at a time, the same whatever the rank.
+
+        ``positions`` are the ordinals asked for; the rows named in ``replaced`` hold substitutes, for the caller to
+        drop. Raises as :meth:`batches` does.
+        """
+        return self._load(partial(_listed_rows, batches=batches), range(len(batches)))
+
     def _load(self, rows: Callable[[int], Rows], numbers: range) -> Iterator[Batch]:
         """Batches by number, in order, made in the loader processes; counts what they replaced."""
         workers = self.config.workers
@@ -146,6 +154,10 @@ def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: n
     start = first + number * stride
     ordinals = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
     return ordinals, ordinals
+
+
+def _listed_rows(number: int, batches: Sequence[np.ndarray]) -> Rows:
+    return batches[number], batches[number]
 
 
 def _load_index(config: DataConfig, split: str) -> Index:

@@ -45,6 +45,14 @@ def all_reduce_sum(values: Tensor, group: Group = None) -> Tensor:
 
 
 @torch.no_grad()
+def all_reduce_max(values: Tensor, group: Group = None) -> Tensor:
+    """The largest over all ranks, element by element, same shape, ``values`` untouched. Not differentiable."""
+    largest = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
+    return largest
+
+
+@torch.no_grad()
 def reduce_scatter_rows(rows: Tensor, group: Group = None) -> Tensor:
     """[W b, ...] of each of W ranks -> [b, ...]: the sum over the ranks of this rank's rows. Not differentiable."""
     own = rows.new_empty((rows.shape[0] // dist.get_world_size(group), *rows.shape[1:]))

@@ -53,6 +53,10 @@ class World:
         """The sum over all ranks, same shape, differentiable."""
         return values if self.size == 1 else collectives.all_reduce_sum(values, self.group)
 
+    def all_reduce_max(self, values: Tensor) -> Tensor:
+        """The largest over all ranks, element by element, same shape; not differentiable."""
+        return values if self.size == 1 else collectives.all_reduce_max(values, self.group)
+
     def max_flag(self, flag: bool, *, patient: bool = False) -> bool:
         """Whether any rank raised ``flag``; the same answer on all ranks.
 

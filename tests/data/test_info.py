@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_info(tmp_path) == INFO
     (tmp_path / "dataset.json").write_text(INFO.to_json().replace("{", '{"later": 1,', 1))
     assert load_info(tmp_path) == INFO
+
+
+def test_provenance_is_in_the_file_only_where_there_is_some(tmp_path: Path) -> None:
+    """Data sets that were built before it existed keep their bytes."""
+    assert "provenance" not in INFO.to_json()
+    made = replace(INFO, provenance={"release": "one"})
+    (tmp_path / "dataset.json").write_text(made.to_json())
+    assert load_info(tmp_path) == made
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"name": "x"}', "{"])

@@ -240,6 +240,16 @@ def test_a_split_is_dealt_in_order(dataset: Path, world_size: int, workers: int)
     assert len(gathered) - TOTAL < 4 * world_size
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_listed_samples_come_in_the_order_of_the_list(damaged: Path, workers: int) -> None:
+    """Substitutes stand where samples could not be read, and are named."""
+    listed = [np.array([20, 3]), np.array([9]), np.array([0, 1, 2])]
+    batches = list(stream(damaged, max_bad_fraction=1.0, workers=workers).listed_batches(listed))
+    assert [batch.positions.tolist() for batch in batches] == [[20, 3], [9], [0, 1, 2]]
+    assert [[entry.position for entry in batch.replaced] for batch in batches] == [[], [9], [2]]
+    assert batches[0].keys == ("s0020", "s0003") and batches[2].keys[:2] == ("s0000", "s0001")
+
+
 def test_a_replaced_sample_of_a_split_repeats_another(damaged: Path) -> None:
     positions = [p for b in stream(damaged).split_batches(4) for p in b.positions.tolist()]
     assert set(positions) == set(range(TOTAL)) - set(BAD)

@@ -55,6 +55,19 @@ def test_gather_takes_integers_halves_strided_and_empty_tensors_without_warnings
         assert empty.shape == (0, 2)
 
 
+def largest() -> tuple[Tensor, Tensor]:
+    world = World.current()
+    own = torch.tensor([[float(world.rank), -float(world.rank)], [torch.finfo().min, 7.0]])
+    return world.all_reduce_max(own), own
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_largest_is_taken_element_by_element(ranks: Ranks, size: int) -> None:
+    for rank, (found, own) in enumerate(ranks(size, largest)):
+        assert found.tolist() == [[size - 1, 0], [torch.finfo().min, 7]]
+        assert own[0].tolist() == [rank, -rank]
+
+
 def test_gather_refuses_a_scalar() -> None:
     with pytest.raises(ValueError, match=r"rows \[b, \.\.\.\]"):
         all_gather_rows(torch.tensor(1.0))

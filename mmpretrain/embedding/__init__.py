@@ -1,0 +1,1 @@
+"""Frozen spaces as data: embedding shards (``mmpretrain embed``) and pseudo pairs (``mmpretrain pair``)."""

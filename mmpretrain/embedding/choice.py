@@ -1,0 +1,110 @@
+"""Which modalities of a data set a space embeds, and how its samples are read for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mmpretrain.data.decode import DECODERS, decode
+from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.schema import DataConfig, Kind
+from mmpretrain.embedding.jobs import EmbedJob
+from mmpretrain.embedding.spaces import Space
+from mmpretrain.models.problems import Unusable
+
+ANY_CLASS = 10**9  # labels are passed on, not judged
+
+
+def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] | None) -> dict[str, str]:
+    """Modality of the data -> tower of the space.
+
+    wanted: modality -> tower, or None for the one that fits; None: every modality that a tower fits.
+    Raises Unusable for a modality that the data or the space does not know, or of another kind or width.
+    """
+    kinds = _kinds(index)
+    fitting = {name: tower for name, held in kinds.items() if (tower := space.tower_for(name, held)) is not None}
+    if wanted is None and not fitting:
+        raise Unusable([f"{_both(space, kinds)}: say which is which, --modalities NAME=TOWER"])
+    chosen = {name: tower or fitting.get(name) for name, tower in (wanted or fitting).items()}
+    problems = [p for name, tower in chosen.items() if (p := _misfit(space, kinds, name, tower)) is not None]
+    towers = {name: tower for name, tower in chosen.items() if tower is not None}
+    problems = problems or [p for name, tower in towers.items() if (p := _other_size(space, index, name, tower))]
+    if problems:
+        raise Unusable(problems)
+    return towers
+
+
+def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]) -> DataConfig:
+    """The config by which the stream reads the chosen modalities; those that some samples lack are optional."""
+    modalities = {
+        name: replace(space.towers[tower], optional=not all(shard.holds(name).all() for shard in index.shards))
+        for name, tower in towers.items()
+    }
+    labelled = all(shard.holds(LABEL).all() for shard in index.shards)
+    return DataConfig(
+        name=job.data,
+        path=job.data,
+        modalities=modalities,
+        classes=ANY_CLASS if labelled else None,
+        global_batch=job.batch,
+        workers=job.workers,
+        max_bad_fraction=job.max_bad_fraction,
+    )
+
+
+def first_holding(index: Index, modality: str) -> int:
+    """Ordinal of the first sample that has a modality."""
+    for start, shard in zip(index.starts.tolist(), index.shards, strict=False):
+        if (rows := shard.holds(modality)).any():
+            return start + int(rows.argmax())
+    raise KeyError(modality)
+
+
+def _kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
+    """Modality -> what its files may hold, of all that any sample has."""
+    found: dict[str, tuple[Kind, ...]] = {}
+    for extension in sorted({extension for shard in index.shards for extension in shard.extensions}):
+        decoder = DECODERS.get(extension.rpartition(".")[2])
+        name = modality_of(extension)
+        if decoder is not None and name not in ("", LABEL):
+            found[name] = (*found.get(name, ()), *decoder.kinds)
+    return found
+
+
+def _misfit(space: Space, kinds: Mapping[str, tuple[Kind, ...]], name: str, tower: str | None) -> str | None:
+    """What is wrong with a choice, as one sentence; None if nothing is."""
+    if name not in kinds:
+        return f"unknown modality {name!r}: {_both(space, kinds)}"
+    if tower is None:
+        return f"{space.name} has no tower for {name!r}: {_both(space, kinds)}; choose one by --modalities {name}=TOWER"
+    if tower not in space.towers:
+        return f"unknown tower {tower!r}: {_both(space, kinds)}"
+    if space.towers[tower].kind not in kinds[name]:
+        return f"{name!r} holds {_either(kinds[name])}, and the tower {tower!r} takes {space.towers[tower].kind.value}"
+    return None
+
+
+def _other_size(space: Space, index: Index, name: str, tower: str) -> str | None:
+    """A sentence if the first vector or sequence has not as many features as the tower takes."""
+    modality = space.towers[tower]
+    # Through a cache, a look at one sample would fetch a shard; the stream then says what does not fit.
+    if modality.kind not in (Kind.vector, Kind.sequence) or is_remote(index.folder):
+        return None
+    sample = Reader(index, wanted={name}).sample(first_holding(index, name))
+    extension = next(key for key in sample if modality_of(key) == name)
+    shape = decode(extension, sample[extension], modality.kind).shape  # type: ignore[union-attr]
+    if shape and shape[-1] == modality.size[-1] and len(shape) == len(modality.size):
+        return None
+    form = f"{modality.kind.value}s of size {list(modality.size)}"
+    return f"{name!r} has arrays of shape {list(shape)}, and {space.name} was trained on {form}: embed other data"
+
+
+def _both(space: Space, kinds: Mapping[str, tuple[Kind, ...]]) -> str:
+    held = ", ".join(f"{name} ({_either(held)})" for name, held in kinds.items())
+    taken = ", ".join(f"{name} ({reading.kind.value})" for name, reading in space.towers.items())
+    return f"the shards hold {held or 'no modality'}; {space.name} embeds {taken}"
+
+
+def _either(kinds: tuple[Kind, ...]) -> str:
+    return " or ".join(dict.fromkeys(kind.value for kind in kinds))

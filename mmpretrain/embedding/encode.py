@@ -1,0 +1,144 @@
+"""One rank's share of ``mmpretrain embed``: shards r, r + W, ... of those that are missing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpretrain.data.batch import PRESENT, Batch, Inputs
+from mmpretrain.data.decode import Raw
+from mmpretrain.data.index import LABEL, load_index
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.stream import Stream
+from mmpretrain.embedding.choice import choose_towers, first_holding, reading
+from mmpretrain.embedding.jobs import EmbedJob, Precision
+from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.spaces import Space, open_space
+from mmpretrain.embedding.vectors import npy
+from mmpretrain.losses.similarity import unit_rows
+from shards.writing import RawSample
+
+LOG_EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> None:
+    """Write this rank's share of the shards that are missing, and the index once all are there.
+
+    Raises:
+        Unusable: the release cannot be opened, or does not fit the data.
+        ShardError: the data or the output folder cannot be used.
+        BadDataError: more samples are unreadable than the job allows.
+    """
+    stream, encoder = _open(job, device)
+    origin = Origin({"data": stream.index.fingerprint}, len(stream.index), job.samples_per_shard)
+    output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
+    # By number: what is missing changes while the other ranks work.
+    numbers = [number for number in output.missing() if number % size == rank]
+    turns = [_turns(output.rows(number), job.batch) for number in numbers]
+    encoded = map(encoder.samples, stream.listed_batches([turn for shard in turns for turn in shard]))
+    started = said = time.monotonic()
+    for done, (number, shard) in enumerate(zip(numbers, turns, strict=True), start=1):
+        output.write(number, [sample for _ in shard for sample in next(encoded)])
+        if time.monotonic() - said > LOG_EVERY_S:
+            said = time.monotonic()
+            rate = done * job.samples_per_shard / (said - started)
+            log.info("rank %d: %d of %d shards, %.0f samples per second", rank, done, len(numbers), rate)
+    output.finish(changed=bool(numbers))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Samples of a data set -> members of embedding shards. towers: modality of the data -> tower of the space."""
+
+    space: Space
+    towers: dict[str, str]
+    dtype: Precision
+
+    def tensors(self, **objects: list[Raw | None]) -> Inputs:
+        """The stream's processor. A modality's tensors are of the samples that have it; ``present`` says which."""
+        return {name: self._present(name, items) for name, items in objects.items()}
+
+    def samples(self, batch: Batch) -> list[RawSample]:
+        """Key, ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable samples are left out."""
+        vectors = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
+        dropped = {entry.position for entry in batch.replaced}
+        for entry in batch.replaced:
+            log.warning("left out: sample %r in %s: %s", entry.key, entry.shard, entry.error)
+        found: list[RawSample] = []
+        for row, (position, key) in enumerate(zip(batch.positions.tolist(), batch.keys, strict=True)):
+            members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
+            label = {} if batch.labels is None else {f"{LABEL}.cls": str(int(batch.labels[row])).encode()}
+            if position not in dropped and members:
+                found.append({"__key__": key, **members, **label})
+        return found
+
+    def widths(self, stream: Stream) -> dict[str, int]:
+        """Modality -> width of its embedding, found by encoding the first sample that has it."""
+        ordinals = {name: first_holding(stream.index, name) for name in self.towers}
+        batches = stream.listed_batches([np.array([ordinal]) for ordinal in ordinals.values()])
+        made = {name: batch.inputs[name] for name, batch in zip(ordinals, batches, strict=True)}
+        return {name: next(iter(self._vectors(name, tensors).values())).size for name, tensors in made.items()}
+
+    def _present(self, name: str, items: list[Raw | None]) -> dict[str, Tensor]:
+        given = [item for item in items if item is not None]
+        tensors = self.space.tensors(self.towers[name], given) if given else {}
+        return {**tensors, PRESENT: torch.tensor([item is not None for item in items])}
+
+    def _vectors(self, name: str, tensors: dict[str, Tensor]) -> dict[int, np.ndarray]:
+        """Row of the batch -> its embedding, of unit norm, in the type of the shards."""
+        rows = tensors[PRESENT].nonzero().flatten().tolist()
+        if not rows:
+            return {}
+        given = {key: tensor for key, tensor in tensors.items() if key != PRESENT}
+        found = unit_rows(self.space.features(self.towers[name], given)).float().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.space.name} gives embeddings of {name!r} that are not finite: train it again")
+        return dict(zip(rows, found.astype(self.dtype.value), strict=True))
+
+
+def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, Encoder]:
+    space = open_space(job.release, device, job.pool)
+    index = load_index(f"{job.data.rstrip('/')}/{job.split}")
+    towers = choose_towers(space, index, job.wanted)
+    encoder = Encoder(space, towers, job.dtype)
+    # The order of the stream is not used, only its reading, so neither seed nor ranks matter.
+    return Stream(reading(job, space, index, towers), job.split, 0, 0, 1, encoder.tensors), encoder
+
+
+def _turns(rows: range, batch: int) -> list[np.ndarray]:
+    """The samples of a shard in batches, which never span two shards: so the ranks do not show in the numbers."""
+    return [np.arange(start, min(start + batch, rows.stop)) for start in range(rows.start, rows.stop, batch)]
+
+
+def _describe(job: EmbedJob, stream: Stream, encoder: Encoder) -> DatasetInfo:
+    """dataset.json of the shards: the same for every split, rank and machine."""
+    try:
+        source = load_info(job.data)
+    except FileNotFoundError:
+        name = job.data.rstrip("/").rpartition("/")[2]
+        source = DatasetInfo(name, title=name, source="not recorded", license="not recorded", modalities={})
+    space = encoder.space
+    return DatasetInfo(
+        name=f"{source.name}-in-{space.name}",
+        title=f"{source.title}, embedded by {space.name}",
+        source=source.source,
+        license=source.license,
+        modalities={name: {"kind": "vector", "size": [n]} for name, n in encoder.widths(stream).items()},
+        classes=source.classes,
+        factors=source.factors,
+        provenance={
+            "release": space.name,
+            "weights_sha256": space.sha256,
+            "data": source.name,
+            "towers": encoder.towers,
+            "dtype": encoder.dtype.value,
+            **space.choices,
+        },
+    )

@@ -1,0 +1,125 @@
+"""A folder of embedding shards that ranks fill without talking to one another (no torch here).
+
+    OUT/dataset.json                what the data set is, and what its vectors were made from
+    OUT/SPLIT/origin.json           which samples stand behind which shard
+    OUT/SPLIT/shard-000000.tar      samples [0, k) of the source; shard i: [i k, (i + 1) k)
+    OUT/SPLIT/index.json            written when every shard is there
+
+A shard gets its name when it is complete and on the disk. So whoever was killed left whole shards or nothing, and the
+same command, on as many ranks as one likes, makes those that are missing. Both JSON files stand before the first shard;
+a command that would write other ones is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, build_index, load_index
+from mmpretrain.data.info import DatasetInfo
+from mmpretrain.files import replace_text, sync
+from shards.writing import RawSample, write_shard
+
+ORIGIN_NAME = "origin.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a split is made from: fingerprints of the source's indexes, how many samples, and how many per shard."""
+
+    sources: dict[str, str]
+    samples: int
+    samples_per_shard: int
+
+
+class Output:
+    """One split in the making.
+
+    Raises:
+        ShardError: the folder holds something else, or the same made from other sources.
+    """
+
+    def __init__(self, out: str | Path, split: str, info: DatasetInfo, origin: Origin) -> None:
+        self.root, self.folder, self.origin = Path(out), Path(out) / split, origin
+        self.root.mkdir(parents=True, exist_ok=True)
+        # Listed first: what another rank has made meanwhile comes after its dataset.json.
+        others = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+        if others and not (self.root / INFO_NAME).exists():
+            raise ShardError(f"{self.root} holds {others[0]!r} and no {INFO_NAME}: choose another --out, or empty it")
+        _state(self.root / INFO_NAME, info.to_json())
+        self.folder.mkdir(exist_ok=True)
+        _state(self.folder / ORIGIN_NAME, json.dumps(asdict(origin), indent=1) + "\n")
+
+    @property
+    def shards(self) -> int:
+        """How many there will be."""
+        return -(-self.origin.samples // self.origin.samples_per_shard)
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there yet."""
+        return [number for number in range(self.shards) if not self._path(number).exists()]
+
+    def rows(self, number: int) -> range:
+        """The source samples behind a shard."""
+        size = self.origin.samples_per_shard
+        return range(number * size, min((number + 1) * size, self.origin.samples))
+
+    def write(self, number: int, samples: Iterable[RawSample]) -> None:
+        """Write a shard, whole or not at all."""
+        path = self._path(number)
+        temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        write_shard(temporary, samples)
+        os.replace(temporary, path)
+        sync(self.folder)
+
+    def finish(self, changed: bool) -> Index | None:
+        """The index, once every shard is there (None until then). changed: whether this process wrote any."""
+        if self.missing():
+            return None
+        for leftover in self.folder.glob(".shard-*.tmp"):
+            leftover.unlink(missing_ok=True)
+        if (self.folder / INDEX_NAME).exists() and not changed:
+            return load_index(self.folder)
+        return build_index(self.folder)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"shard-{number:06d}.tar"
+
+
+def _state(path: Path, text: str) -> None:
+    """Write a file, or check that it already says the same. Raises ShardError if it does not."""
+    try:
+        found = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        replace_text(path, text)
+        return
+    if found != text:
+        key, there, wanted = _difference(found, text)
+        raise ShardError(
+            f"{path} says {key} is {there}, and this command would make it {wanted}: choose another --out, or remove"
+            f" {path.parent}"
+        )
+
+
+def _difference(found: str, text: str) -> tuple[str, Any, Any]:
+    """The first key whose values differ, and both values as JSON."""
+    try:
+        there = _flat(json.loads(found))
+    except (ValueError, AttributeError):
+        return "its content", "not readable", "new"
+    wanted = _flat(json.loads(text))
+    key = next(key for key in {**wanted, **there} if there.get(key) != wanted.get(key))
+    return key, json.dumps(there.get(key)), json.dumps(wanted.get(key))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        found |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) and entry else {f"{prefix}{key}": entry}
+    return found

@@ -1,0 +1,180 @@
+"""The work of ``mmpretrain pair``: for each text of a corpus, its pseudo-consistent partners in two spaces.
+
+C-MCR (arXiv 2305.14381), section 3.1: with t_i the corpus in space 1 (or 2) and v_k the memory of the same space,
+
+    partner_i = n(sum_k softmax_k(t_i . v_k / temperature) v_k)
+
+All ranks answer together: each holds a share of both memories, brings a shard's worth of queries per round, and writes
+that shard. What is written does not depend on the number of ranks, to rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpretrain.data.index import ShardError
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.distributed.world import World
+from mmpretrain.embedding.hubness import Hubness
+from mmpretrain.embedding.jobs import PairJob
+from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.vectors import Vectors, npy
+from mmpretrain.losses.retrieval import soft_retrieve
+from mmpretrain.losses.similarity import unit_rows
+from shards.writing import RawSample
+
+SIDES = ("first", "second")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One space: the corpus in it, and the memory of its other modality. ordinals: the corpus in the first's order."""
+
+    corpus: Vectors
+    memory: Vectors
+    ordinals: np.ndarray
+
+
+def pair_share(job: PairJob, world: World) -> None:
+    """Answer with all ranks, and write this rank's shards of those that are missing. A collective.
+
+    Raises:
+        ShardError: a folder cannot be used, the corpora do not hold the same keys, or spaces are mixed up.
+    """
+    sides = open_sides(job)
+    keys = sides[0].corpus.keys()
+    output = Output(job.out, job.split, _describe(job, sides), _origin(job, sides))
+    hubness = Hubness(output.folder, [len(side.memory) for side in sides])
+    todo = _agreed(output, world)
+    if todo:
+        memories = [side.memory.read(side.memory.share(world.rank, world.size)).to(world.device) for side in sides]
+    for number in _rounds(todo, world):
+        rows = range(0) if number is None else output.rows(number)
+        answers = [_answer(side, rows, memory, job, world) for side, memory in zip(sides, memories, strict=True)]
+        if number is not None:
+            hubness.note(number, torch.stack([effective for *_, effective in answers], dim=1).cpu().numpy())
+            output.write(number, _samples(keys, rows, answers, job.dtype.value))
+    world.barrier()
+    if world.rank == 0 and output.finish(changed=bool(todo)) is not None:
+        hubness.summarise(output.shards)
+
+
+def open_sides(job: PairJob) -> tuple[Side, Side]:
+    """Both spaces, checked. Raises ShardError with what does not fit together."""
+    corpora = [Vectors(folder, job.split, job.shared) for folder in (job.first, job.second)]
+    memories = [Vectors(*_place(entry, job.split)) for entry in (job.first_memory, job.second_memory)]
+    for name, corpus, memory in zip(SIDES, corpora, memories, strict=True):
+        _check_space(name, corpus, memory)
+    second = align(corpora[0], corpora[1])
+    return Side(corpora[0], memories[0], corpora[0].ordinals), Side(corpora[1], memories[1], second)
+
+
+def align(first: Vectors, second: Vectors) -> np.ndarray:
+    """int64 [n]: the second's ordinals in the order of the first's keys. Raises ShardError for other keys."""
+    ours, theirs = first.keys(), second.keys()
+    if ours == theirs:
+        return second.ordinals
+    place = dict(zip(theirs, second.ordinals.tolist(), strict=True))
+    known = set(ours)
+    lonely = next(((key, first, second) for key in ours if key not in place), None)
+    lonely = lonely or next(((key, second, first) for key in theirs if key not in known), None)
+    if lonely is not None:
+        key, there, absent = lonely
+        raise ShardError(
+            f"{there.title} has the key {key!r}, and {absent.title} has not: embed the same data by both releases"
+        )
+    return np.array([place[key] for key in ours], dtype=np.int64)
+
+
+def _place(entry: str, split: str) -> tuple[str, str, str | None]:
+    """Folder, split and modality of FOLDER or FOLDER:MODALITY."""
+    folder, colon, modality = entry.rpartition(":")
+    return (folder, split, modality) if colon and modality.isidentifier() else (entry, split, None)
+
+
+def _check_space(name: str, corpus: Vectors, memory: Vectors) -> None:
+    if corpus.width != memory.width:
+        raise ShardError(
+            f"{corpus.title} has {corpus.width} features and {memory.title} has {memory.width}: --{name} and"
+            f" --{name}-memory must be of one space"
+        )
+    makers = [vectors.origin.get("weights_sha256") for vectors in (corpus, memory)]
+    if None not in makers and makers[0] != makers[1]:
+        names = [vectors.origin.get("release") for vectors in (corpus, memory)]
+        raise ShardError(
+            f"{corpus.title} was embedded by {names[0]} and {memory.title} by {names[1]}, whose weights differ:"
+            f" --{name} and --{name}-memory must be of one space"
+        )
+
+
+def _agreed(output: Output, world: World) -> list[int]:
+    """The shards that any rank misses: file systems may show a new file to some ranks first."""
+    absent = torch.zeros(output.shards, dtype=torch.int64, device=world.device)
+    absent[output.missing()] = 1
+    return world.all_reduce_max(absent).nonzero().flatten().tolist()
+
+
+def _rounds(todo: list[int], world: World) -> Iterator[int | None]:
+    """This rank's shard of each round; None where there is none left for it, and it only answers."""
+    for start in range(0, len(todo), world.size):
+        mine = start + world.rank
+        yield todo[mine] if mine < len(todo) else None
+
+
+def _answer(side: Side, rows: range, memory: Tensor, job: PairJob, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """(queries of unit norm [b, d], partners [b, d], effective numbers of memory items [b])."""
+    read = side.corpus.read(side.ordinals[rows.start : rows.stop]).to(world.device)
+    queries = unit_rows(read)
+    found = soft_retrieve(queries, memory, temperature=job.temperature, world=world)
+    return queries, found.values, found.effective
+
+
+def _samples(
+    keys: list[str], rows: range, answers: list[tuple[Tensor, Tensor, Tensor]], dtype: str
+) -> Iterator[RawSample]:
+    columns = {
+        f"{side}_{part}.npy": values.cpu().numpy().astype(dtype)
+        for side, answer in zip(SIDES, answers, strict=True)
+        for part, values in zip(("shared", "partner"), answer, strict=False)
+    }
+    for row, ordinal in enumerate(rows):
+        yield {"__key__": keys[ordinal], **{name: npy(values[row]) for name, values in columns.items()}}
+
+
+def _origin(job: PairJob, sides: tuple[Side, Side]) -> Origin:
+    sources: dict[str, str] = {}
+    for name, side in zip(SIDES, sides, strict=True):
+        sources |= {name: side.corpus.index.fingerprint, f"{name}_memory": side.memory.index.fingerprint}
+    return Origin(sources, len(sides[0].corpus), job.samples_per_shard)
+
+
+def _describe(job: PairJob, sides: tuple[Side, Side]) -> DatasetInfo:
+    """dataset.json of the pairs."""
+    try:
+        source = load_info(job.first)
+    except FileNotFoundError:
+        source = DatasetInfo("corpus", title="a corpus", source="not recorded", license="not recorded", modalities={})
+    made_from: dict[str, Any] = {"shared": job.shared, "temperature": job.temperature, "dtype": job.dtype.value}
+    modalities: dict[str, dict[str, Any]] = {}
+    for name, side in zip(SIDES, sides, strict=True):
+        made_from[name] = side.corpus.origin
+        made_from[f"{name}_memory"] = {"modality": side.memory.modality, **side.memory.origin}
+        vector = {"kind": "vector", "size": [side.corpus.width]}
+        modalities |= {f"{name}_shared": vector, f"{name}_partner": vector}
+    return DatasetInfo(
+        name=f"{source.name}-pairs",
+        title=f"{source.title}, with pseudo partners in two spaces",
+        source=source.source,
+        license=source.license,
+        modalities=modalities,
+        provenance=made_from,
+    )

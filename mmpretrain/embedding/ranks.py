@@ -1,0 +1,120 @@
+"""The processes of one command: tasks of a Slurm step, local processes, or this one (no torch here)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmpretrain.console import Failure
+from mmpretrain.embedding.jobs import Job
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who a process is among ``size``. local_rank: its number on this machine, which chooses its GPU.
+
+    meeting: a file, new at each start and seen by all ranks, at which those find one another that need to talk.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    meeting: str | None = None
+
+
+def place_of_step(out: str, environment: Mapping[str, str] = os.environ) -> Place | None:
+    """This process among the tasks of an ``srun``; None outside, and where the step has a single task."""
+    # Batch scripts have the task variables too, but no step: what runs there runs once.
+    if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:
+        return None
+    size = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    start = "-".join(environment.get(name, "0") for name in names)
+    meeting = str(Path(out).resolve().parent / f".{Path(out).name}.meeting-{start}")
+    rank, local = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_LOCALID", 0))
+    return Place(rank, size, local, meeting) if size > 1 else None
+
+
+def run_job(job: Job, ranks: int | None) -> None:
+    """Do the work: this task's share in a Slurm step, else all of it by ``ranks`` local processes (default 1).
+
+    Raises Failure with what the first rank that failed said; whole shards stay, and the same command goes on.
+    """
+    if ranks is not None and ranks < 1:
+        raise Failure([f"--ranks is {ranks}: it must be at least 1"])
+    place = place_of_step(job.out)
+    if place is not None and ranks is not None:
+        raise Failure([f"--ranks is {ranks}, but srun has started {place.size} tasks already: leave it out"])
+    if place is None and ranks is not None and ranks > 1:
+        _run_local(job, ranks)
+    else:
+        from mmpretrain.embedding.worker import work
+
+        work(job, place or Place())
+
+
+def _run_local(job: Job, ranks: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        places = [Place(rank, ranks, rank, f"{folder}/meeting") for rank in range(ranks)]
+        children = [_start(job, place) for place in places]
+        try:
+            problems = _wait(children)
+        finally:
+            for child in children:
+                child.kill()
+            for child in children:
+                child.communicate()
+    if problems:
+        raise Failure(problems)
+
+
+def _start(job: Job, place: Place) -> subprocess.Popen[str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // place.size)
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | os.environ
+    command = [sys.executable, "-m", "mmpretrain.embedding.worker", job.to_json(), json.dumps(asdict(place))]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _wait(children: list[subprocess.Popen[str]]) -> list[str]:
+    """Until all have ended, or one has failed; what is wrong then."""
+    while True:
+        codes = [child.poll() for child in children]
+        if failed := [rank for rank, code in enumerate(codes) if code]:
+            # Ranks that only lost a peer say nothing, and must not hide what went wrong.
+            said = next((problems for rank in failed if (problems := _problems(children[rank]))), None)
+            rank = failed[0]
+            return said or [f"rank {rank} ended with exit code {codes[rank]}: see above; the same command goes on"]
+        if None not in codes:
+            return []
+        time.sleep(POLL_S)
+
+
+def _problems(child: subprocess.Popen[str]) -> list[str]:
+    """What a rank that has ended printed last, if that is what :func:`worker.main` prints."""
+    assert child.stdout is not None
+    try:
+        return json.loads(child.stdout.read().splitlines()[-1])["errors"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return []
+
+
+def end_with_parent() -> None:
+    """End this process when its parent does: ranks that outlive a killed command would only be in the way."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock Python needs to exit.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,163 @@
+"""A release as a space: raw samples of its modalities -> embeddings; nothing is trained.
+
+Three kinds of releases are opened, from a local folder or the Hub, always with classes of this installation and from
+safetensors: ours, models with an image and a text tower (CLIP and its like), and single encoders of images or texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from mmpretrain.data.decode import Raw
+from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.hub.export import verify_release
+from mmpretrain.models.problems import Unusable, one_line
+from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
+
+WEIGHTS = "*.safetensors"
+FILES = (WEIGHTS, "*.json", "*.txt", "*.model")
+
+
+class Space(ABC):
+    """A frozen model. towers: name of each modality that it embeds -> how samples of it are read.
+
+    name: of the release. sha256: of its weights (see :func:`weights_sha256`). choices: what else decides about
+    embeddings, by name.
+    """
+
+    towers: dict[str, ModalityConfig]
+
+    def __init__(self, folder: Path, name: str, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.choices: dict[str, str] = {}
+        self.sha256 = weights_sha256(folder)
+
+    @abstractmethod
+    def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
+        """The tower that embeds a modality of a data set, by its name or by what its files may hold."""
+
+    @abstractmethod
+    def tensors(self, tower: str, items: list[Any]) -> dict[str, Tensor]:
+        """b raw samples -> what :meth:`features` takes."""
+
+    @abstractmethod
+    def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
+        """float [b, d] on the device, not normalised; evaluation mode, no gradient."""
+
+
+class OwnSpace(Space):
+    """A release of this project; towers have the names of its modalities."""
+
+    def __init__(self, folder: Path, name: str, device: torch.device) -> None:
+        if problems := verify_release(folder):
+            raise Unusable(problems)
+        super().__init__(folder, name, device)
+        self.model = load_model(folder).to(device)
+        self._processor = MMPretrainProcessor.from_pretrained(folder)
+        self.towers = {name: _reading(entry) for name, entry in self._processor.modalities.items()}
+        for entry in self._processor.modalities.values():
+            entry.pop("optional", None)  # what a sample lacks never comes this far
+
+    def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
+        """The tower of the same name, if it takes what the files hold."""
+        return modality if modality in self.towers and self.towers[modality].kind in kinds else None
+
+    def tensors(self, tower: str, items: list[Raw]) -> dict[str, Tensor]:
+        """As the release's processor makes them."""
+        return self._processor(**{tower: items})[tower]
+
+    def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
+        """The ``embeds`` of this modality alone."""
+        with torch.inference_mode():
+            return self.model(**{tower: {key: t.to(self.device) for key, t in tensors.items()}}).embeds[tower]
+
+
+def open_space(release: str, device: torch.device, pool: str = "mean") -> Space:
+    """The space of a release. release: local folder, or a repository on the Hub. pool: for single encoders.
+
+    Raises:
+        Unusable: it cannot be opened, is damaged or incomplete, or has no safetensors; a sentence for each problem.
+    """
+    # The other kinds derive from Space.
+    from mmpretrain.embedding.transformers_spaces import open_transformers_space
+
+    folder, name = _local(release), release_name(release)
+    if not (folder / "config.json").is_file():
+        raise Unusable([f"{release} is no release: it has no config.json; name the folder that AutoModel opens"])
+    if not any(folder.glob(WEIGHTS)):
+        raise Unusable([f"{release} has no .safetensors file, and other formats are never loaded: export it again"])
+    try:
+        if _is_ours(folder):
+            return OwnSpace(folder, name, device)
+        return open_transformers_space(folder, name, device, pool)
+    except Unusable:
+        raise
+    except Exception as error:  # damaged files raise whatever their parsers raise
+        raise Unusable([f"{release} cannot be opened ({one_line(error)}): export or download it again"]) from error
+
+
+def load_model(folder: Path, **arguments: Any) -> nn.Module:
+    """The model in float32 and evaluation mode. arguments: of its class.
+
+    Raises Unusable for missing weights, and what transformers raises.
+    """
+    arguments |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **arguments)
+    if info["missing_keys"]:
+        raise Unusable([f"{folder} has no weights for {', '.join(sorted(map(str, info['missing_keys']))[:5])}"])
+    return model.eval().requires_grad_(False)
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the weights file; of several: that of the lines of sha256sum over them, sorted by name."""
+    sums = {path.name: _sha256(path) for path in sorted(folder.glob(WEIGHTS))}
+    if len(sums) == 1:
+        return next(iter(sums.values()))
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+
+
+def release_name(release: str) -> str:
+    """How a release is called in what is published: the run's name for a run's release, else the folder's."""
+    parts = [part for part in Path(release).resolve().parts if part != "/"] if Path(release).exists() else [release]
+    named = [part for part in parts if part != "release"]
+    return named[-1] if named else parts[-1]
+
+
+def _local(release: str) -> Path:
+    if Path(release).is_dir():
+        return Path(release)
+    try:
+        return Path(snapshot_download(release, allow_patterns=list(FILES)))
+    except Exception as error:  # no such repository, no network, no valid name
+        raise Unusable(
+            [f"{release} is neither a folder nor can be fetched from the Hub ({one_line(error)})"]
+        ) from error
+
+
+def _is_ours(folder: Path) -> bool:
+    path = folder / FILE_NAME
+    if not path.is_file():
+        # Without its processor a release of ours is incomplete, and its checksums say so.
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "mmpretrain"
+    return "modalities" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def _reading(entry: dict[str, Any]) -> ModalityConfig:
+    """A modality of a release's processor, as the stream reads it."""
+    known = {key: entry[key] for key in ("size", "channels", "max_length") if key in entry}
+    return ModalityConfig(Kind(entry["kind"]), **known)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

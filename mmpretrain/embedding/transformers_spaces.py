@@ -1,0 +1,112 @@
+"""Plain transformers models as spaces: an image and a text tower side by side, or a single encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
+
+from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.embedding.spaces import Space, load_model
+from mmpretrain.models.encoders_mmpretrain import pooling_arguments
+from mmpretrain.models.problems import Unusable
+from mmpretrain.models.states_mmpretrain import pool_states
+
+LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
+INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
+
+
+class TransformersSpace(Space):
+    """Towers are named after the kind that they take, and so fit a data set's modality of any name."""
+
+    def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kinds: Sequence[Kind]) -> None:
+        super().__init__(folder, name, device)
+        self.model: Any = model.to(device)
+        # The processor sizes images; this size only says that there is one.
+        readings = {Kind.image: ModalityConfig(Kind.image, [1, 1]), Kind.text: ModalityConfig(Kind.text)}
+        self.towers = {kind.value: readings[kind] for kind in kinds}
+        self._images = AutoImageProcessor.from_pretrained(folder) if Kind.image in kinds else None
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if Kind.text in kinds else None
+
+    # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
+    padding: bool | str = True
+
+    def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
+        """The tower that takes what the files hold."""
+        return next((kind.value for kind in kinds if kind.value in self.towers), None)
+
+    def tensors(self, tower: str, items: list[Any]) -> dict[str, Tensor]:
+        """``pixel_values``, or ``input_ids`` and what else the tokenizer gives, cut at the model's limit."""
+        if tower == Kind.image.value:
+            assert self._images is not None
+            images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
+            return {"pixel_values": self._images(images=images, return_tensors="pt")["pixel_values"]}
+        assert self._tokenizer is not None
+        limit = min(self._tokenizer.model_max_length, _positions(self.model.config))
+        return dict(
+            self._tokenizer(items, padding=self.padding, truncation=True, max_length=limit, return_tensors="pt")
+        )
+
+
+class DualSpace(TransformersSpace):
+    """A model with ``get_image_features`` and ``get_text_features``."""
+
+    padding = "max_length"  # some were trained with it and have no mask
+
+    def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module) -> None:
+        super().__init__(folder, name, device, model, (Kind.image, Kind.text))
+
+    def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
+        """What the tower's ``get_..._features`` gives."""
+        function = self.model.get_image_features if tower == Kind.image.value else self.model.get_text_features
+        with torch.inference_mode():
+            output = function(**{key: tensor.to(self.device) for key, tensor in tensors.items()})
+        # A tensor in transformers 4, an output object in 5.
+        return output if isinstance(output, Tensor) else output.pooler_output
+
+
+class SingleSpace(TransformersSpace):
+    """One encoder of images or of texts, its states pooled (``mean``, ``cls``, ``last``, ``pooler``)."""
+
+    def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kind: Kind, pool: str) -> None:
+        super().__init__(folder, name, device, model, (kind,))
+        self._pool = pool
+        self.choices = {"pool": pool}
+
+    def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
+        """The pooled states. Raises Unusable if the model has no pooler and one is asked for."""
+        inputs = {key: tensor.to(self.device) for key, tensor in tensors.items()}
+        with torch.inference_mode():
+            output = self.model(**inputs)
+            if self._pool != "pooler":
+                return pool_states(output.last_hidden_state, inputs.get("attention_mask"), self._pool)
+        if getattr(output, "pooler_output", None) is None:
+            raise Unusable([f"{self.name} has no pooler: use --pool mean, cls or last"])
+        return output.pooler_output.flatten(1)
+
+
+def open_transformers_space(folder: Path, name: str, device: torch.device, pool: str) -> Space:
+    """The space of a transformers folder. Raises Unusable for a model of neither form, and what transformers raises."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    # Many text encoders were published without the pooler that their class would add.
+    arguments = pooling_arguments(config, pool) if type(config) in MODEL_MAPPING else {}
+    model: Any = load_model(folder, **arguments)
+    if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
+        return DualSpace(folder, name, device, model)
+    kind = next((kind for kind, name in INPUTS.items() if name == model.main_input_name), None)
+    if kind is None or getattr(model.config, "is_encoder_decoder", False):
+        raise Unusable(
+            [f"{name} is a {type(model).__name__}, which is neither an encoder of images or texts nor a pair of them"]
+        )
+    return SingleSpace(folder, name, device, model, kind, pool)
+
+
+def _positions(config: Any) -> int:
+    """How many tokens the text model takes."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text, "max_position_embeddings", None) or LONGEST

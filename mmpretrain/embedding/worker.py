@@ -1,0 +1,85 @@
+"""One rank's work, and the entry of local ranks: ``python -m mmpretrain.embedding.worker JOB PLACE``, both JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from mmpretrain.console import Failure
+from mmpretrain.data.decode import SampleError
+from mmpretrain.data.quarantine import BadDataError
+from mmpretrain.distributed.world import World
+from mmpretrain.embedding.jobs import EmbedJob, Job, PairJob, job_from_json
+from mmpretrain.embedding.ranks import Place, end_with_parent
+
+PATIENCE = timedelta(hours=2)  # for ranks whose share of a memory takes longer to read
+
+
+def work(job: Job, place: Place) -> None:
+    """This rank's share of a job. Raises Failure, ValueError or OSError with what is wrong."""
+    try:
+        # Pairing needs no transformers, which take seconds to import.
+        if isinstance(job, EmbedJob):
+            from mmpretrain.embedding.encode import embed_share
+
+            embed_share(job, place.rank, place.size, _device(place))
+        elif isinstance(job, PairJob):
+            from mmpretrain.embedding.pairing import pair_share
+
+            with _world(place) as world:
+                pair_share(job, world)
+    except (BadDataError, SampleError) as error:
+        raise Failure([str(error)]) from None
+
+
+def main() -> None:
+    """Do the share that the arguments describe; problems go to stdout as JSON, exit code 1."""
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    job, place = job_from_json(sys.argv[1]), Place(**json.loads(sys.argv[2]))
+    try:
+        work(job, place)
+    except (Failure, ValueError, OSError) as error:
+        print(json.dumps({"errors": getattr(error, "problems", None) or [str(error)]}), flush=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _world(place: Place) -> Iterator[World]:
+    """The ranks as a process group; alone, none is needed."""
+    device = _device(place)
+    if place.size == 1:
+        yield World.current(device)
+        return
+    # Local ranks would share a GPU, which NCCL refuses with a message that helps nobody.
+    if device.type == "cuda" and place.local_rank >= torch.cuda.device_count():
+        raise Failure([f"there are {torch.cuda.device_count()} GPUs here: start no more ranks, or hide the GPUs"])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    assert place.meeting is not None
+    Path(place.meeting).parent.mkdir(parents=True, exist_ok=True)
+    method = f"file://{place.meeting}"
+    dist.init_process_group(backend, init_method=method, rank=place.rank, world_size=place.size, timeout=PATIENCE)
+    try:
+        yield World.current(device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(place: Place) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", place.local_rank % torch.cuda.device_count())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Soft retrieval from a memory that is spread over the ranks (C-MCR, Wang et al. 2023, arXiv 2305.14381, section 3.1).
+
+For a query q and the memory items v_k of all ranks, all of unit length, with l_k = q . v_k / temperature:
+
+    p = softmax(l),    mean = sum_k p_k v_k,    value = mean / |mean|,    effective = exp(- sum_k p_k log p_k)
+
+Each rank sweeps its own items in tiles and keeps, per query, m = max l and the sums of e^(l - m) times (v, 1, l - m); a
+larger m rescales what was summed before. Ranks combine by one maximum and one reduce-scatter, so that the result does
+not depend on who holds what, to rounding. Neither the similarities nor the memory of other ranks is ever held.
+
+Shapes: b queries of this rank, B of all, n_r items of this rank, d width. Time 4 B n_r d per rank; memory
+B (d + 2) + tile^2 numbers beside the inputs; bytes sent per rank: those of 2 B d numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmpretrain.distributed import collectives
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.similarity import unit_rows
+
+TILE = 4096
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """values: [b, d], unit norm. length: [b], that of the mean before: near 1 where one item, or alike ones, prevail.
+
+    effective: [b], over how many items a query's weights are spread, from 1 to the size of the memory; queries that
+    all come near 1 on a large memory, or near its size, tell of hubs or of a wrong temperature.
+    """
+
+    values: Tensor
+    effective: Tensor
+    length: Tensor
+
+
+@torch.no_grad()
+def soft_retrieve(
+    queries: Tensor, memory: Tensor, *, temperature: float, world: World | None = None, tile: int = TILE
+) -> Retrieved:
+    """What the whole memory holds about this rank's queries; no gradient.
+
+    queries: [b, d]; memory: [n_r, d], this rank's share of it. Rows need not be normalised. b and n_r may differ
+    between ranks and be 0 on some. Computed in float32, in float64 if an input is; half precision is widened tile by
+    tile. world: the ranks that share the memory (default: this process alone). A collective: every rank must call it.
+
+    Raises:
+        ValueError: the widths differ, the temperature is not above 0, or no rank has an item.
+    """
+    world = world or World.single()
+    if queries.shape[1] != memory.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} features and the memory {memory.shape[1]}: use one space")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: it must be above 0")
+    # Half a thousandth of a similarity is a factor of 1.05 at temperature 0.01.
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, memory.dtype), torch.float32)
+    counts = world.all_gather_rows(torch.tensor([[len(queries), len(memory)]], device=queries.device))
+    if not counts[:, 1].any():
+        raise ValueError("the memory has no items on any rank: there is nothing to retrieve")
+    with torch.autocast(queries.device.type, enabled=False):
+        asked = world.all_gather_rows(_padded(unit_rows(queries.to(dtype)), int(counts[:, 0].max())))
+        swept = [_sweep(part, memory, temperature, tile) for part in asked.split(tile)]
+        sums = _combined(torch.cat([top for top, _ in swept]), torch.cat([sums for _, sums in swept]), world)
+    return _retrieved(sums[: len(queries)])
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    """[b, d] -> [count, d], zeros below: a gather needs as many rows from every rank."""
+    return torch.cat([rows, rows.new_zeros(count - len(rows), rows.shape[1])])
+
+
+def _sweep(queries: Tensor, memory: Tensor, temperature: float, tile: int) -> tuple[Tensor, Tensor]:
+    """(m [q], sums of e^(l - m) (v, 1, l - m) [q, d + 2]) of this rank's items; m is the least number without items."""
+    width = queries.shape[1]
+    top = queries.new_full((len(queries),), torch.finfo(queries.dtype).min)
+    sums = queries.new_zeros(len(queries), width + 2)
+    for part in memory.split(tile) if len(memory) else ():
+        items = unit_rows(part.to(queries.dtype))
+        logits = (queries @ items.T).div_(temperature)
+        above = torch.maximum(top, logits.amax(dim=1))
+        _rescale(sums, top - above)
+        top = above
+        logits -= above[:, None]
+        weights = logits.exp()
+        sums[:, :width].addmm_(weights, items)
+        sums[:, width] += weights.sum(dim=1)
+        sums[:, width + 1] += torch.linalg.vecdot(weights, logits)
+    return top, sums
+
+
+def _rescale(sums: Tensor, shift: Tensor) -> None:
+    """Make sums about a maximum m those about m - shift, in place; shift [q], at most 0."""
+    sums[:, -1] += shift * sums[:, -2]
+    sums *= shift.exp()[:, None]
+
+
+def _combined(top: Tensor, sums: Tensor, world: World) -> Tensor:
+    """This rank's rows of the sums over all ranks, [b, d + 2], padding included."""
+    if world.size == 1:
+        return sums
+    _rescale(sums, top - world.all_reduce_max(top))
+    return collectives.reduce_scatter_rows(sums, world.group)
+
+
+def _retrieved(sums: Tensor) -> Retrieved:
+    mean = sums[:, :-2] / sums[:, -2:-1]
+    entropy = sums[:, -2].log() - sums[:, -1] / sums[:, -2]
+    return Retrieved(unit_rows(mean), entropy.exp(), torch.linalg.vector_norm(mean, dim=1))

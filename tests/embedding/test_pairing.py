@@ -1,0 +1,221 @@
+"""Pseudo pairs: the dense formula, the same for any number of ranks, and no mixing up of corpora or spaces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpretrain.data.index import ShardError, load_index
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.distributed.world import World
+from mmpretrain.embedding.hubness import read_hubness
+from mmpretrain.embedding.jobs import PairJob
+from mmpretrain.embedding.pairing import align, pair_share
+from mmpretrain.embedding.vectors import Vectors, npy
+from shards.writing import RawSample, write_split
+from tests.embedding.files import contents
+from tests.rank_pool import Ranks
+
+TEXTS, WIDTHS = 17, (6, 9)
+MEMORIES = (23, 11)
+COLUMNS = ("first_shared", "first_partner", "second_shared", "second_partner")
+
+
+def unit(seed: int, count: int, width: int) -> np.ndarray:
+    """Rows of unit norm around three directions, float32."""
+    draw = np.random.default_rng([seed, width])
+    rows = np.random.default_rng(width).normal(size=(3, width))[np.arange(count) % 3] + draw.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write(
+    folder: Path, rows: np.ndarray, modality: str, keys: list[str], release: str = "", per_shard: int = 5
+) -> Path:
+    """Embedding shards as `mmpretrain embed` leaves them."""
+    samples: list[RawSample] = [
+        {"__key__": key, f"{modality}.npy": npy(row)} for key, row in zip(keys, rows, strict=True)
+    ]
+    write_split(folder / "train", samples, per_shard)
+    info = DatasetInfo(
+        "texts",
+        "Texts",
+        "made up",
+        "MIT",
+        {modality: {"kind": "vector", "size": [rows.shape[1]]}},
+        provenance={"release": release, "weights_sha256": release},
+    )
+    (folder / "dataset.json").write_text(info.to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora and memories in two spaces of different widths; memories in five shards and in one."""
+    folder = tmp_path_factory.mktemp("world")
+    keys = [f"t{number:03d}" for number in range(TEXTS)]
+    for space, width, size in zip(("1", "2"), WIDTHS, MEMORIES, strict=True):
+        write(folder / f"texts-{space}", unit(1, TEXTS, width), "caption", keys, release=space)
+        items = [f"m{number:03d}" for number in range(size)]
+        write(
+            folder / f"memory-{space}", unit(2, size, width), "item", items, space, per_shard=5 if space == "1" else 50
+        )
+    return folder
+
+
+def job(world: Path, out: Path, **changes: Any) -> PairJob:
+    """Pairs from the world, four texts per shard."""
+    known: dict[str, Any] = {
+        "first": str(world / "texts-1"),
+        "second": str(world / "texts-2"),
+        "shared": "caption",
+        "first_memory": str(world / "memory-1"),
+        "second_memory": f"{world / 'memory-2'}:item",
+        "samples_per_shard": 4,
+        "temperature": 0.05,
+    }
+    return PairJob(out=str(out), **known | changes)
+
+
+def pairs(out: Path) -> dict[str, np.ndarray]:
+    """Name -> rows, in the order of the keys."""
+    return {name: Vectors(str(out), "train", name).read(np.arange(TEXTS)).numpy() for name in COLUMNS}
+
+
+def run(work: PairJob) -> None:
+    """The work of however many ranks there are."""
+    pair_share(work, World.current())
+
+
+def test_partners_are_those_of_the_dense_formula(world: Path, tmp_path: Path) -> None:
+    run(job(world, tmp_path / "out"))
+    found = pairs(tmp_path / "out")
+    for side, width, size in zip(("first", "second"), WIDTHS, MEMORIES, strict=True):
+        texts, items = (unit(seed, n, width).astype(np.float64) for seed, n in ((1, TEXTS), (2, size)))
+        weights = np.exp(texts @ items.T / 0.05)
+        mean = (weights / weights.sum(axis=1, keepdims=True)) @ items
+        expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        np.testing.assert_allclose(found[f"{side}_shared"], texts, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[f"{side}_partner"], expected, rtol=0, atol=1e-6)
+
+
+def test_the_dataset_says_what_it_is(world: Path, tmp_path: Path) -> None:
+    run(job(world, tmp_path / "out"))
+    info, index = load_info(tmp_path / "out"), load_index(tmp_path / "out" / "train")
+    assert {name: entry["size"] for name, entry in info.modalities.items()} == {
+        name: [WIDTHS[0] if name.startswith("first") else WIDTHS[1]] for name in COLUMNS
+    }
+    assert info.provenance["temperature"] == 0.05 and info.provenance["second_memory"]["modality"] == "item"
+    assert [shard.samples for shard in index.shards] == [4, 4, 4, 4, 1]
+    assert set(index.shards[0].extensions) == {f"{name}.npy" for name in COLUMNS}
+
+
+def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path, ranks: Ranks) -> None:
+    """Two ranks share the first memory's shards unevenly; the second memory has one shard, and one rank has none."""
+    run(job(world, tmp_path / "1"))
+    one = pairs(tmp_path / "1")
+    for size in (2, 4):
+        ranks(size, run, job(world, tmp_path / f"{size}"))
+        for name, rows in pairs(tmp_path / f"{size}").items():
+            np.testing.assert_allclose(rows, one[name], rtol=0, atol=1e-6)
+        keys = [shard.keys for shard in load_index(tmp_path / f"{size}" / "train").shards]
+        assert keys == [shard.keys for shard in load_index(tmp_path / "1" / "train").shards]
+        alone, together = (read_hubness(tmp_path / name / "train") for name in ("1", f"{size}"))
+        assert alone is not None and together is not None
+        assert together["first"] == pytest.approx(alone["first"], abs=2e-4)
+
+
+def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Ranks) -> None:
+    run(job(world, tmp_path / "whole" / "out"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    train = tmp_path / "part" / "out" / "train"
+    for name in ("shard-000001.tar", "shard-000004.tar", "index.json"):
+        (train / name).unlink()
+    before = (train / "shard-000000.tar").stat().st_mtime_ns
+    run(job(world, tmp_path / "part" / "out"))
+    assert (train / "shard-000000.tar").stat().st_mtime_ns == before
+    whole, part = contents(tmp_path / "whole"), contents(tmp_path / "part")
+    assert whole == {name: content for name, content in part.items() if "effective" not in name}
+
+
+def test_the_effective_number_of_memory_items_is_logged(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        run(job(world, tmp_path / "hot", temperature=1000.0))
+    found = read_hubness(tmp_path / "hot" / "train")
+    assert found is not None
+    assert found["first"] == pytest.approx({"memory": 23, "mean": 23, "median": 23, "p10": 23, "p90": 23}, abs=0.01)
+    assert found["second"]["median"] == pytest.approx(11, abs=0.01)
+    assert "first memory: of 23 items, a median of 23 carry a query" in caplog.text
+    run(job(world, tmp_path / "cold", temperature=1e-4))
+    found = read_hubness(tmp_path / "cold" / "train")
+    assert found is not None and found["first"]["median"] == pytest.approx(1, abs=0.01)
+    assert not list((tmp_path / "cold" / "train").glob(".effective*"))
+
+
+def test_corpora_in_another_order_are_brought_together(world: Path, tmp_path: Path) -> None:
+    keys = [f"t{number:03d}" for number in range(TEXTS)]
+    turned = write(tmp_path / "turned", unit(1, TEXTS, WIDTHS[1])[::-1], "caption", keys[::-1], release="2")
+    run(job(world, tmp_path / "plain"))
+    run(job(world, tmp_path / "out", second=str(turned)))
+    plain, found = pairs(tmp_path / "plain"), pairs(tmp_path / "out")
+    assert all(np.array_equal(plain[name], found[name]) for name in COLUMNS)
+
+
+@pytest.mark.parametrize("lacking", ["first", "second"])
+def test_the_first_key_that_differs_is_named(world: Path, tmp_path: Path, lacking: str) -> None:
+    keys = [f"t{number:03d}" for number in range(TEXTS) if number not in (5, 9)]
+    space, width = ("1", WIDTHS[0]) if lacking == "first" else ("2", WIDTHS[1])
+    rows = np.delete(unit(1, TEXTS, width), [5, 9], axis=0)
+    less = write(tmp_path / "less", rows, "caption", keys, release=space)
+    with pytest.raises(ShardError, match=r"texts-.* has the key 't005', and .*less/train \('caption'\) has not"):
+        run(job(world, tmp_path / "out", **{lacking: str(less)}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_spaces_that_are_mixed_up_are_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"6 features and .* 9: --first and --first-memory must be of one space"):
+        run(job(world, tmp_path / "out", first_memory=str(world / "memory-2")))
+    other = write(tmp_path / "other", unit(2, 4, WIDTHS[0]), "item", list("abcd"), release="3")
+    with pytest.raises(ShardError, match=r"embedded by 1 and .* by 3, whose weights differ"):
+        run(job(world, tmp_path / "out", first_memory=str(other)))
+
+
+def test_a_modality_that_is_not_there_or_not_clear(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="has no vectors 'text': it holds caption"):
+        run(job(world, tmp_path / "out", shared="text"))
+    row = npy(np.ones(6))
+    samples: list[RawSample] = [{"__key__": "a", "x.npy": row, "y.npy": row}]
+    write_split(tmp_path / "two" / "train", samples)
+    with pytest.raises(ShardError, match="holds x, y: say which, FOLDER:MODALITY"):
+        run(job(world, tmp_path / "out", first_memory=str(tmp_path / "two")))
+
+
+def test_vectors_of_another_width_in_one_folder_are_refused(tmp_path: Path) -> None:
+    samples: list[RawSample] = [{"__key__": f"{n}", "x.npy": npy(np.ones(n))} for n in (3, 4)]
+    write_split(tmp_path / "train", samples)
+    with pytest.raises(ShardError, match=r"4.x.npy has shape \[4\], not \[3\]"):
+        Vectors(str(tmp_path), "train").read([0, 1])
+
+
+def test_memories_may_lack_what_they_do_not_have(tmp_path: Path) -> None:
+    """Samples without the modality are no items."""
+    row = npy(np.ones(3))
+    samples: list[RawSample] = [{"__key__": f"{n}", **({"x.npy": row} if n % 2 else {"y.npy": row})} for n in range(7)]
+    write_split(tmp_path / "train", samples, per_shard=2)
+    found = Vectors(str(tmp_path), "train", "x")
+    assert len(found) == 3 and found.keys() == ["1", "3", "5"]
+    shares = [found.share(rank, 2).tolist() for rank in range(2)]
+    assert shares == [[1, 5], [3]]
+    assert align(found, found).tolist() == [1, 3, 5]
+
+
+def test_json_of_the_effective_numbers(world: Path, tmp_path: Path) -> None:
+    run(job(world, tmp_path / "out"))
+    text = json.loads((tmp_path / "out" / "train" / "hubness.json").read_text())
+    assert set(text) == {"first", "second"} and set(text["first"]) == {"memory", "mean", "median", "p10", "p90"}

@@ -1,0 +1,64 @@
+"""Who is which rank, and what is heard of one that fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.console import Failure
+from mmpretrain.embedding.jobs import EmbedJob, PairJob, Precision, job_from_json
+from mmpretrain.embedding.ranks import Place, place_of_step, run_job
+from tests.models.small import ROOT
+
+STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "2", "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
+
+
+def test_tasks_of_a_slurm_step() -> None:
+    place = place_of_step("/data/out", STEP)
+    assert place == Place(3, 4, 1, "/data/.out.meeting-7-2-0")
+    again = place_of_step("/data/out", {**STEP, "SLURM_RESTART_COUNT": "1"})
+    assert again is not None and again.meeting != place.meeting
+    batch_script = {key: value for key, value in STEP.items() if key != "SLURM_STEP_ID"}
+    for alone in ({}, batch_script, {**STEP, "SLURM_STEP_NUM_TASKS": "1"}):
+        assert place_of_step("/data/out", alone) is None
+
+
+def test_counts_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = EmbedJob(out="/data/out")
+    with pytest.raises(Failure, match="--ranks is 0"):
+        run_job(job, 0)
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Failure, match="srun has started 4 tasks already"):
+        run_job(job, 2)
+
+
+def test_jobs_travel_as_text_and_know_their_problems() -> None:
+    embed = EmbedJob(out="o", release="r", data="d", dtype=Precision.float16, modalities="a, b=c")
+    pair = PairJob(out="o", first="f", temperature=0.02)
+    for job in (embed, pair):
+        assert job_from_json(job.to_json()) == job and job.problems() == []
+    assert embed.wanted == {"a": None, "b": "c"} and replace(embed, modalities=None).wanted is None
+    wrong = replace(embed, batch=0, samples_per_shard=0, workers=-1, pool="best", modalities="a,=b", split="a/b")
+    assert len(wrong.problems()) == 6
+    assert len(replace(pair, temperature=0, out="s3://o", first="s3://f").problems()) == 3
+
+
+def test_a_rank_ends_with_its_parent() -> None:
+    """Its standard input closes when the parent dies, however it dies."""
+    code = "import time; from mmpretrain.embedding.ranks import end_with_parent; end_with_parent(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as rank:
+        assert rank.stdin is not None
+        rank.stdin.close()
+        assert rank.wait(30) == 1
+
+
+@pytest.mark.slow
+def test_what_a_local_rank_says_is_heard(tmp_path: Path) -> None:
+    job = EmbedJob(out=str(tmp_path / "out"), release=str(tmp_path), data=str(tmp_path))
+    with pytest.raises(Failure, match=r"no config\.json"):
+        run_job(job, 2)
