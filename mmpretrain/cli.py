@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from mmpretrain import __version__
+from mmpretrain.embedding.cli import embed_command, pair_command
+from mmpretrain.evaluation.cli import explain_command, report_command
 from shards.cli import app as shards_app
 
 app = typer.Typer(
@@ -17,6 +19,18 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(shards_app, name="shards")
+app.command("embed", epilog="Example: mmpretrain embed runs/demo/release --data data/digits --out data/digits-in-demo")(
+    embed_command
+)
+app.command(
+    "pair",
+    epilog="Example: mmpretrain pair --first b-in-1 --second b-in-2 --shared caption --first-memory a-in-1"
+    " --second-memory c-in-2 --out pairs",
+)(pair_command)
+app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --data data/digits --pair left,caption")(
+    explain_command
+)
+app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
 
 
 def _print_version(wanted: bool) -> None:

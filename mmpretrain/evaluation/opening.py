@@ -1,0 +1,166 @@
+"""A release and a dataset, opened together: what `mmpretrain explain` and `mmpretrain report` work on.
+
+A release of ours, or a transformers model with image and text embeddings (CLIP and its kin), whose towers then stand
+for the dataset's image and text. Code that lies in a release is never run: the classes are this installation's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from mmpretrain.data.batcher import Processor
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
+from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
+from mmpretrain.embedding.spaces import OwnSpace, Space, open_space
+from mmpretrain.embedding.transformers_spaces import DualSpace
+from mmpretrain.evaluation.decomposition import Origin
+from mmpretrain.evaluation.embed import Embeddings, embed_split
+from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Opened:
+    """model: in evaluation mode, without gradients for its parameters; modality -> tensors to an output with
+    ``embeds``. processor: raw samples to these tensors. tokenizers: of the texts. info: of the dataset, None if nothing
+    describes it."""
+
+    model: nn.Module
+    processor: Processor
+    tokenizers: dict[str, Any]
+    data: DataConfig
+    info: DatasetInfo | None
+    device: torch.device
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The two modalities."""
+        first, second = self.data.modalities
+        return first, second
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Modality -> kind, of the pair."""
+        return {name: modality.kind for name, modality in self.data.modalities.items()}
+
+    @property
+    def origin(self) -> Origin:
+        """Whether the model gives common and individual codes itself."""
+        own = getattr(self.model.config, "components", None) is not None
+        return Origin.model if own else Origin.closed_form
+
+    def stream(self, split: str) -> Stream:
+        """The samples of a split. Raises ShardError."""
+        return Stream(self.data, split, 0, 0, 1, self.processor)
+
+    def embed(self, split: str, limit: int) -> Embeddings:
+        """The embeddings of at most ``limit`` evenly spaced samples of a split."""
+        batches = self.stream(split).split_batches(BATCH, limit)
+        return embed_split(self.model, batches, World.single(), self.device)
+
+
+def open_release(release: str, data: str, pair: Sequence[str] | None, device: torch.device) -> Opened:
+    """``release``: folder or Hub id. ``data``: folder with shards. pair: two modalities, None: the first two.
+
+    Raises Unusable for a release that cannot be opened, and ValueError, naming what is at hand, for one that does not
+    embed two modalities of the data.
+    """
+    info, space = _info(data), open_space(release, device)
+    parts = _ours(release, space) if isinstance(space, OwnSpace) else _towers(release, space, info)
+    names = tuple(pair or list(parts.modalities)[:2])
+    if len(set(names)) != 2 or not set(names) <= set(parts.modalities):
+        raise ValueError(
+            f"two of the modalities {', '.join(parts.modalities)} are needed, got {', '.join(names) or 'none'}: name"
+            " them with --pair FIRST,SECOND"
+        )
+    modalities = {name: parts.modalities[name] for name in names}
+    config = DataConfig(name=info.name if info else release, path=data, modalities=modalities, classes=_classes(info))
+    return Opened(parts.model.eval(), parts.processor, parts.tokenizers, config, info, device)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a release gives. modalities: those that it embeds."""
+
+    model: nn.Module
+    processor: Processor
+    tokenizers: dict[str, Any]
+    modalities: dict[str, ModalityConfig]
+
+
+def _ours(release: str, space: OwnSpace) -> _Parts:
+    processor = MMPretrainProcessor.from_pretrained(release)
+    modalities = {name: _modality(entry) for name, entry in processor.modalities.items()}
+    return _Parts(space.model, processor, processor.tokenizers, modalities)
+
+
+def _modality(entry: dict[str, Any]) -> ModalityConfig:
+    """An entry of the shipped processor as one of the config."""
+    known = {key: entry[key] for key in ("size", "channels", "max_length", "optional") if key in entry}
+    return ModalityConfig(kind=Kind(entry["kind"]), **known)
+
+
+class Towers(nn.Module):
+    """A model with ``get_image_features`` and ``get_text_features`` in the form of ours. kinds: modality -> kind."""
+
+    def __init__(self, model: Any, kinds: dict[str, Kind]) -> None:
+        super().__init__()
+        self.model, self.config, self._kinds = model, model.config, kinds
+
+    def forward(self, /, **inputs: dict[str, Tensor]) -> MMPretrainOutput:
+        """Modality -> keyword tensors of its tower, to ``embeds``."""
+        towers = {Kind.image: self.model.get_image_features, Kind.text: self.model.get_text_features}
+        found = {name: towers[self._kinds[name]](**tensors) for name, tensors in inputs.items()}
+        return MMPretrainOutput(embeds={n: v if isinstance(v, Tensor) else v.pooler_output for n, v in found.items()})
+
+
+def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
+    """Such a model, with the first image and the first text of the dataset."""
+    if not isinstance(space, DualSpace):
+        raise ValueError(f"{release} embeds one modality: a release of ours or a model like CLIP is needed")
+    held = {name: Kind(entry["kind"]) for name, entry in (info.modalities if info else {}).items()}
+    kinds = {name: kind for name, kind in held.items() if name == _first(held, kind)}
+    if set(kinds.values()) != {Kind.image, Kind.text}:
+        raise ValueError(f"{release} embeds images and texts, and the data's dataset.json names no such pair")
+
+    def processor(**samples: list[Any]) -> dict[str, dict[str, Tensor]]:
+        return {name: space.tensors(kinds[name].value, items) for name, items in samples.items()}
+
+    tokenizer = AutoTokenizer.from_pretrained(release, trust_remote_code=False)
+    texts = {name: tokenizer for name, kind in kinds.items() if kind is Kind.text}
+    return _Parts(Towers(space.model, kinds), processor, texts, {n: space.towers[k.value] for n, k in kinds.items()})
+
+
+def _first(held: dict[str, Kind], kind: Kind) -> str | None:
+    """The first image or text; None for other kinds."""
+    return next((n for n, k in held.items() if k is kind), None) if kind in (Kind.image, Kind.text) else None
+
+
+def usual_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _info(data: str) -> DatasetInfo | None:
+    try:
+        return load_info(data)
+    except FileNotFoundError:
+        return None
+
+
+def _classes(info: DatasetInfo | None) -> int | None:
+    """How many labels a sample can have; None without labels."""
+    if info is None or not (info.classes or info.factors):
+        return None
+    return len(info.classes) if info.classes else math.prod(info.factors.values())

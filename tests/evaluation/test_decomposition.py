@@ -1,0 +1,90 @@
+"""From embeddings to common and individual codes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmpretrain.evaluation.decomposition import Origin, code_correlations, fit, split_codes
+from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.explain_schema import Form, Settings
+from tests.evaluation.explained import linear_world
+from tests.evaluation.made_up import unrelated
+
+PAIR = ("first", "second")
+
+
+def test_what_exceeds_chance_is_common() -> None:
+    world = linear_world(4000, 1)
+    fitted = fit(world, PAIR, Settings(), Origin.closed_form)
+    assert fitted.rho.tolist() == pytest.approx([0.9, 0.6], abs=0.03) and fitted.exceeding == 2
+    # Five and four latent dimensions; the rest is noise of less than a percent.
+    assert [fitted.parts[name].components for name in PAIR] == [5, 4]
+    codes = split_codes(fitted, world)
+    for name in PAIR:
+        joint = torch.cov(torch.cat([codes[name].common, codes[name].individual], dim=1).T)
+        assert (joint - torch.eye(len(joint))).abs().max() < 1e-3
+    crossed = codes["first"].individual.T @ codes["second"].common / 3999
+    assert crossed.abs().max() < 1e-3
+
+
+def test_unrelated_modalities_have_nothing_in_common() -> None:
+    fitted = fit(unrelated(400, 3), ("left", "right"), Settings(), Origin.closed_form)
+    assert len(fitted.rho) == 0 and fitted.parts["left"].shares[0] == 0
+    assert float(fitted.spectrum[0]) < fitted.threshold < 0.5
+
+
+def test_settings_choose_the_dimensions() -> None:
+    world = linear_world(4000, 1)
+    fitted = fit(world, PAIR, Settings(common=1, individual=2, draws=5), Origin.closed_form)
+    assert len(fitted.rho) == 1 and [p.loadings[1].shape[1] for p in fitted.parts.values()] == [2, 2]
+    assert fitted.weights(Form()) is None and torch.equal(fitted.weights(Form(weighted=True)), fitted.rho)
+    narrow = fit(world, PAIR, Settings(dimensions=3, draws=5), Origin.closed_form)
+    assert [part.components for part in narrow.parts.values()] == [3, 3]
+    few = fit(world.only(np.arange(4000) < 60), PAIR, Settings(common=1, draws=5), Origin.closed_form)
+    assert [part.components for part in few.parts.values()] == [3, 3]  # one for every 20 samples
+
+
+def test_directions_hold_on_other_samples() -> None:
+    fitted, other = fit(linear_world(4000, 1), PAIR, Settings(), Origin.closed_form), linear_world(4000, 2)
+    held = [torch.from_numpy(other.embeds[name]).double() @ fitted.directions[name] for name in PAIR]
+    assert code_correlations(*held)[:2].tolist() == pytest.approx([0.9, 0.6], abs=0.04)
+
+
+def test_a_model_that_decomposes_keeps_its_own_codes() -> None:
+    world = linear_world(4000, 1)
+    closed = fit(world, PAIR, Settings(common=2, draws=5), Origin.closed_form)
+    codes = split_codes(closed, world)
+    own = replace(
+        world,
+        shared={name: code.common.numpy() for name, code in codes.items()},
+        unique={name: code.individual.numpy() for name, code in codes.items()},
+    )
+    fitted = fit(own, PAIR, Settings(draws=5), Origin.model)
+    assert all(part.maps is None for part in fitted.parts.values())
+    assert torch.allclose(fitted.rho, closed.rho) and torch.allclose(fitted.spectrum, closed.spectrum)
+    for name in PAIR:
+        assert fitted.parts[name].shares == pytest.approx(closed.parts[name].shares)
+        assert torch.equal(split_codes(fitted, own)[name].common, codes[name].common)
+
+
+def test_samples_without_a_modality_do_not_count() -> None:
+    world = linear_world(500, 1)
+    there = np.arange(500) % 5 > 0
+    nonsense = np.where(there[:, None], world.embeds["first"], 1e6)
+    lacking = replace(world, embeds={**world.embeds, "first": nonsense}, present={"first": there})
+    found, expected = (fit(e, PAIR, Settings(draws=5), Origin.closed_form) for e in (lacking, world.only(there)))
+    assert torch.equal(found.spectrum, expected.spectrum) and found.samples == 400
+
+
+def test_what_cannot_be_decomposed_is_named() -> None:
+    few = Embeddings(np.arange(9), {name: np.ones((9, 2)) for name in PAIR})
+    with pytest.raises(ValueError, match="9 samples have both first and second: correlations need at least 40"):
+        fit(few, PAIR, Settings(), Origin.closed_form)
+    with pytest.raises(ValueError, match="99 common dimensions were asked for: there are between 0 and 4"):
+        fit(linear_world(500, 1), PAIR, Settings(common=99), Origin.closed_form)
+    with pytest.raises(ValueError, match="codes of its own: leave out --common and --individual"):
+        fit(linear_world(500, 1), PAIR, Settings(individual=1), Origin.model)

@@ -1,0 +1,161 @@
+"""``mmpretrain explain`` and ``mmpretrain report`` on releases, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from mmpretrain.cli import app
+from mmpretrain.data.kind import Kind
+from mmpretrain.evaluation.attribution_maps import Side
+from mmpretrain.evaluation.explain_figures import draw_input, draw_map, overlay, strength
+from mmpretrain.evaluation.opening import open_release
+from tests.embedding.spaces import write_bert, write_clip
+from tests.evaluation.explained import SAMPLES, write_components_release, write_shared_class, write_small_release
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``run/release``, ``own/release``, ``clip``, ``bert`` and ``data``."""
+    folder = tmp_path_factory.mktemp("explain")
+    write_shared_class(folder / "data")
+    write_small_release(folder / "run" / "release")
+    write_components_release(folder / "own" / "release")
+    write_clip(folder / "clip")
+    write_bert(folder / "bert")
+    return folder
+
+
+def call(command: str, folder: Path, release: str, *options: str) -> Result:
+    return CliRunner().invoke(app, [command, str(folder / release), "--data", str(folder / "data"), *options, "--json"])
+
+
+def test_explain_writes_scores_and_pictures(folder: Path) -> None:
+    """Beside the release, unless told otherwise; twice the same."""
+    outcome = call("explain", folder, "run/release", "--common=2", "--samples=2", "--attribution=smoothgrad")
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert found["pair"] == ["picture", "caption"] and found["codes"] == "closed form of the embeddings"
+    assert [s["key"] for s in found["explained"]] == ["s0000", "s0002"]  # the first of classes 0 and 2
+    # A class is shared, and even random features tell it from others.
+    assert found["common"]["mean"] > 0.5 > abs(found["common"]["unrelated"])
+    out = folder / "run" / "explain"
+    assert {path.name for path in out.iterdir()} == {
+        *("scores.csv", "explain.json", "scores.png"),
+        *("sample-s0000.png", "sample-s0002.png"),
+    }
+    with (out / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == SAMPLES["test"] and rows[1]["label"] == "1"
+    assert np.mean([float(row["common"]) for row in rows]) == pytest.approx(found["common"]["mean"], abs=1e-4)
+    again = call("explain", folder, "run/release", "--common=2", "--samples=2", "--attribution=smoothgrad")
+    assert json.loads(again.stdout) == found
+
+
+@pytest.mark.parametrize("pair", ["genes,caption", "picture,genes"])
+def test_pairs_with_samples_that_lack_a_modality(folder: Path, tmp_path: Path, pair: str) -> None:
+    options = (f"--pair={pair}", "--common=1", "--keys=s0003", f"--out={tmp_path}", "--attribution=input_x_gradient")
+    outcome = call("explain", folder, "run/release", *options, "--common-score=cosine", "--individual-score=energy")
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert found["samples"] == {"fitted": 210, "scored": 70} and (tmp_path / "sample-s0003.png").exists()
+
+
+def test_a_model_of_transformers_is_explained(folder: Path, tmp_path: Path) -> None:
+    """CLIP, its image and text tower on the dataset's picture and caption."""
+    outcome = call("explain", folder, "clip", "--common=1", "--samples=1", f"--out={tmp_path}")
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout)["pair"] == ["picture", "caption"]
+
+
+def test_a_model_that_decomposes_is_explained_by_its_own_codes(folder: Path, tmp_path: Path) -> None:
+    options = ("--samples=1", "--weight-by-rho", f"--out={tmp_path}")
+    outcome = call("explain", folder, "own/release", *options)
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert found["codes"] == "the model's own codes" and len(found["correlations"]) == 2
+    opened = open_release(str(folder / "own" / "release"), str(folder / "data"), None, torch.device("cpu"))
+    codes = opened.embed("test", 100).shared["picture"]
+    with (tmp_path / "scores.csv").open() as file:
+        scores = [float(row["common_picture"]) for row in csv.DictReader(file)]
+    assert scores == pytest.approx(np.square(codes).sum(axis=1).tolist(), rel=1e-4)
+
+
+def test_report(folder: Path, tmp_path: Path) -> None:
+    outcome = call("report", folder, "run/release", "--common=2", f"--out={tmp_path}")
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert found["probes"]["common/label"]["score"] > 0.8 > found["probes"]["common/label"]["chance"]
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == found["verdict"]
+    people = CliRunner().invoke(
+        app, ["report", str(folder / "run/release"), "--data", str(folder / "data"), f"--out={tmp_path}"]
+    )
+    assert people.exit_code == 0 and "Variance, percent" in people.stdout
+
+
+@pytest.mark.parametrize(
+    ("release", "options", "message"),
+    [
+        ("run/release", ("--pair=picture,sound",), "two of the modalities picture, caption, genes are needed"),
+        (
+            "run/release",
+            ("--keys=s9999", "--common=1"),
+            "no sample 's9999' is scored in test: its first one is 's0000'",
+        ),
+        ("run/release", ("--common=0",), "--common is 0: at least 1 is needed"),
+        ("bert", (), "embeds one modality: a release of ours or a model like CLIP is needed"),
+        ("data", (), "is no release"),
+    ],
+)
+def test_what_cannot_be_explained_is_named(folder: Path, release: str, options: tuple[str, ...], message: str) -> None:
+    outcome = call("explain", folder, release, *options)
+    assert outcome.exit_code == 1 and message in json.loads(outcome.stdout)["errors"][0]
+
+
+def test_nothing_of_the_model_changes(folder: Path) -> None:
+    """Frozen, in evaluation mode, and without gradients left behind."""
+    opened = open_release(str(folder / "run/release"), str(folder / "data"), None, torch.device("cpu"))
+    assert opened.model.training is False
+    assert not any(parameter.requires_grad for parameter in opened.model.parameters())
+    assert opened.data.classes == 3 and opened.kinds == {"picture": Kind.image, "caption": Kind.text}
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        Side(Kind.image, Image.new("RGB", (8, 4), (200, 0, 0)), np.ones((3, 4, 8)), np.zeros((3, 4, 8))),
+        Side(Kind.text, "a seven", np.ones((3, 5)), np.ones((3, 5)), ("[CLS]", "a", "seven"), (True, False, False)),
+        Side(Kind.vector, np.arange(30.0), np.arange(30.0), -np.arange(30.0)),
+        Side(Kind.sequence, np.ones((6, 3)), np.ones((6, 3)), np.zeros((6, 3))),
+    ],
+    ids=lambda side: side.kind.value,
+)
+def test_every_kind_is_drawn(side: Side) -> None:
+    from matplotlib.figure import Figure
+
+    axes: Any = Figure().subplots(1, 3)
+    draw_input(axes[0], side)
+    draw_map(axes[1], side, side.common, "#0072B2", ())
+    draw_map(axes[2], side, side.individual, "#D55E00", ())
+    assert all(axis.images or axis.patches or axis.texts for axis in axes)
+
+
+def test_maps_are_lengths_over_channels_on_a_scale_of_their_own() -> None:
+    values = np.zeros((2, 1, 3))
+    values[:, 0, 0], values[:, 0, 1] = (30, 40), (0, -25)
+    assert strength(values).tolist() == [[pytest.approx(1, abs=0.01), pytest.approx(0.5, abs=0.01), 0]]
+    assert strength(np.array([[9.0, 1.0, 2.0]]), np.array([False, True, True])).tolist() == pytest.approx(
+        [1, 0.5, 1], abs=0.01
+    )
+    picture = overlay(Image.new("L", (3, 1), 0), strength(values), "#0072B2")
+    assert picture.shape == (1, 3, 3) and picture[0, 0, 2] > picture[0, 0, 0]
+    assert len(set(picture[0, 2])) == 1 and (picture >= 0).all() and (picture <= 1).all()

@@ -1,0 +1,94 @@
+"""The information report says of made-up worlds what they were made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmpretrain.evaluation.decomposition import Origin
+from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.explain_schema import Settings
+from mmpretrain.evaluation.information_figures import draw_report
+from mmpretrain.evaluation.information_report import Report, Verdict, advice, information_report
+from tests.evaluation.explained import linear_world
+from tests.evaluation.made_up import unrelated
+
+PAIR = ("first", "second")
+FACTORS = {"shared": 2, "own_first": 2, "own_second": 2}
+
+
+def labelled(seed: int, samples: int = 2000) -> Embeddings:
+    """Two vectors that share one sign and have one of their own each, at known coordinates; labels are these signs."""
+    draw = np.random.default_rng(seed)
+    signs = draw.integers(2, size=(3, samples))
+    noise = draw.normal(size=(2, samples, 4))
+    first = noise[0] + 4 * np.stack([signs[0], signs[1], 0 * signs[0], 0 * signs[0]], axis=1)
+    second = noise[1] + 4 * np.stack([0 * signs[0], signs[2], signs[0], 0 * signs[0]], axis=1)
+    labels = np.ravel_multi_index(tuple(signs), (2, 2, 2))
+    return Embeddings(np.arange(samples), {"first": first, "second": second}, labels=labels)
+
+
+def report(settings: Settings, world: tuple[Embeddings, Embeddings], **factors: int) -> Report:
+    pair = (*world[0].embeds,)
+    return information_report(*world, (pair[0], pair[1]), settings, Origin.closed_form, factors)
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "text"),
+    [
+        (Settings(draws=20), Verdict.fits, "2 common dimensions fit"),
+        (Settings(common=1, draws=20), Verdict.too_small, r"1 common dimensions are too few: 1 .*try 2"),
+        (Settings(common=4, draws=20), Verdict.too_large, r"4 common dimensions are too many: only 2 .*try 2"),
+    ],
+)
+def test_verdicts_on_the_linear_world(settings: Settings, verdict: Verdict, text: str) -> None:
+    found = report(settings, (linear_world(3000, 1), linear_world(3000, 2)))
+    assert found.verdict is verdict and not found.probes
+    assert re.match(text, advice(found))
+    assert found.held_out[:2].tolist() == pytest.approx([0.9, 0.6], abs=0.05)
+    ranks = found.retrieval["common score"]
+    assert ranks["median_rank"] < 0.7 * ranks["median_rank/chance"]
+    assert "cosine of embeddings" not in found.retrieval  # 8 and 6 dimensions
+
+
+def test_probes_and_coordinates_say_where_labels_are() -> None:
+    found = report(Settings(draws=20), (labelled(1), labelled(2)), **FACTORS)
+    scores = {(score.subject, score.name): score.value for score in found.probes}
+    assert {score.chance for score in found.probes} == {0.5}
+    for subject in ("common", "common first", "both"):
+        assert scores[subject, "shared"] > 0.97
+    for subject in ("individual", "individual second"):
+        assert abs(scores[subject, "shared"] - 0.5) < 0.07
+        assert scores[subject, "own_second"] > 0.97
+    assert (
+        abs(scores["common", "own_first"] - 0.5) < 0.07 and abs(scores["individual first", "own_second"] - 0.5) < 0.07
+    )
+    content = json.loads(json.dumps(found.to_json()))
+    shares = content["modalities"]["second"]["variance_of_coordinates"]
+    assert np.argmax(shares["common"]) == 2 and np.argmin(shares["individual"]) == 2
+    assert content["common_dimension"] == 1 and content["verdict"] == "fits"
+    assert sum(content["modalities"]["first"]["variance"].values()) == pytest.approx(1)
+    assert draw_report(found, "made up").axes
+
+
+def test_nothing_shared_is_said() -> None:
+    found = report(Settings(draws=50), (unrelated(400, 3, 1), unrelated(400, 3, 2)))
+    assert found.verdict is Verdict.fits and advice(found).startswith("nothing is shared: no correlation exceeds")
+    assert {score.subject.split()[0] for score in found.probes} == {"individual", "both"}
+    assert "common score" not in found.retrieval and draw_report(found, "unrelated").axes
+
+
+def test_individual_codes_of_a_model_are_held_to_a_null_of_their_own() -> None:
+    splits = []
+    for seed in (1, 2):
+        world = linear_world(2000, seed)
+        # Codes as a model would give them that took the weaker of two correlations for individual.
+        parts = {name: rows / rows.std(axis=0) for name, rows in world.embeds.items()}
+        splits.append(replace(world, shared={n: p[:, :1] for n, p in parts.items()}, unique=parts))
+    found = information_report(*splits, PAIR, Settings(draws=20), Origin.model, {})
+    assert found.verdict is Verdict.too_small and found.leftover.exceeding == 2
+    assert found.leftover.threshold < 0.2 and len(found.decomposition.rho) == 1
