@@ -55,10 +55,11 @@ def _masks(config: Config) -> list[str]:
     for name, modality in config.data.modalities.items():
         views = [modality.augment or usual(modality.kind)] if config.method.augments else []
         masked = any(entry.mask for entry in (*views, modality.train) if entry)
-        encoder = config.model.encoders[name]
-        if modality.kind is not Kind.text or not masked or not_built(config.data, tokenizer_source(encoder)):
+        if modality.kind is not Kind.text or not masked:
             continue
-        if Vocabulary.of(load_tokenizer(name, encoder)).mask is None:
+        encoder = config.model.encoders[name]
+        pending = not_built(config.data, tokenizer_source(encoder))
+        if not pending and Vocabulary.of(load_tokenizer(name, encoder)).mask is None:
             found.append(nothing_masks(name))
     return found
 

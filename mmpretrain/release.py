@@ -8,14 +8,12 @@ from collections.abc import Mapping
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.schema import DataConfig
 from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.export import export_release
-from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.methods.base import Shipped
 from mmpretrain.models.resolve import dataset_info
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.schema import Config
@@ -24,13 +22,11 @@ from mmpretrain.schema import Config
 def publish(
     folder: RunFolder,
     config: Config,
-    model: MMPretrainModel,
-    state: Mapping[str, Tensor],
-    processor: MMPretrainProcessor,
+    shipped: Shipped,
     results: Mapping[str, float],
     world_size: int,
 ) -> None:
-    """Write ``folder.release``. state: the whole weights. results: the final evaluation."""
+    """Write ``folder.release``. results: the final evaluation."""
     card = CardFacts(
         name=str(config.run.name),
         method=config.method.name,
@@ -40,7 +36,7 @@ def publish(
         evaluation=results,
         split=config.evaluation.split,
     )
-    export_release(model, state, processor, folder.release, card)
+    export_release(shipped.model, shipped.state, shipped.processor, folder.release, card)
 
 
 def _undescribed(data: DataConfig) -> DatasetInfo:

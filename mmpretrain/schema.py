@@ -18,7 +18,7 @@ from mmpretrain.models.schema import ModelConfig
 ARCHITECTURES = {
     Kind.image: "cnn or a vision model of transformers",
     Kind.text: "a text model of transformers",
-    Kind.vector: "mlp",
+    Kind.vector: "mlp or identity",
     Kind.sequence: "sequence",
 }
 
@@ -62,6 +62,8 @@ class Config:
         return found + self._model_against_data() + self._labels() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
+        if self.method.connects:
+            return self._model_against_method()
         found = []
         missing = sorted(set(self.data.modalities) - set(self.model.encoders))
         extra = sorted(set(self.model.encoders) - set(self.data.modalities))
@@ -86,9 +88,10 @@ class Config:
         return found + self._model_against_method()
 
     def _model_against_method(self) -> list[str]:
+        found = self.method.model_problems(self.model, self.data)
         if not self.method.fuses:
-            return []
-        return [
+            return found
+        return found + [
             f"model.encoders.{name}.pool has no effect with method={self.method.name}, which fuses tokens: leave it out"
             for name, encoder in self.model.encoders.items()
             if encoder.pool is not None

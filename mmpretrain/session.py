@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +16,14 @@ from mmpretrain.config import load_config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.commit import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embed import Embeddings, embed_split
 from mmpretrain.evaluation.grid import GRID_FILE, write_grid
 from mmpretrain.evaluation.run import evaluate, log_entry, write_evaluation
-from mmpretrain.methods.base import Step
+from mmpretrain.methods.base import Once, Step
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.build import build_processor, build_sources
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -45,16 +47,16 @@ class Session:
         torch.manual_seed(self.config.seed)
         self.processor = build_processor(self.config)
         self.method = build_method(self.config)
-        self.engine = Engine(self.config, self.method)
+        self._whole_splits: dict[str, Stream] = {}
+        self.engine = Engine(self.config, self.method, self._initialise)
         self.world = self.engine.world
-        self._held_out: dict[str, Stream] = {}
         self.stream = self._stream("train", folder.quarantine, build_sources(self.config, self.processor))
-        self._agree_on_the_index()
+        self._agree_on_the_index(self.stream)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 
-    def _agree_on_the_index(self) -> None:
+    def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples of different orders without a word."""
-        part = int(self.stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
+        part = int(stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
         total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
         if self.world.max_flag(int(total.item()) != part * self.world.size):
             raise ShardError(
@@ -130,7 +132,8 @@ class Session:
         checkpoint.save(self.engine, self.folder.checkpoints, done, facts)
 
     def finish(self, done: int) -> None:
-        """Evaluate, then write the release, the final status and the picture."""
+        """Conclude and evaluate, then write the release, the final status and the picture."""
+        self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         embed = functools.cache(self._embed)
         settings, info = self.config.evaluation, dataset_info(self.config.data)
         classes, factors = (info.classes, info.factors) if info else (None, None)
@@ -139,14 +142,15 @@ class Session:
         state = self.engine.state_dict()
         if state is not None:
             write_evaluation(self.folder.evaluation, results)
-            publish(self.folder, self.config, self.method.model, state, self.processor, results, self.world.size)
+            shipped = self.method.ship(state, self.processor)
+            publish(self.folder, self.config, shipped, results, self.world.size)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
 
     def _draw(self, embeddings: Embeddings) -> None:
         kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        reader = self._held_out[self.config.evaluation.split].reader
+        reader = self._whole_splits[self.config.evaluation.split].reader
         try:
             write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
             draw_summary(self.folder.path)
@@ -155,11 +159,36 @@ class Session:
 
     def _embed(self, split: str) -> Embeddings:
         settings = self.config.evaluation
-        # Reading a split opens and checks its shards; evaluations while training come back to the same ones.
-        stream = self._held_out.get(split) or self._stream(split, quarantine=None)
-        self._held_out[split] = stream
-        batches = stream.split_batches(settings.batch, settings.max_samples)
+        batches = self._split(split).split_batches(settings.batch, settings.max_samples)
         return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
+
+    def _split(self, name: str) -> Stream:
+        # Reading a split opens and checks its shards; evaluations while training come back to the same ones.
+        stream = self._whole_splits.get(name) or self._stream(name, quarantine=None)
+        self._whole_splits[name] = stream
+        return stream
+
+    def _initialise(self, world: World) -> None:
+        """At a first start, let the method look at data while the model is still whole on every rank."""
+        self.world = world
+        if not checkpoint.exists(self.folder.checkpoints, world):
+            self.method.initialise(self._first_batches, world)
+
+    def _first_batches(self, samples: int) -> Iterator[Batch]:
+        """Of the stream's first samples, plain; they do not count among what the run reads."""
+        stream = self._split("train")
+        self._agree_on_the_index(stream)
+        steps = math.ceil(min(samples, len(stream.index)) / self.config.data.global_batch)
+        return (batch.to(self.world.device) for batch in stream.batches(0, steps))
+
+    def _training_split(self) -> Iterator[Once]:
+        """The training split once, this rank's share."""
+        size = self.config.evaluation.batch
+        for number, batch in enumerate(self._split("train").split_batches(size)):
+            # A row past the end, or one that could not be read, has another sample's ordinal.
+            first = (number * self.world.size + self.world.rank) * size
+            counted = batch.positions == torch.arange(first, first + size)
+            yield batch.to(self.world.device), counted.to(self.world.device)
 
     def _stream(self, split: str, quarantine: Path | None, sources: MMPretrainProcessor | None = None) -> Stream:
         rank, size = self.world.rank, self.world.size

@@ -105,6 +105,47 @@ def build_latents_command(
         _show_build(form, build)
 
 
+@build_app.command("planted", epilog="Example: mmpretrain shards build planted --right shared")
+def build_planted_command(
+    out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/planted[-pretrain]).")] = None,
+    right: Annotated[str, typer.Option(help="Right digits: private, or shared (for pretraining).")] = "private",
+    count: Annotated[int | None, typer.Option(help="Training pairs (default: 6000, right shared: 30000).")] = None,
+    test_count: Annotated[int, typer.Option(help="Test pairs.")] = 1_500,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Pairs of images of two digits each, of which they share the left one (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.planted import build_planted, choose_right, default_folder
+
+        kind = choose_right(right)
+        with working(form, "building planted"):
+            build = build_planted(out or default_folder(kind), kind, count, test_count, _overwrite(force))
+        _show_build(form, build)
+
+
+@build_app.command("world", epilog="Example: mmpretrain shards build world --seed 1 --out data/world1")
+def build_world_command(
+    out: Annotated[Path, typer.Option(help="Folder of datasets to make.")] = Path("data/world"),
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+    count: Annotated[int, typer.Option(help="Samples of each dataset to learn from.")] = 20_000,
+    test_count: Annotated[int, typer.Option(help="Triples to test on.")] = 1_000,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Three modalities that are never seen together: data to connect two spaces with (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.worlds import build_world
+
+        with working(form, "building world"):
+            builds = build_world(out, seed, count, test_count, _overwrite(force))
+        counts = {name: build.samples for name, build in builds.items()}
+        rows = [(str(build.path), build.outcome, str(build.samples)) for build in builds.values()]
+        answer(form, {"path": str(out), "samples": counts}, table("", ("dataset", "outcome", "samples"), rows))
+
+
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
 def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
     """Scan the tars of a local folder and write index.json; damaged or hostile tars are refused."""

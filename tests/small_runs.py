@@ -36,6 +36,14 @@ OTHERS = {
         "data.modalities.caption=null",
         "model.encoders.caption=null",
     ],
+    "mucmm": [
+        "method=mucmm",
+        "method.variance=1.0",  # encoders that were never trained hardly vary
+        "model.embed_dim=null",
+        "model.components.common=3",
+        "model.components.individual=4",
+        *(f"model.encoders.{name}.freeze=true" for name in ("left", "right", "caption")),
+    ],
 }
 
 

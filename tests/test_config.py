@@ -80,8 +80,11 @@ def test_several_combination_problems_come_together() -> None:
     assert all(key in text for key in ("optim.lr", "engine.zero", "data.global_batch"))
 
 
-# FactorCL takes two modalities.
-FITTING = {"factorcl": ["data.modalities.caption=null", "model.encoders.caption=null"]}
+# FactorCL takes two modalities, C-MCR embeddings.
+FITTING = {
+    "cmcr": ["data=connection", "evaluation.final=[retrieval]"],
+    "factorcl": ["data.modalities.caption=null", "model.encoders.caption=null"],
+}
 CHOICES = [[f"experiment={path.stem}"] for path in sorted((CONFIGS / "experiment").glob("*.yaml"))]
 CHOICES += [
     [f"method={path.stem}", "experiment=digits", *FITTING.get(path.stem, [])]

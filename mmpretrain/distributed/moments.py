@@ -52,6 +52,47 @@ def moments(rows: Tensor, *, world: World, weights: Tensor | None = None, ddof: 
     return Moments(count, mean, _summed_products(deviations, weight, world) / (count - ddof))
 
 
+class PooledMoments:
+    """Moments of rows that come one batch after the other, such as a whole split; without gradient.
+
+    Each rank adds up its own rows: n, mean and the sum of w (z - mean)(z - mean)^T, batch by batch (Chan et al. 1979).
+    """
+
+    def __init__(self) -> None:
+        self._count = self._mean = self._products = torch.zeros((), dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
+        """Rows [n, D] of this rank, weights as in :func:`moments`."""
+        weight = _weights(rows, weights)
+        values = rows.double().masked_fill(weight == 0, 0.0)
+        count = weight.sum()
+        mean = (weight * values).sum(0) / count.clamp_min(torch.finfo(torch.float64).tiny)
+        deviations = values - mean
+        self._merge(count, mean, deviations.T @ (weight * deviations))
+
+    def _merge(self, count: Tensor, mean: Tensor, products: Tensor) -> None:
+        before = self._count.to(count.device)
+        total, shift = before + count, mean - self._mean.to(mean.device)
+        share = torch.where(total > 0, count / total.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+        self._products = self._products.to(mean.device) + products + before * share * torch.outer(shift, shift)
+        self._mean = self._mean.to(mean.device) + share * shift
+        self._count = total
+
+    @torch.no_grad()
+    def moments(self, world: World, ddof: int = 1) -> Moments:
+        """Of the rows of all ranks; a collective. Raises ValueError where none were added, and as :func:`moments`."""
+        if not self._mean.dim():
+            raise ValueError("moments of no rows: every rank needs at least one batch, of 0 rows if need be")
+        sums = world.all_reduce_sum(torch.cat([self._count.reshape(1), self._count * self._mean]))
+        count, mean = sums[0], sums[1:] / sums[0]
+        if count <= ddof:
+            raise ValueError(f"a covariance needs rows of more than weight {ddof} on all ranks, got {count.item():g}")
+        shift = self._mean - mean
+        products = self._products + self._count * torch.outer(shift, shift)
+        return Moments(count, mean, _symmetric_sum(products, world) / (count - ddof))
+
+
 class RunningMoments(nn.Module):
     """Exponential moving average of batches' moments, for batches too small on their own.
 
@@ -93,10 +134,14 @@ def _weights(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _summed_products(deviations: Tensor, weight: Tensor, world: World) -> Tensor:
-    """The sum over all ranks of w d d^T, [D, D]: its upper triangle travels."""
-    width = deviations.shape[1]
-    row, column = torch.triu_indices(width, width, device=deviations.device)
-    products = deviations.T @ (weight * deviations)
+    """The sum over all ranks of w d d^T, [D, D]."""
+    return _symmetric_sum(deviations.T @ (weight * deviations), world)
+
+
+def _symmetric_sum(products: Tensor, world: World) -> Tensor:
+    """The sum over all ranks of a symmetric [D, D]: its upper triangle travels."""
+    width = len(products)
+    row, column = torch.triu_indices(width, width, device=products.device)
     upper = world.all_reduce_sum(products[row, column])
     half = torch.zeros_like(products).index_put((row, column), upper)
     return half + half.triu(1).T

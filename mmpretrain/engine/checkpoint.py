@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mmpretrain.distributed.world import World
 from mmpretrain.engine import commit
 from mmpretrain.engine.commit import CheckpointError
 from mmpretrain.engine.engine import Engine
@@ -42,6 +43,11 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) ->
             commit.commit(writing, {"step": step, **facts}, world.size)
             commit.prune(checkpoints, step, settings.keep_last, settings.keep_every)
         world.barrier()
+
+
+def exists(checkpoints: Path, world: World) -> bool:
+    """Whether the run has ever had a complete checkpoint; a collective, with rank 0's answer on every rank."""
+    return world.max_flag(world.rank == 0 and (bool(commit.steps(checkpoints)) or commit.lost(checkpoints)))
 
 
 def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -56,8 +56,10 @@ class StepReport:
 class Engine:
     """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None."""
 
-    def __init__(self, config: Config, method: Method) -> None:
+    def __init__(self, config: Config, method: Method, before: Callable[[World], None] | None = None) -> None:
         """Join the process group and build DeepSpeed around ``method.model``.
+
+        before: called between the two, when the ranks can see one another and the model is whole on each of them.
 
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
         trainable, and for batch norms that micro-batches or float16 would change.
@@ -67,6 +69,8 @@ class Engine:
         self.augmenter = Augmenter(config)
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
         self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
+        if before is not None:
+            before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronise(method.model, self.world)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)

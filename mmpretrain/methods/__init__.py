@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 CLASSES = {
     "clip": "clip.Clip",
+    "cmcr": "cmcr.Cmcr",
     "comm": "comm.Comm",
     "cross_self": "cross_self.CrossSelf",
     "factorcl": "factorcl.Factorcl",
     "m3col": "m3col.M3col",
+    "mucmm": "mucmm.Mucmm",
     "siglip": "siglip.Siglip",
     "supcon": "supcon.Supcon",
 }

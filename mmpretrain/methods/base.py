@@ -6,6 +6,8 @@
     ...backward, optimiser steps...
     method.clamp_()
 
+Before the first step and after the last one a method may look at data at large: ``initialise``, ``conclude``.
+
 A method with ``critics`` plays against them: they have an optimiser and steps of their own (``refinement``), each by
 ``method.refine(features, step, world)`` on features without graph, and are held fixed in ``objective``.
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -28,9 +30,11 @@ from mmpretrain.data.batch import Batch, Mixing
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, PairLoss, contrastive
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.schema import Config
 
 Embeds = dict[str, Tensor]  # modality -> [b, d]
+Once = tuple[Batch, Tensor]  # a batch, and bool [b]: which of its rows are samples, and do not only fill it up
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,15 @@ class Step:
         return torch.Generator().manual_seed(self.sub_seed(position, *tags))
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """What a release holds. state: the whole weights of ``model`` by name, which itself may be without them."""
+
+    model: MMPretrainModel
+    state: Mapping[str, Tensor]
+    processor: MMPretrainProcessor
+
+
 class Method(ABC):
     """One pretraining method.
 
@@ -169,6 +182,20 @@ class Method(ABC):
         self.refinement = Refinement()
         self.modalities: Sequence[str] = tuple(config.data.modalities)
         self.contrast = config.objective
+
+    def initialise(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:  # noqa: B027 - as clamp_
+        """Look at data before the first step; called at a run's first start, before DeepSpeed takes the weights over.
+
+        batches: how many samples -> this rank's batches of about so many of the stream's first; nothing is read unless
+        it is called, and all ranks get equally many batches. What is set must be the same on all ranks.
+        """
+
+    def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:  # noqa: B027 - as clamp_
+        """Look at data after the last step, and set buffers of ``self.model`` that ship; called before the evaluation.
+
+        model: what to run (see :meth:`encode`). batches: this rank's share of the training split; nothing is read
+        unless they are asked for. What is set must be the same on all ranks.
+        """
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """``batch`` with what the method adds to it (views, mixing); random only through ``step``."""
@@ -192,6 +219,13 @@ class Method(ABC):
         """Losses of pairs of rows of ``features``, as the config's objective section wants them computed."""
         ids = features.sample_ids
         return contrastive(pairs, scale=scale, world=world, settings=self.contrast, sample_ids=ids)
+
+    def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
+        """What is released of a run that is complete; called on rank 0 alone.
+
+        state: the whole weights of ``model``. processor: the run's.
+        """
+        return Shipped(self.model, state, processor)
 
     def clamp_(self) -> None:  # noqa: B027 - a hook that most methods leave alone
         """Bring head parameters back into their allowed range; called after every optimiser step."""

@@ -9,7 +9,7 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pretrained import load_backbone, pixel_statistics
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.resolve import dataset_info, encoder_spec, model_config
+from mmpretrain.models.resolve import dataset_info, encoded, encoder_spec, model_config
 from mmpretrain.models.texts import load_tokenizers, text_problems
 from mmpretrain.models.training_options import set_options
 from mmpretrain.schema import Config
@@ -24,7 +24,7 @@ def build_model(config: Config) -> MMPretrainModel:
     tokenizers = load_tokenizers(config)
     specs = {
         name: encoder_spec(name, config.model.encoders[name], modality, tokenizers.get(name))
-        for name, modality in config.data.modalities.items()
+        for name, modality in encoded(config).items()
     }
     model = MMPretrainModel(model_config(config, specs))
     for name, tokenizer in tokenizers.items():

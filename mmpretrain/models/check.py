@@ -10,10 +10,11 @@ from torch import nn
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.schema import Kind, ModalityConfig
 from mmpretrain.engine.schema import Precision
+from mmpretrain.models.connecting import release_problems
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable, one_line
-from mmpretrain.models.resolve import encoder_spec, model_config
+from mmpretrain.models.resolve import encoded, encoder_spec, model_config
 from mmpretrain.models.schema import Attention
 from mmpretrain.models.states_mmpretrain import Form
 from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
@@ -36,7 +37,8 @@ def check_model(config: Config) -> Checked:
     """
     problems: list[str] = []
     notes: list[str] = []
-    specs = {name: _check_encoder(name, config, problems, notes) for name in config.data.modalities}
+    specs = {name: _check_encoder(name, config, problems, notes) for name in encoded(config)}
+    problems += release_problems(config) if config.method.connects else []
     if problems:
         return Checked(problems, notes, None)
     model = _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
@@ -130,7 +132,9 @@ def _check_whole(
             model = MMPretrainModel(whole)
     except ValueError as error:
         # Encoders were built before: what does not fit here is what sits on top.
-        problems.append(f"model.{'fusion' if whole.fusion else 'factors'}: {one_line(error)}")
+        parts = {"fusion": whole.fusion, "components": whole.components, "projectors": whole.connection}
+        on_top = next((name for name, arguments in parts.items() if arguments), "factors")
+        problems.append(f"model.{on_top}: {one_line(error)}")
         return None
     for name, entry in config.model.encoders.items():
         model.encoders[name].requires_grad_(not entry.freeze)
@@ -144,6 +148,10 @@ def _check_whole(
             notes.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
     if model.factors:
         notes.append(f"factors: {_count(model.factors):,} parameters")
+    if model.components:
+        notes.append(f"components: {_count(model.components):,} parameters")
+    if model.connection is not None:
+        notes.append(f"projectors: {_count(model.connection):,} parameters")
     if model.classifier is not None:
         notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
     notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")

@@ -12,15 +12,18 @@ POOLS = ("cls", "mean", "last", "flatten", "pooler")
 class MMPretrainConfig(PreTrainedConfig):
     """What :class:`MMPretrainModel` is built from.
 
-    encoders: modality -> ``{"architecture": model_type of transformers, or one of ours (mlp, cnn, sequence), "config":
-    its full config, "pool": one of POOLS}``.
+    encoders: modality -> ``{"architecture": model_type of transformers, or one of ours (mlp, identity, cnn, sequence),
+    "config": its full config, "pool": one of POOLS}``.
     modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
     transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
     fusion: arguments of the fusion transformer (``width``, ``heads``, ``layers``, ``vectors``), whose outputs the
     embeddings are then; None: no fusion. factors: arguments of the heads for what is shared and what is unique
-    (``hidden``, ``width``, ``layers``); None: no such heads.
+    (``hidden``, ``width``, ``layers``); None: no such heads. components: arguments of the heads for common and
+    individual codes (``common``, ``hidden``, and ``individual``, modality -> width); None: no such heads.
+    connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
+    the whole model; None: no connection.
 
     Raises ValueError for an unknown pool, if ``modalities`` and ``encoders`` name different modalities, or if both
     a fusion and an ``embed_dim`` are asked for.
@@ -38,6 +41,8 @@ class MMPretrainConfig(PreTrainedConfig):
         method: str | None = None,
         fusion: dict[str, Any] | None = None,
         factors: dict[str, Any] | None = None,
+        components: dict[str, Any] | None = None,
+        connection: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -48,10 +53,13 @@ class MMPretrainConfig(PreTrainedConfig):
         self.method = method
         self.fusion = fusion
         self.factors = factors
+        self.components = components
+        self.connection = connection
         if fusion is not None and embed_dim is not None:
             raise ValueError("embed_dim projects pooled encoder outputs, of which a fusion makes no use: leave it out")
-        if sorted(self.modalities) != sorted(self.encoders):
-            raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(self.encoders)}")
+        named = self.encoders if connection is None else connection["inputs"]
+        if sorted(self.modalities) != sorted(named):
+            raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(named)}")
         for name, encoder in self.encoders.items():
             if encoder.get("pool") not in POOLS:
                 raise ValueError(f"encoder {name!r}: pool is {encoder.get('pool')!r}, use one of {', '.join(POOLS)}")

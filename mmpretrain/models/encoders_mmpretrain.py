@@ -12,12 +12,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .convolution_mmpretrain import ConvNet
-from .heads_mmpretrain import VectorMLP
+from .heads_mmpretrain import VectorIdentity, VectorMLP
 from .sequence_mmpretrain import SequenceTransformer
 from .states_mmpretrain import Form, States, pool_states
 
 # Architectures of our own, beside those of transformers.
-OWN: dict[str, Any] = {"mlp": VectorMLP, "cnn": ConvNet, "sequence": SequenceTransformer}
+OWN: dict[str, Any] = {
+    "mlp": VectorMLP,
+    "identity": VectorIdentity,
+    "cnn": ConvNet,
+    "sequence": SequenceTransformer,
+}
 
 
 class Encoder(nn.Module):

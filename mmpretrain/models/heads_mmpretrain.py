@@ -1,4 +1,4 @@
-"""MLPs with Xavier initialisation: the vector encoder, the classification head and those of factors."""
+"""MLPs with Xavier initialisation: the vector encoder, the classification head and those of factors; and no MLP."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class MLPHead(nn.Module):
         return self.output(x)
 
 
+class VectorIdentity(nn.Module):
+    """Feature vectors as they are, such as embeddings that another model made. Raises as :class:`VectorMLP` does."""
+
+    main_input_name = "values"
+    form = Form.vector
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = self.state_size = input_size
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``values`` [b, input_size] -> the same."""
+        check_vectors(values, self.input_size)
+        return values
+
+
 class VectorMLP(MLPHead):
     """Encoder of feature vectors. Raises ValueError for vectors of another length than input_size."""
 
@@ -46,6 +62,11 @@ class VectorMLP(MLPHead):
 
     def forward(self, values: Tensor) -> Tensor:
         """``values`` [b, input_size] -> [b, output_size]."""
-        if values.ndim != 2 or values.shape[1] != self.input_size:
-            raise ValueError(f"values has shape {list(values.shape)}, expected [batch, {self.input_size}]")
+        check_vectors(values, self.input_size)
         return super().forward(values)
+
+
+def check_vectors(values: Tensor, size: int) -> None:
+    """Raises ValueError for anything but [b, size]."""
+    if values.ndim != 2 or values.shape[1] != size:
+        raise ValueError(f"values has shape {list(values.shape)}, expected [batch, {size}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .components_mmpretrain import Components
 from .configuration_mmpretrain import MMPretrainConfig
+from .connected_mmpretrain import Connection
 from .convolution_mmpretrain import init_convolution
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
@@ -27,8 +30,8 @@ class MMPretrainOutput(ModelOutput):
 
     logits: [b, num_labels], only if every modality was passed. embeds: modality -> [b, d], not normalised (divide by
     the norm before taking cosine similarities). fused_embeds: [b, d] of all passed modalities together.
-    shared_embeds, unique_embeds: modality -> [b, 2 w] and [b, 3 w], what it shares with the other modality and what
-    only it knows, head by head as in :class:`FactorHeads`.
+    shared_embeds, unique_embeds: what each modality shares with the others and what only it knows: modality -> [b, 2 w]
+    and [b, 3 w], head by head as in :class:`FactorHeads`, or [b, common] and [b, individual] of :class:`Components`.
     """
 
     # ModelOutput takes a lone dict in its first field for its own content, so a tensor stands there.
@@ -53,7 +56,7 @@ class MMPretrainModel(PreTrainedModel):
 
     def __init__(self, config: MMPretrainConfig) -> None:
         super().__init__(config)
-        encoders = {name: Encoder(name, config.encoders[name]) for name in config.modalities}
+        encoders = {name: Encoder(name, config.encoders[name]) for name in config.modalities if name in config.encoders}
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict()
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
@@ -65,10 +68,19 @@ class MMPretrainModel(PreTrainedModel):
             states = {name: (encoder.form, encoder.state_size) for name, encoder in encoders.items()}
             self.fusion = Fusion(states, **config.fusion)
             self.embed_sizes = dict.fromkeys(encoders, self.fusion.width)
+        self.connection: Connection | None = None
+        if config.connection is not None:
+            self.connection = Connection(**config.connection, build=self._model_of_space)
+            self.embed_sizes = dict.fromkeys(config.modalities, self.connection.width)
         self.factors = nn.ModuleDict()
         if config.factors is not None:
             for name, size in self.embed_sizes.items():
                 self.factors[name] = FactorHeads(size, **config.factors)
+        self.components = nn.ModuleDict()
+        if config.components is not None:
+            common, hidden = config.components["common"], config.components["hidden"]
+            for name, size in self.embed_sizes.items():
+                self.components[name] = Components(size, common, config.components["individual"][name], hidden)
         self.classifier: MLPHead | None = None
         if config.classifier_hidden is not None and config.num_labels is not None:
             self.classifier = MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
@@ -88,7 +100,8 @@ class MMPretrainModel(PreTrainedModel):
         logits = None
         if self.classifier is not None and len(embeds) == len(self.config.modalities):
             logits = self.classifier(torch.cat(list(embeds.values()), dim=1))
-        factors = {name: self.factors[name](embed) for name, embed in embeds.items()} if self.factors else None
+        parts = self.factors or self.components
+        factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
         return MMPretrainOutput(
             logits=logits,
             embeds=embeds,
@@ -106,6 +119,8 @@ class MMPretrainModel(PreTrainedModel):
     def _embeds(self, inputs: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Modality -> [b, d], and the embedding of all of them if there is a fusion."""
         present = {name: tensors[PRESENT] for name, tensors in inputs.items() if PRESENT in tensors}
+        if self.connection is not None:
+            return self.connection(inputs), None
         given = {name: {k: t for k, t in tensors.items() if k != PRESENT} for name, tensors in inputs.items()}
         if self.fusion is not None:
             encoders: Any = self.encoders
@@ -113,24 +128,28 @@ class MMPretrainModel(PreTrainedModel):
         embeds = {name: self.encoders[name](**tensors) for name, tensors in given.items()}
         return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None
 
+    def _model_of_space(self, entry: Mapping[str, Any]) -> MMPretrainModel:
+        """A model of this very class, which may be a connection itself."""
+        return type(self)(MMPretrainConfig(**entry))
+
     def _check(self, inputs: dict[str, Any]) -> None:
         known = ", ".join(self.config.modalities)
         if not inputs:
             raise ValueError(f"no modality was passed: give at least one of {known}")
         for name, tensors in inputs.items():
-            if name not in self.encoders:
+            if name not in self.embed_sizes:
                 raise ValueError(f"unknown modality {name!r}: this model has {known}")
             if not isinstance(tensors, dict):
                 raise ValueError(f"modality {name!r} is a {type(tensors).__name__}: pass a dict of its tensors")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if (initialise := getattr(module, "initialise_", None)) is not None:
+            # transformers comes to a module after its layers, some of which this one starts otherwise.
+            initialise()
+        elif isinstance(module, nn.Linear):
             init_linear(module)
         elif isinstance(module, nn.Conv2d):
             init_convolution(module)
-        elif (initialise := getattr(module, "initialise_", None)) is not None:
-            # transformers comes to a module after its layers, some of which this one starts otherwise.
-            initialise()
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             super()._init_weights(module)

@@ -12,6 +12,7 @@ from mmpretrain.models.schema import EncoderConfig
 # What each takes: sizes that the data knows, keywords that must be given, and those that have a default.
 _KEYS = {
     "mlp": (("input_size",), ("hidden_size", "output_size"), ("layers",)),
+    "identity": (("input_size",), (), ()),
     "cnn": (("input_channels", "image_size"), ("layers",), ("batch_norm",)),
     "sequence": (("input_size",), ("width",), ("layers", "heads", "ff", "dropout", "pre_norm")),
 }

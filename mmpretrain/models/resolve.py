@@ -12,12 +12,13 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig
 
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
+from mmpretrain.methods.settings.cmcr import PARTNER, SHARED
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import output_width
 from mmpretrain.models.own import check_keywords, own_config
 from mmpretrain.models.pretrained import load_config
 from mmpretrain.models.problems import Unusable, nearest, one_line
-from mmpretrain.models.schema import OWN_POOLS, EncoderConfig
+from mmpretrain.models.schema import OWN_POOLS, EncoderConfig, Space
 from mmpretrain.models.texts import vocabulary_size
 from mmpretrain.schema import Config
 
@@ -51,11 +52,19 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
     return {"architecture": config.model_type, "config": content, "pool": encoder.pooling.value}
 
 
+def encoded(config: Config) -> dict[str, ModalityConfig]:
+    """The modalities that have an encoder, in the order of the data; embeddings that are connected have none."""
+    return {} if config.method.connects else config.data.modalities
+
+
 def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrainConfig:
-    """The model's config around ``specs``; with a classifier if the method learns from labels.
+    """The model's config around ``specs``; with a classifier if the method learns from labels, and nothing but the
+    projectors if it connects spaces.
 
     Raises ShardError if the dataset's ``dataset.json`` is damaged.
     """
+    if config.method.connects:
+        return _connection_config(config)
     labels: dict[str, Any] = {}
     fusion = config.model.fusion
     if config.method.classifies:
@@ -72,8 +81,24 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
         # Plain values: the release is read without this project's enumerations.
         fusion={**asdict(fusion), "vectors": fusion.vectors.value} if config.method.fuses else None,
         factors=asdict(config.model.factors) if config.method.factorises else None,
+        components=config.model.components.arguments(specs) if config.method.decomposes else None,
         **labels,
     )
+
+
+def _connection_config(config: Config) -> MMPretrainConfig:
+    """The projectors as ``config.model.projectors`` says; sizes not given are taken from the data."""
+    settings = config.model.projectors
+    widths = {space: config.data.modalities[SHARED[space]].size[0] for space in Space}
+    inputs = {name: space.value for names in (SHARED, PARTNER) for space, name in names.items()}
+    connection = {
+        **{key: getattr(value, "value", value) for key, value in asdict(settings).items()},
+        "hidden": settings.hidden or 2 * widths[Space.first],
+        "width": settings.width or widths[settings.unprojected or Space.first],
+        "spaces": {space.value: {"width": width} for space, width in widths.items()},
+        "inputs": {name: inputs[name] for name in config.data.modalities},
+    }
+    return MMPretrainConfig(modalities=list(config.data.modalities), method=config.method.name, connection=connection)
 
 
 def dataset_info(data: DataConfig) -> DatasetInfo | None:

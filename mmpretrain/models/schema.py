@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -24,8 +25,18 @@ class Pool(StrEnum):
 
 
 # What our own architectures encode, and what they can be pooled by, the default first; all others are transformers'.
-OWN_KINDS = {"mlp": (Kind.vector,), "cnn": (Kind.image,), "sequence": (Kind.sequence,)}
-OWN_POOLS = {"mlp": (Pool.cls,), "cnn": (Pool.mean, Pool.flatten), "sequence": (Pool.mean, Pool.last)}
+OWN_KINDS = {
+    "mlp": (Kind.vector,),
+    "identity": (Kind.vector,),
+    "cnn": (Kind.image,),
+    "sequence": (Kind.sequence,),
+}
+OWN_POOLS = {
+    "mlp": (Pool.cls,),
+    "identity": (Pool.cls,),
+    "cnn": (Pool.mean, Pool.flatten),
+    "sequence": (Pool.mean, Pool.last),
+}
 POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
 
 
@@ -34,6 +45,27 @@ class VectorTokens(StrEnum):
 
     features = "features"
     one = "one"
+
+
+class ProjectorForm(StrEnum):
+    """two_layer: Linear - BatchNorm - ReLU - Linear - BatchNorm. half: Linear - BatchNorm - ReLU, all cosines >= 0."""
+
+    two_layer = "two_layer"
+    half = "half"
+
+
+class ProjectorStart(StrEnum):
+    """How a projector's matrices start."""
+
+    xavier = "xavier"
+    identity = "identity"
+
+
+class Space(StrEnum):
+    """One of two spaces that are connected."""
+
+    first = "first"
+    second = "second"
 
 
 class Attention(StrEnum):
@@ -48,8 +80,9 @@ class Attention(StrEnum):
 class EncoderConfig:
     """One encoder: an architecture by config, or a pretrained one.
 
-    architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` (vectors), ``cnn`` (images) or ``sequence``
-    (sequences); config: its keyword arguments. pool: default cls, and mean for cnn and sequence; unused under a fusion.
+    architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` or ``identity`` (vectors; the latter passes
+    them on), ``cnn`` (images) or ``sequence`` (sequences); config: its keyword arguments. pool: default cls, and mean
+    for cnn and sequence; unused under a fusion.
     pretrained: a local folder or a Hub id, with its revision; architecture and config then come from there.
     tokenizer: folder or Hub id for text (default: the pretrained one's). freeze: no gradients for this encoder.
     lr_scale: its learning rate relative to optim.lr.
@@ -149,13 +182,66 @@ class FactorsConfig:
 
 
 @dataclass
+class ProjectorsConfig:
+    """The projectors of methods that connect two spaces of embeddings (cmcr), one per space.
+
+    hidden: units of form=two_layer; null: twice the width of the first space. width: of the new space; null: that of
+    the first, or of the unprojected one. start: of the matrices. unprojected: a space that is the new one itself; null:
+    both are projected.
+    """
+
+    form: ProjectorForm = ProjectorForm.two_layer
+    hidden: int | None = None
+    width: int | None = None
+    start: ProjectorStart = ProjectorStart.xavier
+    unprojected: Space | None = None
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = _below_one(self, "model.projectors", "hidden", "width")
+        if self.form is ProjectorForm.half and self.hidden is not None:
+            found.append(
+                "model.projectors.hidden has no effect with form=half, which has no hidden units: leave it out"
+            )
+        return found
+
+
+@dataclass
+class ComponentsConfig:
+    """The heads for common and individual codes of methods that have them (mucmm).
+
+    common, individual: width of the codes of every modality. individual_of: modality -> width, for those with another
+    individual width. hidden: units of the heads' hidden layer; null: linear heads.
+    """
+
+    common: int = 16
+    individual: int = 16
+    individual_of: dict[str, int] = field(default_factory=dict)
+    hidden: int | None = None
+
+    def arguments(self, modalities: Iterable[str]) -> dict[str, Any]:
+        """``MMPretrainConfig.components`` for a model of these modalities."""
+        individual = {name: self.individual_of.get(name, self.individual) for name in modalities}
+        return {"common": self.common, "hidden": self.hidden, "individual": individual}
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = _below_one(self, "model.components", "common", "individual", "hidden")
+        return found + [
+            f"model.components.individual_of.{name} is {width}: it must be at least 1"
+            for name, width in self.individual_of.items()
+            if width < 1
+        ]
+
+
+@dataclass
 class ModelConfig:
     """Encoders by modality, and what sits on top.
 
     embed_dim: width of a bias-free linear projection per modality; null: the embedding is the pooled encoder output.
     Unused under a fusion, whose width counts.
     classifier_hidden: width of the hidden layer of every classification head (methods that learn from labels).
-    fusion, factors: used by methods whose model has them.
+    fusion, factors, components, projectors: used by methods whose model has them.
     """
 
     embed_dim: int | None = None
@@ -163,12 +249,15 @@ class ModelConfig:
     classifier_hidden: int = 256
     fusion: FusionConfig = field(default_factory=FusionConfig)
     factors: FactorsConfig = field(default_factory=FactorsConfig)
+    components: ComponentsConfig = field(default_factory=ComponentsConfig)
+    projectors: ProjectorsConfig = field(default_factory=ProjectorsConfig)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, encoder in self.encoders.items() for p in encoder.problems(name)]
         found += _below_one(self, "model", "embed_dim", "classifier_hidden")
-        return found + self.fusion.problems() + self.factors.problems()
+        sections = (self.fusion, self.factors, self.components, self.projectors)
+        return found + [problem for section in sections for problem in section.problems()]
 
 
 def _below_one(section: Any, where: str, *keys: str) -> list[str]:

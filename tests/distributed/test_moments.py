@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mmpretrain.distributed.collectives import average_gradients
-from mmpretrain.distributed.moments import Moments, RunningMoments, moments
+from mmpretrain.distributed.moments import Moments, PooledMoments, RunningMoments, moments
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
 
@@ -130,6 +130,36 @@ def test_too_few_rows_and_wrong_shapes(ranks: Ranks) -> None:
     for rows, weights in ((torch.zeros(3), None), (torch.zeros(3, 2), torch.ones(2))):
         with pytest.raises(ValueError, match=r"rows \[n, D\] and weights \[n\]"):
             moments(rows, world=World.single(), weights=weights)
+
+
+def pooled(shares: list[int], weighted: bool) -> Moments:
+    """Of this rank's share, added in batches of at most 4 rows."""
+    world, found = World.current(), PooledMoments()
+    rows, weights = (t.split(shares)[world.rank].split(4) for t in (samples(sum(shares)), torch.arange(12) % 4))
+    for part, weight in zip(rows, weights, strict=True):
+        found.add(part.float() if not weighted else part, weight if weighted else None)
+    return found.moments(world)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_moments_of_many_batches_are_those_of_all_rows(ranks: Ranks, shares: list[int], weighted: bool) -> None:
+    weights = torch.arange(12) % 4 if weighted else None
+    rows = samples(12) if weighted else samples(12).float()
+    expected = moments(rows, world=World.single(), weights=weights)
+    for found in ranks(len(shares), pooled, shares, weighted):
+        assert found.count == expected.count
+        torch.testing.assert_close(found.mean, expected.mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.covariance, expected.covariance, rtol=1e-11, atol=1e-13)
+
+
+def test_pooled_moments_of_too_little_are_refused() -> None:
+    found = PooledMoments()
+    with pytest.raises(ValueError, match="moments of no rows"):
+        found.moments(World.single())
+    found.add(samples(3), torch.tensor([True, False, False]))
+    with pytest.raises(ValueError, match="rows of more than weight 1 on all ranks, got 1"):
+        found.moments(World.single())
 
 
 def batches(count: int) -> list[Moments]:

@@ -25,6 +25,8 @@ from tests.small_tokenizer import small_tokenizer
 
 GLOBAL_BATCH = 16
 MODALITIES = ("left", "right", "caption")
+EMBEDDINGS = ("first_shared", "second_shared", "first_partner", "second_partner")
+FEATURES = 12  # of embeddings
 TINY = [
     "experiment=digits",
     f"data.global_batch={GLOBAL_BATCH}",
@@ -77,6 +79,7 @@ def make_batch(
             "attention_mask": torch.ones(local, 16, dtype=torch.long),
         },
     }
+    inputs |= {name: {"values": _rows(ids, name, FEATURES)} for name in EMBEDDINGS if name in modalities}
     inputs = {name: inputs[name] for name in modalities}
     return Batch(inputs, labels, ids, positions, keys=tuple(map(str, ids.tolist())))
 

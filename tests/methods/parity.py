@@ -20,8 +20,10 @@ from mmpretrain.methods.schema import M3colConfig, MixScope
 from mmpretrain.schema import Config
 from tests.losses import oracle
 from tests.methods.dense_baselines import cross_self_total, siglip_total, supcon_total
+from tests.methods.dense_cmcr import cmcr_total
 from tests.methods.dense_comm import comm_total
 from tests.methods.dense_factorcl import factorcl_total
+from tests.methods.dense_mucmm import mucmm_total
 from tests.methods.toys import make_batch, make_method, make_step
 
 
@@ -29,7 +31,8 @@ from tests.methods.toys import make_batch, make_method, make_step
 class Outcome:
     """values: losses and diagnostics by name, of this rank. grads: by parameter, averaged over the ranks.
 
-    Those of critics are of the loss that they learn from. buffers: of the heads (running statistics) after the step.
+    Those of critics are of the loss that they learn from. buffers: of model and heads (running statistics) after the
+    step.
     """
 
     values: dict[str, float]
@@ -49,6 +52,7 @@ def run_step(
     """
     world = World.current()
     method = make_method(config, dtype=dtype)
+    synchronise(method.model, world)
     synchronise(method.heads, world)
     batch, step = make_batch(config, *(part or (world.rank, world.size)), dtype=dtype), make_step(epoch)
     features = method.encode(method.model, method.prepare(batch, step))
@@ -62,7 +66,7 @@ def run_step(
     modules = (method.model, method.heads, method.critics)
     average_gradients([parameter for module in modules for parameter in module.parameters()], world)
     numbers = {name: value.item() for name, value in values.items()}
-    return Outcome(numbers, gradients(method), dict(method.heads.named_buffers()))
+    return Outcome(numbers, gradients(method), dict([*method.model.named_buffers(), *method.heads.named_buffers()]))
 
 
 def refine(method: Method, features: Features, batch: Batch, step: Step, world: World) -> Losses:
@@ -145,10 +149,12 @@ def _mixed(
 # The dense formulas by method: (method, config, step) -> total loss.
 TOTALS: dict[str, Callable[[Method, Config, Step], Tensor]] = {
     "clip": clip_total,
+    "cmcr": cmcr_total,
     "comm": comm_total,
     "cross_self": cross_self_total,
     "factorcl": factorcl_total,
     "m3col": m3col_total,
+    "mucmm": mucmm_total,
     "siglip": siglip_total,
     "supcon": supcon_total,
 }

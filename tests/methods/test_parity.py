@@ -11,7 +11,9 @@ import torch
 
 from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from mmpretrain.methods.schema import (
+    Among,
     Condition,
+    Corr,
     CriticForm,
     CrossInputs,
     CrossLoss,
@@ -20,7 +22,16 @@ from mmpretrain.methods.schema import (
     MixLevel,
     MixScope,
     Pairing,
+    Passes,
     Terms,
+)
+from mmpretrain.models.schema import (
+    ComponentsConfig,
+    ModelConfig,
+    ProjectorForm,
+    ProjectorsConfig,
+    ProjectorStart,
+    Space,
 )
 from mmpretrain.schema import Config
 from tests.methods.parity import run_oracle, run_step, worst_relative_error
@@ -41,9 +52,30 @@ CODE: Settings = {**COMM, "pairing": Pairing.code}
 CRITICS: Settings = {"critic_hidden": 6, "critic_width": 3}
 SEPARABLE: Settings = {**CRITICS, "critic": CriticForm.separable}
 SUP: Settings = {"form": Form.sup, "label_input": LabelInput.onehot, "condition": Condition.first}
+HALF = ProjectorsConfig(ProjectorForm.half)
+ONE_SIDED = ProjectorsConfig(unprojected=Space.second, hidden=7, start=ProjectorStart.identity)
+
+
+def projected(projectors: ProjectorsConfig, **settings: Any) -> Config:
+    """A connection through other projectors than the usual."""
+    return replace(make_config("cmcr", **settings), model=ModelConfig(projectors=projectors))
+
+
+NARROW = ModelConfig(components=ComponentsConfig(2, 2, {"methylation": 1}))
+MLP = ModelConfig(components=ComponentsConfig(2, 3, hidden=6))
+
+
+def decomposed(model: ModelConfig, **settings: Any) -> Config:
+    """MUCMM on two modalities with other heads than the usual."""
+    return replace(make_config("mucmm", 2, **settings), model=model)
+
+
 CASES: dict[str, Case] = {
     "clip-2": (make_config("clip", 2), M3CO),
     "clip-3": (make_config("clip", 3, temperature=0.3), M3CO),
+    "cmcr-two-layer": (make_config("cmcr"), M3CO),
+    "cmcr-half-separate": (projected(HALF, passes=Passes.separate, temperature=0.2, noise=0.03), M3CO),
+    "cmcr-one-sided": (projected(ONE_SIDED, partner_temperature=0.3, partner_weight=0.7, intra=0.4), M3CO),
     "comm-2": (make_config("comm", 2, **COMM), M3CO),
     "comm-3-missing": (make_config("comm", 3, optional=("mrna", "mirna"), **COMM, temperature=0.4), M3CO),
     "comm-unimodal": (make_config("comm", 2, **COMM, terms=Terms.unimodal), M3CO),
@@ -66,6 +98,11 @@ CASES: dict[str, Case] = {
     "soft-2": (make_config("m3col", 2, weight=0.7), SOFT),
     "soft-3": (make_config("m3col", 3, weight=0.7), SOFT),
     "soft-detached": (make_config("m3col", 3, weight=0.7, detach_targets=True), SOFT),
+    "mucmm-2": (decomposed(NARROW, alpha=0.7), M3CO),
+    "mucmm-3": (make_config("mucmm", 3, gamma=0.5, w_own=2.0, w_other=0.3, ridge=1e-2), M3CO),
+    "mucmm-mlp-squares": (decomposed(MLP, max_power=2, momentum=0.0), M3CO),
+    "mucmm-maxvar": (make_config("mucmm", 3, among=Among.maxvar, momentum=0.0, ridge=1e-2), M3CO),
+    "mucmm-soft": (make_config("mucmm", 2, corr=Corr.soft, w_individual=0.5, ridge=1e-2), M3CO),
     "siglip-3": (make_config("siglip", 3, temperature=0.3, bias=-2.0), M3CO),
     "supcon-3": (make_config("supcon", 3, **SUPCON), M3CO),
     "cross-self-3": (make_config("cross_self", 3, **HEADS, self_weight=0.3), M3CO),

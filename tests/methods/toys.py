@@ -15,10 +15,12 @@ from mmpretrain.methods.base import Method, Step
 from mmpretrain.methods.schema import METHODS
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import ModelConfig
+from mmpretrain.models.resolve import model_config
+from mmpretrain.models.schema import ComponentsConfig, ModelConfig
 from mmpretrain.schema import Config
 
 NAMES = ("mrna", "methylation", "mirna")
+EMBEDDINGS = ("first_shared", "second_shared", "first_partner", "second_partner")  # what methods that connect take
 GLOBAL_BATCH = 16
 CLASSES = 3
 FEATURES = 5
@@ -34,12 +36,12 @@ def make_config(
     **settings: Any,
 ) -> Config:
     """A config with vector modalities; ``settings`` go to its method section. optional: what some samples lack."""
-    names = NAMES[:modalities]
+    names = EMBEDDINGS if METHODS[method].connects else NAMES[:modalities]
     vectors = {name: ModalityConfig(Kind.vector, [FEATURES], optional=name in optional) for name in names}
     return Config(
         method=METHODS[method](**settings),
         data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
-        model=ModelConfig(classifier_hidden=6),
+        model=ModelConfig(classifier_hidden=6, components=ComponentsConfig(2, 2)),
         objective=ObjectiveConfig(negatives),
     )
 
@@ -47,23 +49,29 @@ def make_config(
 def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.float64) -> Method:
     """The method around MLP encoders; the same weights at every call."""
     torch.manual_seed(0)
-    encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
-    spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
-    labelled = config.method.classifies
-    model = MMPretrainModel(
-        MMPretrainConfig(
-            encoders={name: spec for name in config.data.modalities},
-            classifier_hidden=config.model.classifier_hidden if labelled else None,
-            num_labels=CLASSES,
-            fusion={"width": 8, "heads": 2} if config.method.fuses else None,
-            factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorises else None,
-        )
-    )
+    model = MMPretrainModel(toy_model_config(config, embed_size))
     method = method_class(config.method.name)(config, model)
     method.model.to(dtype=dtype)  # type: ignore[call-arg]
     method.heads.to(dtype)
     method.critics.to(dtype)
     return method
+
+
+def toy_model_config(config: Config, embed_size: int) -> MMPretrainConfig:
+    """MLP encoders and what the method puts on top of them; of a method that connects, the projectors."""
+    if config.method.connects:
+        return model_config(config, {})
+    encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
+    spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
+    labelled = config.method.classifies
+    return MMPretrainConfig(
+        encoders={name: spec for name in config.data.modalities},
+        classifier_hidden=config.model.classifier_hidden if labelled else None,
+        num_labels=CLASSES,
+        fusion={"width": 8, "heads": 2} if config.method.fuses else None,
+        factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorises else None,
+        components=config.model.components.arguments(config.data.modalities) if config.method.decomposes else None,
+    )
 
 
 def make_batch(
@@ -75,7 +83,8 @@ def make_batch(
     """
     ids = torch.tensor(SAMPLE_IDS)
     generator = torch.Generator().manual_seed(7)
-    table = torch.randn(len(NAMES), len(ids), FEATURES, generator=generator, dtype=torch.float64).to(dtype)
+    tables = max(len(NAMES), len(config.data.modalities))
+    table = torch.randn(tables, len(ids), FEATURES, generator=generator, dtype=torch.float64).to(dtype)
     local = len(ids) // world_size
     own = slice(rank * local, (rank + 1) * local)
     inputs = {m: {"values": table[i][ids][own]} for i, m in enumerate(config.data.modalities)}

@@ -7,15 +7,17 @@ from typing import ClassVar
 
 from mmpretrain.data.schema import DataConfig
 from mmpretrain.losses.schema import LARGEST_SCALE
+from mmpretrain.models.schema import ModelConfig
 
 
 @dataclass
 class MethodConfig:
     """What every method has, and what it says of itself.
 
-    classifies: it learns from labels, and its model ships with a classifier. fuses, factorises: its model ships with a
-    fusion transformer, with heads for what is shared and unique. takes_missing: it learns from samples that lack
-    modalities. title, arxiv: of its paper.
+    classifies: it learns from labels, and its model ships with a classifier. fuses, factorises, decomposes: its model
+    ships with a fusion transformer, with heads for what is shared and unique, with heads for common and individual
+    codes. connects: its model is a projector of each of two spaces of embeddings, without encoders.
+    takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
     """
 
     name: str = ""
@@ -23,6 +25,8 @@ class MethodConfig:
     classifies: ClassVar[bool] = False
     fuses: ClassVar[bool] = False
     factorises: ClassVar[bool] = False
+    decomposes: ClassVar[bool] = False
+    connects: ClassVar[bool] = False
     takes_missing: ClassVar[bool] = False
     title: ClassVar[str] = ""
     arxiv: ClassVar[str | None] = None
@@ -53,6 +57,10 @@ class MethodConfig:
         if self.needs_labels and data.classes is None:
             found.append(f"method={self.name} learns from labels, but data.classes is null")
         return found
+
+    def model_problems(self, model: ModelConfig, data: DataConfig) -> list[str]:
+        """What stands against training this model on this dataset by the method, one sentence each."""
+        return []
 
     def bind(self, local_batch: int) -> None:
         """Fill what defaults to the local batch of the run's first start; stored with the run from then on."""

@@ -1,0 +1,178 @@
+"""MUCMM: multimodal understanding through correlation maximisation and minimisation (Shi and Niethammer, 2023).
+
+arXiv 2305.03125. A RECONSTRUCTION: only title, abstract and introduction were available. They say that each modality
+gets a common and an individual code on top of pretrained networks, by maximising and minimising correlation. The
+formulas are this project's, from the literature of canonical correlations (docs/methods/mucmm.md).
+
+With embeddings h_m, common codes c_m [k_c], individual codes u_m [k_u], K(a, b) the whitened cross-correlation and
+rho_i its singular values (losses/correlation.py), over all pairs m, l of modalities:
+
+    L = L_common + alpha (w_individual L_individual + w_own L_own + w_other L_other) + gamma L_reconstruction
+
+    L_common         = - mean over m < l of 1/k_c sum_i rho_i(c_m, c_l)                      maximisation (deep CCA)
+    L_individual     = sum over m < l of ||K(u_m, u_l)||_F^2 / min(k_u)                      minimisation
+    L_own            = sum over m of ||K(u_m, c_m)||_F^2 / min(k_u, k_c)
+    L_other          = sum over m != l of ||K(u_m, c_l)||_F^2 / min(k_u, k_c)
+    L_reconstruction = sum over m of the share of h_m's variance that [c_m, u_m] leave to a linear decoder
+
+Options: max_power=2 sums rho^2; among=maxvar correlates all c_m with one code; corr=soft takes plain correlations of
+standardised codes (Soft-CCA, Barlow Twins) in the place of K and of L_common. All are functions of the moments of
+[h, c, u] over the whole batch, averaged over past batches (momentum): moments travel, samples do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import combinations, permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.moments import Moments, PooledMoments, RunningMoments, moments
+from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.embed import evaluating
+from mmpretrain.losses.correlation import (
+    Blocks,
+    Name,
+    agreement,
+    correlations,
+    redundancy,
+    standardise,
+    sum_of_correlations,
+    sum_of_squares,
+    unexplained,
+    whiten,
+)
+from mmpretrain.methods.base import Features, Losses, Method, Once, Step
+from mmpretrain.methods.canonical_heads import COMMON, EMBED, INDIVIDUAL, columns, finish, raw, start
+from mmpretrain.methods.schema import Among, Corr, MucmmConfig, Start
+from mmpretrain.models.components_mmpretrain import Components
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.schema import Config
+
+
+class Mucmm(Method):
+    """See the module's docstring; two or more modalities, no labels, a model with components.
+
+    heads: ``moments``, the running ones (none with momentum=0).
+    """
+
+    def __init__(self, config: Config, model: MMPretrainModel) -> None:
+        super().__init__(config, model)
+        assert isinstance(config.method, MucmmConfig)
+        self.settings = config.method
+        self.components = {name: _components(model, name) for name in self.modalities}
+        self.embeds = {(EMBED, name): model.embed_sizes[name] for name in self.modalities}
+        self.codes = {(COMMON, name): part.common.width for name, part in self.components.items()}
+        self.codes |= {(INDIVIDUAL, name): part.individual.width for name, part in self.components.items()}
+        self.widths = (self.embeds if self.settings.gamma else {}) | self.codes
+        if self.settings.momentum:
+            self.heads["moments"] = RunningMoments(sum(self.widths.values()), self.settings.momentum)
+
+    def initialise(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:
+        """Whitening, and linear heads at the closed form, by ``start_samples`` samples of the stream."""
+        pooled = PooledMoments()
+        self.model.to(device=world.device)  # type: ignore[call-arg]
+        with evaluating(self.model), torch.no_grad():
+            for batch in batches(self.settings.start_samples):
+                pooled.add(_rows(self.encode(self.model, batch), self.embeds))
+        means, found = columns(pooled.moments(world), self.embeds)
+        start(self.components, means, found, self.settings.variance, solve=self.settings.start is Start.closed_form)
+
+    def encode(self, model: Any, batch: Batch) -> Features:
+        """One call of the model."""
+        output = model(**batch.inputs)
+        return Features.of(batch, output.embeds, views={COMMON: output.shared_embeds, INDIVIDUAL: output.unique_embeds})
+
+    def objective(self, features: Features, step: Step, world: World) -> Losses:
+        """The terms that have a weight; correlations and unexplained variances as diagnostics."""
+        return self.losses(self.average(moments(_rows(features, self.widths), world=world)))
+
+    def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:
+        """Freeze means, whitening and rotation of the codes, by the whole training split."""
+        raw(self.components.values())
+        pooled, widths = PooledMoments(), self.embeds | self.codes
+        with evaluating(model), torch.no_grad():
+            for batch, counted in batches:
+                pooled.add(_rows(self.encode(model, batch), widths), counted)
+        finish(self.components, *columns(pooled.moments(world), widths))
+
+    def average(self, batch: Moments) -> Moments:
+        """``batch``, or the running moments up to it."""
+        found: Moments = self.heads["moments"](batch) if self.settings.momentum else batch
+        return found
+
+    def losses(self, found: Moments) -> Losses:
+        """All terms as functions of the moments of the columns ``widths``."""
+        settings, every = self.settings, Blocks(found.covariance, self.widths)
+        codes = every.only(list(self.codes))
+        cross = standardise(codes) if settings.corr is Corr.soft else whiten(codes, settings.ridge)
+        weights = {
+            "common": 1.0,
+            "individual": settings.alpha * settings.w_individual,
+            "own": settings.alpha * settings.w_own,
+            "other": settings.alpha * settings.w_other,
+            "reconstruction": settings.gamma,
+        }
+        left = self._unexplained(every)
+        terms = {
+            "common": self._common(cross),
+            "individual": self._minimised(cross, [((INDIVIDUAL, m), (INDIVIDUAL, n)) for m, n in self.pairs]),
+            "own": self._minimised(cross, [((INDIVIDUAL, m), (COMMON, m)) for m in self.modalities]),
+            "other": self._minimised(
+                cross, [((INDIVIDUAL, m), (COMMON, n)) for m, n in permutations(self.modalities, 2)]
+            ),
+            "reconstruction": sum(left.values(), found.mean.new_zeros(())),
+        }
+        kept = {name: term for name, term in terms.items() if weights[name]}
+        diagnostics = self._correlations(cross) | {f"unexplained/{m}": share.detach() for m, share in left.items()}
+        return Losses(kept, {name: weights[name] for name in kept}, diagnostics)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All unordered pairs of modalities."""
+        return list(combinations(self.modalities, 2))
+
+    def _common(self, cross: Blocks) -> Tensor:
+        width = cross.widths[COMMON, self.modalities[0]]
+        if self.settings.among is Among.maxvar:
+            return -agreement(cross.only([(COMMON, name) for name in self.modalities]), width)
+        blocks = [cross.of((COMMON, m), (COMMON, n)) for m, n in self.pairs]
+        if self.settings.corr is Corr.soft:
+            return torch.stack([redundancy(block) for block in blocks]).mean()
+        summed = sum_of_squares if self.settings.max_power == 2 else sum_of_correlations
+        return -torch.stack([summed(block) for block in blocks]).mean() / width
+
+    def _minimised(self, cross: Blocks, pairs: list[tuple[Name, Name]]) -> Tensor:
+        blocks = [cross.of(a, b) for a, b in pairs]
+        return torch.stack([sum_of_squares(block) / min(block.shape) for block in blocks]).sum()
+
+    def _unexplained(self, every: Blocks) -> dict[str, Tensor]:
+        """Of every modality, if anything is to be reconstructed."""
+        if not self.settings.gamma:
+            return {}
+        given = {name: [(COMMON, name), (INDIVIDUAL, name)] for name in self.modalities}
+        return {m: unexplained(every, (EMBED, m), codes, self.settings.ridge) for m, codes in given.items()}
+
+    def _correlations(self, cross: Blocks) -> dict[str, Tensor]:
+        """The mean correlation of the common codes of each pair of modalities."""
+        found = {}
+        for m, n in self.pairs:
+            block = cross.of((COMMON, m), (COMMON, n))
+            of = block.detach().diagonal() if self.settings.corr is Corr.soft else correlations(block)
+            found[f"correlation/{m}-{n}"] = of.mean()
+        return found
+
+
+def _components(model: MMPretrainModel, name: str) -> Components:
+    found = model.components[name]
+    assert isinstance(found, Components)
+    return found
+
+
+def _rows(features: Features, widths: Iterable[Name]) -> Tensor:
+    """[b, D]: the columns ``widths`` of a batch side by side."""
+    parts = {EMBED: features.embeds, **features.views}
+    return torch.cat([parts[kind][name] for kind, name in widths], dim=1)
