@@ -81,10 +81,16 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
 @torch.no_grad()
 def broadcast_module(module: nn.Module, world: World) -> None:
     """Copy rank 0's parameters and buffers to every rank, in place: one collective per dtype."""
+    broadcast_tensors([*module.parameters(), *module.buffers()], world)
+
+
+@torch.no_grad()
+def broadcast_tensors(whole: Iterable[Tensor], world: World) -> None:
+    """Copy rank 0's tensors to every rank, in place: one collective per dtype. Shapes are the same on all ranks."""
     if world.size == 1:
         return
     by_dtype: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-    for tensor in [*module.parameters(), *module.buffers()]:
+    for tensor in whole:
         by_dtype[tensor.dtype].append(tensor)
     for tensors in by_dtype.values():
         flat = torch.cat([t.reshape(-1) for t in tensors])

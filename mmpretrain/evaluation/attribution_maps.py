@@ -5,6 +5,7 @@ Shapes: e explained samples.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,11 +71,11 @@ def output_codes(part: Part, name: str, output: Any) -> Codes:
 
 
 def attribution_maps(
-    opened: Opened, fitted: Decomposition, form: Form, inputs: Inputs
+    opened: Opened, fitted: Decomposition, form: Form, inputs: Inputs, seed: int = 0
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Modality -> attributions of the common and of its own individual score to its input, [e, ...] each.
 
-    inputs: the tensors of e samples that have both modalities.
+    inputs: the tensors of e samples that have both modalities. seed: of the noise, the same for each of them.
     """
     fitted = fitted.to(opened.device)
     given = {name: {k: t.to(opened.device) for k, t in inputs[name].items() if k != PRESENT} for name in fitted.pair}
@@ -85,32 +86,35 @@ def attribution_maps(
     for name, other in (fitted.pair, fitted.pair[::-1]):
         source = GradientInput(opened.model, name, given[name])
         scored = _Scored(name, fitted.parts[name], source, form, fitted.weights(form))
-        common = attribute(scored.common, source.value, (*source.further, codes[other]), form.attribution)
-        individual = attribute(scored.individual, source.value, source.further, form.attribution)
+        common = attribute(scored.common, source.value, (*source.further, codes[other]), form.attribution, seed=seed)
+        individual = attribute(scored.individual, source.value, source.further, form.attribution, seed=seed)
         found[name] = (common, individual)
     return found
 
 
 def explain_samples(
-    opened: Opened, fitted: Decomposition, form: Form, raws: Sequence[Mapping[str, Raw]]
+    opened: Opened, fitted: Decomposition, form: Form, raws: Sequence[Mapping[str, Raw]], keys: Sequence[str]
 ) -> list[dict[str, Side]]:
-    """Of each of e decoded samples: modality -> its maps."""
-    inputs = opened.processor(**{name: [raw[name] for raw in raws] for name in fitted.pair})
-    maps = attribution_maps(opened, fitted, form, inputs)
-    return [
-        {name: _side(opened, name, raw[name], inputs[name], maps[name], row) for name in fitted.pair}
-        for row, raw in enumerate(raws)
-    ]
+    """Of each of e decoded samples: modality -> its maps; the same whichever others are explained with it."""
+    return [_explain_one(opened, fitted, form, raw, key) for raw, key in zip(raws, keys, strict=True)]
 
 
-def _side(
-    opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor], row: int
-) -> Side:
-    common, individual = (m[row].double().cpu().numpy() for m in maps)
-    counting = tensors["attention_mask"][row].bool().numpy() if "attention_mask" in tensors else slice(None)
+def _explain_one(
+    opened: Opened, fitted: Decomposition, form: Form, raw: Mapping[str, Raw], key: str
+) -> dict[str, Side]:
+    """By itself: a batch would pad texts, and draw the noise of all of them at once."""
+    inputs = opened.processor(**{name: [raw[name]] for name in fitted.pair})
+    maps = attribution_maps(opened, fitted, form, inputs, seed=zlib.crc32(key.encode()))
+    return {name: _side(opened, name, raw[name], inputs[name], maps[name]) for name in fitted.pair}
+
+
+def _side(opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor]) -> Side:
+    """tensors, maps: of this sample alone."""
+    common, individual = (m[0].double().cpu().numpy() for m in maps)
+    counting = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else slice(None)
     side = Side(opened.kinds[name], raw, common[counting], individual[counting])
     if TOKENS not in tensors:
         return side
-    tokenizer, ids = opened.tokenizers[name], tensors[TOKENS][row][counting].tolist()
+    tokenizer, ids = opened.tokenizers[name], tensors[TOKENS][0][counting].tolist()
     special = tuple(number in tokenizer.all_special_ids for number in ids)
     return replace(side, tokens=tuple(tokenizer.convert_ids_to_tokens(ids)), special=special)

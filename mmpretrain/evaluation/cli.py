@@ -52,6 +52,7 @@ def explain_command(
         settings = _settings(common, individual, dimensions)
         drawn = ScoreForm(common_score, individual_score, attribution, weight_by_rho)
         chosen = tuple(_names(keys))
+        _check_counts(samples=samples, limit=limit)
         wanted = Wanted(settings, drawn, samples, chosen, fit_split, split, limit)
         from mmpretrain.evaluation.explain import explain
         from mmpretrain.evaluation.explain_files import summary, write_explanation
@@ -83,6 +84,7 @@ def report_command(
     form = Form.of(json_flag)
     with command_errors(form):
         settings = _settings(common, individual, dimensions)
+        _check_counts(limit=limit)
         from mmpretrain.evaluation.explain_files import write_report
         from mmpretrain.evaluation.information_report import information_report
         from mmpretrain.evaluation.opening import open_release, usual_device
@@ -91,7 +93,7 @@ def report_command(
             opened = open_release(release, data, _names(pair), usual_device())
             splits = opened.embed(fit_split, limit), opened.embed(split, limit)
             factors = opened.info.factors if opened.info else {}
-            report = information_report(*splits, opened.pair, settings, opened.origin, factors)
+            report = information_report(*splits, opened.pair, settings, opened.origin, factors, split)
             files = write_report(report, release, out or _beside(release, "report"))
         result = {**report.to_json(), "files": [str(path) for path in files]}
         answer(form, result, _report_view(result))
@@ -102,6 +104,11 @@ def _settings(common: int | None, individual: int | None, dimensions: int | None
     if problems := settings.problems():
         raise Failure(problems)
     return settings
+
+
+def _check_counts(**counts: int) -> None:
+    if problems := [f"--{key} is {value}: at least 1 is needed" for key, value in counts.items() if value < 1]:
+        raise Failure(problems)
 
 
 def _names(text: str | None) -> list[str]:
@@ -118,7 +125,7 @@ def _explain_view(result: dict[str, Any]) -> Group:
     lines = [
         f"{first} and {second}: {result['common_dimension']} common dimensions ({result['codes']})",
         f"common score: mean {result['common']['mean']:.2f}, unrelated pairs {result['common']['unrelated']:.2f},"
-        f" expected {result['common']['sum_of_correlations']:.2f}",
+        f" expected {result['common']['expected']:.2f}",
     ]
     columns = ("sample", "common", "cosine", *(f"{name}'s own, %" for name in result["pair"]))
     rows = [

@@ -3,8 +3,10 @@
 A model that decomposes its embeddings itself (MUCMM) gives its own codes. Any other model's embeddings are decomposed
 by canonical correlation analysis, the closed form of the same objective (losses/canonical.py), after they were reduced
 to their principal components: that leaves out directions that hardly vary, and keeps so many samples per dimension that
-unrelated data would not correlate. Everything is fitted once and then held fixed. Shapes: n samples, d width of the
-embedding, p principal components, r the lesser of both p, k common and u individual directions; all float64.
+unrelated data would not correlate. A model's own codes are white on the data its training ended with; here they are
+centred and whitened once more, on the data of the fit. Everything is fitted once and then held fixed. Shapes: n
+samples, d width of the embedding, p principal components, r the lesser of both p, k common and u individual directions;
+all float64.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from mmpretrain.evaluation.explain_schema import Form, Settings
 from mmpretrain.evaluation.scores import Codes
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, common_dimension, permutation_null
 
+# Of the codes' variance: what is below it is rounding of a model's float32, not a direction.
+DEPENDENT = 1e-10
+
 Fields = Mapping[str, Mapping[str, Tensor] | None]  # embeds, shared, unique: modality -> [b, d]
 
 
@@ -33,12 +38,39 @@ class Origin(Enum):
 
 
 @dataclass(frozen=True)
+class Whitening:
+    """Rows [n, k] to centred rows with covariance I, each column as near to its own as that allows (ZCA).
+
+    mean: [k]. root: [k, k], S^(-1/2); directions that do not vary become 0.
+    """
+
+    mean: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Whitening:
+        """By the rows [n, k] themselves."""
+        values, vectors = torch.linalg.eigh(_covariance(rows, rows))
+        kept = values > DEPENDENT * values.clamp(min=0).sum()
+        roots = torch.where(kept, values, torch.inf).rsqrt()
+        return cls(rows.mean(dim=0), vectors * roots @ vectors.T)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[n, k], white; differentiable."""
+        return (rows - self.mean) @ self.root
+
+    def to(self, device: torch.device) -> Whitening:
+        """The same on ``device``."""
+        return Whitening(self.mean.to(device), self.root.to(device))
+
+
+@dataclass(frozen=True)
 class Part:
     """One modality's share of a decomposition, as the data it was fitted on says.
 
     mean: [d]. variances: [d] of the embedding's coordinates. components: p. maps: [d, k] and [d, u], which take the
     centred embedding to its codes; None if the model gives codes itself. loadings: [d, k] and [d, u], covariances of
-    embedding and codes.
+    embedding and codes. whitenings: of the model's common and individual codes; None: they are taken as they are.
     """
 
     mean: Tensor
@@ -46,6 +78,7 @@ class Part:
     components: int
     maps: tuple[Tensor, Tensor] | None
     loadings: tuple[Tensor, Tensor]
+    whitenings: tuple[Whitening, Whitening] | None = None
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -62,13 +95,17 @@ class Part:
             centred = embeds[name].double() - self.mean
             return Codes(centred @ self.maps[0], centred @ self.maps[1])
         assert shared is not None and unique is not None
-        return Codes(shared[name].double(), unique[name].double())
+        own = (shared[name].double(), unique[name].double())
+        if self.whitenings is None:
+            return Codes(*own)
+        return Codes(*(whitening(rows) for whitening, rows in zip(self.whitenings, own, strict=True)))
 
     def to(self, device: torch.device) -> Part:
         """The same part, with what codes and scores need on ``device``."""
         maps = None if self.maps is None else (self.maps[0].to(device), self.maps[1].to(device))
         loadings = (self.loadings[0].to(device), self.loadings[1].to(device))
-        return replace(self, mean=self.mean.to(device), maps=maps, loadings=loadings)
+        white = None if self.whitenings is None else (self.whitenings[0].to(device), self.whitenings[1].to(device))
+        return replace(self, mean=self.mean.to(device), maps=maps, loadings=loadings, whitenings=white)
 
 
 @dataclass(frozen=True)
@@ -131,6 +168,14 @@ def fit(embeddings: Embeddings, pair: tuple[str, str], settings: Settings, origi
     return Decomposition(pair, parts, rho, found.rho, directions, threshold, len(both), origin)
 
 
+def scored_samples(embeddings: Embeddings, pair: tuple[str, str], split: str) -> Embeddings:
+    """Those that have both modalities. Raises ValueError, naming the split, if there are none."""
+    both = embeddings.only(embeddings.having(pair))
+    if not len(both):
+        raise ValueError(f"no sample of {split} has both {pair[0]} and {pair[1]}: choose another --split or --pair")
+    return both
+
+
 def fields_of(embeddings: Embeddings) -> Fields:
     """A split's embeddings as a model's output."""
     parts = {"embeds": embeddings.embeds, "shared": embeddings.shared, "unique": embeddings.unique}
@@ -171,8 +216,10 @@ def _part(name: str, fields: Fields, rows: Tensor, components: int, maps: tuple[
     empty = (rows.new_empty(rows.shape[1], 0), rows.new_empty(rows.shape[1], 0))
     part = Part(mean, rows.var(dim=0), components, maps, empty)
     codes = part.codes(name, fields)
-    loadings = (_covariance(rows, codes.common), _covariance(rows, codes.individual))
-    return Part(mean, part.variances, components, maps, loadings)
+    if maps is None:
+        part = replace(part, whitenings=(Whitening.of(codes.common), Whitening.of(codes.individual)))
+        codes = part.codes(name, fields)
+    return replace(part, loadings=(_covariance(rows, codes.common), _covariance(rows, codes.individual)))
 
 
 def _covariance(first: Tensor, second: Tensor) -> Tensor:

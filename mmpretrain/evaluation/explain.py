@@ -7,13 +7,14 @@ Shapes: n samples of the split, k common directions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from mmpretrain.evaluation.attribution_maps import Side, explain_samples
-from mmpretrain.evaluation.decomposition import Decomposition, fit, split_codes
+from mmpretrain.evaluation.decomposition import Decomposition, fit, scored_samples, split_codes
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.explain_schema import CommonScore, Form, IndividualScore, Wanted
 from mmpretrain.evaluation.grid import read_sample
@@ -45,31 +46,38 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """decomposition: what the scores are made of."""
+    """decomposition: what the scores are made of. form: which they are."""
 
     decomposition: Decomposition
     scores: Scores
     explained: list[Explained]
+    form: Form = field(default_factory=Form)
+
+    @property
+    def expected(self) -> float:
+        """The mean of the common score of pairs like those of the fit: the sum of the correlations, weighted."""
+        weights = self.decomposition.weights(self.form)
+        rho = self.decomposition.rho
+        return float((rho if weights is None else rho * weights).sum())
 
 
 def explain(opened: Opened, wanted: Wanted) -> Explanation:
     """Score a split and explain some of its samples.
 
-    Raises ValueError if there is no common direction to explain, or no sample of a wanted key.
+    Raises ValueError if there is no common direction to explain, no sample to score, or none of a wanted key.
     """
     fitted = fit(opened.embed(wanted.fit_split, wanted.limit), opened.pair, wanted.settings, opened.origin)
     _check_common(fitted)
-    embeddings = opened.embed(wanted.split, wanted.limit)
-    embeddings = embeddings.only(embeddings.having(opened.pair))
+    embeddings = scored_samples(opened.embed(wanted.split, wanted.limit), opened.pair, wanted.split)
     reader = opened.stream(wanted.split).reader
     keys = [reader.index.sample(ordinal).key for ordinal in embeddings.ordinals.tolist()]
     scores = score_table(embeddings, fitted, wanted.form, keys)
     rows = _chosen_rows(scores, wanted)
     raws = [read_sample(reader, opened.kinds, ordinal) for ordinal in embeddings.ordinals[rows].tolist()]
     reader.close()
-    sides = explain_samples(opened, fitted, wanted.form, raws)
+    sides = explain_samples(opened, fitted, wanted.form, raws, [keys[row] for row in rows.tolist()])
     explained = [Explained(keys[row], row, side) for row, side in zip(rows.tolist(), sides, strict=True)]
-    return Explanation(fitted, scores, explained)
+    return Explanation(fitted, scores, explained, wanted.form)
 
 
 def score_table(embeddings: Embeddings, fitted: Decomposition, form: Form, keys: list[str]) -> Scores:
@@ -103,15 +111,19 @@ def _check_common(fitted: Decomposition) -> None:
 
 
 def _chosen_rows(scores: Scores, wanted: Wanted) -> np.ndarray:
-    """Rows of the wanted keys, or of the first sample of each of some labels, or evenly spread ones."""
+    """Rows of the wanted keys, or of the first samples of each of some labels, or evenly spread ones."""
     places = {key: row for row, key in enumerate(scores.keys)}
     missing = [key for key in wanted.keys if key not in places]
     if missing:
-        raise ValueError(f"no sample {missing[0]!r} is scored in {wanted.split}: its first one is {scores.keys[0]!r}")
+        raise ValueError(
+            f"no sample {missing[0]!r} is scored in {wanted.split}: its first one is {scores.keys[0]!r}, and at most"
+            f" {wanted.limit} evenly spaced ones are looked at (--limit)"
+        )
     if wanted.keys:
         return np.array([places[key] for key in wanted.keys])
     rows = np.arange(len(scores.keys))
     if scores.labels is not None:
-        rows = np.unique(scores.labels, return_index=True)[1]
+        classes = [np.flatnonzero(scores.labels == label) for label in np.unique(scores.labels)]
+        rows = np.concatenate([found[: math.ceil(wanted.samples / len(classes))] for found in classes])
     spread = np.linspace(0, len(rows) - 1, min(wanted.samples, len(rows))).round().astype(int)
     return rows[np.unique(spread)]

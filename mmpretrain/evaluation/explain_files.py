@@ -69,7 +69,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
         "common": {
             "mean": float(scores.columns["common"].mean()),
             "unrelated": float(scores.mismatched.mean()),
-            "sum_of_correlations": float(fitted.rho.sum()),
+            "expected": explanation.expected,
         },
         "means": {name: float(column.mean()) for name, column in scores.columns.items()},
         "explained": [

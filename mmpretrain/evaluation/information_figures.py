@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from mmpretrain.evaluation.decomposition import Origin
 from mmpretrain.evaluation.explain_figures import COMMON, OWN, open_frame
 from mmpretrain.evaluation.information_report import Report, coordinate_shares
 from mmpretrain.evaluation.records import Score
@@ -39,16 +40,26 @@ def draw_report(report: Report, title: str) -> Figure:
 
 
 def draw_spectrum(axes: Axes, report: Report) -> None:
-    """Canonical correlations, fitted and on held-out samples, beside what unrelated data reach."""
+    """Correlations, fitted and on held-out samples, beside what unrelated data reach; a model's own codes in front of
+    the canonical ones of its embeddings."""
     fitted, k = report.decomposition, len(report.decomposition.rho)
-    count = min(len(fitted.spectrum), MOST_CORRELATIONS)
-    places = np.arange(1, count + 1)
-    axes.bar(places[:k], fitted.spectrum[:k].numpy(), color=COMMON, alpha=0.85, label=f"fitted, common ({k})")
-    axes.bar(places[k:], fitted.spectrum[k:count].numpy(), color=REST, label="fitted, the others")
-    axes.plot(places, report.held_out[:count].numpy(), "o", color=INK, markersize=3.5, label="held-out samples")
+    held_out = report.held_out[:MOST_CORRELATIONS]
+    spectrum = fitted.spectrum[:MOST_CORRELATIONS].numpy()
+    places = np.arange(1, max(len(spectrum), min(k, MOST_CORRELATIONS)) + 1)
+    shown = min(k, len(places))
+    if fitted.origin is Origin.model:
+        held_out = report.confirmed[:shown]
+        axes.bar(places[: len(spectrum)], spectrum, color=REST, label="embeddings, closed form")
+        axes.bar(places[:shown], fitted.rho[:shown].numpy(), width=0.5, color=COMMON, label=f"common codes ({k})")
+    else:
+        axes.bar(places[:shown], spectrum[:shown], color=COMMON, alpha=0.85, label=f"fitted, common ({k})")
+        axes.bar(places[shown:], spectrum[shown:], color=REST, label="fitted, the others")
+    held = places[: len(held_out)]
+    axes.plot(held, held_out.numpy(), "o", color=INK, markersize=3.5, label="held-out samples")
     axes.axhline(fitted.threshold, color=OWN, linewidth=1.5, linestyle="--", label="unrelated data, 95 %")
     axes.axhline(0, color=FAINT, linewidth=0.8)
-    axes.set_ylim(min(-0.05, float(report.held_out.min()) - 0.02), 1.02)
+    lowest = min([0.0, *fitted.rho.tolist(), *held_out.tolist()])
+    axes.set_ylim(min(-0.05, lowest - 0.02), 1.02)
     axes.set_xlabel("direction", fontsize=9)
     axes.set_ylabel("canonical correlation", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper right")

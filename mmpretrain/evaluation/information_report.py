@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpretrain.evaluation.decomposition import Decomposition, Origin, code_correlations, fit, split_codes
+from mmpretrain.evaluation.decomposition import (
+    Decomposition,
+    Origin,
+    code_correlations,
+    fit,
+    scored_samples,
+    split_codes,
+)
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.explain_schema import Settings
 from mmpretrain.evaluation.part_probes import part_probes, targets_of
@@ -112,10 +119,14 @@ def information_report(
     settings: Settings,
     origin: Origin,
     factors: Mapping[str, int],
+    split: str = "test",
 ) -> Report:
-    """Fit on ``train``, score on ``test``. factors: what labels are codes of, or empty. Raises as ``fit``."""
+    """Fit on ``train``, score on ``test``. factors: what labels are codes of, or empty. split: what ``test`` is called.
+
+    Raises ValueError as ``fit``, and if no sample is left to score.
+    """
     fitted = fit(train, pair, settings, origin)
-    both, held = (split.only(split.having(pair)) for split in (train, test))
+    both, held = train.only(train.having(pair)), scored_samples(test, pair, split)
     codes, held_codes = split_codes(fitted, both), split_codes(fitted, held)
     known, truth = targets_of(both.labels, factors), targets_of(held.labels, factors)
     probes = part_probes(codes, held_codes, known, truth) if known and truth else []
@@ -184,8 +195,9 @@ def _leftover(fitted: Decomposition, codes: Mapping[str, Codes], settings: Setti
     if not min(first.shape[1], second.shape[1]):
         return Leftover(fitted.rho.new_empty(0), fitted.threshold)
     correlations = canonical_of_rows(first, second).rho
-    if fitted.origin is Origin.closed_form:
-        # The dimension was chosen by this threshold; another one would contradict it at the margin.
+    if fitted.origin is Origin.closed_form and settings.individual is None:
+        # The dimension was chosen by this threshold; another one would contradict it at the margin. Of cut codes fewer
+        # dimensions are compared, which reach less by chance.
         return Leftover(correlations, fitted.threshold)
     return Leftover(correlations, permutation_null(first, second, draws=settings.draws, seed=settings.seed))
 

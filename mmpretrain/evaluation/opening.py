@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from mmpretrain.data.batcher import Processor
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
@@ -65,9 +66,15 @@ class Opened:
         return Stream(self.data, split, 0, 0, 1, self.processor)
 
     def embed(self, split: str, limit: int) -> Embeddings:
-        """The embeddings of at most ``limit`` evenly spaced samples of a split."""
+        """The embeddings of at most ``limit`` evenly spaced samples of a split.
+
+        Raises ValueError if too many of them cannot be used.
+        """
         batches = self.stream(split).split_batches(BATCH, limit)
-        return embed_split(self.model, batches, World.single(), self.device)
+        try:
+            return embed_split(self.model, batches, World.single(), self.device)
+        except BadDataError as error:
+            raise ValueError(f"{split} of {self.data.path} does not fit the release: {error}") from None
 
 
 def open_release(release: str, data: str, pair: Sequence[str] | None, device: torch.device) -> Opened:
@@ -83,6 +90,11 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
         raise ValueError(
             f"two of the modalities {', '.join(parts.modalities)} are needed, got {', '.join(names) or 'none'}: name"
             " them with --pair FIRST,SECOND"
+        )
+    if lacking := [name for name in names if info and name not in info.modalities]:
+        raise ValueError(
+            f"{data} has no modality {lacking[0]!r}, only {', '.join(info.modalities) if info else 'none'}, and the"
+            f" release embeds {', '.join(parts.modalities)}: take other data, or name two that both have with --pair"
         )
     modalities = {name: parts.modalities[name] for name in names}
     config = DataConfig(name=info.name if info else release, path=data, modalities=modalities, classes=_classes(info))

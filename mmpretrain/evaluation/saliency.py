@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmpretrain.evaluation.explain_schema import Attribution
 
 SAMPLES, SIGMA = 25, 0.1
+TOGETHER = 5  # noisy copies that go through the model at a time
 TOKENS = "input_ids"
 
 Score = Callable[..., Tensor]  # input [b, ...] and further tensors [b, ...] -> [b]
@@ -34,19 +35,25 @@ def attribute(
     """The attribution of ``score(inputs, *further)`` to ``inputs`` [b, ...], same shape.
 
     further: [b, ...] each, constants. samples, sigma, seed: of smoothgrad's noise, whose standard deviation is
-    ``sigma`` times the range of ``inputs``. No ``.grad`` is left anywhere, and random numbers outside stay as they are.
+    ``sigma`` times the range of each sample's own input, so that no sample's depends on the others. No ``.grad`` is
+    left anywhere, and random numbers outside stay as they are.
     """
-    spread = sigma * float(inputs.detach().max() - inputs.detach().min())
     inputs = inputs.detach().clone().requires_grad_(True)
     if how is Attribution.input_x_gradient:
         return InputXGradient(score).attribute(inputs, additional_forward_args=further).detach()
     if how is Attribution.gradient:
         return Saliency(score).attribute(inputs, abs=False, additional_forward_args=further).detach()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        tunnel = NoiseTunnel(Saliency(score))
-        options: dict[str, Any] = {"nt_type": "smoothgrad", "nt_samples": samples, "stdevs": spread, "abs": False}
-        return tunnel.attribute(inputs, additional_forward_args=further, **options).detach()
+    tunnel = NoiseTunnel(Saliency(score))
+    options: dict[str, Any] = {"nt_type": "smoothgrad", "nt_samples": samples, "nt_samples_batch_size": TOGETHER}
+    found = []
+    for row, one in enumerate(inputs.detach().split(1)):
+        spread = sigma * float(one.max() - one.min())
+        rest = tuple(tensor[row : row + 1] for tensor in further)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            smooth = tunnel.attribute(one, additional_forward_args=rest, stdevs=spread, abs=False, **options)
+        found.append(smooth.detach())
+    return torch.cat(found)
 
 
 class GradientInput:

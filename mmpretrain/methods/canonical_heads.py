@@ -48,17 +48,22 @@ def finish(components: ByModality, means: Mapping[Name, Tensor], found: Blocks) 
     """Set the codes' ``mean`` and ``rotation``, and ``rho``, so that codes are canonical on what ``found`` describes.
 
     means, found: of (EMBED, m), (COMMON, m) and (INDIVIDUAL, m), codes as :func:`raw` leaves them. A code that lost
-    dimensions (constant, or dependent on others) gets zeros in their place, as the last ones.
+    dimensions (constant, or dependent on others) gets zeros in their place, as the last ones; if it lost all of them,
+    nothing is common.
     """
-    common = {name: principal_whitening(found.of((COMMON, name), (COMMON, name))) for name in components}
+    common = {name: _whitening(found.of((COMMON, name), (COMMON, name))) for name in components}
     width = min(root.shape[1] for root in common.values())
     white = _white(found, COMMON, common)
-    directions = shared_directions(white, width)
-    rho = _mean_correlations(white, directions)
+    directions = (
+        shared_directions(white, width) if width else [root.new_zeros(root.shape[1], 0) for root in common.values()]
+    )
+    # Of more than two modalities MAXVAR's order is not that of these means.
+    rho, order = _mean_correlations(white, directions).sort(descending=True, stable=True)
+    directions = [direction[:, order] for direction in directions]
     for (name, part), direction in zip(components.items(), directions, strict=True):
         _freeze(part.common, means[COMMON, name], common[name] @ direction)
         part.rho.copy_(nn.functional.pad(rho, (0, part.common.width - width)))
-        root = principal_whitening(found.of((INDIVIDUAL, name), (INDIVIDUAL, name)))
+        root = _whitening(found.of((INDIVIDUAL, name), (INDIVIDUAL, name)))
         loadings = found.of((EMBED, name), (INDIVIDUAL, name)) @ root
         _freeze(part.individual, means[INDIVIDUAL, name], root @ _leading(loadings, root.shape[1]))
 
@@ -89,6 +94,11 @@ def _solve(components: ByModality, found: Blocks, roots: Mapping[str, Tensor]) -
         rest = loadings - loadings @ direction @ direction.T
         _set_weight(part.common, direction)
         _set_weight(part.individual, _leading(rest, part.individual.width))
+
+
+def _whitening(covariance: Tensor) -> Tensor:
+    """[k, p]; p is 0 for a code that is 0 in all samples: no reason to lose a run that is complete."""
+    return principal_whitening(covariance) if covariance.any() else covariance.new_zeros(len(covariance), 0)
 
 
 def _white(found: Blocks, kind: str, roots: Mapping[str, Tensor]) -> Blocks:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.collectives import broadcast_module, broadcast_tensors
 from mmpretrain.distributed.moments import Moments, PooledMoments, RunningMoments, moments
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.embed import evaluating
@@ -78,8 +79,14 @@ class Mucmm(Method):
         with evaluating(self.model), torch.no_grad():
             for batch in batches(self.settings.start_samples):
                 pooled.add(_rows(self.encode(self.model, batch), self.embeds))
-        means, found = columns(pooled.moments(world), self.embeds)
+        known = _finite(
+            pooled.moments(world), "embeddings are not finite before the first step: look at data and encoders"
+        )
+        means, found = columns(known, self.embeds)
         start(self.components, means, found, self.settings.variance, solve=self.settings.start is Start.closed_form)
+        # Decompositions need not agree between machines: a sign, or directions that vary equally.
+        for part in self.components.values():
+            broadcast_module(part, world)
 
     def encode(self, model: Any, batch: Batch) -> Features:
         """One call of the model."""
@@ -97,7 +104,14 @@ class Mucmm(Method):
         with evaluating(model), torch.no_grad():
             for batch, counted in batches:
                 pooled.add(_rows(self.encode(model, batch), widths), counted)
-        finish(self.components, *columns(pooled.moments(world), widths))
+        known = _finite(
+            pooled.moments(world),
+            "embeddings or codes are not finite after the last step: training has diverged; lower optim.lr or set"
+            " optim.clip",
+        )
+        finish(self.components, *columns(known, widths))
+        # Buffers alone: parameters may be shards by now.
+        broadcast_tensors((buffer for part in self.components.values() for buffer in part.buffers()), world)
 
     def average(self, batch: Moments) -> Moments:
         """``batch``, or the running moments up to it."""
@@ -164,6 +178,13 @@ class Mucmm(Method):
             of = block.detach().diagonal() if self.settings.corr is Corr.soft else correlations(block)
             found[f"correlation/{m}-{n}"] = of.mean()
         return found
+
+
+def _finite(found: Moments, otherwise: str) -> Moments:
+    """``found``. Raises ValueError on all ranks, as moments are the same on all of them."""
+    if not (found.mean.isfinite().all() and found.covariance.isfinite().all()):
+        raise ValueError(otherwise)
+    return found
 
 
 def _components(model: MMPretrainModel, name: str) -> Components:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpretrain.evaluation.decomposition import Origin, code_correlations, fit, split_codes
+from mmpretrain.evaluation.decomposition import Origin, Whitening, code_correlations, fit, split_codes
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.explain_schema import Form, Settings
 from tests.evaluation.explained import linear_world
@@ -65,10 +65,38 @@ def test_a_model_that_decomposes_keeps_its_own_codes() -> None:
     )
     fitted = fit(own, PAIR, Settings(draws=5), Origin.model)
     assert all(part.maps is None for part in fitted.parts.values())
-    assert torch.allclose(fitted.rho, closed.rho) and torch.allclose(fitted.spectrum, closed.spectrum)
+    assert torch.allclose(fitted.rho, closed.rho, atol=1e-4) and torch.allclose(fitted.spectrum, closed.spectrum)
     for name in PAIR:
-        assert fitted.parts[name].shares == pytest.approx(closed.parts[name].shares)
-        assert torch.equal(split_codes(fitted, own)[name].common, codes[name].common)
+        assert fitted.parts[name].shares == pytest.approx(closed.parts[name].shares, abs=1e-3)
+        # The closed form's ridge leaves its codes a little smaller than white.
+        torch.testing.assert_close(split_codes(fitted, own)[name].common, codes[name].common, rtol=1e-2, atol=1e-2)
+
+
+def test_codes_of_a_model_count_as_white_ones_whatever_their_scale() -> None:
+    world, draws = linear_world(4000, 1), np.random.default_rng(0)
+    codes = split_codes(fit(world, PAIR, Settings(common=2, draws=5), Origin.closed_form), world)
+
+    def own(*, mixed: bool) -> Embeddings:
+        parts = {}
+        for part in ("common", "individual"):
+            rows = {name: getattr(code, part).numpy() for name, code in codes.items()}
+            mixing = {n: 7 * draws.normal(size=(r.shape[1],) * 2) for n, r in rows.items()}
+            parts[part] = {n: r @ mixing[n] + 3 for n, r in rows.items()} if mixed else rows
+        return replace(world, shared=parts["common"], unique=parts["individual"])
+
+    white, found = (fit(own(mixed=m), PAIR, Settings(draws=5), Origin.model) for m in (False, True))
+    for name in PAIR:
+        part, expected = found.parts[name], white.parts[name]
+        assert part.shares == pytest.approx(expected.shares) and all(0 <= share <= 1 for share in part.shares)
+        for one, other in zip(part.loadings, expected.loadings, strict=True):
+            torch.testing.assert_close(one.square().sum(dim=1), other.square().sum(dim=1))
+
+
+def test_a_code_that_does_not_vary_is_left_out() -> None:
+    rows = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    constant = torch.cat([rows, torch.full((50, 1), 4.0)], dim=1)
+    white = Whitening.of(constant)(constant)
+    assert not white[:, 2].any() and torch.allclose(torch.cov(white.T)[:2, :2], torch.eye(2).double())
 
 
 def test_samples_without_a_modality_do_not_count() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from typer.testing import CliRunner
 
 from mmpretrain.cli import app
 from mmpretrain.data.kind import Kind
-from mmpretrain.evaluation.attribution_maps import Side
+from mmpretrain.evaluation.attribution_maps import Side, explain_samples
+from mmpretrain.evaluation.decomposition import fit
 from mmpretrain.evaluation.explain_figures import draw_input, draw_map, overlay, strength
-from mmpretrain.evaluation.opening import open_release
-from tests.embedding.spaces import write_bert, write_clip
+from mmpretrain.evaluation.explain_schema import Attribution, Settings
+from mmpretrain.evaluation.explain_schema import Form as ScoreForm
+from mmpretrain.evaluation.opening import Opened, open_release
+from tests.embedding.spaces import write_bert, write_clip, write_data
 from tests.evaluation.explained import SAMPLES, write_components_release, write_shared_class, write_small_release
 
 
@@ -84,10 +88,15 @@ def test_a_model_that_decomposes_is_explained_by_its_own_codes(folder: Path, tmp
     found = json.loads(outcome.stdout)
     assert found["codes"] == "the model's own codes" and len(found["correlations"]) == 2
     opened = open_release(str(folder / "own" / "release"), str(folder / "data"), None, torch.device("cpu"))
-    codes = opened.embed("test", 100).shared["picture"]
+    train, test = (opened.embed(split, 1000).shared["picture"] for split in ("train", "test"))
+    # Random weights: far from white. |c|^2 of whitened codes is their Mahalanobis distance.
+    centred = test - train.mean(axis=0)
+    expected = ((centred @ np.linalg.inv(np.cov(train.T))) * centred).sum(axis=1)
     with (tmp_path / "scores.csv").open() as file:
         scores = [float(row["common_picture"]) for row in csv.DictReader(file)]
-    assert scores == pytest.approx(np.square(codes).sum(axis=1).tolist(), rel=1e-4)
+    assert scores == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-4)
+    rho = np.array(found["correlations"])
+    assert found["common"]["expected"] == pytest.approx(np.square(rho).sum())
 
 
 def test_report(folder: Path, tmp_path: Path) -> None:
@@ -111,7 +120,14 @@ def test_report(folder: Path, tmp_path: Path) -> None:
             ("--keys=s9999", "--common=1"),
             "no sample 's9999' is scored in test: its first one is 's0000'",
         ),
+        (
+            "run/release",
+            ("--keys=s9999", "--common=1", "--limit=60"),
+            "at most 60 evenly spaced ones are looked at (--limit)",
+        ),
         ("run/release", ("--common=0",), "--common is 0: at least 1 is needed"),
+        ("run/release", ("--samples=0",), "--samples is 0: at least 1 is needed"),
+        ("run/release", ("--limit=-1",), "--limit is -1: at least 1 is needed"),
         ("bert", (), "embeds one modality: a release of ours or a model like CLIP is needed"),
         ("data", (), "is no release"),
     ],
@@ -119,6 +135,62 @@ def test_report(folder: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_explained_is_named(folder: Path, release: str, options: tuple[str, ...], message: str) -> None:
     outcome = call("explain", folder, release, *options)
     assert outcome.exit_code == 1 and message in json.loads(outcome.stdout)["errors"][0]
+
+
+def test_data_of_another_dataset_is_refused(folder: Path, tmp_path: Path) -> None:
+    """By the names of its modalities; where these fit and the samples do not, by what was wrong with them."""
+    write_data(tmp_path / "other")
+    options = ("--data", str(tmp_path / "other"), "--json")
+    for command in ("explain", "report"):
+        arguments = [command, str(folder / "run/release"), "--pair=picture,genes", *options]
+        (found,) = json.loads(CliRunner().invoke(app, arguments).stdout)["errors"]
+        assert "other has no modality 'genes', only picture, caption" in found
+    (tmp_path / "other" / "dataset.json").unlink()
+    write_data(tmp_path / "wide", width=9)
+    (tmp_path / "wide" / "dataset.json").unlink()
+    arguments = [
+        "report",
+        str(folder / "run/release"),
+        "--data",
+        str(tmp_path / "wide"),
+        "--pair=genes,caption",
+        "--json",
+    ]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 1 and "wide does not fit the release" in json.loads(outcome.stdout)["errors"][0]
+
+
+@pytest.mark.parametrize("command", ["explain", "report"])
+def test_a_split_without_pairs_is_named(folder: Path, command: str, tmp_path: Path) -> None:
+    """The one test sample that is looked at lacks its vector."""
+    opened = open_release(str(folder / "run/release"), str(folder / "data"), ["genes", "caption"], torch.device("cpu"))
+    whole, test = opened.embed("train", 1000), opened.embed("test", 1)
+    assert not test.having(opened.pair).any()
+    with patch.object(Opened, "embed", lambda _, split, limit: whole if split == "train" else test):
+        outcome = call(command, folder, "run/release", "--pair=genes,caption", "--common=1", f"--out={tmp_path}")
+    assert outcome.exit_code == 1, outcome.output
+    assert "no sample of test has both genes and caption" in json.loads(outcome.stdout)["errors"][0]
+
+
+def test_more_samples_than_classes(folder: Path, tmp_path: Path) -> None:
+    outcome = call("explain", folder, "run/release", "--common=2", "--samples=5", f"--out={tmp_path}")
+    keys = [sample["key"] for sample in json.loads(outcome.stdout)["explained"]]
+    assert len(set(keys)) == 5 and {int(key[1:]) % 3 for key in keys} == {0, 1, 2}
+
+
+def test_maps_do_not_depend_on_the_other_samples(folder: Path) -> None:
+    """Texts of unequal lengths are padded in a batch; noise would be drawn for all of them at once."""
+    opened = open_release(str(folder / "run/release"), str(folder / "data"), None, torch.device("cpu"))
+    fitted = fit(opened.embed("train", 1000), opened.pair, Settings(common=1, draws=2), opened.origin)
+    picture = Image.linear_gradient("L").resize((8, 4))
+    raws = [{"picture": picture, "caption": text} for text in ("a bold light seven three digit", "a seven")]
+    form = ScoreForm(attribution=Attribution.smoothgrad)
+    _, together = explain_samples(opened, fitted, form, raws, ["a", "b"])
+    (alone,) = explain_samples(opened, fitted, form, raws[1:], ["b"])
+    (renamed,) = explain_samples(opened, fitted, form, raws[1:], ["c"])
+    for name in opened.pair:
+        assert np.array_equal(together[name].common, alone[name].common)
+        assert not np.array_equal(together[name].common, renamed[name].common)
 
 
 def test_nothing_of_the_model_changes(folder: Path) -> None:

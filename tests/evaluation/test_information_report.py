@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from mmpretrain.evaluation.decomposition import Origin
+from mmpretrain.evaluation.decomposition import Origin, code_correlations, split_codes
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.evaluation.explain_schema import Settings
-from mmpretrain.evaluation.information_figures import draw_report
+from mmpretrain.evaluation.information_figures import draw_report, draw_spectrum
 from mmpretrain.evaluation.information_report import Report, Verdict, advice, information_report
 from tests.evaluation.explained import linear_world
 from tests.evaluation.made_up import unrelated
@@ -92,3 +93,43 @@ def test_individual_codes_of_a_model_are_held_to_a_null_of_their_own() -> None:
     found = information_report(*splits, PAIR, Settings(draws=20), Origin.model, {})
     assert found.verdict is Verdict.too_small and found.leftover.exceeding == 2
     assert found.leftover.threshold < 0.2 and len(found.decomposition.rho) == 1
+
+
+def gaussian(samples: int, width: int, seed: int) -> Embeddings:
+    """Two modalities without any relation."""
+    draws = np.random.default_rng(seed).normal(size=(2, samples, width))
+    return Embeddings(np.arange(samples), dict(zip(PAIR, draws, strict=True)))
+
+
+def bars(found: Report) -> dict[str, list[float]]:
+    """Label -> heights of the spectrum's bars."""
+    axes = Figure().subplots()
+    draw_spectrum(axes, found)
+    return {str(c.get_label()): [bar.get_height() for bar in c] for c in axes.containers}
+
+
+def test_more_common_dimensions_than_places_are_drawn() -> None:
+    world = (gaussian(1000, 45, 1), gaussian(1000, 45, 2))
+    found = report(Settings(common=42, dimensions=45, draws=2), world)
+    assert len(bars(found)["fitted, common (42)"]) == 40
+
+
+def test_the_spectrum_of_a_model_shows_its_own_codes() -> None:
+    splits = []
+    for seed in (1, 2):
+        world = linear_world(2000, seed)
+        codes = {name: rows[:, :1] for name, rows in world.embeds.items()}
+        splits.append(replace(world, shared=codes, unique=codes))
+    found = information_report(*splits, PAIR, Settings(draws=5), Origin.model, {})
+    own = code_correlations(*(codes.common for codes in split_codes(found.decomposition, splits[0]).values()))
+    assert bars(found)["common codes (1)"] == pytest.approx(own.tolist())
+    assert bars(found)["common codes (1)"][0] < bars(found)["embeddings, closed form"][0]
+
+
+def test_cut_individual_codes_are_held_to_a_null_of_their_own() -> None:
+    """Two of 30 dimensions reach less by chance than all of them."""
+    world = (gaussian(800, 30, 1), gaussian(800, 30, 2))
+    found = report(Settings(common=1, individual=2, dimensions=30, draws=20), world)
+    assert found.leftover.threshold < 0.7 * found.decomposition.threshold
+    whole = report(Settings(common=1, dimensions=30, draws=20), world)
+    assert whole.leftover.threshold == whole.decomposition.threshold

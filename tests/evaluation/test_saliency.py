@@ -135,6 +135,28 @@ def test_smoothgrad_is_the_mean_over_noisy_inputs_and_repeats_itself() -> None:
     assert torch.allclose(noiseless, 2 * value, atol=1e-5)
 
 
+def test_smoothgrad_of_a_sample_is_its_own() -> None:
+    """Another sample's range does not set its noise."""
+    value, offset = torch.linspace(-1, 1, 8).view(2, 4), torch.ones(2, 4)
+    wild = torch.stack([value[0], 1000 * value[1]])
+    score = lambda x, o: (x + o).pow(4).sum(1)  # noqa: E731
+    one, other = (attribute(score, v, (offset,), Attribution.smoothgrad) for v in (value, wild))
+    assert torch.equal(one[0], other[0])
+    again = attribute(score, value, (offset,), Attribution.smoothgrad, seed=1)
+    assert not torch.equal(one, again)
+
+
+def test_few_noisy_copies_go_through_the_model_at_a_time() -> None:
+    sizes: list[int] = []
+
+    def score(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.pow(2).sum(1)
+
+    attribute(score, torch.randn(3, 4), (), Attribution.smoothgrad)
+    assert sum(sizes) == 3 * 25 and max(sizes) <= 5
+
+
 def test_input_x_gradient_and_further_arguments() -> None:
     value, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
     found = attribute(lambda x, w: (w * x).sum(1), value, (weight,), Attribution.input_x_gradient)

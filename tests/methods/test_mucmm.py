@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.canonical import Canonical, canonical_of_rows
+from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
+from mmpretrain.methods import canonical_heads, mucmm
 from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
 from mmpretrain.methods.schema import Among, Corr, MucmmConfig, Start
@@ -231,6 +233,67 @@ def test_a_code_that_lost_a_dimension_has_a_zero_in_its_place() -> None:
     output = outputs(concluded(method, batches), batches)
     assert not output.shared_embeds["mrna"][:, 1].any() and output.shared_embeds["mrna"][:, 0].any()
     assert method.components["mrna"].rho[1] == 0
+
+
+def test_a_code_that_is_zero_does_not_cost_the_run() -> None:
+    method = started()
+    with torch.no_grad():
+        weight_of(method.components["mrna"].common).zero_()
+        weight_of(method.components["methylation"].individual).zero_()
+    batches = batches_of(method)
+    output = outputs(concluded(method, batches), batches)
+    assert not any(rows.any() for rows in output.shared_embeds.values())
+    assert not method.components["mrna"].rho.any() and not output.unique_embeds["methylation"].any()
+    assert output.unique_embeds["mrna"].any(0).all()
+
+
+def test_common_codes_are_in_the_order_of_rho() -> None:
+    """Whatever order the directions were found in; codes of all modalities stay with one another."""
+    method, batches = started(3), batches_of(started(3), 20)
+    expected = outputs(concluded(started(3), batches), batches).shared_embeds
+    reversed_ = lambda white, width: [d.flip(1) for d in shared_directions(white, width)]  # noqa: E731
+    with patch.object(canonical_heads, "shared_directions", reversed_):
+        output = outputs(concluded(method, batches), batches)
+    rho = method.components["mrna"].rho
+    assert torch.equal(rho, rho.sort(descending=True).values)
+    for name, rows in output.shared_embeds.items():
+        torch.testing.assert_close(rows, expected[name])
+
+
+def test_what_is_not_finite_is_said() -> None:
+    method, batches = started(), batches_of(started())
+    broken = [replace(b, inputs={m: {"values": v["values"] / 0} for m, v in b.inputs.items()}) for b in batches]
+    with pytest.raises(ValueError, match="not finite before the first step: look at data and encoders"):
+        initialised(method, broken)
+    with pytest.raises(ValueError, match="training has diverged"):
+        concluded(started(), broken)
+
+
+def skewed() -> list[dict[str, Tensor]]:
+    """After initialise and after conclude, on ranks whose decompositions give results of their own."""
+    world, method = World.current(), started(model=NARROW)
+    batches, found = batches_of(method), []
+
+    def off(do: Any) -> Any:
+        def moved(components: Any, *rest: Any, **options: Any) -> None:
+            do(components, *rest, **options)
+            for part in components.values():
+                for buffer in part.buffers():
+                    buffer.add_(world.rank)
+
+        return moved
+
+    with patch.object(mucmm, "start", off(mucmm.start)), patch.object(mucmm, "finish", off(mucmm.finish)):
+        method.initialise(lambda _: iter(batches[world.rank :: world.size]), world)
+        found.append({name: b.clone() for name, b in method.model.components.named_buffers()})
+        concluded(method, batches)
+    return [*found, {name: b.clone() for name, b in method.model.components.named_buffers()}]
+
+
+def test_what_is_frozen_is_rank_0s_on_all_ranks(ranks: Ranks) -> None:
+    first, second = ranks(2, skewed)
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(other[name], buffer) for name, buffer in one.items())
 
 
 def both_ends(count: int) -> dict[str, Tensor]:
