@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mmpretrain.data.decode import DECODERS, decode
+import numpy as np
+
+from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.schema import DataConfig, Kind
@@ -49,16 +51,14 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
         classes=ANY_CLASS if labelled else None,
         global_batch=job.batch,
         workers=job.workers,
-        max_bad_fraction=job.max_bad_fraction,
+        max_bad_fraction=1.0,  # LeftOut judges
     )
 
 
-def first_holding(index: Index, modality: str) -> int:
-    """Ordinal of the first sample that has a modality."""
-    for start, shard in zip(index.starts.tolist(), index.shards, strict=False):
-        if (rows := shard.holds(modality)).any():
-            return start + int(rows.argmax())
-    raise KeyError(modality)
+def holders(index: Index, *modalities: str) -> np.ndarray:
+    """int64 [n]: ordinals of the samples that have any of these modalities, in order."""
+    rows = [np.any([shard.holds(name) for name in modalities], axis=0) for shard in index.shards]
+    return np.flatnonzero(np.concatenate(rows))
 
 
 def _kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
@@ -86,18 +86,29 @@ def _misfit(space: Space, kinds: Mapping[str, tuple[Kind, ...]], name: str, towe
 
 
 def _other_size(space: Space, index: Index, name: str, tower: str) -> str | None:
-    """A sentence if the first vector or sequence has not as many features as the tower takes."""
+    """A sentence if the first readable vector or sequence has not as many features as the tower takes."""
     modality = space.towers[tower]
     # Through a cache, a look at one sample would fetch a shard; the stream then says what does not fit.
     if modality.kind not in (Kind.vector, Kind.sequence) or is_remote(index.folder):
         return None
-    sample = Reader(index, wanted={name}).sample(first_holding(index, name))
-    extension = next(key for key in sample if modality_of(key) == name)
-    shape = decode(extension, sample[extension], modality.kind).shape  # type: ignore[union-attr]
-    if shape and shape[-1] == modality.size[-1] and len(shape) == len(modality.size):
+    shape = _first_shape(index, name, modality.kind)
+    if shape is None or (shape and shape[-1] == modality.size[-1] and len(shape) == len(modality.size)):
         return None
     form = f"{modality.kind.value}s of size {list(modality.size)}"
     return f"{name!r} has arrays of shape {list(shape)}, and {space.name} was trained on {form}: embed other data"
+
+
+def _first_shape(index: Index, name: str, kind: Kind) -> tuple[int, ...] | None:
+    """Of a modality's array in the first sample where it can be read; None if there is none."""
+    reader = Reader(index, wanted={name})
+    for ordinal in holders(index, name).tolist():
+        try:
+            sample = reader.sample(ordinal)
+            extension = next(key for key in sample if modality_of(key) == name)
+            return decode(extension, sample[extension], kind).shape  # type: ignore[union-attr]
+        except SampleError:
+            continue  # it counts when it is its turn
+    return None
 
 
 def _both(space: Space, kinds: Mapping[str, tuple[Kind, ...]]) -> str:

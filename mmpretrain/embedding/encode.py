@@ -15,15 +15,18 @@ from mmpretrain.data.decode import Raw
 from mmpretrain.data.index import LABEL, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.stream import Stream
-from mmpretrain.embedding.choice import choose_towers, first_holding, reading
+from mmpretrain.embedding.choice import choose_towers, holders, reading
 from mmpretrain.embedding.jobs import EmbedJob, Precision
+from mmpretrain.embedding.left_out import LeftOut
 from mmpretrain.embedding.output import Origin, Output
 from mmpretrain.embedding.spaces import Space, open_space
 from mmpretrain.embedding.vectors import npy
 from mmpretrain.losses.similarity import unit_rows
+from mmpretrain.models.problems import Unusable
 from shards.writing import RawSample
 
 LOG_EVERY_S = 10.0
+TRIES = 100  # samples that may be unreadable before one shows how wide an embedding is
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +37,18 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     Raises:
         Unusable: the release cannot be opened, or does not fit the data.
         ShardError: the data or the output folder cannot be used.
-        BadDataError: more samples are unreadable than the job allows.
+        BadDataError: more samples are unreadable than the job allows, here or in all finished shards together.
     """
     stream, encoder = _open(job, device)
     origin = Origin({"data": stream.index.fingerprint}, len(stream.index), job.samples_per_shard)
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
-    turns = [_turns(output.rows(number), job.batch) for number in numbers]
-    encoded = map(encoder.samples, stream.listed_batches([turn for shard in turns for turn in shard]))
+    held = holders(stream.index, *encoder.towers)
+    left_out = LeftOut(len(held), job.max_bad_fraction)
+    turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
+    batches = stream.listed_batches([turn for shard in turns for turn in shard])
+    encoded = (encoder.samples(batch, left_out) for batch in batches)
     started = said = time.monotonic()
     for done, (number, shard) in enumerate(zip(numbers, turns, strict=True), start=1):
         output.write(number, [sample for _ in shard for sample in next(encoded)])
@@ -50,7 +56,7 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
             said = time.monotonic()
             rate = done * job.samples_per_shard / (said - started)
             log.info("rank %d: %d of %d shards, %.0f samples per second", rank, done, len(numbers), rate)
-    output.finish(changed=bool(numbers))
+    output.finish(changed=bool(numbers), accept=left_out.judge)
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,14 @@ class Encoder:
         """The stream's processor. A modality's tensors are of the samples that have it; ``present`` says which."""
         return {name: self._present(name, items) for name, items in objects.items()}
 
-    def samples(self, batch: Batch) -> list[RawSample]:
-        """Key, ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable samples are left out."""
+    def samples(self, batch: Batch, left_out: LeftOut) -> list[RawSample]:
+        """Key, ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable samples are left out.
+
+        Raises BadDataError if those are too many.
+        """
+        left_out.note(batch)
         vectors = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
         dropped = {entry.position for entry in batch.replaced}
-        for entry in batch.replaced:
-            log.warning("left out: sample %r in %s: %s", entry.key, entry.shard, entry.error)
         found: list[RawSample] = []
         for row, (position, key) in enumerate(zip(batch.positions.tolist(), batch.keys, strict=True)):
             members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
@@ -80,11 +88,19 @@ class Encoder:
         return found
 
     def widths(self, stream: Stream) -> dict[str, int]:
-        """Modality -> width of its embedding, found by encoding the first sample that has it."""
-        ordinals = {name: first_holding(stream.index, name) for name in self.towers}
-        batches = stream.listed_batches([np.array([ordinal]) for ordinal in ordinals.values()])
-        made = {name: batch.inputs[name] for name, batch in zip(ordinals, batches, strict=True)}
-        return {name: next(iter(self._vectors(name, tensors).values())).size for name, tensors in made.items()}
+        """Modality -> width of its embedding, found by encoding the first readable sample that has it.
+
+        Raises Unusable if the first TRIES samples with a modality cannot be read.
+        """
+        return {name: self._width(stream, name) for name in self.towers}
+
+    def _width(self, stream: Stream, name: str) -> int:
+        first = holders(stream.index, name)[:TRIES]
+        for batch in stream.listed_batches(list(first[:, None])):
+            # A substitute need not have this modality.
+            if not batch.replaced:
+                return next(iter(self._vectors(name, batch.inputs[name]).values())).size
+        raise Unusable([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
 
     def _present(self, name: str, items: list[Raw | None]) -> dict[str, Tensor]:
         given = [item for item in items if item is not None]
@@ -112,9 +128,13 @@ def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, Encoder]:
     return Stream(reading(job, space, index, towers), job.split, 0, 0, 1, encoder.tensors), encoder
 
 
-def _turns(rows: range, batch: int) -> list[np.ndarray]:
-    """The samples of a shard in batches, which never span two shards: so the ranks do not show in the numbers."""
-    return [np.arange(start, min(start + batch, rows.stop)) for start in range(rows.start, rows.stop, batch)]
+def _turns(held: np.ndarray, rows: range, batch: int) -> list[np.ndarray]:
+    """A shard's samples, of those with anything to embed (``held``, sorted), in batches.
+
+    Batches never span two shards: so the ranks do not show in the numbers.
+    """
+    first, stop = np.searchsorted(held, [rows.start, rows.stop]).tolist()
+    return [held[start : min(start + batch, stop)] for start in range(first, stop, batch)]
 
 
 def _describe(job: EmbedJob, stream: Stream, encoder: Encoder) -> DatasetInfo:

@@ -56,8 +56,8 @@ class EmbedJob(Job):
     """Encode a data set by a release.
 
     modalities: NAME or NAME=TOWER, separated by commas; None: all that the release can encode. pool: how the states of
-    a single transformers encoder become one vector. workers: loader processes per rank. max_bad_fraction: share of a
-    rank's samples that may be unreadable, and are then left out.
+    a single transformers encoder become one vector. workers: loader processes per rank. max_bad_fraction: share of
+    the samples that may be unreadable, and are then left out.
     """
 
     kind: ClassVar[str] = "embed"

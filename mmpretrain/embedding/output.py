@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,25 @@ class Output:
         os.replace(temporary, path)
         sync(self.folder)
 
-    def finish(self, changed: bool) -> Index | None:
-        """The index, once every shard is there (None until then). changed: whether this process wrote any."""
+    def finish(self, changed: bool, accept: Callable[[Index], None] | None = None) -> Index | None:
+        """The index, once every shard is there (None until then). changed: whether this process wrote any.
+
+        accept: raises if what is there will not do; then no index is left that was not there before.
+        """
         if self.missing():
             return None
         for leftover in self.folder.glob(".shard-*.tmp"):
             leftover.unlink(missing_ok=True)
-        if (self.folder / INDEX_NAME).exists() and not changed:
-            return load_index(self.folder)
-        return build_index(self.folder)
+        whole = (self.folder / INDEX_NAME).exists() and not changed
+        index = load_index(self.folder) if whole else build_index(self.folder)
+        try:
+            if accept is not None:
+                accept(index)
+        except Exception:
+            if not whole:
+                (self.folder / INDEX_NAME).unlink(missing_ok=True)
+            raise
+        return index
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:06d}.tar"

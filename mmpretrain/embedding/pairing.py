@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,9 @@ def align(first: Vectors, second: Vectors) -> np.ndarray:
 
 
 def _place(entry: str, split: str) -> tuple[str, str, str | None]:
-    """Folder, split and modality of FOLDER or FOLDER:MODALITY."""
+    """Folder, split and modality of FOLDER or FOLDER:MODALITY; names of folders may have colons."""
     folder, colon, modality = entry.rpartition(":")
-    return (folder, split, modality) if colon and modality.isidentifier() else (entry, split, None)
+    return (folder, split, modality) if colon and not Path(entry).is_dir() else (entry, split, None)
 
 
 def _check_space(name: str, corpus: Vectors, memory: Vectors) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from mmpretrain.console import Failure
 from mmpretrain.embedding.jobs import Job
 
 POLL_S = 0.05
+LAST_WORDS_S = 5.0  # for the rank that knows what went wrong, where another one ended first
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Place:
     meeting: str | None = None
 
 
-def place_of_step(out: str, environment: Mapping[str, str] = os.environ) -> Place | None:
+def place_of_step(job: Job, environment: Mapping[str, str] = os.environ) -> Place | None:
     """This process among the tasks of an ``srun``; None outside, and where the step has a single task."""
     # Batch scripts have the task variables too, but no step: what runs there runs once.
     if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:
@@ -40,7 +42,10 @@ def place_of_step(out: str, environment: Mapping[str, str] = os.environ) -> Plac
     size = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     start = "-".join(environment.get(name, "0") for name in names)
-    meeting = str(Path(out).resolve().parent / f".{Path(out).name}.meeting-{start}")
+    out = Path(job.out).resolve()
+    # One step may run several commands, also of the same --out (its splits).
+    which = hashlib.sha256(job.to_json().encode()).hexdigest()[:12]
+    meeting = str(out.parent / f".{out.name}.meeting-{start}-{which}")
     rank, local = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_LOCALID", 0))
     return Place(rank, size, local, meeting) if size > 1 else None
 
@@ -52,7 +57,7 @@ def run_job(job: Job, ranks: int | None) -> None:
     """
     if ranks is not None and ranks < 1:
         raise Failure([f"--ranks is {ranks}: it must be at least 1"])
-    place = place_of_step(job.out)
+    place = place_of_step(job)
     if place is not None and ranks is not None:
         raise Failure([f"--ranks is {ranks}, but srun has started {place.size} tasks already: leave it out"])
     if place is None and ranks is not None and ranks > 1:
@@ -87,15 +92,21 @@ def _start(job: Job, place: Place) -> subprocess.Popen[str]:
 
 def _wait(children: list[subprocess.Popen[str]]) -> list[str]:
     """Until all have ended, or one has failed; what is wrong then."""
+    said: dict[int, list[str]] = {}  # by those that failed, in this order
+    patience = None
     while True:
         codes = [child.poll() for child in children]
-        if failed := [rank for rank, code in enumerate(codes) if code]:
-            # Ranks that only lost a peer say nothing, and must not hide what went wrong.
-            said = next((problems for rank in failed if (problems := _problems(children[rank]))), None)
-            rank = failed[0]
-            return said or [f"rank {rank} ended with exit code {codes[rank]}: see above; the same command goes on"]
-        if None not in codes:
-            return []
+        said |= {rank: _problems(children[rank]) for rank, code in enumerate(codes) if code and rank not in said}
+        # Ranks that only lost a peer say nothing, and must not hide what went wrong.
+        if told := next((problems for problems in said.values() if problems), None):
+            return told
+        if said and patience is None:
+            patience = time.monotonic() + LAST_WORDS_S
+        if None not in codes or (patience is not None and time.monotonic() > patience):
+            return [
+                f"rank {rank} ended with exit code {codes[rank]}: see above; the same command goes on"
+                for rank in list(said)[:1]
+            ]
         time.sleep(POLL_S)
 
 

@@ -1,4 +1,5 @@
-"""Plain transformers models as spaces: an image and a text tower side by side, or a single encoder."""
+"""Plain transformers models as spaces: an image and a text tower side by side, a text tower beside another, or a single
+encoder."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from mmpretrain.embedding.spaces import Space, load_model
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.states_mmpretrain import pool_states
+from mmpretrain.models.texts import position_limit
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
 INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
@@ -30,8 +32,10 @@ class TransformersSpace(Space):
         # The processor sizes images; this size only says that there is one.
         readings = {Kind.image: ModalityConfig(Kind.image, [1, 1]), Kind.text: ModalityConfig(Kind.text)}
         self.towers = {kind.value: readings[kind] for kind in kinds}
-        self._images = AutoImageProcessor.from_pretrained(folder) if Kind.image in kinds else None
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if Kind.text in kinds else None
+        # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
+        no_code: Any = {"trust_remote_code": False}
+        self._images = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
 
     # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
     padding: bool | str = True
@@ -47,19 +51,20 @@ class TransformersSpace(Space):
             images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
             return {"pixel_values": self._images(images=images, return_tensors="pt")["pixel_values"]}
         assert self._tokenizer is not None
-        limit = min(self._tokenizer.model_max_length, _positions(self.model.config))
+        limit = min(self._tokenizer.model_max_length, _positions(self.model))
         return dict(
             self._tokenizer(items, padding=self.padding, truncation=True, max_length=limit, return_tensors="pt")
         )
 
 
 class DualSpace(TransformersSpace):
-    """A model with ``get_image_features`` and ``get_text_features``."""
-
-    padding = "max_length"  # some were trained with it and have no mask
+    """A model with ``get_text_features``, and ``get_image_features`` or a tower of another kind, which is not used."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module) -> None:
-        super().__init__(folder, name, device, model, (Kind.image, Kind.text))
+        images = hasattr(model, "get_image_features")
+        super().__init__(folder, name, device, model, (Kind.image, Kind.text) if images else (Kind.text,))
+        if images:
+            self.padding = "max_length"  # some were trained with it and have no mask
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """What the tower's ``get_..._features`` gives."""
@@ -96,7 +101,7 @@ def open_transformers_space(folder: Path, name: str, device: torch.device, pool:
     # Many text encoders were published without the pooler that their class would add.
     arguments = pooling_arguments(config, pool) if type(config) in MODEL_MAPPING else {}
     model: Any = load_model(folder, **arguments)
-    if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
+    if hasattr(model, "get_text_features"):
         return DualSpace(folder, name, device, model)
     kind = next((kind for kind, name in INPUTS.items() if name == model.main_input_name), None)
     if kind is None or getattr(model.config, "is_encoder_decoder", False):
@@ -106,7 +111,9 @@ def open_transformers_space(folder: Path, name: str, device: torch.device, pool:
     return SingleSpace(folder, name, device, model, kind, pool)
 
 
-def _positions(config: Any) -> int:
+def _positions(model: Any) -> int:
     """How many tokens the text model takes."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(text, "max_position_embeddings", None) or LONGEST
+    # Beside a text tower there may be positions of image patches.
+    limit = position_limit(getattr(model, "text_model", model))
+    text = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return limit or getattr(text, "max_position_embeddings", None) or LONGEST

@@ -46,6 +46,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     job, place = job_from_json(sys.argv[1]), Place(**json.loads(sys.argv[2]))
     try:
+        _check_gpus(job, place)
         work(job, place)
     except (Failure, ValueError, OSError) as error:
         print(json.dumps({"errors": getattr(error, "problems", None) or [str(error)]}), flush=True)
@@ -59,9 +60,6 @@ def _world(place: Place) -> Iterator[World]:
     if place.size == 1:
         yield World.current(device)
         return
-    # Local ranks would share a GPU, which NCCL refuses with a message that helps nobody.
-    if device.type == "cuda" and place.local_rank >= torch.cuda.device_count():
-        raise Failure([f"there are {torch.cuda.device_count()} GPUs here: start no more ranks, or hide the GPUs"])
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -73,6 +71,16 @@ def _world(place: Place) -> Iterator[World]:
         yield World.current(device)
     finally:
         dist.destroy_process_group()
+
+
+def _check_gpus(job: Job, place: Place) -> None:
+    """Raises Failure if ranks of ``--ranks`` that talk share a GPU: NCCL's own message helps nobody.
+
+    Tasks of an ``srun`` do not come here: each may see a GPU of its own, and no other.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
+    if isinstance(job, PairJob) and gpus is not None and place.local_rank >= gpus:
+        raise Failure([f"there are {gpus} GPUs here: start no more ranks, or hide the GPUs"])
 
 
 def _device(place: Place) -> torch.device:

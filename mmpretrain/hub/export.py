@@ -17,6 +17,8 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 CHECKSUMS = "SHA256SUMS"
+# What the Hub and its client add to a folder: nothing that a model is opened from.
+HUB_EXTRAS = (".gitattributes", ".cache")
 
 
 def export_release(
@@ -83,10 +85,11 @@ def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) ->
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file but the checksums: name relative to ``folder``, and path; sorted by name."""
+    """Every file but the checksums and HUB_EXTRAS: name relative to ``folder``, and path; sorted by name."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / CHECKSUMS:
-            yield path.relative_to(folder).as_posix(), path
+        name = path.relative_to(folder)
+        if path.is_file() and name.parts[0] not in (CHECKSUMS, *HUB_EXTRAS):
+            yield name.as_posix(), path
 
 
 def _sha256(path: Path) -> str:

@@ -29,6 +29,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.random import normal
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
+from mmpretrain.losses.similarity import unit_rows
 from mmpretrain.methods.base import Embeds, Features, Losses, Method, Shipped, Step
 from mmpretrain.methods.schema import CmcrConfig, Passes
 from mmpretrain.methods.settings.cmcr import PARTNER, SHARED
@@ -100,6 +101,7 @@ class Cmcr(Method):
 
 def pull(embeds: Embeds) -> Tensor:
     """Half of the mean distance, over this rank's rows, of shared rows and their partners, summed over both spaces."""
-    unit = {name: F.normalize(rows, dim=1) for name, rows in embeds.items()}
+    # float32 at least: under bfloat16, near rows would be as far apart as their rounding.
+    unit = {name: unit_rows(rows) for name, rows in embeds.items()}
     distances = [((unit[SHARED[s]] - unit[PARTNER[s]]).square().sum(dim=1) + EPS).sqrt() for s in Space]
     return 0.5 * torch.stack(distances).sum(dim=0).mean()

@@ -104,9 +104,11 @@ class Connection(nn.Module):
         return {name: embeds[name] for name in inputs}
 
     def train(self, mode: bool = True) -> Connection:
-        """Switch the projectors' batch statistics on or off; the spaces' models keep theirs off."""
+        """Switch the projectors' batch statistics on or off; the spaces' models keep theirs off, and stay frozen."""
         super().train(mode)
         self.spaces.eval()
+        # Loading puts new parameters in the place of the frozen ones, and ends with a call of this.
+        self.spaces.requires_grad_(False)
         return self
 
     def _embed(self, space: str, inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -40,6 +40,8 @@ def with_spaces(config: Config, trained: MMPretrainModel, state: Mapping[str, Te
     """
     assert isinstance(config.method, CmcrConfig) and trained.config.connection is not None
     releases = _open(config.method)
+    if problems := _misfits(config, releases):  # a space may have been exported again since the preflight
+        raise Unusable(problems)
     inputs = _inputs(config.method, releases)
     spaces = {name: dict(entry) for name, entry in trained.config.connection["spaces"].items()}
     whole = dict(state)
@@ -65,13 +67,8 @@ def release_problems(config: Config) -> list[str]:
         _inputs(config.method, releases)
     except Unusable as error:
         return error.problems
-    info = dataset_info(config.data)
-    made = info.provenance if info else {}
-    return [
-        problem
-        for space, release in releases.items()
-        for problem in release.misfits(config.data.modalities[SHARED[space]].size[0], made.get(space.value) or {})
-    ]
+    # The widths of the pairs come first: spaces are compared with those of the config.
+    return list(_other_sizes(config)) or _misfits(config, releases)
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,35 @@ class Release:
         sizes = self.model.embed_sizes
         if set(sizes.values()) != {width}:
             found = ", ".join(f"{size} ({name})" for name, size in sizes.items())
-            yield f"{self.key}: its embeddings are {found} wide, those of the data {width}: name what made the data"
+            yield (
+                f"{self.key}: its embeddings are {found} wide, and data.modalities says {width}: set the sizes there to"
+                " those of the pairs, and name the release that the pairs were embedded by"
+            )
         elif made.get("weights_sha256") not in (None, weights_sha256(self.folder)):
             yield f"{self.key}: the data was embedded by {made.get('release')}, and {self.folder} has other weights"
+
+
+def _other_sizes(config: Config) -> Iterator[str]:
+    """A sentence for each size of the config that is not that of the pairs."""
+    info = dataset_info(config.data)
+    for name, modality in config.data.modalities.items():
+        found = info.modalities.get(name, {}).get("size") if info else None
+        if found is not None and list(found) != list(modality.size):
+            yield (
+                f"data.modalities.{name}.size is {list(modality.size)}, and the vectors in {config.data.path} have"
+                f" {list(found)}: set data.modalities.{name}.size={list(found)}"
+            )
+
+
+def _misfits(config: Config, releases: Mapping[Space, Release]) -> list[str]:
+    """A sentence for each release that did not make the embeddings of the data."""
+    info = dataset_info(config.data)
+    made = info.provenance if info else {}
+    return [
+        problem
+        for space, release in releases.items()
+        for problem in release.misfits(config.data.modalities[SHARED[space]].size[0], made.get(space.value) or {})
+    ]
 
 
 def _open(settings: CmcrConfig) -> dict[Space, Release]:

@@ -92,6 +92,8 @@ class MMPretrainProcessor:
         modalities = json.loads(Path(str(path)).read_text(encoding="utf-8"))["modalities"]
         texts = [name for name, modality in modalities.items() if modality["kind"] == "text"]
         folders = {name: os.path.join(kwargs.get("subfolder", ""), _tokenizer_folder(name)) for name in texts}
+        # Without it, transformers would ask on the terminal whether to run code that a tokenizer's folder names.
+        hub["trust_remote_code"] = False
         return cls(
             modalities, {n: AutoTokenizer.from_pretrained(source, subfolder=f, **hub) for n, f in folders.items()}
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel, CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, BertConfig, BertModel, ClapConfig, ClapModel, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmpretrain.data.info import DatasetInfo
@@ -85,6 +85,19 @@ def write_bert(folder: Path) -> BertModel:
     tokenizer = AutoTokenizer.from_pretrained(small_tokenizer())
     torch.manual_seed(0)
     model = BertModel(BertConfig(vocab_size=len(tokenizer), **BERT)).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def write_clap(folder: Path) -> ClapModel:
+    """A text and an audio tower, with 16 rows of positions, two of them before the first token's; returns it."""
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer(), model_max_length=512)
+    text = {**BERT, "vocab_size": len(tokenizer), "pad_token_id": 1, "projection_dim": 12}
+    sizes = {"depths": [1], "num_attention_heads": [1], "patch_embeds_hidden_size": 8, "hidden_size": 8}
+    audio = {**sizes, "spec_size": 64, "num_mel_bins": 16, "window_size": 4, "projection_dim": 12}
+    torch.manual_seed(0)
+    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)).eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model

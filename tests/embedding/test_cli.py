@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mmpretrain.cli import app
 from mmpretrain.data.index import load_index
+from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.ranks import place_of_step
 from mmpretrain.embedding.vectors import Vectors
 from tests.embedding.test_pairing import COLUMNS
@@ -96,4 +97,4 @@ def test_other_keys_end_the_command_with_the_first_of_them(embedded: Path, space
 
 
 def test_outside_of_slurm_there_is_one_process() -> None:
-    assert place_of_step("out") is None
+    assert place_of_step(PairJob(out="out")) is None

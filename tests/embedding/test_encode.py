@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -30,11 +31,23 @@ from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.jobs import EmbedJob, Precision
 from mmpretrain.embedding.output import Output
 from mmpretrain.embedding.ranks import run_job
+from mmpretrain.embedding.spaces import open_space
 from mmpretrain.models.build import build_processor
 from shards.writing import RawSample
+from shards.writing import write_split as write_shards
 from tests.data.small_dataset import Sample, write_split
 from tests.embedding.files import contents
-from tests.embedding.spaces import LACKS_GENES, SAMPLES, caption, genes, job, write_bert, write_clip
+from tests.embedding.spaces import (
+    LACKS_GENES,
+    SAMPLES,
+    caption,
+    genes,
+    job,
+    raw_sample,
+    write_bert,
+    write_clap,
+    write_clip,
+)
 from tests.models.small import ROOT, small_config, small_model
 
 CPU = torch.device("cpu")
@@ -223,15 +236,67 @@ def test_local_processes_are_killed_and_go_on(spaces: Path, tmp_path: Path) -> N
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_unreadable_samples_end_it_or_are_left_out(spaces: Path, tmp_path: Path) -> None:
-    def spoil(number: int, sample: Sample) -> Sample:
-        return {**sample, "caption.txt": b"\xff"} if number == 4 else sample
+def spoiled(folder: Path, numbers: Iterable[int]) -> Path:
+    """A data set of ten captions, these of them unreadable."""
 
-    write_split(tmp_path / "data" / "train", (6, 4), spoil)
-    work = job(spaces / "clip", tmp_path / "data", tmp_path / "strict", modalities="caption")
-    with pytest.raises(BadDataError, match=r"'s0004'.*not UTF-8"):
+    def spoil(number: int, sample: Sample) -> Sample:
+        return {**sample, "caption.txt": b"\xff"} if number in numbers else sample
+
+    write_split(folder / "train", (6, 4), spoil)
+    return folder
+
+
+def test_unreadable_samples_end_it_or_are_left_out(spaces: Path, tmp_path: Path) -> None:
+    """The first one too, which shows how wide the embeddings are."""
+    data = spoiled(tmp_path / "data", [0])
+    work = job(spaces / "clip", data, tmp_path / "strict", modalities="caption")
+    with pytest.raises(BadDataError, match=r"1 of 10 .*--max-bad-fraction 0 .*'s0000'.*not UTF-8"):
         embed_share(work, 0, 1, CPU)
     assert not (tmp_path / "strict" / "train" / "index.json").exists()
-    work = job(spaces / "clip", tmp_path / "data", tmp_path / "lenient", modalities="caption", max_bad_fraction=0.01)
+    work = job(spaces / "clip", data, tmp_path / "lenient", modalities="caption", max_bad_fraction=0.1)
     embed_share(work, 0, 1, CPU)
-    assert list(read(tmp_path / "lenient" / "train", "caption")) == [f"s{n:04d}" for n in range(10) if n != 4]
+    assert list(read(tmp_path / "lenient" / "train", "caption")) == [f"s{n:04d}" for n in range(1, 10)]
+
+
+def test_repeating_and_more_ranks_do_not_raise_the_limit(spaces: Path, tmp_path: Path) -> None:
+    """One unreadable sample in each of two shards: either rank stays within the limit, both do not."""
+    data = spoiled(tmp_path / "data", [2, 7])
+    work = job(spaces / "clip", data, tmp_path / "out", modalities="caption", max_bad_fraction=0.1)
+    embed_share(work, 0, 2, CPU)
+    for _ in range(2):
+        with pytest.raises(BadDataError, match=r"2 of 10 samples .*--max-bad-fraction 0\.1 allows"):
+            embed_share(work, 1, 2, CPU)
+        assert not (tmp_path / "out" / "train" / "index.json").exists()
+    embed_share(replace(work, max_bad_fraction=0.2), 0, 1, CPU)
+    assert len(load_index(tmp_path / "out" / "train")) == 8
+
+
+def test_a_damaged_first_vector_shows_no_size(spaces: Path, tmp_path: Path) -> None:
+    """The next one does, and no substitute, which may lack the modality. Samples that lack it are no bad ones."""
+    samples = [raw_sample(number) for number in range(12)]
+    for sample in samples[:-1]:
+        sample.pop("genes.npy", None)
+    samples[1]["genes.npy"] = b"no array"
+    write_shards(tmp_path / "data" / "train", samples, 6)
+    work = job(spaces / "own" / "release", tmp_path / "data", tmp_path / "both", modalities="caption,genes")
+    embed_share(replace(work, max_bad_fraction=0.1), 0, 1, CPU)
+    assert list(read(tmp_path / "both" / "train", "genes")) == ["s0011"]
+    assert len(read(tmp_path / "both" / "train", "caption")) == 11
+    alone = replace(work, out=str(tmp_path / "alone"), modalities="genes")
+    with pytest.raises(BadDataError, match="1 of 2 samples"):
+        embed_share(alone, 0, 1, CPU)
+
+
+def test_a_text_tower_beside_one_of_sounds(spaces: Path, tmp_path: Path) -> None:
+    """CLAP. Its texts end at the last position behind RoBERTa's padding index, whatever the tokenizer allows."""
+    model = write_clap(tmp_path / "clap")
+    embed_share(job(tmp_path / "clap", spaces / "data", tmp_path / "out"), 0, 1, CPU)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "clap")
+    tokens = tokenizer(caption(3), return_tensors="pt")
+    expected = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
+    found = read(tmp_path / "out" / "train", "caption")["s0003"]
+    np.testing.assert_allclose(found, normalised(expected)[0], rtol=0, atol=1e-6)
+    space = open_space(str(tmp_path / "clap"), CPU)
+    assert list(space.towers) == ["text"]
+    tensors = space.tensors("text", ["a seven " * 40])
+    assert tensors["input_ids"].shape == (1, 14) and space.features("text", tensors).isfinite().all()

@@ -15,7 +15,7 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.hubness import read_hubness
 from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.pairing import align, pair_share
+from mmpretrain.embedding.pairing import _place, align, pair_share
 from mmpretrain.embedding.vectors import Vectors, npy
 from shards.writing import RawSample, write_split
 from tests.embedding.files import contents
@@ -101,6 +101,13 @@ def test_partners_are_those_of_the_dense_formula(world: Path, tmp_path: Path) ->
         expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
         np.testing.assert_allclose(found[f"{side}_shared"], texts, rtol=0, atol=1e-6)
         np.testing.assert_allclose(found[f"{side}_partner"], expected, rtol=0, atol=1e-6)
+
+
+def test_names_of_memories_and_of_folders_with_colons(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    assert _place(f"{tmp_path}/a:b", "train") == (f"{tmp_path}/a:b", "train", None)
+    assert _place(f"{tmp_path}/a:b:left-ear", "train") == (f"{tmp_path}/a:b", "train", "left-ear")
+    assert _place(f"{tmp_path}/nowhere", "train") == (f"{tmp_path}/nowhere", "train", None)
 
 
 def test_the_dataset_says_what_it_is(world: Path, tmp_path: Path) -> None:

@@ -11,20 +11,60 @@ import pytest
 
 from mmpretrain.console import Failure
 from mmpretrain.embedding.jobs import EmbedJob, PairJob, Precision, job_from_json
-from mmpretrain.embedding.ranks import Place, place_of_step, run_job
+from mmpretrain.embedding.ranks import Place, _wait, place_of_step, run_job
+from mmpretrain.embedding.worker import _check_gpus, work
 from tests.models.small import ROOT
 
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "2", "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
 
 
 def test_tasks_of_a_slurm_step() -> None:
-    place = place_of_step("/data/out", STEP)
-    assert place == Place(3, 4, 1, "/data/.out.meeting-7-2-0")
-    again = place_of_step("/data/out", {**STEP, "SLURM_RESTART_COUNT": "1"})
-    assert again is not None and again.meeting != place.meeting
+    job = PairJob(out="/data/out")
+    place = place_of_step(job, STEP)
+    assert place is not None and place == replace(place, rank=3, size=4, local_rank=1)
+    assert place.meeting is not None and place.meeting.startswith("/data/.out.meeting-7-2-0-")
+    assert place == place_of_step(replace(job), STEP)
+    # A restarted step meets elsewhere, and so does another command of the same step.
+    others = [(job, {**STEP, "SLURM_RESTART_COUNT": "1"}), (replace(job, split="test"), STEP)]
+    found = [place_of_step(*other) for other in others]
+    assert len({other.meeting for other in (place, *found) if other is not None}) == 3
     batch_script = {key: value for key, value in STEP.items() if key != "SLURM_STEP_ID"}
     for alone in ({}, batch_script, {**STEP, "SLURM_STEP_NUM_TASKS": "1"}):
-        assert place_of_step("/data/out", alone) is None
+        assert place_of_step(job, alone) is None
+
+
+def test_only_local_ranks_need_a_visible_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of an srun may see one GPU, its own, whatever its number on the machine."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    third, job = Place(3, 4, 3, "nowhere/meeting"), PairJob(out="o")
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    met: list[str] = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: met.append(backend))
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setattr("mmpretrain.embedding.worker.World.current", lambda device: device)
+    monkeypatch.setattr("mmpretrain.embedding.pairing.pair_share", lambda job, world: met.append(str(world)))
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: None)
+    work(job, third)
+    assert met == ["nccl", "cuda:0"]
+    with pytest.raises(Failure, match="there are 1 GPUs here"):
+        _check_gpus(job, third)
+    _check_gpus(EmbedJob(out="o"), third)  # these do not talk
+
+
+def test_the_rank_that_knows_is_waited_for() -> None:
+    """One that only lost a peer ends first, without a word."""
+    says = 'import time; time.sleep(0.5); print(\'{"errors": ["the cause"]}\'); raise SystemExit(1)'
+    children = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for code in ("raise SystemExit(3)", says)
+    ]
+    assert _wait(children) == ["the cause"]
+    for child in children:
+        child.communicate()
+    silent = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdout=subprocess.PIPE, text=True)
+    assert "rank 0 ended with exit code 3" in _wait([silent])[0]
+    silent.communicate()
 
 
 def test_counts_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:

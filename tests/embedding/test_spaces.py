@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import BertModel, GPT2Config, GPT2Model, T5Config, T5Model
+from huggingface_hub.utils import filter_repo_objects
+from transformers import (
+    BertModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    GPT2Config,
+    GPT2Model,
+    T5Config,
+    T5Model,
+)
 
 from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.spaces import open_space, release_name, weights_sha256
+from mmpretrain.hub.export import verify_release
 from mmpretrain.models.problems import Unusable
 from tests.embedding.spaces import job, write_data
+from tests.models.small import LAYERS
 
 CPU = torch.device("cpu")
 
@@ -81,15 +95,63 @@ def test_damaged_files_of_a_transformers_model(spaces: Path, tmp_path: Path) -> 
     assert f"{lacking} cannot be opened" in refused(lacking, spaces / "data", tmp_path / "out")
 
 
-def test_code_of_a_release_is_never_run(spaces: Path, tmp_path: Path) -> None:
-    """A model type that this installation does not know is refused, whatever its auto_map offers."""
-    strange = Path(shutil.copytree(spaces / "clip", tmp_path / "strange"))
-    config = json.loads((strange / "config.json").read_text())
-    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
-    (strange / "config.json").write_text(json.dumps(config))
+def change(path: Path, **content: Any) -> None:
+    """Add to a JSON file; where the release has checksums, they then say that it belongs there."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    for root in (folder for folder in path.parents if (folder / "SHA256SUMS").exists()):
+        files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "SHA256SUMS"]
+        sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(root)}\n" for file in files]
+        (root / "SHA256SUMS").write_text("".join(sums))
+
+
+@pytest.mark.parametrize("part", ["model", "images", "tokenizer", "own tokenizer"])
+def test_code_of_a_release_is_never_run(
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A class that this installation does not know is refused, whatever auto_map offers, and nobody is asked."""
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text="": questions.append(text) or "y")
+    strange = tmp_path / "strange"
+    shutil.copytree(spaces / ("own/release" if part == "own tokenizer" else "clip"), strange)
     (strange / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    assert "cannot be opened" in refused(strange, spaces / "data", tmp_path / "out")
-    assert not (tmp_path / "ran").exists()
+    tokenizer = strange / "tokenizer_caption" if part == "own tokenizer" else strange
+    (tokenizer / "evil.py").write_text((strange / "evil.py").read_text())
+    if part == "model":
+        auto_map = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+        change(strange / "config.json", model_type="strange", auto_map=auto_map)
+    elif part == "images":
+        # An encoder for which transformers knows no image processor of its own.
+        CLIPVisionModel(CLIPVisionConfig(**LAYERS, image_size=8, patch_size=4)).save_pretrained(strange)
+        auto_map = {"AutoImageProcessor": "evil.Images"}
+        change(strange / "preprocessor_config.json", image_processor_type="Strange", auto_map=auto_map)
+    else:
+        auto_map = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
+        change(tokenizer / "tokenizer_config.json", tokenizer_class="Strange", auto_map=auto_map)
+    with contextlib.suppress(Unusable):  # what needs no code of the folder may open
+        open_space(str(strange), CPU)
+    assert not (tmp_path / "ran").exists() and not questions
+
+
+def test_a_release_of_ours_comes_whole_from_the_hub(
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checksums, card and code too, which the checksums speak of; what the Hub adds is no change."""
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        whole, fetched = spaces / "own" / "release", tmp_path / "snapshot"
+        paths = [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()]
+        for path in filter_repo_objects(paths, allow_patterns=allow_patterns):
+            (fetched / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(whole / path, fetched / path)
+        for path in (".gitattributes", ".cache/huggingface/download/config.json.metadata"):
+            (fetched / path).parent.mkdir(parents=True, exist_ok=True)
+            (fetched / path).write_text("of the Hub")
+        return str(fetched)
+
+    monkeypatch.setattr("mmpretrain.embedding.spaces.snapshot_download", snapshot)
+    assert list(open_space("someone/own", CPU).towers) == ["picture", "caption", "genes"]
+    (tmp_path / "snapshot" / "more.py").write_text("")
+    assert "more.py is not listed" in verify_release(tmp_path / "snapshot")[0]
 
 
 def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

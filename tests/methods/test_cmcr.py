@@ -54,6 +54,12 @@ def test_pull_of_equal_orthogonal_and_opposite_rows(partner: int, distance: floa
     assert axes.grad is not None and axes.grad.isfinite().all()
 
 
+def test_pull_of_bfloat16_rows_is_computed_in_float32() -> None:
+    rows = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    loss, exact = pull(embeds_of(rows, 2.5 * rows)), pull(embeds_of(rows.double(), (2.5 * rows).double()))
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), abs=1e-5)
+
+
 def test_noise_has_its_size_and_no_noise_changes_nothing() -> None:
     """Section 3.2: in 512 dimensions the mean cosine of z and n(z + eps) is 1 / sqrt(1 + 512 * 0.004)."""
     rows = torch.nn.functional.normalize(torch.randn(400, 512, generator=torch.Generator().manual_seed(0)), dim=1)

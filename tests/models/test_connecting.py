@@ -24,6 +24,7 @@ from mmpretrain.models.build import build_model, build_processor
 from mmpretrain.models.check import check_model
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.problems import Unusable
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.schema import ModelConfig, ProjectorForm, ProjectorsConfig, ProjectorStart, Space
 from mmpretrain.schema import Config
@@ -158,11 +159,14 @@ def test_the_common_modality_goes_through_the_space_that_is_asked_for(tmp_path: 
 
 def test_spaces_are_frozen_and_never_leave_evaluation_mode(folders: dict[str, Path]) -> None:
     model = MMPretrainModel.from_pretrained(folders["whole"])
-    assert model.connection is not None
-    connected = MMPretrainModel(model.config).train().connection
-    assert connected is not None and connected.projectors.training and not connected.spaces.training
+    connected = model.connection
+    assert connected is not None
     assert not any(p.requires_grad for p in connected.spaces.parameters())
-    assert all(p.requires_grad for p in connected.projectors.parameters())
+    for training in (False, True):
+        assert model.train(training) is model
+        assert connected.projectors.training == training and not connected.spaces.training
+        assert all(p.requires_grad for p in connected.projectors.parameters())
+        assert not any(p.requires_grad for p in connected.spaces.parameters())
 
 
 def test_without_releases_embeddings_are_passed(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -203,7 +207,10 @@ def test_the_preflight_finds_what_does_not_fit(tmp_path: Path, folders: dict[str
     first, second = str(folders["first"]), str(folders["second"])
     assert check_model(connection(first=first, second=second)).problems == []
     (problem,) = check_model(connection(first=second)).problems
-    assert "method.first: its embeddings are 6 (caption), 6 (genes) wide, those of the data 8" in problem
+    assert (
+        "method.first: its embeddings are 6 (caption), 6 (genes) wide, and data.modalities says 8: set the sizes"
+        in problem
+    )
     (problem,) = check_model(connection(first=str(tmp_path))).problems
     assert problem.startswith("method.first: cannot open")
     (problem,) = check_model(connection(ProjectorsConfig(width=5, unprojected=Space.first))).problems
@@ -238,6 +245,19 @@ def test_embeddings_of_another_release_are_refused(tmp_path: Path, folders: dict
     (tmp_path / "dataset.json").write_text(replace(info, provenance=made).to_json())
     (problem,) = check_model(config).problems
     assert "the data was embedded by mine" in problem
+    # Not only before training: the release may be another one by the time it is shipped.
+    with pytest.raises(Unusable, match="the data was embedded by mine"):
+        ship(config, tmp_path / "release")
+
+
+def test_sizes_are_compared_with_those_of_the_pairs(tmp_path: Path, folders: dict[str, Path]) -> None:
+    config = connection(path=str(tmp_path), first=str(folders["first"]))
+    sizes = {"first_shared": [64], "first_partner": [64], "second_shared": [6], "second_partner": [6]}
+    pairs = {name: {"kind": "vector", "size": size} for name, size in sizes.items()}
+    (tmp_path / "dataset.json").write_text(DatasetInfo("pairs", "pairs", "here", "none", pairs).to_json())
+    first, second = sorted(check_model(config).problems)
+    assert first.endswith("set data.modalities.first_partner.size=[64]")
+    assert second.endswith("set data.modalities.first_shared.size=[64]")
 
 
 def test_a_modality_that_is_called_like_a_space(tmp_path: Path) -> None:
