@@ -33,8 +33,8 @@ OTHERS = {
     "factorcl": [
         "method=factorcl",
         "method.critic_hidden=32",
-        "data.modalities.caption=null",
-        "model.encoders.caption=null",
+        "data.modalities.left=null",
+        "model.encoders.left=null",
     ],
     "mucmm": [
         "method=mucmm",
@@ -49,7 +49,7 @@ OTHERS = {
 
 def command_of(method: str, digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
     """As :func:`command`, for a method of OTHERS."""
-    unwanted = ("method=", "method.", "model.encoders.caption." if method == "factorcl" else "method=")
+    unwanted = ("method=", "method.", "model.encoders.left." if method == "factorcl" else "method=")
     kept = [token for token in command(digits, runs, name) if not token.startswith(unwanted)]
     return [*kept, *OTHERS[method], *tokens]
 
