@@ -13,7 +13,6 @@ runs/cmcr_world. Settings and lengths are fixed here; nothing is selected by res
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from mmpretrain.evaluation.retrieval import exact_scores, pair_places, unit_rows
 from mmpretrain.figures import COLORS, INK  # noqa: E402
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel  # noqa: E402
 from shards.worlds import SAMPLES, TEST_SAMPLES, TRIPLES, build_world  # noqa: E402
-from shards.writing import RawSample, build_dataset  # noqa: E402
+from shards.writing import RawSample, build_dataset, npy  # noqa: E402
 
 SPACES = {"first": "ab", "second": "bc"}
 MEMORIES = {"first": "a", "second": "c"}
@@ -233,14 +232,8 @@ def _described(rows: Mapping[str, np.ndarray]) -> DatasetInfo:
 
 def _samples(rows: Mapping[str, np.ndarray]) -> Iterator[RawSample]:
     for number in range(len(rows["first"])):
-        vectors = {f"{s}_{r}.npy": _npy(v[number]) for s, v in rows.items() for r in ("shared", "partner")}
+        vectors = {f"{s}_{r}.npy": npy(v[number]) for s, v in rows.items() for r in ("shared", "partner")}
         yield {"__key__": f"pair-{number:06d}", **vectors}
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""Files that survive a crash: either the old content or the new one, never half of it."""
+"""Files that survive a crash: either the old content or the new one, never half of it; and their checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -26,3 +27,9 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal sha256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

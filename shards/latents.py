@@ -13,7 +13,6 @@ its planar-flow rule with 20 classes, with which the paper's figure was probably
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.evaluation.codes import encode_factors
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
+from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
 SHARED, UNIQUE, FEATURES = 10, 6, 100
 SAMPLES = 30_000
@@ -101,11 +100,5 @@ def _info(label: str | None) -> DatasetInfo:
 
 def _samples(arrays: dict[str, np.ndarray], codes: np.ndarray, rows: np.ndarray) -> Iterator[RawSample]:
     for row in rows.tolist():
-        vectors = {f"{name}.npy": _npy(values[row]) for name, values in arrays.items()}
+        vectors = {f"{name}.npy": npy(values[row]) for name, values in arrays.items()}
         yield {"__key__": f"sample-{row:06d}", **vectors, "label.cls": str(codes[row]).encode()}
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()

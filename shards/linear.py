@@ -7,14 +7,13 @@ M_1 [5, 8] and M_2 [4, 6] are drawn once, from N(0, 1). Of MUCMM (reconstruction
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
-from shards.writing import Build, Overwrite, RawSample, build_dataset
+from shards.writing import Build, Overwrite, RawSample, build_dataset, npy
 
 NAMES = ("first", "second")
 CORRELATIONS = np.array([0.9, 0.6])
@@ -74,11 +73,5 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _samples(sides: tuple[np.ndarray, np.ndarray]) -> Iterator[RawSample]:
     for row, vectors in enumerate(zip(*sides, strict=True)):
-        members = {f"{name}.npy": _npy(vector) for name, vector in zip(NAMES, vectors, strict=True)}
+        members = {f"{name}.npy": npy(vector.astype(np.float32)) for name, vector in zip(NAMES, vectors, strict=True)}
         yield {"__key__": f"sample-{row:06d}", **members}
-
-
-def _npy(vector: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, vector.astype(np.float32), allow_pickle=False)
-    return file.getvalue()

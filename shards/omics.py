@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
 from shards.matrix import find_csv, read_feature_names, read_matrix
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
+from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
 VIEWS = ("mrna", "methylation", "mirna")
 SPLITS = ("tr", "te")
@@ -172,11 +171,5 @@ def _info(name: str, folder: Path, train: _Split, features: dict[str, list[str]]
 def _samples(prefix: str, split: _Split) -> Iterator[RawSample]:
     prefix = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     for row, label in enumerate(split.labels.tolist()):
-        vectors = {f"{view}.npy": _npy(values[row]) for view, values in split.views.items()}
+        vectors = {f"{view}.npy": npy(values[row]) for view, values in split.views.items()}
         yield {"__key__": f"{prefix}-{row:06d}", **vectors, "label.cls": str(label).encode()}
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()

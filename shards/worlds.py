@@ -15,7 +15,6 @@ z is what the modalities a, b and c of a sample have in common, s each modality'
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
+from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
 CENTRES, LATENT, PRIVATE, HIDDEN, FEATURES = 64, 16, 8, 64, 32
 SPREAD, PRIVATE_SPREAD, NOISE = 0.6, 1.2, 0.05
@@ -103,11 +102,5 @@ def _info(world: World, dataset: str) -> DatasetInfo:
 
 def _samples(rows: Rows, dataset: str) -> Iterator[RawSample]:
     for number in range(len(next(iter(rows.values())))):
-        vectors = {f"{name}.npy": _npy(values[number]) for name, values in rows.items()}
+        vectors = {f"{name}.npy": npy(values[number]) for name, values in rows.items()}
         yield {"__key__": f"{dataset}-{number:06d}", **vectors}
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import io
 import os
 import shutil
 import uuid
@@ -13,6 +14,8 @@ from enum import Enum, StrEnum
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from mmpretrain.data.index import INFO_NAME, ShardError, build_index, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.files import replace_text
@@ -20,6 +23,13 @@ from mmpretrain.files import replace_text
 SAMPLES_PER_SHARD = 128
 
 RawSample = dict[str, bytes | str]  # "__key__" -> str, extension ("left.png") -> bytes
+
+
+def npy(values: np.ndarray) -> bytes:
+    """An array as numpy.save writes it, without pickle."""
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    return file.getvalue()
 
 
 class BuildError(ValueError):

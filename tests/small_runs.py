@@ -49,7 +49,8 @@ OTHERS = {
 
 def command_of(method: str, digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
     """As :func:`command`, for a method of OTHERS."""
-    unwanted = ("method=", "method.", "model.encoders.left." if method == "factorcl" else "method=")
+    gone = [token.removesuffix("=null") + "." for token in OTHERS[method] if token.endswith("=null")]
+    unwanted = ("method=", "method.", *gone)
     kept = [token for token in command(digits, runs, name) if not token.startswith(unwanted)]
     return [*kept, *OTHERS[method], *tokens]
 

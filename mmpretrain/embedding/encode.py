@@ -20,10 +20,9 @@ from mmpretrain.embedding.jobs import EmbedJob, Precision
 from mmpretrain.embedding.left_out import LeftOut
 from mmpretrain.embedding.output import Origin, Output
 from mmpretrain.embedding.spaces import Space, open_space
-from mmpretrain.embedding.vectors import npy
 from mmpretrain.losses.similarity import unit_rows
 from mmpretrain.models.problems import Unusable
-from shards.writing import RawSample
+from shards.writing import RawSample, npy
 
 LOG_EVERY_S = 10.0
 TRIES = 100  # samples that may be unreadable before one shows how wide an embedding is

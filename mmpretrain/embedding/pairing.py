@@ -26,10 +26,10 @@ from mmpretrain.distributed.world import World
 from mmpretrain.embedding.hubness import Hubness
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.output import Origin, Output
-from mmpretrain.embedding.vectors import Vectors, npy
+from mmpretrain.embedding.vectors import Vectors
 from mmpretrain.losses.retrieval import soft_retrieve
 from mmpretrain.losses.similarity import unit_rows
-from shards.writing import RawSample
+from shards.writing import RawSample, npy
 
 SIDES = ("first", "second")
 

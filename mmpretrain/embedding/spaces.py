@@ -20,6 +20,7 @@ from transformers import AutoModel
 
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.files import sha256_of
 from mmpretrain.hub.export import CHECKSUMS, verify_release
 from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
@@ -121,7 +122,7 @@ def load_model(folder: Path, **arguments: Any) -> nn.Module:
 
 def weights_sha256(folder: Path) -> str:
     """sha256 of the weights file; of several: that of the lines of sha256sum over them, sorted by name."""
-    sums = {path.name: _sha256(path) for path in sorted(folder.glob(WEIGHTS))}
+    sums = {path.name: sha256_of(path) for path in sorted(folder.glob(WEIGHTS))}
     if len(sums) == 1:
         return next(iter(sums.values()))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
@@ -157,8 +158,3 @@ def _reading(entry: dict[str, Any]) -> ModalityConfig:
     """A modality of a release's processor, as the stream reads it."""
     known = {key: entry[key] for key in ("size", "channels", "max_length") if key in entry}
     return ModalityConfig(Kind(entry["kind"]), **known)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

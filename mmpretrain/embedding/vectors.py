@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,10 +88,3 @@ def _the_one(index: Index, modality: str | None) -> str:
     if modality not in vectors:
         raise ShardError(f"{index.folder} has no vectors {modality!r}: it holds {', '.join(held) or 'nothing'}")
     return modality
-
-
-def npy(values: np.ndarray) -> bytes:
-    """An array as numpy.save writes it."""
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()

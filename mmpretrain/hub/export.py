@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers.utils import logging
 
-from mmpretrain.files import sync
+from mmpretrain.files import sha256_of, sync
 from mmpretrain.hub.card import CardFacts, model_card
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -45,7 +44,7 @@ def export_release(
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
     processor.save_pretrained(writing)
     model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
-    sums = [f"{_sha256(path)}  {name}\n" for name, path in _files(writing)]
+    sums = [f"{sha256_of(path)}  {name}\n" for name, path in _files(writing)]
     (writing / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
@@ -69,7 +68,7 @@ def verify_release(folder: Path) -> list[str]:
     problems += [
         f"{path} has changed: its sha256 is not the one in {CHECKSUMS}"
         for name, path in found.items()
-        if name in listed and _sha256(path) != listed[name]
+        if name in listed and sha256_of(path) != listed[name]
     ]
     return problems
 
@@ -90,11 +89,6 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         name = path.relative_to(folder)
         if path.is_file() and name.parts[0] not in (CHECKSUMS, *HUB_EXTRAS):
             yield name.as_posix(), path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

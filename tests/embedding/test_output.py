@@ -11,8 +11,7 @@ import pytest
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.embedding.output import Origin, Output
-from mmpretrain.embedding.vectors import npy
-from shards.writing import RawSample
+from shards.writing import RawSample, npy
 
 INFO = DatasetInfo(
     "small", "Small", "made up", "MIT", {"a": {"kind": "vector", "size": [2]}}, provenance={"release": "one", "k": {}}

@@ -16,8 +16,8 @@ from mmpretrain.distributed.world import World
 from mmpretrain.embedding.hubness import read_hubness
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.pairing import _place, align, pair_share
-from mmpretrain.embedding.vectors import Vectors, npy
-from shards.writing import RawSample, write_split
+from mmpretrain.embedding.vectors import Vectors
+from shards.writing import RawSample, npy, write_split
 from tests.embedding.files import contents
 from tests.rank_pool import Ranks
 
