@@ -58,17 +58,19 @@ class Space(ABC):
 
 
 class OwnSpace(Space):
-    """A release of this project; towers have the names of its modalities."""
+    """A release of this project; towers have the names of its modalities. processor: as it ships."""
 
     def __init__(self, folder: Path, name: str, device: torch.device) -> None:
         if problems := verify_release(folder):
             raise Unusable(problems)
         super().__init__(folder, name, device)
         self.model = load_model(folder).to(device)
-        self._processor = MMPretrainProcessor.from_pretrained(folder)
-        self.towers = {name: _reading(entry) for name, entry in self._processor.modalities.items()}
-        for entry in self._processor.modalities.values():
-            entry.pop("optional", None)  # what a sample lacks never comes this far
+        self.processor = MMPretrainProcessor.from_pretrained(folder)
+        entries = self.processor.modalities
+        self.towers = {name: _reading(entry) for name, entry in entries.items()}
+        # What a sample lacks never comes as far as a tower.
+        required = {name: {k: v for k, v in entry.items() if k != "optional"} for name, entry in entries.items()}
+        self._required = MMPretrainProcessor(required, self.processor.tokenizers)
 
     def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
         """The tower of the same name, if it takes what the files hold."""
@@ -76,7 +78,7 @@ class OwnSpace(Space):
 
     def tensors(self, tower: str, items: list[Raw]) -> dict[str, Tensor]:
         """As the release's processor makes them."""
-        return self._processor(**{tower: items})[tower]
+        return self._required(**{tower: items})[tower]
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """The ``embeds`` of this modality alone."""

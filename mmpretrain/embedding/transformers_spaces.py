@@ -24,7 +24,8 @@ INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
 
 
 class TransformersSpace(Space):
-    """Towers are named after the kind that they take, and so fit a data set's modality of any name."""
+    """Towers are named after the kind that they take, and so fit a data set's modality of any name. tokenizer: None
+    without a text tower."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kinds: Sequence[Kind]) -> None:
         super().__init__(folder, name, device)
@@ -35,7 +36,7 @@ class TransformersSpace(Space):
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
         self._images = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
 
     # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
     padding: bool | str = True
@@ -50,11 +51,9 @@ class TransformersSpace(Space):
             assert self._images is not None
             images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
             return {"pixel_values": self._images(images=images, return_tensors="pt")["pixel_values"]}
-        assert self._tokenizer is not None
-        limit = min(self._tokenizer.model_max_length, _positions(self.model))
-        return dict(
-            self._tokenizer(items, padding=self.padding, truncation=True, max_length=limit, return_tensors="pt")
-        )
+        assert self.tokenizer is not None
+        limit = min(self.tokenizer.model_max_length, _positions(self.model))
+        return dict(self.tokenizer(items, padding=self.padding, truncation=True, max_length=limit, return_tensors="pt"))
 
 
 class DualSpace(TransformersSpace):

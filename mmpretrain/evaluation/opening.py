@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from mmpretrain.data.batcher import Processor
 from mmpretrain.data.info import DatasetInfo, load_info
@@ -26,7 +25,6 @@ from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.evaluation.decomposition import Origin
 from mmpretrain.evaluation.embed import Embeddings, embed_split
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
-from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 BATCH = 128
 
@@ -84,7 +82,7 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
     embed two modalities of the data.
     """
     info, space = _info(data), open_space(release, device)
-    parts = _ours(release, space) if isinstance(space, OwnSpace) else _towers(release, space, info)
+    parts = _ours(space) if isinstance(space, OwnSpace) else _towers(release, space, info)
     names = tuple(pair or list(parts.modalities)[:2])
     if len(set(names)) != 2 or not set(names) <= set(parts.modalities):
         raise ValueError(
@@ -111,16 +109,10 @@ class _Parts:
     modalities: dict[str, ModalityConfig]
 
 
-def _ours(release: str, space: OwnSpace) -> _Parts:
-    processor = MMPretrainProcessor.from_pretrained(release)
-    modalities = {name: _modality(entry) for name, entry in processor.modalities.items()}
-    return _Parts(space.model, processor, processor.tokenizers, modalities)
-
-
-def _modality(entry: dict[str, Any]) -> ModalityConfig:
-    """An entry of the shipped processor as one of the config."""
-    known = {key: entry[key] for key in ("size", "channels", "max_length", "optional") if key in entry}
-    return ModalityConfig(kind=Kind(entry["kind"]), **known)
+def _ours(space: OwnSpace) -> _Parts:
+    entries = space.processor.modalities
+    modalities = {name: replace(m, optional=entries[name].get("optional", False)) for name, m in space.towers.items()}
+    return _Parts(space.model, space.processor, space.processor.tokenizers, modalities)
 
 
 class Towers(nn.Module):
@@ -149,8 +141,7 @@ def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
     def processor(**samples: list[Any]) -> dict[str, dict[str, Tensor]]:
         return {name: space.tensors(kinds[name].value, items) for name, items in samples.items()}
 
-    tokenizer = AutoTokenizer.from_pretrained(release, trust_remote_code=False)
-    texts = {name: tokenizer for name, kind in kinds.items() if kind is Kind.text}
+    texts = {name: space.tokenizer for name, kind in kinds.items() if kind is Kind.text}
     return _Parts(Towers(space.model, kinds), processor, texts, {n: space.towers[k.value] for n, k in kinds.items()})
 
 
