@@ -25,6 +25,11 @@ from launcher.signals import ignored
 NO_LIMIT_MIN = 60 * 24 * 365
 # USR2 may arrive before Python has a handler for it, and would then kill the rank and with it the run.
 PYTHON = shlex.join(["sh", "-c", 'trap "" USR2; exec "$@"', "sh", sys.executable])
+# Between Slurm's start of a rank and that trap lie milliseconds. Ranks that die there had nothing to save yet.
+SRUN = (
+    'srun() { command srun "$@" && return; local code=$?; '
+    f'[ $code -ne {128 + signal.SIGUSR2} ] || scontrol requeue "$SLURM_JOB_ID"; return $code; }}'
+)
 
 
 class _Renderer(SlurmExecutor):
@@ -94,6 +99,7 @@ def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
             "export PYTHONSAFEPATH=1",
             # The script runs on the job's first node, where rank 0 will be.
             f"export MASTER_PORT=$({shlex.quote(sys.executable)} -m launcher.ports)",
+            SRUN,
         ],
         "srun_args": srun_args,
         "additional_parameters": {"requeue": True, **profile.sbatch},

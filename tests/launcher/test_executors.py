@@ -18,6 +18,8 @@ def test_the_whole_script_of_a_bare_profile(tmp_path: Path) -> None:
     interpreter = shlex.quote(sys.executable)
     srun = f"srun --unbuffered --output {run}/logs/%j_%t_log.out --error {run}/logs/%j_%t_log.err --kill-on-bad-exit=1"
     python = f'sh -c \'trap "" USR2; exec "$@"\' sh {interpreter}'
+    again = 'srun() { command srun "$@" && return; local code=$?; '
+    again += '[ $code -ne 140 ] || scontrol requeue "$SLURM_JOB_ID"; '
     expected = f"""#!/bin/bash
 
 # Parameters
@@ -36,6 +38,7 @@ def test_the_whole_script_of_a_bare_profile(tmp_path: Path) -> None:
 export PYTHONPATH={run}/code${{PYTHONPATH:+:$PYTHONPATH}}
 export PYTHONSAFEPATH=1
 export MASTER_PORT=$({interpreter} -m launcher.ports)
+{again}return $code; }}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
