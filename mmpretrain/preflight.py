@@ -33,9 +33,10 @@ def main() -> None:
     if model is not None:
         problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
         problems += _masks(config)
-        # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
-        width, pairs = sum(model.embed_sizes.values()), len(model.embed_sizes)
-        notes.append(memory_note(config.objective, config.data.global_batch, ranks, width, pairs))
+        if config.method.contrasts:
+            # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
+            width, pairs = sum(model.embed_sizes.values()), len(model.embed_sizes)
+            notes.append(memory_note(config.objective, config.data.global_batch, ranks, width, pairs))
     print(json.dumps({"problems": problems, "notes": notes}))
 
 

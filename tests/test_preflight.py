@@ -33,6 +33,16 @@ def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
     assert "negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about" in memory
 
 
+def test_what_negatives_take_is_not_said_of_a_method_without_any(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    save_config(compose(["method=mucmm", "model=planted", "data=planted"]), path)
+    command = [sys.executable, "-m", "mmpretrain.preflight", str(path), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["problems"] == [] and any(note.startswith("components: ") for note in answer["notes"])
+    assert not any("negatives" in note for note in answer["notes"])
+
+
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [

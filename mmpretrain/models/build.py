@@ -6,11 +6,12 @@ from typing import Any
 
 from mmpretrain.data.schema import Kind
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pretrained import load_backbone, pixel_statistics
+from mmpretrain.models.pretrained import load_backbone
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import dataset_info, encoded, encoder_spec, model_config
 from mmpretrain.models.texts import load_tokenizers, text_problems
+from mmpretrain.models.towers import find_tower, freeze, input_statistics, load_towers
 from mmpretrain.models.training_options import set_options
 from mmpretrain.schema import Config
 
@@ -33,9 +34,10 @@ def build_model(config: Config) -> MMPretrainModel:
         if problems := text_problems(name, backbone, length, tokenizer):
             raise Unusable(problems)
     for name, encoder in config.model.encoders.items():
-        if encoder.pretrained:
+        if encoder.pretrained and not find_tower(name, encoder):
             model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, specs[name])
-        model.encoders[name].requires_grad_(not encoder.freeze)
+    load_towers(model, config)
+    freeze(model, config)
     model.train()
     for name, encoder in config.model.encoders.items():
         set_options(f"model.encoders.{name}", encoder, model.get_submodule(f"encoders.{name}.backbone"))
@@ -43,7 +45,7 @@ def build_model(config: Config) -> MMPretrainModel:
 
 
 def build_processor(config: Config) -> MMPretrainProcessor:
-    """The processor: tokenizers from the encoders, statistics of vectors from the dataset's ``dataset.json``.
+    """The processor: tokenizers from the encoders, statistics of vectors from pretrained ones or the dataset.
 
     Raises ValueError if a tokenizer cannot be opened or the statistics do not fit the modality.
     """
@@ -52,13 +54,15 @@ def build_processor(config: Config) -> MMPretrainProcessor:
     modalities: dict[str, dict[str, Any]] = {}
     for name, modality in config.data.modalities.items():
         entry: dict[str, Any] = {"kind": modality.kind.value}
+        encoder = config.model.encoders.get(name)  # embeddings that are connected have none
+        expected = input_statistics(name, encoder) if encoder else None
         if modality.kind is Kind.text:
             entry |= {"max_length": modality.max_length}
         elif modality.kind is Kind.image:
             entry |= {"size": list(modality.size), "channels": modality.channels}
-            entry |= pixel_statistics(config.model.encoders[name])
+            entry |= expected or {}
         elif modality.kind is Kind.vector:
-            entry |= {"size": list(modality.size), **statistics.get(name, {})}
+            entry |= {"size": list(modality.size), **(statistics.get(name, {}) if expected is None else expected)}
         else:
             entry |= {"size": list(modality.size)}
         if modality.optional:

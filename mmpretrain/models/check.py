@@ -18,6 +18,7 @@ from mmpretrain.models.resolve import encoded, encoder_spec, model_config
 from mmpretrain.models.schema import Attention
 from mmpretrain.models.states_mmpretrain import Form
 from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
+from mmpretrain.models.towers import freeze
 from mmpretrain.models.training_options import option_problems
 from mmpretrain.schema import Config
 
@@ -136,8 +137,7 @@ def _check_whole(
         on_top = next((name for name, arguments in parts.items() if arguments), "factors")
         problems.append(f"model.{on_top}: {one_line(error)}")
         return None
-    for name, entry in config.model.encoders.items():
-        model.encoders[name].requires_grad_(not entry.freeze)
+    freeze(model, config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")

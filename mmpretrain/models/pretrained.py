@@ -16,17 +16,23 @@ from mmpretrain.models.problems import Unusable, cannot_open, one_line
 from mmpretrain.models.schema import EncoderConfig
 
 
-def load_config(where: str, encoder: EncoderConfig) -> PreTrainedConfig:
-    """The config of ``encoder.pretrained``. Raises Unusable if it cannot be opened or has no usable weights."""
+def open_config(where: str, encoder: EncoderConfig) -> PreTrainedConfig:
+    """The config of ``encoder.pretrained``, a transformers model or a release of ours. Raises Unusable."""
     source = str(encoder.pretrained)
     try:
         config = AutoConfig.from_pretrained(source, revision=encoder.revision or "main", trust_remote_code=False)
     except Exception as error:  # Damaged files raise whatever their parser raises.
         raise cannot_open(f"{where}.pretrained", source, error) from error
-    if type(config) not in MODEL_MAPPING:
-        raise Unusable([f"{where}.pretrained: transformers has no AutoModel for a {config.model_type}"])
     if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
         raise Unusable([f"{where}.pretrained: {source} has no .safetensors file, and other formats are never loaded"])
+    return config
+
+
+def load_config(where: str, encoder: EncoderConfig) -> PreTrainedConfig:
+    """The config of a transformers model. Raises Unusable if it cannot be opened or has no usable weights."""
+    config = open_config(where, encoder)
+    if type(config) not in MODEL_MAPPING:
+        raise Unusable([f"{where}.pretrained: transformers has no AutoModel for a {config.model_type}"])
     return config
 
 

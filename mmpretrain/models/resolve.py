@@ -18,8 +18,9 @@ from mmpretrain.models.encoders_mmpretrain import output_width
 from mmpretrain.models.own import check_keywords, own_config
 from mmpretrain.models.pretrained import load_config
 from mmpretrain.models.problems import Unusable, nearest, one_line
-from mmpretrain.models.schema import OWN_POOLS, EncoderConfig, Space
+from mmpretrain.models.schema import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, EncoderConfig, Space
 from mmpretrain.models.texts import vocabulary_size
+from mmpretrain.models.towers import find_tower
 from mmpretrain.schema import Config
 
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
@@ -33,13 +34,22 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
     tokenizer: the text modality's (None: not at hand yet, the architecture's own vocabulary size stands).
     Raises Unusable with everything that is wrong.
     """
-    where = f"model.encoders.{name}"
+    where, asked = f"model.encoders.{name}", encoder.config
+    if tower := find_tower(name, encoder):
+        encoder = tower.by_architecture(modality)
+    elif encoder.pretrained and modality.kind not in TRANSFORMERS_KINDS:
+        raise Unusable(
+            [
+                f"{where}.pretrained: {encoder.pretrained} is no release of ours, and no other model encodes a"
+                f" {modality.kind.value}"
+            ]
+        )
     if encoder.architecture in OWN_POOLS:
         own = own_config(where, encoder, modality)
         return {"architecture": encoder.architecture, "config": own, "pool": encoder.pooling.value}
     base: PreTrainedConfig | None = load_config(where, encoder) if encoder.pretrained else None
     config_class = type(base) if base is not None else _config_class(where, str(encoder.architecture))
-    check_keywords(where, encoder.config, keywords(config_class))
+    check_keywords(where, asked, keywords(config_class))
     given = base.to_dict() if base is not None else _sizes_from_data(config_class, modality, tokenizer)
     try:
         config = config_class.from_dict(given | encoder.config)
@@ -143,6 +153,8 @@ def _mismatches(name: str, config: PreTrainedConfig, encoder: EncoderConfig, mod
         output_width(config, encoder.pooling.value)
     except ValueError as error:
         found.append(f"{where}: {error}")
+    if encoder.pooling not in POOLS:
+        found.append(f"{where}.pool is {encoder.pooling}: {config.model_type} knows {', '.join(POOLS)}")
     if modality.kind is not Kind.image:
         return found
     size, patch = _pair(getattr(config, "image_size", None)), _pair(getattr(config, "patch_size", None))

@@ -38,6 +38,7 @@ OWN_POOLS = {
     "sequence": (Pool.mean, Pool.last),
 }
 POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
+TRANSFORMERS_KINDS = (Kind.image, Kind.text)
 
 
 class VectorTokens(StrEnum):
@@ -83,7 +84,10 @@ class EncoderConfig:
     architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` or ``identity`` (vectors; the latter passes
     them on), ``cnn`` (images) or ``sequence`` (sequences); config: its keyword arguments. pool: default cls, and mean
     for cnn and sequence; unused under a fusion.
-    pretrained: a local folder or a Hub id, with its revision; architecture and config then come from there.
+    pretrained: a local folder or a Hub id, with its revision, of a transformers model or a release of ours;
+    architecture, config and (of a release) pool then come from there. A release brings the encoder of its modality
+    ``part`` (default: the one that is called the same), how its inputs are prepared, and its projection, if that is one
+    to model.embed_dim; freeze holds for that projection, too.
     tokenizer: folder or Hub id for text (default: the pretrained one's). freeze: no gradients for this encoder.
     lr_scale: its learning rate relative to optim.lr.
 
@@ -97,6 +101,7 @@ class EncoderConfig:
     config: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
     revision: str | None = None
+    part: str | None = None
     tokenizer: str | None = None
     pool: Pool | None = None
     freeze: bool = False
@@ -112,12 +117,12 @@ class EncoderConfig:
 
     @property
     def _pools(self) -> tuple[Pool, ...]:
-        return OWN_POOLS.get(str(self.architecture), POOLS)
+        return tuple(Pool) if self.pretrained else OWN_POOLS.get(str(self.architecture), POOLS)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of modalities that this architecture encodes."""
-        return OWN_KINDS.get(str(self.architecture), (Kind.image, Kind.text))
+        """The kinds of modalities that this architecture may encode."""
+        return tuple(Kind) if self.pretrained else OWN_KINDS.get(str(self.architecture), TRANSFORMERS_KINDS)
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
@@ -125,8 +130,11 @@ class EncoderConfig:
         found = []
         if (self.architecture is None) == (self.pretrained is None):
             found.append(f"{key}: set exactly one of architecture (by config) and pretrained (folder or Hub id)")
-        if self.pretrained is None and self.revision is not None:
-            found.append(f"{key}.revision has no effect without {key}.pretrained")
+        found += [
+            f"{key}.{option} has no effect without {key}.pretrained"
+            for option in ("revision", "part")
+            if self.pretrained is None and getattr(self, option) is not None
+        ]
         if self.lr_scale < 0:
             found.append(f"{key}.lr_scale is {self.lr_scale}: it must be 0 or more (use freeze=true to train nothing)")
         if self.pool is not None and self.pool not in self._pools:
@@ -134,15 +142,17 @@ class EncoderConfig:
                 f"{key}.pool is {self.pool}: {self.architecture or self.pretrained} knows {', '.join(self._pools)}"
             )
         if self.architecture in OWN_POOLS:
-            set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
-            found += [
-                f"{key}.{option}={value} has no effect on the {self.architecture}: leave it out"
-                for option, value in set_to.items()
-                if value
-            ]
+            found += self.without_effect(key, f"the {self.architecture}")
         if self.freeze and self.checkpointing:
             found.append(f"{key}.checkpointing=true saves nothing with freeze=true, which keeps nothing: leave it out")
         return found
+
+    def without_effect(self, key: str, ours: str) -> list[str]:
+        """The options that an architecture of ours (``ours`` in a sentence) has no use for, one sentence each."""
+        set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
+        return [
+            f"{key}.{option}={value} has no effect on {ours}: leave it out" for option, value in set_to.items() if value
+        ]
 
 
 @dataclass

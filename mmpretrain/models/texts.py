@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from mmpretrain.data.schema import DataConfig, Kind
 from mmpretrain.models.problems import Unusable, cannot_open
 from mmpretrain.models.schema import EncoderConfig
+from mmpretrain.models.towers import find_tower
 from mmpretrain.schema import Config
 
 
@@ -26,6 +27,8 @@ def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
     source = tokenizer_source(encoder)
     if not source:
         raise Unusable([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
+    if not encoder.tokenizer and (tower := find_tower(name, encoder)):
+        return tower.tokenizer()
     revision = None if encoder.tokenizer else encoder.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)

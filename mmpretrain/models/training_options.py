@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from mmpretrain.distributed.batch_norm import training_batch_norms
 from mmpretrain.models.problems import Unusable, one_line
-from mmpretrain.models.schema import OWN_POOLS, Attention, EncoderConfig
+from mmpretrain.models.schema import Attention, EncoderConfig
 
 
 def option_problems(where: str, encoder: EncoderConfig, backbone: nn.Module) -> list[str]:
@@ -22,11 +23,12 @@ def option_problems(where: str, encoder: EncoderConfig, backbone: nn.Module) -> 
 
     backbone: in the mode it trains in; may be on the meta device. where: its key in the config.
     """
-    # The config alone refuses both for architectures of our own.
-    of_transformers = encoder.architecture not in OWN_POOLS
-    found = _attention_problems(where, encoder, backbone) if encoder.attention and of_transformers else []
-    if encoder.checkpointing and of_transformers:
-        found += _checkpointing_problems(f"{where}.checkpointing", backbone)
+    found = []
+    if not isinstance(backbone, PreTrainedModel):
+        found += encoder.without_effect(where, f"the encoder of {encoder.pretrained}") if encoder.pretrained else []
+    else:
+        found += _attention_problems(where, encoder, backbone) if encoder.attention else []
+        found += _checkpointing_problems(f"{where}.checkpointing", backbone) if encoder.checkpointing else []
     if encoder.compile and (lacking := compiler_lacking()):
         found.append(f"{where}.compile=true needs {lacking}, or leave compile out")
     return found

@@ -23,8 +23,8 @@ from mmpretrain.data.augment.texts import Vocabulary, augment_texts
 from mmpretrain.data.augment_schema import AugmentConfig
 from mmpretrain.data.batch import SOURCE, Batch, Inputs
 from mmpretrain.data.kind import Kind
-from mmpretrain.models.pretrained import pixel_statistics
 from mmpretrain.models.texts import load_tokenizer
+from mmpretrain.models.towers import input_statistics
 from mmpretrain.schema import Config
 
 if TYPE_CHECKING:
@@ -97,6 +97,6 @@ class Augmenter:
 
     def _make_form(self, name: str, device: torch.device) -> ImageForm:
         settings = self._config.data.modalities[name]
-        statistics = pixel_statistics(self._config.model.encoders[name])
+        statistics = input_statistics(name, self._config.model.encoders[name]) or {}
         mean, std = (torch.tensor(statistics.get(key, [0.5] * settings.channels)) for key in ("mean", "std"))
         return ImageForm((settings.size[0], settings.size[1]), mean.to(device), std.to(device))

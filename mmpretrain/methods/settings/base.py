@@ -17,6 +17,7 @@ class MethodConfig:
     classifies: it learns from labels, and its model ships with a classifier. fuses, factorises, decomposes: its model
     ships with a fusion transformer, with heads for what is shared and unique, with heads for common and individual
     codes. connects: its model is a projector of each of two spaces of embeddings, without encoders.
+    contrasts: it compares samples with those of all ranks, as objective.negatives says.
     takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
     """
 
@@ -27,6 +28,7 @@ class MethodConfig:
     factorises: ClassVar[bool] = False
     decomposes: ClassVar[bool] = False
     connects: ClassVar[bool] = False
+    contrasts: ClassVar[bool] = True
     takes_missing: ClassVar[bool] = False
     title: ClassVar[str] = ""
     arxiv: ClassVar[str | None] = None

@@ -59,6 +59,7 @@ class MucmmConfig(MethodConfig):
     variance: float = 0.99
 
     decomposes = True
+    contrasts = False
     title = (
         "Multimodal Understanding Through Correlation Maximization and Minimization"
         " (a reconstruction from its abstract; the paper's formulas were not available)"

@@ -1,0 +1,175 @@
+"""Encoders that start from a release of ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.methods.schema import ClipConfig, CommConfig
+from mmpretrain.models.build import build_model, build_processor
+from mmpretrain.models.check import check_model
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.problems import Unusable
+from mmpretrain.models.schema import Attention, EncoderConfig, Pool
+from mmpretrain.schema import Config
+from tests.models.small import small_config, small_model, small_samples
+
+STATISTICS = {"minimum": [-1.0] * 7, "maximum": [3.0] * 7}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A CLIP model of all three modalities, and a processor that knows the range of its genes."""
+    config, folder = small_config(ClipConfig()), tmp_path / "release"
+    small_model(config, seed=3).save_pretrained(folder)
+    processor = build_processor(config)
+    processor.modalities["genes"] |= STATISTICS
+    processor.save_pretrained(folder)
+    return folder
+
+
+def started(release: Path, embed_dim: int | None = 8, **encoder: Any) -> Config:
+    """The small config, every encoder from ``release``."""
+    encoders = {n: EncoderConfig(pretrained=str(release), **encoder) for n in small_config().data.modalities}
+    return small_config(ClipConfig(), embed_dim=embed_dim, encoders=encoders)
+
+
+def test_a_model_that_starts_from_a_release_embeds_as_it_does(release: Path) -> None:
+    config = started(release)
+    model, processor = small_model(config, seed=4), build_processor(config)
+    original = MMPretrainModel.from_pretrained(release).eval()
+    inputs = processor(**small_samples())
+    assert processor.modalities["genes"] == build_processor(small_config()).modalities["genes"] | STATISTICS
+    for name, embeds in original(**inputs).embeds.items():
+        assert torch.equal(model(**inputs).embeds[name], embeds), name
+    assert model.config.encoders == original.config.encoders
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert str(release) not in model.config.to_json_string()
+
+
+def test_freezing_holds_for_the_projection_that_came_along(release: Path) -> None:
+    frozen = build_model(started(release, freeze=True))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not any(encoder.training for encoder in frozen.encoders.values())
+    assert any(
+        "nothing else is trainable" in problem for problem in check_model(started(release, freeze=True)).problems
+    )
+    wider = build_model(started(release, embed_dim=9, freeze=True))
+    trained = {name for name, parameter in wider.named_parameters() if parameter.requires_grad}
+    assert trained == {f"projections.{name}.weight" for name in wider.encoders}
+    otherwise_pooled = started(release, freeze=True)
+    otherwise_pooled.model.encoders["caption"].pool = Pool.cls
+    model = build_model(otherwise_pooled)
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["projections.caption.weight"]
+
+
+def test_the_preflight_counts_what_will_train(release: Path) -> None:
+    config = started(release, freeze=True)
+    config.model.encoders["genes"].freeze = False
+    checked = check_model(config)
+    assert not checked.problems and checked.model is not None
+    assert f"encoder picture: vit from {release}" in " ".join(checked.notes)
+    expected = [name for name, p in build_model(config).named_parameters() if p.requires_grad]
+    assert [name for name, p in checked.model.named_parameters() if p.requires_grad] == expected
+
+
+def test_one_encoder_may_serve_two_modalities(release: Path) -> None:
+    config = started(release)
+    config.data.modalities = {name: config.data.modalities["picture"] for name in ("left", "right")}
+    config.model.encoders = {name: EncoderConfig(pretrained=str(release), part="picture") for name in ("left", "right")}
+    model, image = small_model(config), small_samples()["picture"]
+    embeds = model(**build_processor(config)(left=image, right=image)).embeds
+    assert torch.equal(embeds["left"], embeds["right"])
+
+
+def test_a_fusion_starts_from_the_encoders_alone(release: Path) -> None:
+    config = started(release)
+    config.method = CommConfig()
+    config.model.fusion = replace(config.model.fusion, width=8, heads=2)
+    original = MMPretrainModel.from_pretrained(release)
+    for name, tensor in build_model(config).encoders.state_dict().items():
+        assert torch.equal(tensor, original.encoders.state_dict()[name])
+
+
+def test_an_option_of_a_transformers_encoder_can_still_be_set(release: Path) -> None:
+    config = started(release)
+    config.model.encoders["caption"].config = {"hidden_dropout_prob": 0.5}
+    config.model.encoders["caption"].attention = Attention.eager
+    caption = build_model(config).encoders["caption"].backbone
+    assert caption.config.hidden_dropout_prob == 0.5 and caption.config._attn_implementation == "eager"
+
+
+def spoil(run: Config, name: str, **fields: Any) -> None:
+    """Change fields of one encoder."""
+    run.model.encoders[name] = replace(run.model.encoders[name], **fields)
+
+
+CASES = [
+    (
+        "picture",
+        {"part": "pictures"},
+        "part: .* has no encoder 'pictures' .did you mean picture.*; its encoders: caption, genes, picture",
+    ),
+    ("picture", {"part": "genes"}, "pretrained: .* takes a vector as 'genes': take other data"),
+    ("genes", {"config": {"hidden_size": 7}}, "genes.config.hidden_size is not that of .*: leave it out"),
+    ("genes", {"pool": Pool.mean}, "genes.pool is mean: mlp knows cls"),
+    ("picture", {"pool": Pool.flatten}, "picture.pool is flatten: vit knows cls, mean, last, pooler"),
+    ("genes", {"checkpointing": True}, "genes.checkpointing=true has no effect on the encoder of .*: leave it out"),
+    ("picture", {"pool": Pool.pooler}, "pretrained: .* cannot be loaded"),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "message"), CASES)
+def test_what_does_not_fit_is_named(release: Path, name: str, fields: dict[str, Any], message: str) -> None:
+    config = started(release)
+    spoil(config, name, **fields)
+    with pytest.raises(Unusable, match=message):
+        build_model(config)
+
+
+@pytest.mark.parametrize("size", [[8, 8], [8, 4, 3]])
+def test_other_images_are_refused(release: Path, size: list[int]) -> None:
+    config = started(release)
+    channels = size[2] if len(size) > 2 else 1
+    config.data.modalities["picture"] = ModalityConfig(Kind.image, size[:2], channels)
+    problems = check_model(config).problems
+    assert len(problems) == 1 and "takes images of 1x8x4 as 'picture'" in problems[0]
+
+
+def test_part_is_refused_where_it_has_no_effect(release: Path, tmp_path: Path) -> None:
+    assert EncoderConfig("vit", part="picture").problems("picture") == [
+        "model.encoders.picture.part has no effect without model.encoders.picture.pretrained"
+    ]
+    plain = MMPretrainModel.from_pretrained(release).encoders["picture"].backbone
+    plain.save_pretrained(tmp_path / "vit")
+    config = started(release)
+    spoil(config, "picture", pretrained=str(tmp_path / "vit"), part="picture")
+    with pytest.raises(Unusable, match=r"picture\.part has no effect: .* is no release of ours"):
+        build_model(config)
+    spoil(config, "picture", part=None)
+    spoil(config, "genes", pretrained=str(tmp_path / "vit"))
+    with pytest.raises(Unusable, match="is no release of ours, and no other model encodes a vector"):
+        build_model(config)
+
+
+def test_missing_weights_are_never_made_up(release: Path) -> None:
+    weights = load_file(release / "model.safetensors")
+    lacking = next(key for key in weights if key.startswith("encoders.genes"))
+    save_file({k: v for k, v in weights.items() if k != lacking}, release / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Unusable, match=f"has no weights for {lacking}"):
+        build_model(started(release))
+
+
+def test_a_release_that_connects_others_names_them(release: Path) -> None:
+    content = json.loads((release / "config.json").read_text())
+    content |= {"encoders": {}, "connection": {"inputs": dict.fromkeys(content["modalities"], "first")}}
+    (release / "config.json").write_text(json.dumps(content))
+    with pytest.raises(Unusable, match="connects two other releases: name one of these"):
+        build_model(started(release))
