@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
-from benchmarks.training import Job, evaluation, markdown, train_side_by_side  # noqa: E402
+from benchmarks.training import Job, check_dataset, evaluation, markdown, train_side_by_side  # noqa: E402
 from mmpretrain.data.info import DatasetInfo  # noqa: E402
 from mmpretrain.distributed.world import World as Ranks  # noqa: E402
 from mmpretrain.embedding.encode import embed_share  # noqa: E402
@@ -86,7 +86,7 @@ class Setting:
     def world(self, seed: int) -> Path:
         """The folder of a world's datasets; built if they are missing."""
         path = self.data / f"world{seed}"
-        if not (path / TRIPLES / "dataset.json").exists():
+        if not check_dataset(path / TRIPLES, {"test": self.test_samples}):
             build_world(path, seed, self.samples, self.test_samples)
         return path
 

@@ -105,6 +105,24 @@ def build_latents_command(
         _show_build(form, build)
 
 
+@build_app.command("linear", epilog="Example: mmpretrain shards build linear --out data/linear")
+def build_linear_command(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/linear"),
+    count: Annotated[int, typer.Option(help="Training samples.")] = 16_384,
+    test_count: Annotated[int, typer.Option(help="Test samples.")] = 4_096,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Two vectors that share two directions, known in closed form (no download)."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        from shards.linear import build_linear
+
+        with working(form, "building linear"):
+            build = build_linear(out, {"train": count, "test": test_count}, _overwrite(force))
+        _show_build(form, build)
+
+
 @build_app.command("planted", epilog="Example: mmpretrain shards build planted --right shared")
 def build_planted_command(
     out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/planted[-pretrain]).")] = None,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mmpretrain.config import compose
 from mmpretrain.data.index import load_index
 from mmpretrain.data.kind import Kind
 from mmpretrain.data.reader import Reader
 from mmpretrain.evaluation.grid import read_sample
+from shards.cli import app
 from shards.linear import NAMES, NOISE, PRIVATE, SAMPLES, WIDTHS, build_linear, draw, mixing, population
 
 
@@ -48,3 +51,9 @@ def test_the_experiment_fits_the_world() -> None:
     assert not config.problems()
     assert [config.data.modalities[name].size for name in NAMES] == [[width] for width in WIDTHS]
     assert config.train.samples > SAMPLES["train"]
+
+
+def test_command(tmp_path: Path) -> None:
+    options = ["--count", "20", "--test-count", "4", "--out", str(tmp_path / "x"), "--json"]
+    built = json.loads(CliRunner().invoke(app, ["build", "linear", *options]).stdout)
+    assert built["samples"] == {"train": 20, "test": 4} and built["name"] == "linear"
