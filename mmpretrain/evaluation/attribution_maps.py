@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mmpretrain.data.batch import PRESENT, Inputs
@@ -23,14 +24,16 @@ from mmpretrain.evaluation.opening import Opened
 from mmpretrain.evaluation.saliency import TOKENS, GradientInput, attribute
 from mmpretrain.evaluation.scores import Codes, common_score, individual_score
 
+PIXELS = "pixel_values"
+
 
 @dataclass(frozen=True)
 class Side:
     """One modality of one explained sample.
 
-    raw: the decoded object. common, individual: attributions in the shape of what gradients were taken of: pixels
-    [c, h, w], values [d] or [T, d], token embeddings [n, w]. tokens: the pieces of a text; special: [n], which of them
-    the tokenizer added.
+    raw: the decoded object; of an image, what the encoder sees of it. common, individual: attributions in the shape of
+    what gradients were taken of: pixels [c, h, w], values [d] or [T, d], token embeddings [n, w]. tokens: the pieces of
+    a text; special: [n], which of them the tokenizer added.
     """
 
     kind: Kind
@@ -108,9 +111,18 @@ def _explain_one(
     return {name: _side(opened, name, raw[name], inputs[name], maps[name]) for name in fitted.pair}
 
 
+def as_seen(pixels: Tensor) -> Image.Image:
+    """``pixels`` [c, h, w], c = 1 or 3, as a picture, lightest to darkest: a processor may have cut edges off."""
+    low, high = pixels.min(), pixels.max()
+    scaled = (255 * (pixels - low) / (high - low).clamp(min=1e-12)).round().byte().cpu()
+    return Image.fromarray(scaled.permute(1, 2, 0).squeeze(-1).numpy())
+
+
 def _side(opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor]) -> Side:
     """tensors, maps: of this sample alone."""
     common, individual = (m[0].double().cpu().numpy() for m in maps)
+    if PIXELS in tensors:
+        raw = as_seen(tensors[PIXELS][0])
     counting = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else slice(None)
     side = Side(opened.kinds[name], raw, common[counting], individual[counting])
     if TOKENS not in tensors:

@@ -32,6 +32,8 @@ def write_explanation(explanation: Explanation, opened: Opened, wanted: Wanted, 
     replace_text(folder / "explain.json", json.dumps(content, indent=2) + "\n")
     features = opened.info.features if opened.info else {}
     written = [folder / "scores.csv", folder / "explain.json", _save(draw_scores(explanation), folder / "scores.png")]
+    for old in folder.glob("sample-*.png"):  # of another pair, or other keys
+        old.unlink()
     for one in explanation.explained:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", one.key)
         written.append(_save(draw_explained(one, explanation, features), folder / f"sample-{name}.png"))

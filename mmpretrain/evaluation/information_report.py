@@ -37,8 +37,9 @@ ABOVE_CHANCE = 1.645
 
 
 class Verdict(StrEnum):
-    """Whether the common dimension fits: individual codes still correlate (too small), or some common directions do
-    not correlate on held-out samples (too large)."""
+    """Whether the common dimension fits: individual codes still correlate, or more canonical correlations of the
+    embeddings stand out than there are common codes (too small); or some common directions do not correlate on
+    held-out samples (too large)."""
 
     fits = "fits"
     too_small = "too small"
@@ -77,7 +78,8 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """Whether the common dimension fits."""
-        if self.leftover.exceeding:
+        # Individual codes that are narrow, or trained to, leave out what the common ones had no room for.
+        if self.leftover.exceeding or self.decomposition.exceeding > len(self.decomposition.rho):
             return Verdict.too_small
         return Verdict.too_large if self.confirmed_dimensions < len(self.confirmed) else Verdict.fits
 
@@ -147,6 +149,12 @@ def advice(report: Report) -> str:
     fitted, k = report.decomposition, len(report.decomposition.rho)
     if report.verdict is Verdict.too_small:
         more, left = report.leftover.exceeding, report.leftover.correlations
+        if not more:
+            return (
+                f"{k} common dimensions are too few: {fitted.exceeding} correlations of the embeddings exceed"
+                f" {fitted.threshold:.2f}, what unrelated data reach, and the individual codes leave the others out;"
+                f" try {fitted.exceeding}"
+            )
         return (
             f"{k} common dimensions are too few: {more} correlations between the individual codes (largest"
             f" {float(left[0]):.2f}) exceed {report.leftover.threshold:.2f}, what unrelated data reach; try {k + more}"

@@ -131,8 +131,10 @@ class Towers(nn.Module):
 
 def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
     """Such a model, with the first image and the first text of the dataset."""
-    if not isinstance(space, DualSpace):
-        raise ValueError(f"{release} embeds one modality: a release of ours or a model like CLIP is needed")
+    if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
+        raise ValueError(
+            f"{release} embeds no pair of images and texts: a release of ours or a model like CLIP is needed"
+        )
     held = {name: Kind(entry["kind"]) for name, entry in (info.modalities if info else {}).items()}
     kinds = {name: kind for name, kind in held.items() if name == _first(held, kind)}
     if set(kinds.values()) != {Kind.image, Kind.text}:

@@ -64,6 +64,7 @@ class Mucmm(Method):
         super().__init__(config, model)
         assert isinstance(config.method, MucmmConfig)
         self.settings = config.method
+        self.dtype: torch.dtype = getattr(torch, config.engine.precision.value)
         self.components = {name: _components(model, name) for name in self.modalities}
         self.embeds = {(EMBED, name): model.embed_sizes[name] for name in self.modalities}
         self.codes = {(COMMON, name): part.common.width for name, part in self.components.items()}
@@ -78,7 +79,10 @@ class Mucmm(Method):
         self.model.to(device=world.device)  # type: ignore[call-arg]
         with evaluating(self.model), torch.no_grad():
             for batch in batches(self.settings.start_samples):
-                pooled.add(_rows(self.encode(self.model, batch), self.embeds))
+                # DeepSpeed, which brings autocast, takes the model over later.
+                with torch.autocast(world.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+                    rows = _rows(self.encode(self.model, batch), self.embeds)
+                pooled.add(rows)
         known = _finite(
             pooled.moments(world), "embeddings are not finite before the first step: look at data and encoders"
         )

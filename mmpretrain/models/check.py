@@ -18,7 +18,7 @@ from mmpretrain.models.resolve import encoded, encoder_spec, model_config
 from mmpretrain.models.schema import Attention
 from mmpretrain.models.states_mmpretrain import Form
 from mmpretrain.models.texts import load_tokenizer, not_built, text_problems, tokenizer_source
-from mmpretrain.models.towers import freeze
+from mmpretrain.models.towers import find_tower, freeze
 from mmpretrain.models.training_options import option_problems
 from mmpretrain.schema import Config
 
@@ -58,11 +58,13 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
         encoder = _on_meta(name, spec)
         if modality.kind is Kind.image:
             _try_images(name, encoder, modality, config.method.fuses)
+        tower = find_tower(name, entry)
     except Unusable as error:
         problems += error.problems
         return None
     if modality.kind is Kind.text:
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
+    problems += tower.problems(encoder) if tower else []
     problems += option_problems(f"model.encoders.{name}", entry, encoder.backbone)
     if entry.attention is Attention.flash_attention_2 and config.engine.precision is Precision.float32:
         problems.append(f"model.encoders.{name}.attention is flash_attention_2: it needs engine.precision=bfloat16")

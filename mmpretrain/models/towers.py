@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.hub.export import CHECKSUMS, verify_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pretrained import open_config, pixel_statistics
 from mmpretrain.models.problems import Unusable, nearest, one_line
@@ -67,6 +70,17 @@ class Tower:
             raise Unusable([f"{self.where}.pool is {pool}: {architecture} knows {', '.join(OWN_POOLS[architecture])}"])
         return replace(self.encoder, architecture=architecture, config=config | asked, pretrained=None, pool=pool)
 
+    def problems(self, encoder: Encoder) -> list[str]:
+        """Whether the weights fit ``encoder`` (on the meta device), and a local release is whole; hashes its files."""
+        with torch.device("meta"):
+            own = Encoder(self.part, self.entry).backbone.state_dict()
+        wanted = encoder.backbone.state_dict()
+        misfits = [key for key, tensor in wanted.items() if key not in own or own[key].shape != tensor.shape]
+        found = [f"{self.where}: {self._source} has no {key} as this config and pool want it" for key in misfits[:1]]
+        folder = Path(self._source)
+        damage = verify_release(folder) if (folder / CHECKSUMS).exists() else []
+        return found + [f"{self.where}.pretrained: {problem}" for problem in damage]
+
     def projects(self, embed_dim: int | None) -> bool:
         """Whether its projection is one to ``embed_dim``, after the same pooling."""
         same_pool = self.encoder.pool in (None, self.entry["pool"])
@@ -74,7 +88,21 @@ class Tower:
 
     def load(self, backbone: nn.Module, projection: nn.Module | None) -> None:
         """Fill both with its weights. Raises Unusable if any is missing or misfits."""
-        loaded: Any = MMPretrainModel.from_pretrained(
+        try:
+            release, info = self._open()
+            own = release.encoders[self.part].backbone.state_dict()
+            # A pooler that this encoder makes no use of stays behind.
+            backbone.load_state_dict({key: own[key] for key in backbone.state_dict() if key in own})
+        except Exception as error:  # Damaged files raise whatever their parser raises.
+            raise self._unusable(f"{self._source} cannot be loaded ({one_line(error)})") from error
+        if info["missing_keys"]:
+            raise self._unusable(f"{self._source} has no weights for {sorted(info['missing_keys'])[0]}")
+        if projection is not None:
+            projection.load_state_dict(release.projections[self.part].state_dict())
+
+    def _open(self) -> Any:
+        """The release's model, and what was said of its weights."""
+        return MMPretrainModel.from_pretrained(
             self._source,
             revision=self._revision,
             config=self.config,
@@ -82,15 +110,6 @@ class Tower:
             use_safetensors=True,
             output_loading_info=True,
         )
-        release, info = loaded
-        if info["missing_keys"]:
-            raise self._unusable(f"{self._source} has no weights for {sorted(info['missing_keys'])[0]}")
-        try:
-            backbone.load_state_dict(release.encoders[self.part].backbone.state_dict())
-        except RuntimeError as error:
-            raise self._unusable(f"{self._source} cannot be loaded ({one_line(error)})") from error
-        if projection is not None:
-            projection.load_state_dict(release.projections[self.part].state_dict())
 
     @property
     def _source(self) -> str:

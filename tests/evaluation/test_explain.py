@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from mmpretrain.cli import app
 from mmpretrain.data.kind import Kind
-from mmpretrain.evaluation.attribution_maps import Side, explain_samples
+from mmpretrain.evaluation.attribution_maps import Side, as_seen, explain_samples
 from mmpretrain.evaluation.decomposition import fit
 from mmpretrain.evaluation.explain_figures import draw_input, draw_map, overlay, strength
 from mmpretrain.evaluation.explain_schema import Attribution, Settings
 from mmpretrain.evaluation.explain_schema import Form as ScoreForm
 from mmpretrain.evaluation.opening import Opened, open_release
-from tests.embedding.spaces import write_bert, write_clip, write_data
+from tests.embedding.spaces import write_bert, write_clap, write_clip, write_data
 from tests.evaluation.explained import SAMPLES, write_components_release, write_shared_class, write_small_release
 
 
@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_components_release(folder / "own" / "release")
     write_clip(folder / "clip")
     write_bert(folder / "bert")
+    write_clap(folder / "clap")
     return folder
 
 
@@ -128,7 +129,8 @@ def test_report(folder: Path, tmp_path: Path) -> None:
         ("run/release", ("--common=0",), "--common is 0: at least 1 is needed"),
         ("run/release", ("--samples=0",), "--samples is 0: at least 1 is needed"),
         ("run/release", ("--limit=-1",), "--limit is -1: at least 1 is needed"),
-        ("bert", (), "embeds one modality: a release of ours or a model like CLIP is needed"),
+        ("bert", (), "embeds no pair of images and texts: a release of ours or a model like CLIP is needed"),
+        ("clap", (), "embeds no pair of images and texts: a release of ours or a model like CLIP is needed"),
         ("data", (), "is no release"),
     ],
 )
@@ -193,9 +195,35 @@ def test_maps_do_not_depend_on_the_other_samples(folder: Path) -> None:
         assert not np.array_equal(together[name].common, renamed[name].common)
 
 
+def test_maps_lie_on_what_the_encoder_sees(folder: Path) -> None:
+    """A processor may cut the edges of a picture off."""
+    opened = open_release(str(folder / "clip"), str(folder / "data"), None, torch.device("cpu"))
+    fitted = fit(opened.embed("train", 1000), opened.pair, Settings(common=1), opened.origin)
+    picture = Image.linear_gradient("L").resize((40, 8)).rotate(90, expand=True)
+    (sides,) = explain_samples(opened, fitted, ScoreForm(), [{"picture": picture, "caption": "a seven"}], ["a"])
+    seen = opened.processor(picture=[picture])["picture"]["pixel_values"][0]
+    raw = sides["picture"].raw
+    assert isinstance(raw, Image.Image) and raw.size == seen.shape[:0:-1] == sides["picture"].common.shape[:0:-1]
+    assert np.corrcoef(np.asarray(raw).transpose(2, 0, 1).ravel(), seen.numpy().ravel())[0, 1] > 0.999
+    assert as_seen(torch.zeros(1, 4, 8)).size == (8, 4)
+
+
+def test_pictures_of_other_samples_do_not_stay(folder: Path, tmp_path: Path) -> None:
+    for key in ("s0003", "s0001"):
+        options = ("--common=1", f"--keys={key}", f"--out={tmp_path}")
+        assert call("explain", folder, "run/release", *options).exit_code == 0
+    assert [path.name for path in tmp_path.glob("sample-*")] == ["sample-s0001.png"]
+
+
 def test_nothing_of_the_model_changes(folder: Path) -> None:
     """Frozen, in evaluation mode, and without gradients left behind."""
     opened = open_release(str(folder / "run/release"), str(folder / "data"), None, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in opened.model.state_dict().items()}
+    fitted = fit(opened.embed("train", 1000), opened.pair, Settings(common=1), opened.origin)
+    sample = {"picture": Image.linear_gradient("L").resize((8, 4)), "caption": "a seven"}
+    explain_samples(opened, fitted, ScoreForm(), [sample], ["a"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in opened.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in opened.model.parameters())
     assert opened.model.training is False
     assert not any(parameter.requires_grad for parameter in opened.model.parameters())
     assert opened.data.classes == 3 and opened.kinds == {"picture": Kind.image, "caption": Kind.text}

@@ -95,6 +95,21 @@ def test_individual_codes_of_a_model_are_held_to_a_null_of_their_own() -> None:
     assert found.leftover.threshold < 0.2 and len(found.decomposition.rho) == 1
 
 
+def test_codes_that_leave_a_correlation_out_do_not_hide_it() -> None:
+    """A model whose individual codes were trained away from what its one common dimension had no room for."""
+    worlds = [linear_world(2000, seed) for seed in (1, 2)]
+    directions = report(Settings(draws=20), (worlds[0], worlds[1])).decomposition.directions
+    splits = []
+    for world in worlds:
+        codes = {name: rows @ directions[name].numpy() for name, rows in world.embeds.items()}
+        shared, unique = ({name: found[:, part] for name, found in codes.items()} for part in ([0], [-1]))
+        splits.append(replace(world, shared=shared, unique=unique))
+    found = information_report(splits[0], splits[1], PAIR, Settings(draws=20), Origin.model, {})
+    assert found.leftover.exceeding == 0 and found.decomposition.spectrum[1] > 0.5
+    assert found.verdict is Verdict.too_small
+    assert re.match("1 common dimensions are too few: 2 correlations of the embeddings .* try 2", advice(found))
+
+
 def gaussian(samples: int, width: int, seed: int) -> Embeddings:
     """Two modalities without any relation."""
     draws = np.random.default_rng(seed).normal(size=(2, samples, width))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
+from mmpretrain.engine.schema import Precision
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
 from mmpretrain.methods import canonical_heads, mucmm
 from mmpretrain.methods.base import Losses, Method, Once
@@ -176,6 +177,21 @@ def test_codes_wider_than_what_varies_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 common and 2 individual dimensions of 'mrna', and whitening keeps 1 of"):
         initialised(method, batches_of(method))
     assert initialised(started(variance=0.5, start=Start.orthogonal), batches_of(method))
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_the_first_pass_computes_as_training_will(precision: Precision) -> None:
+    config = make_config("mucmm", 2, variance=1.0)
+    method = make_method(replace(config, engine=replace(config.engine, precision=precision)))
+    found = set()
+
+    def encode(model: Any, batch: Batch) -> Any:
+        found.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        return type(method).encode(method, model, batch)
+
+    with patch.object(method, "encode", encode):
+        initialised(method, batches_of(method))
+    assert found == {getattr(torch, precision.value)}
 
 
 def once(batches: list[Batch], rank: int = 0, size: int = 1) -> Iterator[Once]:

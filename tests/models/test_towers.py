@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.hub.export import export_release
 from mmpretrain.methods.schema import ClipConfig, CommConfig
 from mmpretrain.models.build import build_model, build_processor
 from mmpretrain.models.check import check_model
@@ -19,8 +21,10 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.schema import Attention, EncoderConfig, Pool
 from mmpretrain.schema import Config
+from tests.hub.test_card import facts
 from tests.models.small import small_config, small_model, small_samples
 
+PIXELS = {"mean": [0.3], "std": [0.2]}
 STATISTICS = {"minimum": [-1.0] * 7, "maximum": [3.0] * 7}
 
 
@@ -28,10 +32,10 @@ STATISTICS = {"minimum": [-1.0] * 7, "maximum": [3.0] * 7}
 def release(tmp_path: Path) -> Path:
     """A CLIP model of all three modalities, and a processor that knows the range of its genes."""
     config, folder = small_config(ClipConfig()), tmp_path / "release"
-    small_model(config, seed=3).save_pretrained(folder)
-    processor = build_processor(config)
+    model, processor = small_model(config, seed=3), build_processor(config)
     processor.modalities["genes"] |= STATISTICS
-    processor.save_pretrained(folder)
+    processor.modalities["picture"] |= PIXELS
+    export_release(model, model.state_dict(), processor, folder, facts(method="clip"))
     return folder
 
 
@@ -47,6 +51,7 @@ def test_a_model_that_starts_from_a_release_embeds_as_it_does(release: Path) -> 
     original = MMPretrainModel.from_pretrained(release).eval()
     inputs = processor(**small_samples())
     assert processor.modalities["genes"] == build_processor(small_config()).modalities["genes"] | STATISTICS
+    assert processor.modalities["picture"] == build_processor(small_config()).modalities["picture"] | PIXELS
     for name, embeds in original(**inputs).embeds.items():
         assert torch.equal(model(**inputs).embeds[name], embeds), name
     assert model.config.encoders == original.config.encoders
@@ -122,7 +127,8 @@ CASES = [
     ("genes", {"pool": Pool.mean}, "genes.pool is mean: mlp knows cls"),
     ("picture", {"pool": Pool.flatten}, "picture.pool is flatten: vit knows cls, mean, last, pooler"),
     ("genes", {"checkpointing": True}, "genes.checkpointing=true has no effect on the encoder of .*: leave it out"),
-    ("picture", {"pool": Pool.pooler}, "pretrained: .* cannot be loaded"),
+    ("picture", {"pool": Pool.pooler}, "picture: .* has no pooler.dense.* as this config and pool want it"),
+    ("caption", {"config": {"intermediate_size": 8}}, "caption: .* has no encoder.layer.0.* as this config"),
 ]
 
 
@@ -130,7 +136,9 @@ CASES = [
 def test_what_does_not_fit_is_named(release: Path, name: str, fields: dict[str, Any], message: str) -> None:
     config = started(release)
     spoil(config, name, **fields)
-    with pytest.raises(Unusable, match=message):
+    problems = check_model(config).problems
+    assert len(problems) == 1 and re.search(message, problems[0])
+    with pytest.raises(Unusable):
         build_model(config)
 
 
@@ -165,6 +173,30 @@ def test_missing_weights_are_never_made_up(release: Path) -> None:
     save_file({k: v for k, v in weights.items() if k != lacking}, release / "model.safetensors", {"format": "pt"})
     with pytest.raises(Unusable, match=f"has no weights for {lacking}"):
         build_model(started(release))
+
+
+def test_a_damaged_release_shows_before_the_start(release: Path) -> None:
+    assert not check_model(started(release)).problems
+    weights = bytearray((release / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (release / "model.safetensors").write_bytes(weights)
+    problems = check_model(started(release)).problems
+    assert len(problems) == 3 and "model.safetensors has changed" in problems[0]
+    (release / "model.safetensors").write_bytes(weights[:100])
+    with pytest.raises(Unusable, match=r"picture\.pretrained: .* cannot be loaded"):
+        build_model(started(release))
+
+
+def test_weights_of_a_pooler_may_stay_behind(release: Path, tmp_path: Path) -> None:
+    config = small_config(ClipConfig())
+    config.model.encoders["caption"].pool = Pool.pooler
+    small_model(config).save_pretrained(tmp_path / "pooled")
+    build_processor(config).save_pretrained(tmp_path / "pooled")
+    again = started(tmp_path / "pooled")
+    assert build_model(again).config.encoders["caption"]["pool"] == "pooler"
+    again.model.encoders["caption"].pool = Pool.mean
+    assert not check_model(again).problems
+    assert not any("pooler" in name for name in build_model(again).state_dict())
 
 
 def test_a_release_that_connects_others_names_them(release: Path) -> None:
