@@ -16,7 +16,7 @@ from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
 
 INPUT, HALF = 6, 2
-SHARES = [[12], [6, 6], [9, 3], [12, 0], [3, 3, 3, 3], [5, 0, 1, 6]]
+SHARES = [[12], [6, 6], [9, 3], [12, 0], [2, 7, 3], [3, 3, 3, 3], [5, 0, 1, 6]]
 
 
 def samples(rows: int, seed: int = 0) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from mmpretrain.config import compose
 from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.engine import Engine, mean_over_ranks
-from mmpretrain.methods.base import Step
+from mmpretrain.methods.base import Method, Step
 from mmpretrain.methods.build import build_method
 from mmpretrain.schema import Config
 from tests.small_tokenizer import small_tokenizer
@@ -48,14 +50,28 @@ def tiny_config(*tokens: str) -> Config:
     return config
 
 
-def start(config: Config) -> Engine:
-    """An engine in a rank that may have had another one before."""
+def start(config: Config, *, first: bool = True) -> Engine:
+    """An engine in a rank that may have had another one before.
+
+    first: as at a run's first start, where the method may look at data; otherwise a checkpoint is to be loaded.
+    """
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
     torch_autocast.TORCH_AUTOCAST_DTYPE = None
     torch.manual_seed(config.seed)
-    return Engine(config, build_method(config))
+    method = build_method(config)
+    return Engine(config, method, partial(_initialise, method, config) if first else None)
+
+
+def split(config: Config, world: World) -> Iterator[Batch]:
+    """This rank's rows of 8 global batches."""
+    for index in range(8):
+        yield make_batch(index, world.rank, world.size, modalities=config.data.modalities)
+
+
+def _initialise(method: Method, config: Config, world: World) -> None:
+    method.initialise(lambda _: split(config, world), world)
 
 
 def make_batch(
@@ -146,7 +162,7 @@ def train_and_resume(tokens: list[str], steps: int, folder: str) -> tuple[str, s
     checkpoint.save(engine, Path(folder), half, {"position": half * GLOBAL_BATCH})
     losses += _run(engine, range(half, steps))
     straight = weights_digest(engine)
-    again = start(config)
+    again = start(config, first=False)
     manifest = checkpoint.load_newest(again, Path(folder))
     assert manifest is not None and manifest["step"] == half
     resumed = _run(again, range(half, steps))

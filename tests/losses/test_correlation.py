@@ -142,7 +142,7 @@ def test_a_constant_code_correlates_with_nothing_when_standardised() -> None:
     assert not standard.any()
 
 
-SHARES = [[16], [9, 7], [4, 4, 4, 4], [7, 0, 1, 8]]
+SHARES = [[16], [9, 7], [5, 8, 3], [4, 4, 4, 4], [7, 0, 1, 8]]
 
 
 def heads() -> nn.ModuleList:

@@ -49,6 +49,7 @@ FUSION = ("model.embed_dim=null", "model.fusion.width=16", "model.fusion.heads=2
 HEADS = ("method.hidden=32", "method.width=16")
 # Batch norm over 16 nearly equal embeddings magnifies rounding, the more so the lower the temperature.
 WARM = "method.temperature=0.5"
+CODES = ("model.components.common=3", "model.components.individual=4")
 SMALL = {
     "clip": Small(falls=2.5),  # measured: from 3.1 to 0.2
     "cmcr": Small((WARM, "method.partner_temperature=0.5"), 2.5, EMBEDDINGS),  # from 5.7 to 2.7
@@ -56,7 +57,9 @@ SMALL = {
     "cross_self": Small((*HEADS, WARM), falls=3.0),  # from 6.9 to 3.4
     "factorcl": Small(("method.critic_hidden=32",), falls=2.0),  # from 0.0 to -3.4
     "m3col": Small(falls=6.5),  # from 7.9 to 0.5
-    "mucmm": Small(("model.components.common=3", "model.components.individual=4"), falls=1.3),  # from 1.9 to 0.1
+    "mucmm": Small(
+        ("model.components.common=3", "model.components.individual=4", "method.start=orthogonal"), falls=1.3
+    ),
     "siglip": Small(falls=6.0),  # from 8.0 to 1.0; its bias alone brings it to 4
     "supcon": Small(HEADS, falls=11.0),  # from 12.9 to 1.3
 }
@@ -149,6 +152,8 @@ def release(tokens: list[str], folder: Path) -> None:
     for index in range(2):
         batch = runs.make_batch(index, 0, 1, modalities=config.data.modalities)
         engine.step(batch, runs.step_of(index, config))
+    every = [(batch, torch.ones(len(batch.sample_ids), dtype=torch.bool)) for batch in runs.split(config, engine.world)]
+    engine.method.conclude(engine.deepspeed, every, engine.world)
     model, processor, state = engine.method.model, build_processor(config), engine.state_dict()
     assert state is not None
     shipped = engine.method.ship(state, processor)

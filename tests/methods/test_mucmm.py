@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
@@ -21,7 +22,7 @@ from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
 from mmpretrain.methods.schema import Among, Corr, MucmmConfig, Start
 from mmpretrain.models.schema import ComponentsConfig, ModelConfig
-from tests.methods.toys import GLOBAL_BATCH, make_batch, make_config, make_method, make_step
+from tests.methods.toys import GLOBAL_BATCH, NAMES, make_batch, make_config, make_method, make_step
 from tests.models.test_components import weight_of
 from tests.rank_pool import Ranks
 
@@ -102,13 +103,31 @@ def test_the_scale_and_rotation_of_codes_do_not_matter() -> None:
 
 
 def test_frozen_encoders_get_nothing() -> None:
-    method = started()
-    method.model.encoders.requires_grad_(False)
+    """Neither gradients nor, in training mode, other running statistics."""
+    method, frozen = started(), NAMES[:1]
+    for name in NAMES[:2]:
+        encoder: Any = method.model.encoders[name]
+        encoder.backbone = nn.Sequential(encoder.backbone, nn.BatchNorm1d(encoder.output_size)).double()
+        encoder.backbone.main_input_name, encoder.backbone.forward = "values", partial(_through, encoder.backbone)
+        encoder.requires_grad_(name not in frozen)
+    method.model.train()
     before = {name: tensor.clone() for name, tensor in method.model.encoders.state_dict().items()}
-    lose(method, batches_of(method)[0]).total.backward()
-    assert all(p.grad is None for p in method.model.encoders.parameters())
+    optimiser = torch.optim.AdamW(method.model.parameters(), lr=0.1, weight_decay=0.1)
+    for batch in batches_of(method)[:2]:
+        lose(method, batch).total.backward()
+        optimiser.step()
+    changed = {
+        name.split(".")[0] for name, t in method.model.encoders.state_dict().items() if not t.equal(before[name])
+    }
+    assert changed == set(NAMES[1:2])
+    assert any("running_mean" in name for name in before)
     assert all(p.grad is not None for p in method.model.components.parameters())
-    assert all(torch.equal(before[name], tensor) for name, tensor in method.model.encoders.state_dict().items())
+
+
+def _through(layers: nn.Sequential, values: Tensor) -> Tensor:
+    for layer in layers:
+        values = layer(values)
+    return values
 
 
 def test_running_moments_are_the_average_that_the_next_step_goes_on_from() -> None:
