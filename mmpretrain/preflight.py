@@ -13,7 +13,6 @@ import torch
 
 from mmpretrain.config import load_config
 from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
-from mmpretrain.data.augment_schema import usual
 from mmpretrain.data.schema import Kind
 from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.evaluation.schema import Metric
@@ -34,9 +33,8 @@ def main() -> None:
         problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
         problems += _masks(config)
         if config.method.contrasts:
-            # Most methods compare all modalities' embeddings: an estimate that none should exceed by much.
-            width, pairs = sum(model.embed_sizes.values()), len(model.embed_sizes)
-            notes.append(memory_note(config.objective, config.data.global_batch, ranks, width, pairs))
+            batch, travel = config.data.global_batch, config.method.travel(model.embed_sizes)
+            notes.append(memory_note(config.objective, batch, ranks, travel.width, travel.pairs, rings=travel.rings))
     print(json.dumps({"problems": problems, "notes": notes}))
 
 
@@ -52,9 +50,10 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
 
 def _masks(config: Config) -> list[str]:
     """Texts whose tokens are to be masked by a tokenizer that cannot; one that is not built yet is not looked at."""
-    found = []
+    found, method = [], config.method
+    unique = method.unique_views(list(config.data.modalities))
     for name, modality in config.data.modalities.items():
-        views = [modality.augment or usual(modality.kind)] if config.method.augments else []
+        views = [modality.unique_view if name in unique else modality.view] if method.augments else []
         masked = any(entry.mask for entry in (*views, modality.train) if entry)
         if modality.kind is not Kind.text or not masked:
             continue

@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmpretrain.config import ConfigError, compose, save_config
+from mmpretrain.preflight import _masks
 from tests.small_tokenizer import small_tokenizer
 
 
@@ -65,6 +66,33 @@ def test_a_tokenizer_that_cannot_mask_shows_before_the_start(tmp_path: Path) -> 
     problems, _ = preflight(tmp_path, *tokens)
     assert len(problems) == 1 and "data.modalities.caption: its tokenizer has neither a mask token" in problems[0]
     assert preflight(tmp_path, *tokens, "method.self_weight=0")[0] == []
+
+
+CAPTION_SECOND = ("method=factorcl", "data.modalities.right=null", "model.encoders.right=null")
+
+
+@pytest.mark.parametrize(
+    ("usual", "unique", "refused"), [("{delete: 1.0}", "{mask: 0.2}", True), ("{mask: 0.2}", "{delete: 1.0}", False)]
+)
+def test_only_the_view_that_is_made_must_mask(tmp_path: Path, usual: str, unique: str, refused: bool) -> None:
+    """FactorCL's second modality gets the unique view alone."""
+    folder = tmp_path / "tokenizer"
+    whole = AutoTokenizer.from_pretrained(small_tokenizer())
+    PreTrainedTokenizerFast(tokenizer_object=whole.backend_tokenizer, pad_token="[PAD]").save_pretrained(folder)
+    views = (f"data.modalities.caption.augment={usual}", f"data.modalities.caption.unique={unique}")
+    config = compose([*CAPTION_SECOND, f"model.encoders.caption.tokenizer={folder}", *views])
+    assert [message.startswith("data.modalities.caption: its tokenizer") for message in _masks(config)] == [
+        True
+    ] * refused
+
+
+def test_what_critics_take_is_their_columns_and_no_ring_changes_it(tmp_path: Path) -> None:
+    """2 x 4 bytes x 1024 samples x 6 critics of 512 units, for as many ranks as there are."""
+    batch = "data.global_batch=1024"
+    for negatives in ("auto", "ring"):
+        _, notes = preflight(tmp_path, *CAPTION_SECOND, batch, f"objective.negatives={negatives}")
+        (memory,) = (note for note in notes if note.startswith("negatives "))
+        assert "gather (columns of learned critics are always gathered" in memory and "about 24 MiB per rank" in memory
 
 
 @pytest.mark.parametrize(

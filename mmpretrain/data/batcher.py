@@ -1,4 +1,4 @@
-"""Positions and ordinals become a Batch: read, decode, replace what is unfit, process."""
+"""Positions and ordinals become a Batch: read, decode, replace or leave out what is unfit, process."""
 
 from __future__ import annotations
 
@@ -55,16 +55,34 @@ class Batcher:
         """
         replaced: list[Replacement] = []
         rows = [self._row(int(p), int(o), replaced) for p, o in zip(positions, ordinals, strict=True)]
+        return self._assembled(rows, positions, replaced)
+
+    def readable(self, ordinals: np.ndarray) -> Batch:
+        """The batch of those of these samples (int64 [b]) that can be used; ``positions`` are their ordinals.
+
+        The others have no row: ``replaced`` names them, with '' as substitute. If none is left, ``inputs`` is empty.
+        Raises ShardError.
+        """
+        left_out: list[Replacement] = []
+        rows: list[_Row] = []
+        for ordinal in ordinals.tolist():
+            try:
+                rows.append(self._decode(ordinal))
+            except SampleError as error:
+                left_out.append(self._replacement(ordinal, ordinal, "", error))
+        return self._assembled(rows, np.array([row.ordinal for row in rows], dtype=np.int64), left_out)
+
+    def _assembled(self, rows: list[_Row], positions: np.ndarray, replaced: list[Replacement]) -> Batch:
         objects = {m: [row.objects[m] for row in rows] for m in self._config.modalities}
         labelled = self._config.classes is not None
         return Batch(
-            inputs=self._processor(**objects),
+            inputs=self._processor(**objects) if rows else {},
             labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labelled else None,
             sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
             positions=torch.from_numpy(positions),
             keys=tuple(row.key for row in rows),
             replaced=tuple(replaced),
-            views={} if self._sources is None else {SOURCE: self._source_view(self._sources, objects)},
+            views={} if self._sources is None or not rows else {SOURCE: self._source_view(self._sources, objects)},
         )
 
     def _source_view(self, sources: Processor, objects: dict[str, list[Raw | None]]) -> Inputs:
@@ -81,16 +99,17 @@ class Batcher:
                 candidate = self._plan.substitute(position, attempt)
                 continue
             if error is not None:
-                original = self._reader.index.sample(ordinal)
-                replaced.append(
-                    Replacement(position, original.key, row.key, self._reader.index.path(original.shard), str(error))
-                )
+                replaced.append(self._replacement(position, ordinal, row.key, error))
             return row
         original = self._reader.index.sample(ordinal)
         raise BadDataError(
             f"sample {original.key!r} in {self._reader.index.path(original.shard)} cannot be used ({error}), and"
             f" neither can {MAX_ATTEMPTS - 1} others drawn in its place: data.modalities may not fit the shards"
         )
+
+    def _replacement(self, position: int, ordinal: int, substitute: str, error: SampleError) -> Replacement:
+        original = self._reader.index.sample(ordinal)
+        return Replacement(position, original.key, substitute, self._reader.index.path(original.shard), str(error))
 
     def _decode(self, ordinal: int) -> _Row:
         sample = self._reader.sample(ordinal)
@@ -128,7 +147,7 @@ def _checked(extension: str, value: Raw, modality: ModalityConfig) -> Raw:
     """``value``, if its shape is the configured one (images are resized, texts and sequences cut by the processor)."""
     shape = list(value.shape) if isinstance(value, np.ndarray) else []
     if modality.kind is Kind.vector and shape != list(modality.size):
-        raise SampleError(f"{extension}: has shape {shape}, data.modalities says {list(modality.size)}")
+        raise SampleError(f"{extension}: has shape {shape}, but vectors of shape {list(modality.size)} are expected")
     if modality.kind is Kind.sequence and (len(shape) != 2 or not shape[0] or shape[1] != modality.size[1]):
         raise SampleError(f"{extension}: has shape {shape}, but a sequence needs [time steps, {modality.size[1]}]")
     return value

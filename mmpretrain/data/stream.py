@@ -30,7 +30,7 @@ BATCHES_AHEAD = 2  # per loader process
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
 
-Rows = tuple[np.ndarray, np.ndarray]  # positions and ordinals of one batch
+Rows = tuple[np.ndarray, ...]  # what a batch is made of: positions and ordinals, or ordinals alone
 
 
 class Stream:
@@ -100,18 +100,24 @@ class Stream:
     def listed_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
         """The samples with these ordinals (int64 [b] each), a batch at a time, the same whatever the rank.
 
-        ``positions`` are the ordinals asked for; the rows named in ``replaced`` hold substitutes, for the caller to
-        drop. Raises as :meth:`batches` does.
+        ``positions`` are the ordinals. Samples that cannot be used have no substitute and no row, and ``replaced``
+        names them (see :meth:`Batcher.readable`). Raises as :meth:`batches` does.
         """
-        return self._load(partial(_listed_rows, batches=batches), range(len(batches)))
+        rows = partial(_listed_rows, batches=batches)
+        return self._load(rows, range(len(batches)), self._batcher.readable)
 
-    def _load(self, rows: Callable[[int], Rows], numbers: range) -> Iterator[Batch]:
-        """Batches by number, in order, made in the loader processes; counts what they replaced."""
+    def _load(
+        self, rows: Callable[[int], Rows], numbers: range, make: Callable[..., Batch] | None = None
+    ) -> Iterator[Batch]:
+        """Batches by number, in order, made in the loader processes; counts what they replaced or left out.
+
+        make: rows -> batch, by default with substitutes.
+        """
         workers = self.config.workers
         if workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
         loader = DataLoader(
-            _Batches(self._batcher, rows),
+            _Batches(make or self._batcher.batch, rows),
             batch_size=None,
             sampler=numbers,
             num_workers=workers,
@@ -122,7 +128,8 @@ class Stream:
         for batch in loader:
             if isinstance(batch, Exception):
                 raise batch
-            self._quarantine.record(len(batch), batch.replaced)
+            left_out = sum(not entry.substitute for entry in batch.replaced)
+            self._quarantine.record(len(batch) + left_out, batch.replaced)
             yield batch
 
     def _prefetch(self, step: int) -> None:
@@ -139,12 +146,12 @@ class Stream:
 class _Batches(Dataset):
     """Batches by number. What ends the run is returned: raised in a loader process, its message would be buried."""
 
-    def __init__(self, batcher: Batcher, rows: Callable[[int], Rows]) -> None:
-        self._batcher, self._rows = batcher, rows
+    def __init__(self, make: Callable[..., Batch], rows: Callable[[int], Rows]) -> None:
+        self._make, self._rows = make, rows
 
     def __getitem__(self, number: int) -> Batch | ShardError | BadDataError:
         try:
-            return self._batcher.batch(*self._rows(number))
+            return self._make(*self._rows(number))
         except (ShardError, BadDataError) as error:
             return error
 
@@ -157,7 +164,7 @@ def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: n
 
 
 def _listed_rows(number: int, batches: Sequence[np.ndarray]) -> Rows:
-    return batches[number], batches[number]
+    return (batches[number],)
 
 
 def _load_index(config: DataConfig, split: str) -> Index:

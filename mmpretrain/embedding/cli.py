@@ -56,6 +56,9 @@ def pair_command(
     out: Out,
     split: Split = "train",
     temperature: Annotated[float, typer.Option(help="Of the retrieval's softmax.")] = 0.01,
+    allow_other_data: Annotated[
+        bool, typer.Option("--allow-other-data", help="The corpora are of different data with the same keys.")
+    ] = False,
     ranks: Ranks = None,
     dtype: Dtype = Precision.float32,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
@@ -63,8 +66,9 @@ def pair_command(
 ) -> None:
     """Find each text's pseudo partners in the memories of two spaces: training data of method=cmcr."""
     common: dict[str, Any] = {"out": str(out), "split": split, "dtype": dtype, "samples_per_shard": samples_per_shard}
-    corpora: dict[str, Any] = {"first": first, "second": second, "shared": shared, "temperature": temperature}
-    _run(PairJob(**common, **corpora, first_memory=first_memory, second_memory=second_memory), ranks, json_flag)
+    corpora: dict[str, Any] = {"first": first, "second": second, "shared": shared, "allow_other_data": allow_other_data}
+    memories: dict[str, Any] = {"first_memory": first_memory, "second_memory": second_memory}
+    _run(PairJob(**common, **corpora, **memories, temperature=temperature), ranks, json_flag)
 
 
 def _run(job: Job, ranks: int | None, json_flag: bool) -> None:

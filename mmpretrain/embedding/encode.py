@@ -77,12 +77,11 @@ class Encoder:
         """
         left_out.note(batch)
         vectors = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
-        dropped = {entry.position for entry in batch.replaced}
         found: list[RawSample] = []
-        for row, (position, key) in enumerate(zip(batch.positions.tolist(), batch.keys, strict=True)):
+        for row, key in enumerate(batch.keys):
             members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
             label = {} if batch.labels is None else {f"{LABEL}.cls": str(int(batch.labels[row])).encode()}
-            if position not in dropped and members:
+            if members:
                 found.append({"__key__": key, **members, **label})
         return found
 
@@ -96,8 +95,7 @@ class Encoder:
     def _width(self, stream: Stream, name: str) -> int:
         first = holders(stream.index, name)[:TRIES]
         for batch in stream.listed_batches(list(first[:, None])):
-            # A substitute need not have this modality.
-            if not batch.replaced:
+            if len(batch):
                 return next(iter(self._vectors(name, batch.inputs[name]).values())).size
         raise Unusable([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
 

@@ -33,10 +33,18 @@ class Hubness:
         replace_text(self._path(number), json.dumps(effective.round(4).tolist()))
 
     def summarise(self, shards: int) -> None:
-        """Write hubness.json from the numbers of all shards, log it, and remove them; without them do nothing."""
+        """Write hubness.json from the numbers of all shards and log it; where it stands, remove the numbers.
+
+        It stands without them if shards of a complete output were made once more: then it is as it was.
+        """
         paths = [self._path(number) for number in range(shards)]
-        if not all(path.exists() for path in paths):
-            return
+        if all(path.exists() for path in paths):
+            self._write(paths)
+        if (self._folder / HUBNESS_NAME).exists():
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+    def _write(self, paths: list[Path]) -> None:
         rows = np.array([row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))])
         summary = {
             name: {"memory": size, **_figures(column)}
@@ -47,8 +55,6 @@ class Hubness:
             log.info(
                 "%s memory: of %d items, a median of %.4g carry a query", name, figures["memory"], figures["median"]
             )
-        for path in paths:
-            path.unlink()
 
     def _path(self, number: int) -> Path:
         return self._folder / f".effective-{number:06d}.json"

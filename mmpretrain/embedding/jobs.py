@@ -97,7 +97,8 @@ class PairJob(Job):
     """Find pseudo partners of a corpus in two memories.
 
     first, second: embedding shards of one corpus in either space; shared: the modality that was embedded.
-    first_memory, second_memory: FOLDER or FOLDER:MODALITY.
+    first_memory, second_memory: FOLDER or FOLDER:MODALITY. allow_other_data: equal keys mean equal samples although the
+    corpora were embedded from different data.
     """
 
     kind: ClassVar[str] = "pair"
@@ -108,6 +109,7 @@ class PairJob(Job):
     first_memory: str = ""
     second_memory: str = ""
     temperature: float = 0.01
+    allow_other_data: bool = False
 
     def problems(self) -> list[str]:
         """What is wrong with it, one sentence each."""

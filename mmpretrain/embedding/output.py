@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, build_index, load_index
+from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, build_index, load_index, read_text
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.files import replace_text, sync
 from shards.writing import RawSample, write_shard
@@ -99,6 +99,20 @@ class Output:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:06d}.tar"
+
+
+def embedded_from(folder: str | Path) -> str | None:
+    """Fingerprint of the data behind a split of embedding shards; None if nothing says so.
+
+    Raises ShardError if its origin.json is damaged.
+    """
+    source = f"{str(folder).rstrip('/')}/{ORIGIN_NAME}"
+    try:
+        return json.loads(read_text(source))["sources"].get("data")
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ShardError(f"{source} is damaged ({error}): embed the data again") from None
 
 
 def _state(path: Path, text: str) -> None:

@@ -49,7 +49,8 @@ def pair_share(job: PairJob, world: World) -> None:
     """Answer with all ranks, and write this rank's shards of those that are missing. A collective.
 
     Raises:
-        ShardError: a folder cannot be used, the corpora do not hold the same keys, or spaces are mixed up.
+        ShardError: a folder cannot be used, the corpora do not hold the same keys or are of different data, or spaces
+            are mixed up.
     """
     sides = open_sides(job)
     keys = sides[0].corpus.keys()
@@ -76,6 +77,8 @@ def open_sides(job: PairJob) -> tuple[Side, Side]:
     for name, corpus, memory in zip(SIDES, corpora, memories, strict=True):
         _check_space(name, corpus, memory)
     second = align(corpora[0], corpora[1])
+    if not job.allow_other_data:
+        _check_data(corpora[0], corpora[1])
     return Side(corpora[0], memories[0], corpora[0].ordinals), Side(corpora[1], memories[1], second)
 
 
@@ -94,6 +97,21 @@ def align(first: Vectors, second: Vectors) -> np.ndarray:
             f"{there.title} has the key {key!r}, and {absent.title} has not: embed the same data by both releases"
         )
     return np.array([place[key] for key in ours], dtype=np.int64)
+
+
+def _check_data(first: Vectors, second: Vectors) -> None:
+    """Raises ShardError if the corpora are known to be of different data: of numbered samples the keys say nothing."""
+    corpora = (first, second)
+    made = [corpus.source for corpus in corpora]
+    names = [corpus.origin.get("data") for corpus in corpora]
+    known = made if None not in made else names
+    if None in known or known[0] == known[1]:
+        return
+    said = [f"{name or 'data'} ({source[:12]})" if source else name for name, source in zip(names, made, strict=True)]
+    raise ShardError(
+        f"{first.title} was embedded from {said[0]} and {second.title} from {said[1]}: embed the same data by both"
+        " releases, or add --allow-other-data if equal keys mean equal samples there"
+    )
 
 
 def _place(entry: str, split: str) -> tuple[str, str, str | None]:

@@ -13,6 +13,7 @@ from mmpretrain.data.index import LABEL, Index, ShardError, load_index, modality
 from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.schema import Kind
+from mmpretrain.embedding.output import embedded_from
 
 
 class Vectors:
@@ -20,7 +21,8 @@ class Vectors:
 
     folder: data set; split: folder below it. modality: None for the only one there is.
     Attributes: index, modality, width, ordinals (int64 [n], of the samples that have the modality), origin (what
-    dataset.json says that they were made from, {} if nothing).
+    dataset.json says that they were made from, {} if nothing), source (fingerprint of the data that was embedded, None
+    if that is not known).
     Raises ShardError if there are none, or the modality is unknown, ambiguous or not of vectors.
     """
 
@@ -33,6 +35,7 @@ class Vectors:
             self.origin = load_info(folder).provenance
         except FileNotFoundError:
             self.origin = {}
+        self.source = embedded_from(self.index.folder)
         # A few shards stay open: they are read one after the other.
         self._reader = Reader(self.index, wanted={self.modality}, max_open=4)
         self.width = len(self._vector(int(self.ordinals[0]), None))

@@ -17,7 +17,12 @@ from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.classification import majority_share
 from mmpretrain.evaluation.embed import Embeddings
-from mmpretrain.evaluation.representations import Representation, learned_representations, modality_representations
+from mmpretrain.evaluation.representations import (
+    Representation,
+    learned_representations,
+    modality_representations,
+    whole_representations,
+)
 from mmpretrain.evaluation.retrieval import unit_rows
 
 MAX_ITERATIONS = 1000
@@ -26,15 +31,15 @@ MAX_ITERATIONS = 1000
 def linear_probe(train: Embeddings, test: Embeddings, classes: Sequence[str] | None = None) -> dict[str, float]:
     """Test accuracy for each modality, for all of them concatenated (``left+right``), and for what else there is.
 
-    Keys: ``SUBJECT/accuracy`` and ``SUBJECT/accuracy/chance`` (share of the most frequent test label); subjects as in
-    representations.py. With the names of the ``classes`` also the concatenation's recall of each class that the test
-    split holds: ``SUBJECT/recall/NAME``. Samples without a modality are left out where it is read.
+    Keys: ``SUBJECT/accuracy`` and ``SUBJECT/accuracy/chance`` (share of the most frequent test label); subjects are all
+    of representations.py, ``shared+unique`` among them. With the names of the ``classes`` also the concatenation's
+    recall of each class that the test split holds: ``SUBJECT/recall/NAME``. Samples without a modality are left out
+    where it is read.
     Raises ValueError if a split has no labels or the train split has one class only.
     """
     train_labels, test_labels = labels_of(train, "train"), labels_of(test, "held-out")
     modalities = "+".join(train.embeds)
-    fitted = {**modality_representations(train), **learned_representations(train)}
-    scored = {**modality_representations(test), **learned_representations(test)}
+    fitted, scored = _representations(train), _representations(test)
     scores: dict[str, float] = {}
     for name, representation in fitted.items():
         known, labels = train_labels[representation.rows], test_labels[scored[name].rows]
@@ -54,6 +59,12 @@ def labels_of(embeddings: Embeddings, split: str) -> np.ndarray:
     if embeddings.labels is None:
         raise ValueError(f"linear_probe: the {split} split has no labels; leave linear_probe out of evaluation.final")
     return embeddings.labels
+
+
+def _representations(embeddings: Embeddings) -> dict[str, Representation]:
+    """Each modality, each learned representation, and what speaks of all modalities together."""
+    parts = {**modality_representations(embeddings), **learned_representations(embeddings)}
+    return parts | whole_representations(embeddings)
 
 
 def _answers(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:

@@ -69,8 +69,13 @@ def gathered_bytes(rows: int, width: int) -> int:
     return 2 * 4 * rows * width
 
 
-def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int) -> str:
-    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats."""
+def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True) -> str:
+    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats.
+
+    rings: False for learned critics, whose columns are gathered whatever ``negatives`` says but local.
+    """
+    if not rings:
+        return _critics_note(config, rows, ranks, width)
     mode = config.mode(rows, width) if ranks > 1 else Negatives.local
     local = rows // ranks
     seen = local if mode is Negatives.local else rows
@@ -84,6 +89,19 @@ def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pair
         f"{how}{chosen}: about {_size(features + tiles)} per rank for features, their gradients and tiles;"
         f" one whole matrix of similarities would be {_size(4 * local * seen)}"
     )
+
+
+def _critics_note(config: ObjectiveConfig, rows: int, ranks: int, width: int) -> str:
+    alone = ranks == 1 or config.negatives is Negatives.local
+    how = "negatives local"
+    if ranks == 1:
+        how = "negatives of one rank"
+    elif not alone:
+        how = (
+            "negatives gather (columns of learned critics are always gathered, objective.negatives=ring has no effect)"
+        )
+    size = gathered_bytes(rows // ranks if alone else rows, width)
+    return f"{how}: about {_size(size)} per rank for these columns and their gradients, besides strips of pairs"
 
 
 def _chosen(config: ObjectiveConfig, ranks: int) -> bool:

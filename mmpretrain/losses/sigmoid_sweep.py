@@ -11,7 +11,7 @@ A row's own counterpart, where G_ii = - sigmoid(-logit_ii), is left out of the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,10 +85,11 @@ class SigmoidSweep:
         self.products = [torch.zeros_like(q) if need else None for q, need in zip(self.queries, by_query, strict=True)]
         self.arithmetic = Arithmetic(setup.settings.products, scale.dtype)
         self.rows = [self.arithmetic.prepare(query) for query in self.queries]
-        self.distinct = [self.keys[setup.places.index(place)] for place in range(max(setup.places) + 1)]
+        self.distinct = [
+            self.arithmetic.prepare(self.keys[setup.places.index(place)]) for place in range(max(setup.places) + 1)
+        ]
         self.scratch = Scratch(setup.settings.tile, scale.device)
-        pairs = zip(self.queries, self.keys, strict=True)
-        self.own = torch.stack([scale * (query * key).sum(dim=1) + bias for query, key in pairs])
+        self.own = torch.stack([scale * (query * key).sum(dim=1) + bias for query, key in self._counterparts()])
         # Sums over whole tiles, of a batch that may be large: float64.
         self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
         self.above = torch.zeros_like(self.own)
@@ -102,11 +103,16 @@ class SigmoidSweep:
         home = travel(payload, width, self._visit, world=setup.world, ring=ring, dtype=dtype)
         return self._with_counterparts(self._sums(home))
 
+    def _counterparts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's queries and keys of each pair, [b, d]."""
+        # The same rounded rows as in the tiles, or counterparts would be off against all other logits.
+        for rows, place in zip(self.rows, self.setup.places, strict=True):
+            yield rows.to(self.scale.dtype), self.distinct[place].to(self.scale.dtype)
+
     def _payload(self) -> list[Tensor]:
         masks = [valid[:, 1] for valid in self.setup.valid if valid is not None]
         optional = [self.setup.sample_ids, torch.stack(masks, dim=1) if masks else None]
-        features = torch.cat([self.arithmetic.prepare(key) for key in self.distinct], dim=1)
-        return [features, *(tensor for tensor in optional if tensor is not None)]
+        return [torch.cat(self.distinct, dim=1), *(tensor for tensor in optional if tensor is not None)]
 
     def _sums(self, rows: Tensor) -> list[Tensor | None]:
         """Views of sums [n, width] for each pair's key."""
@@ -166,20 +172,20 @@ class SigmoidSweep:
         paired = torch.stack([self.setup.paired(pair, own) for pair, own in enumerate(self.own)])
         losses = (paired * torch.logaddexp(-self.own, torch.zeros_like(self.own))).sum(dim=1)
         own = -paired * torch.sigmoid(-self.own)
-        for product, key, weights in zip(self.products, self.keys, own, strict=True):
+        by_scale = []
+        for product, total, (query, key), weights in zip(self.products, sums, self._counterparts(), own, strict=True):
             if product is not None:
                 product += weights[:, None] * key
-        for total, query, weights in zip(sums, self.queries, own, strict=True):
             if total is not None:
                 total += weights[:, None] * query
-        by_scale = [0 if p is None else (q * p).sum() for q, p in zip(self.queries, self.products, strict=True)]
+            by_scale.append(own.new_zeros(()) if product is None else (query * product).sum())
         hits, ranks = (paired * (self.above == 0)).sum(dim=1), (paired * (1 + self.above)).sum(dim=1)
         unknown = torch.full_like(hits, torch.nan)
         return Found(
             losses=self.losses + losses,
             hits=hits if self.setup.metrics else unknown,
             ranks=ranks if self.setup.metrics else unknown,
-            by_scale=torch.stack([torch.as_tensor(value, dtype=hits.dtype, device=hits.device) for value in by_scale]),
+            by_scale=torch.stack(by_scale),
             by_bias=self.by_bias + own.sum(dim=1),
             by_sides=[None if total is None else total * self.scale for total in (*self.products, *sums)],
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from mmpretrain.data.kind import Kind
 from mmpretrain.embedding.spaces import weights_sha256
 from mmpretrain.hub.export import verify_release
 from mmpretrain.methods.base import Shipped
@@ -149,7 +150,12 @@ def _open(settings: CmcrConfig) -> dict[Space, Release]:
 
 
 def _inputs(settings: CmcrConfig, releases: Mapping[Space, Release]) -> dict[str, Space]:
-    """Modality -> the space that it goes through. Raises Unusable for a name that means two things."""
+    """Modality -> the space that it goes through.
+
+    Raises Unusable for a name that means two things, and for a release that has nothing to be connected.
+    """
+    if len(releases) == len(Space) and (problems := list(_confused(*releases.values()))):
+        raise Unusable(problems)
     names = {space: releases[space].model.config.modalities if space in releases else [space.value] for space in Space}
     common = set(names[Space.first]) & set(names[Space.second])
     if common and len(releases) < len(Space):
@@ -161,6 +167,33 @@ def _inputs(settings: CmcrConfig, releases: Mapping[Space, Release]) -> dict[str
             ]
         )
     return {name: space for space in Space for name in names[space]} | dict.fromkeys(common, settings.shared_through)
+
+
+def _confused(first: Release, second: Release) -> Iterator[str]:
+    """A sentence for each name that means two things; if there are none, for a release without a name of its own."""
+    ours, theirs = first.processor.modalities, second.processor.modalities
+    common = [name for name in ours if name in theirs]
+    others = [name for name in common if _form(ours[name]) != _form(theirs[name])]
+    for name in others:
+        yield (
+            f"{second.key}: {second.folder} takes {name!r} as {_form(theirs[name])}, and {first.folder} ({first.key})"
+            f" as {_form(ours[name])}: only one thing can have this name, so train one of them again with another name"
+        )
+    # One sentence where both know the same: the second is what the first is connected to.
+    idle = next((release for release in (second, first) if set(release.processor.modalities) == {*common}), None)
+    if idle is not None and not others:
+        other = first if idle is second else second
+        yield (
+            f"{idle.key}: {idle.folder} has no modality that {other.folder} ({other.key}) has not"
+            f" ({', '.join(common)}), so it adds nothing: choose a release with a further modality, or, where one name"
+            " means two things, train one of them again with another name"
+        )
+
+
+def _form(entry: Mapping[str, Any]) -> str:
+    """What a processor takes for a modality, to be compared and for messages; images and texts come in any size."""
+    sized = entry["kind"] in (Kind.vector.value, Kind.sequence.value)
+    return f"{entry['kind']} of size {entry['size']}" if sized else entry["kind"]
 
 
 def _processor(

@@ -142,7 +142,7 @@ def test_bad_samples_are_replaced_and_logged(damaged: Path, tmp_path: Path) -> N
     assert Counter(e["key"] for e in entries) == dict.fromkeys(bad_keys, 8)
     errors = {e["key"]: e["error"] for e in entries}
     assert errors["s0002"].startswith("picture.png: ")
-    assert errors["s0009"] == "values.npy: has shape [2], data.modalities says [3]"
+    assert errors["s0009"] == "values.npy: has shape [2], but vectors of shape [3] are expected"
     assert errors["s0017"] == "label.cls: class 99 is not below data.classes=7"
     assert {e["shard"] for e in entries} == {f"{damaged}/train/shard-{n:06d}.tar" for n in (0, 2, 4)}
     where = {
@@ -242,12 +242,19 @@ def test_a_split_is_dealt_in_order(dataset: Path, world_size: int, workers: int)
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_listed_samples_come_in_the_order_of_the_list(damaged: Path, workers: int) -> None:
-    """Substitutes stand where samples could not be read, and are named."""
-    listed = [np.array([20, 3]), np.array([9]), np.array([0, 1, 2])]
+    """Those that cannot be read are left out, and named."""
+    listed = [np.array([20, 3]), np.array([9]), np.array([0, 2, 1])]
     batches = list(stream(damaged, max_bad_fraction=1.0, workers=workers).listed_batches(listed))
-    assert [batch.positions.tolist() for batch in batches] == [[20, 3], [9], [0, 1, 2]]
-    assert [[entry.position for entry in batch.replaced] for batch in batches] == [[], [9], [2]]
-    assert batches[0].keys == ("s0020", "s0003") and batches[2].keys[:2] == ("s0000", "s0001")
+    assert [batch.positions.tolist() for batch in batches] == [[20, 3], [], [0, 1]]
+    assert [[(e.position, e.key, e.substitute) for e in batch.replaced] for batch in batches] == [
+        [],
+        [(9, "s0009", "")],
+        [(2, "s0002", "")],
+    ]
+    assert [batch.keys for batch in batches] == [("s0020", "s0003"), (), ("s0000", "s0001")]
+    assert batches[1].inputs == {} and batches[2].inputs["values"]["values"][:, 0].tolist() == [0, 1]
+    with pytest.raises(BadDataError, match=r"1 of 2 .*data\.max_bad_fraction=0\.0 .*'s0002'"):
+        next(stream(damaged, max_bad_fraction=0.0).listed_batches([np.array([2, 1])]))
 
 
 def test_a_replaced_sample_of_a_split_repeats_another(damaged: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from mmpretrain.cli import app
 from mmpretrain.data.index import load_index
-from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.ranks import place_of_step
+from mmpretrain.embedding import ranks
+from mmpretrain.embedding.jobs import Job, PairJob
+from mmpretrain.embedding.ranks import Place, place_of_step
 from mmpretrain.embedding.vectors import Vectors
+from tests.embedding.spaces import write_data
 from tests.embedding.test_pairing import COLUMNS
 
 
@@ -76,10 +80,22 @@ def test_pairs_of_two_real_spaces(embedded: Path, tmp_path: Path) -> None:
     assert widths == {"first_shared": 8, "first_partner": 8, "second_shared": 12, "second_partner": 12}
 
 
-def test_two_local_processes_meet_and_share_the_memories(embedded: Path, tmp_path: Path) -> None:
+def test_two_local_processes_meet_and_share_the_memories(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[Place, subprocess.Popen[str]]] = []
+
+    def noted(job: Job, place: Place) -> subprocess.Popen[str]:
+        started.append((place, start_rank(job, place)))
+        return started[-1][1]
+
+    start_rank = ranks._start
+    monkeypatch.setattr(ranks, "_start", noted)
     for name, more in (("one", ()), ("two", ("--ranks", "2"))):
         done = pair(embedded, tmp_path / name, *more)
         assert done.exit_code == 0, done.output
+    assert [(place.rank, place.size, child.returncode) for place, child in started] == [(0, 2, 0), (1, 2, 0)]
+    assert len({child.pid for _, child in started} | {os.getpid()}) == 3
     for column in COLUMNS:
         one, two = (Vectors(str(tmp_path / name), "train", column).read(range(23)) for name in ("one", "two"))
         assert (one - two).abs().max() < 1e-6
@@ -94,6 +110,19 @@ def test_other_keys_end_the_command_with_the_first_of_them(embedded: Path, space
     memories = ["--first-memory", f"{embedded / 'own'}:genes", "--second-memory", f"{embedded / 'clip'}:picture"]
     failed = start("pair", *corpora, *memories, "--out", tmp_path / "pairs")
     assert failed.exit_code == 1 and "has the key 's0000', and" in failed.output
+
+
+def test_other_data_with_the_same_keys_is_paired_when_asked_for(spaces: Path, embedded: Path, tmp_path: Path) -> None:
+    """Samples are numbered; the vectors beside the captions are other ones, and the captions could be."""
+    data, clip = write_data(tmp_path / "data", width=6), tmp_path / "clip"
+    assert start("embed", spaces / "clip", "--data", data, "--modalities", "caption", "--out", clip).exit_code == 0
+    corpora = ["--first", embedded / "own", "--second", clip, "--shared", "caption"]
+    memories = ["--first-memory", f"{embedded / 'own'}:genes", "--second-memory", f"{embedded / 'clip'}:picture"]
+    failed = start("pair", *corpora, *memories, "--out", tmp_path / "pairs")
+    assert failed.exit_code == 1 and "was embedded from small (" in failed.output
+    assert "add --allow-other-data" in failed.output and not (tmp_path / "pairs").exists()
+    done = start("pair", *corpora, *memories, "--out", tmp_path / "pairs", "--allow-other-data")
+    assert done.exit_code == 0 and "23 samples in 1 shards" in done.output
 
 
 def test_outside_of_slurm_there_is_one_process() -> None:

@@ -33,7 +33,7 @@ from mmpretrain.embedding.output import Output
 from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.models.build import build_processor
-from shards.writing import RawSample
+from shards.writing import RawSample, npy
 from shards.writing import write_split as write_shards
 from tests.data.small_dataset import Sample, write_split
 from tests.embedding.files import contents
@@ -285,6 +285,24 @@ def test_a_damaged_first_vector_shows_no_size(spaces: Path, tmp_path: Path) -> N
     alone = replace(work, out=str(tmp_path / "alone"), modalities="genes")
     with pytest.raises(BadDataError, match="1 of 2 samples"):
         embed_share(alone, 0, 1, CPU)
+
+
+@pytest.mark.parametrize("damaged", [0, 2])
+def test_a_modality_of_few_samples_may_have_a_bad_one(spaces: Path, tmp_path: Path, damaged: int) -> None:
+    """Three of sixty samples have a vector: nearly all that could stand in for a damaged one lack it too."""
+    having = (7, 29, 52)
+    samples = [raw_sample(number) for number in range(60)]
+    for number, sample in enumerate(samples):
+        sample.pop("genes.npy", None)
+        if number in having:
+            sample["genes.npy"] = b"no array" if number == having[damaged] else npy(genes(number))
+    write_shards(tmp_path / "data" / "train", samples, 20)
+    work = job(spaces / "own" / "release", tmp_path / "data", tmp_path / "out", modalities="genes")
+    embed_share(replace(work, max_bad_fraction=0.4), 0, 1, CPU)
+    kept = [f"s{number:04d}" for number in having if number != having[damaged]]
+    assert list(read(tmp_path / "out" / "train", "genes")) == kept
+    with pytest.raises(BadDataError, match=r"1 of 3 samples .*--max-bad-fraction 0\.3 allows"):
+        embed_share(replace(work, out=str(tmp_path / "strict"), max_bad_fraction=0.3), 0, 1, CPU)
 
 
 def test_a_text_tower_beside_one_of_sounds(spaces: Path, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.hubness import read_hubness
 from mmpretrain.embedding.jobs import PairJob
+from mmpretrain.embedding.output import Origin, Output
 from mmpretrain.embedding.pairing import _place, align, pair_share
 from mmpretrain.embedding.vectors import Vectors
 from shards.writing import RawSample, npy, write_split
@@ -136,17 +140,53 @@ def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path,
         assert together["first"] == pytest.approx(alone["first"], abs=2e-4)
 
 
-def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Ranks) -> None:
-    run(job(world, tmp_path / "whole" / "out"))
-    shutil.copytree(tmp_path / "whole", tmp_path / "part")
-    train = tmp_path / "part" / "out" / "train"
+def cut(work: PairJob) -> None:
+    """The work of all ranks, each of which ends in the middle of its second shard."""
+    written: list[int] = []
+    write = Output.write
+
+    def once(self: Output, number: int, samples: Iterable[RawSample]) -> None:
+        if written:
+            raise InterruptedError
+        written.append(number)
+        write(self, number, samples)
+
+    with mock.patch.object(Output, "write", once), pytest.raises(InterruptedError):
+        run(work)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Ranks, size: int) -> None:
+    """Two ranks were cut; on another number of them it becomes what one leaves that was not."""
+    run(job(world, tmp_path / "whole"))
+    ranks(2, cut, job(world, tmp_path / "part"))
+    train = tmp_path / "part" / "train"
+    effective = [f".effective-{number:06d}.json" for number in range(4)]
+    shards = ["shard-000000.tar", "shard-000001.tar"]
+    assert sorted(path.name for path in train.iterdir()) == [*effective, "origin.json", *shards]
+    before = [(train / name).stat().st_mtime_ns for name in shards]
+    ranks(size, run, job(world, tmp_path / "part"))
+    assert [(train / name).stat().st_mtime_ns for name in shards] == before
+    assert contents(tmp_path / "part").keys() == contents(tmp_path / "whole").keys()
+    whole, part = pairs(tmp_path / "whole"), pairs(tmp_path / "part")
+    for name in COLUMNS:
+        np.testing.assert_allclose(part[name], whole[name], rtol=0, atol=1e-6)
+    indexes = [load_index(tmp_path / name / "train") for name in ("whole", "part")]
+    assert len({tuple(shard.keys for shard in index.shards) for index in indexes}) == 1
+    alone, together = (read_hubness(tmp_path / name / "train") for name in ("whole", "part"))
+    assert alone is not None and together is not None
+    for side in ("first", "second"):
+        assert together[side] == pytest.approx(alone[side], abs=2e-4)
+
+
+def test_shards_that_are_made_once_more_leave_nothing_behind(world: Path, tmp_path: Path) -> None:
+    """The summary of the complete output stands, so that their numbers are not waited for."""
+    run(job(world, tmp_path / "out"))
+    before, train = contents(tmp_path / "out"), tmp_path / "out" / "train"
     for name in ("shard-000001.tar", "shard-000004.tar", "index.json"):
         (train / name).unlink()
-    before = (train / "shard-000000.tar").stat().st_mtime_ns
-    run(job(world, tmp_path / "part" / "out"))
-    assert (train / "shard-000000.tar").stat().st_mtime_ns == before
-    whole, part = contents(tmp_path / "whole"), contents(tmp_path / "part")
-    assert whole == {name: content for name, content in part.items() if "effective" not in name}
+    run(job(world, tmp_path / "out"))
+    assert contents(tmp_path / "out") == before
 
 
 def test_the_effective_number_of_memory_items_is_logged(
@@ -183,6 +223,84 @@ def test_the_first_key_that_differs_is_named(world: Path, tmp_path: Path, lackin
     with pytest.raises(ShardError, match=r"texts-.* has the key 't005', and .*less/train \('caption'\) has not"):
         run(job(world, tmp_path / "out", **{lacking: str(less)}))
     assert not (tmp_path / "out").exists()
+
+
+def made_of(folder: Path, to: Path, name: str | None, fingerprint: str | None) -> Path:
+    """A copy of a corpus that says so of its source; None: it does not say."""
+    shutil.copytree(folder, to)
+    if name is not None:
+        info = load_info(to)
+        (to / "dataset.json").write_text(replace(info, provenance=info.provenance | {"data": name}).to_json())
+    if fingerprint is not None:
+        origin = Origin({"data": fingerprint}, TEXTS, 5)
+        (to / "train" / "origin.json").write_text(json.dumps(asdict(origin)))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (("coco", "a1"), ("clotho", "b2"), r"from coco \(a1\) and .*texts-2.* from clotho \(b2\)"),
+        (("coco", "a1"), ("coco", "b2"), r"from coco \(a1\) and .* from coco \(b2\)"),
+        ((None, "a1"), (None, "b2"), r"from data \(a1\) and .* from data \(b2\)"),
+        (("coco", "a1"), ("clotho", None), r"from coco \(a1\) and .* from clotho:"),
+    ],
+)
+def test_other_data_is_refused_unless_it_is_allowed(
+    world: Path, tmp_path: Path, first: tuple[str | None, ...], second: tuple[str | None, ...], said: str
+) -> None:
+    """The keys are the same: they are numbers."""
+    sides = {
+        "first": str(made_of(world / "texts-1", tmp_path / "texts-1", *first)),
+        "second": str(made_of(world / "texts-2", tmp_path / "texts-2", *second)),
+    }
+    with pytest.raises(ShardError, match=rf"texts-1.* was embedded {said}.*--allow-other-data"):
+        run(job(world, tmp_path / "out", **sides))
+    assert not (tmp_path / "out").exists()
+    run(job(world, tmp_path / "out", **sides, allow_other_data=True))
+    assert len(load_index(tmp_path / "out" / "train")) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("coco", "a1"), ("renamed", "a1")),
+        (("coco", "a1"), (None, None)),
+        (("coco", None), ("coco", "b2")),
+        ((None, "a1"), ("coco", None)),
+    ],
+)
+def test_the_same_or_unknown_data_is_paired(
+    world: Path, tmp_path: Path, first: tuple[str | None, ...], second: tuple[str | None, ...]
+) -> None:
+    one, two = (made_of(world / f"texts-{n}", tmp_path / n, *made) for n, made in (("1", first), ("2", second)))
+    run(job(world, tmp_path / "out", first=str(one), second=str(two)))
+    assert len(load_index(tmp_path / "out" / "train")) == TEXTS
+
+
+def test_a_damaged_origin_is_named(world: Path, tmp_path: Path) -> None:
+    folder = made_of(world / "texts-1", tmp_path / "texts-1", None, "a1")
+    (folder / "train" / "origin.json").write_text("[]")
+    with pytest.raises(ShardError, match=r"texts-1/train/origin\.json is damaged"):
+        run(job(world, tmp_path / "out", first=str(folder)))
+
+
+def test_shards_without_a_description_are_paired(world: Path, tmp_path: Path) -> None:
+    """Embeddings may come from elsewhere, as tars and their index alone: nothing is known of what made them."""
+    names = ("texts-1", "texts-2", "memory-1", "memory-2")
+    for name in names:
+        shutil.copytree(world / name, tmp_path / name, ignore=shutil.ignore_patterns("dataset.json"))
+    bare = dict(zip(("first", "second", "first_memory", "second_memory"), names, strict=True))
+    run(job(world, tmp_path / "out", **{key: str(tmp_path / name) for key, name in bare.items()}))
+    run(job(world, tmp_path / "plain"))
+    plain, found = pairs(tmp_path / "plain"), pairs(tmp_path / "out")
+    assert all(np.array_equal(plain[name], found[name]) for name in COLUMNS)
+    info = load_info(tmp_path / "out")
+    assert info.name == "corpus-pairs" and info.license == "not recorded"
+    assert {name: entry["size"] for name, entry in info.modalities.items()} == {
+        name: [WIDTHS[0] if name.startswith("first") else WIDTHS[1]] for name in COLUMNS
+    }
+    assert info.provenance["first"] == {} and info.provenance["first_memory"] == {"modality": "item"}
 
 
 def test_spaces_that_are_mixed_up_are_refused(world: Path, tmp_path: Path) -> None:

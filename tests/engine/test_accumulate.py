@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmpretrain.engine.accumulate import MicroBatches
+from mmpretrain.losses.schema import Negatives
 from mmpretrain.methods.base import Features, Losses
 from mmpretrain.methods.schema import MixLevel, MixScope
 from tests.engine import parts
@@ -21,6 +22,18 @@ CASES = {
         0.0,
     ),
     "soft": (make_config("m3col", 2, weight=0.7), 5.0),
+    "clip-ring": (make_config("clip", 3, Negatives.ring, temperature=0.3), 0.0),
+    "m3co-ring": (make_config("m3col", 3, Negatives.ring, mix_level=MixLevel.input, mix_group=4, weight=0.7), 0.0),
+    "siglip": (make_config("siglip", 3, temperature=0.3, bias=-2.0), 0.0),
+    "siglip-ring": (make_config("siglip", 3, Negatives.ring, temperature=0.3, bias=-2.0), 0.0),
+    "supcon": (make_config("supcon", 3, temperature=0.3), 0.0),
+    "supcon-ring": (make_config("supcon", 3, Negatives.ring, temperature=0.3), 0.0),
+}
+HEADS = {
+    "clip-ring": {"temperature.logit_scale"},
+    "siglip": {"temperature.logit_scale", "bias.value"},
+    "siglip-ring": {"temperature.logit_scale", "bias.value"},
+    "supcon": {f"projection_mrna.{layer}.weight" for layer in ("hidden", "output")},
 }
 
 
@@ -38,9 +51,18 @@ def check_gradients(ranks: Ranks, name: str, size: int) -> None:
         assert max(worst(grads, right) for _, grads in results) < 1e-10
 
 
-@pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in CASES), ("m3co", 4)])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, 2) for name in CASES), *((name, 4) for name in ("m3co", "m3co-ring", "siglip-ring"))]
+)
 def test_gradients_are_those_of_the_whole_batch(ranks: Ranks, name: str, size: int) -> None:
     check_gradients(ranks, name, size)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_gate_sees_what_the_loss_itself_learns(name: str) -> None:
+    """Temperature, bias and projections are among what is compared, with gradients that can be told from 0."""
+    _, right = parts.whole_graph(*CASES[name], 1)
+    assert min(right[f"heads.{head}"].norm().item() for head in HEADS[name]) > 1e-3
 
 
 @pytest.mark.slow

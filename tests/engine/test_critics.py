@@ -16,6 +16,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import Engine, mean_over_ranks
 from mmpretrain.methods.base import Features, Losses, RefineOn, Step
 from mmpretrain.methods.build import build_method
+from mmpretrain.models.schema import EncoderConfig
 from mmpretrain.schema import Config
 from tests.engine import runs
 
@@ -68,7 +69,7 @@ def weights_of(engine: Engine) -> dict[str, Tensor]:
 
 
 def by_plain_loop(tokens: list[str]) -> Course:
-    """Algorithm 3 with two optimisers of PyTorch, on one process: each zeroes what the other left behind."""
+    """Algorithm 3, on the batches that are asked for, by two optimisers on one process; each zeroes what is left."""
     config, world = config_of(*tokens), World.single()
     torch.manual_seed(config.seed)
     method = build_method(config)
@@ -190,6 +191,25 @@ def test_each_turn_changes_its_own_weights_alone(ranks: Callable, on: list[str])
     assert len(heads) == 4 and heads <= others
     assert {name for name in before if name.startswith("heads.") and name.endswith("weight")} <= others
     assert (changed(before, entered) == set()) is (on is NEXT) and (changed(left, after) == set()) is (on is SAME)
+
+
+def statistics(on: list[str]) -> dict[str, Tensor]:
+    """Running statistics of encoders with batch norm after one step."""
+    config = config_of(*SUP, *on, "engine=zero1")
+    for name in config.data.modalities:
+        config.model.encoders[name] = EncoderConfig("cnn", {"batch_norm": True, "layers": [{"channels": 4}]})
+    engine = runs.start(config)
+    engine.step(batch_of(config, 0, engine.world.rank, engine.world.size), runs.step_of(0, config))
+    kinds = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: buffer.clone() for name, buffer in engine.method.model.named_buffers() if name.endswith(kinds)}
+
+
+def test_a_second_look_at_a_batch_moves_no_running_statistics(ranks: Callable) -> None:
+    once, twice = (ranks(2, statistics, on)[0] for on in (NEXT, SAME))
+    assert len(once) == 6 and once.keys() == twice.keys()
+    assert all(count == 1 for name, count in twice.items() if name.endswith("_tracked"))
+    for name, values in once.items():
+        assert torch.equal(values, twice[name]), name
 
 
 @pytest.mark.parametrize(("on", "stage"), [(NEXT, 3), (SAME, 1)])

@@ -89,6 +89,36 @@ def test_resume_is_bit_equal_with_dropout(ranks: Callable, tmp_path: Path) -> No
     assert straight == resumed and losses == losses_again
 
 
+CHECKPOINTED = [f"model.encoders.{name}.checkpointing=true" for name in ("left", "right", "caption")]
+
+
+def train_and_count(tokens: list[str]) -> tuple[list[float], str, int]:
+    """Losses of three steps, the weights after them, and how often a step runs the caption's one layer."""
+    config, calls = runs.tiny_config(*tokens), 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    engine = runs.start(config)
+    layer = engine.method.model.get_submodule("encoders.caption.backbone.encoder.layer.0.attention")
+    layer.register_forward_hook(count)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    reports = [engine.step(runs.make_batch(i, rank, size), runs.step_of(i, config)) for i in range(3)]
+    return [report.losses["loss"].item() for report in reports], runs.weights_digest(engine), calls // 3
+
+
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_checkpointing_replays_dropout_in_every_micro_batch(ranks: Callable, stage: int) -> None:
+    """A micro-batch is encoded for its features, again with a graph, and, checkpointed, once more to go back."""
+    tokens = ["method=clip", f"engine=zero{stage}", "engine.micro_batches=2", *PROPORTIONAL, *DROPOUT]
+    kept, again = (ranks(2, train_and_count, [*tokens, *more]) for more in ([], CHECKPOINTED))
+    assert [outcome[:2] for outcome in again] == [outcome[:2] for outcome in kept]
+    assert [outcome[2] for outcome in (*kept, *again)] == [4, 4, 6, 6]
+    other = ranks(2, train_and_count, [*tokens, *CHECKPOINTED, "seed=1"])
+    assert other[0][0] != kept[0][0]
+
+
 def seeds(count: int) -> list[list[int]]:
     """By step, the seeds at which this rank encodes."""
     config = runs.tiny_config("method=clip", "engine=zero1", f"engine.micro_batches={count}", *DROPOUT)

@@ -100,6 +100,22 @@ def test_norms_clipping_and_heads_are_those_of_float32(ranks: Callable, precisio
         torch.testing.assert_close(ours.weights[name], weight, rtol=1e-2, atol=2e-3, msg=name)
 
 
+@pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_micro_batches_are_the_whole_batch_within_rounding(ranks: Callable, stage: int) -> None:
+    """Weights are no further apart than a few roundings (of 1/256) of the way that they have come."""
+    tokens = ["method=clip", *PROPORTIONAL, "optim.clip=null", "optim.lr=0.1"]
+    start, *outcomes = (
+        ranks(2, runs.outcome, config_of("bfloat16", stage, *tokens, f"engine.micro_batches={count}"), steps)[0]
+        for count, steps in ((1, 0), (1, 4), (2, 4))
+    )
+    right, ours = outcomes
+    assert ours.losses == pytest.approx(right.losses, rel=5e-3)
+    assert ours.norms == pytest.approx(right.norms, rel=2**-6)
+    for name, weight in right.weights.items():
+        way = (weight - start.weights[name]).norm()
+        assert (ours.weights[name] - weight).norm() <= 2**-6 * way + 1e-5, name
+
+
 def too_large(engine: Engine) -> None:
     """A loss scale at which every gradient overflows (M3CoL's do at the usual start already)."""
     assert engine.loss_scale is not None

@@ -60,7 +60,7 @@ def test_learned_representations_are_probed_beside_the_modalities() -> None:
     )
     scores = linear_probe(train, test, ["ant", "bee", "cat", "dog"])
     subjects = [name.removesuffix("/accuracy") for name in scores if name.endswith("/accuracy")]
-    assert subjects == ["left", "right", "left+right", "fused", "shared", "unique"]
+    assert subjects == ["left", "right", "left+right", "fused", "shared", "unique", "shared+unique"]
     assert scores["fused/accuracy"] == scores["unique/accuracy"] == scores["left/accuracy"]
     assert scores["shared/accuracy"] == scores["left+right/accuracy"]
     assert not [name for name in scores if "recall" in name and not name.startswith("left+right/")]
@@ -80,3 +80,20 @@ def test_samples_without_a_modality_are_left_out_where_it_is_read() -> None:
         scores.append(linear_probe(*splits))
     assert scores[0] == scores[1]
     assert scores[0]["left/accuracy"] == 1.0
+
+
+def test_shared_and_unique_are_read_together() -> None:
+    """One bit is in what is shared, the other in what is unique: both together name the class, neither alone does."""
+    draw = np.random.default_rng(0)
+
+    def split(samples: int) -> Embeddings:
+        bits = draw.integers(2, size=(samples, 2))
+        shared, unique = (np.eye(4)[bits[:, i]] + 0.1 * draw.normal(size=(samples, 4)) for i in range(2))
+        nothing = {name: draw.normal(size=(samples, 4)) for name in ("left", "right")}
+        parts = ({"left": shared, "right": nothing["left"]}, {"left": nothing["right"], "right": unique})
+        labels = bits[:, 0] + 2 * bits[:, 1]
+        return Embeddings(np.arange(samples), nothing, labels=labels, shared=parts[0], unique=parts[1])
+
+    scores = linear_probe(split(300), split(300))
+    assert scores["shared/accuracy"] < 0.65 and scores["unique/accuracy"] < 0.65
+    assert scores["shared+unique/accuracy"] > 0.98

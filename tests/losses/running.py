@@ -26,9 +26,12 @@ class Result:
     grads: dict[str, Tensor]
 
 
-def run(case: Case) -> Result:
-    """The function under test, on this rank's rows or on the whole batch without a process group."""
-    world = World.current()
+def run(case: Case, world: World | None = None) -> Result:
+    """The function under test, on this rank's rows or on the whole batch without a process group.
+
+    world: the ranks that share the batch, all of them by default.
+    """
+    world = world or World.current()
     toy, data = Toy(case), make_data(case, world.rank, world.size)
     embeds = {m: toy.encoders[m](rows) for m, rows in data.inputs.items()}
     pairs = [_pair(term, case, toy, data, embeds) for term in case.terms]

@@ -5,15 +5,23 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.distributed.travel import Block, Visit, travel
 from mmpretrain.distributed.world import World
+from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.schema import MIB, Negatives, ObjectiveConfig
+from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.tiled import backward, forward
 from tests.rank_pool import Ranks
 
 WIDTH = 8
@@ -103,6 +111,54 @@ def test_without_gradients_nothing_is_held() -> None:
     assert result.loss > 0
     new = {pointer: size for pointer, size in storages(tensors_alive()).items() if pointer not in before}
     assert sum(new.values()) < 10_000
+
+
+def at_visits(kind: str, rows: int, settings: ObjectiveConfig) -> int:
+    """Bytes that exist on this rank at most while blocks of keys visit it, in the forward and the backward pass."""
+    before, most = storages(tensors_alive()), 0
+    pair = make_pair(kind, rows)
+    scale, bias = torch.ones(1) * 9, torch.ones(1) * -9
+
+    def watched(payload: Sequence[Tensor], width: int, visit: Visit, **options: Any) -> Tensor:
+        def see(block: Block) -> None:
+            nonlocal most
+            visit(block)
+            new = {pointer: size for pointer, size in storages(tensors_alive()).items() if pointer not in before}
+            most = max(most, sum(new.values()))
+
+        return travel(payload, width, see, **options)
+
+    with ExitStack() as stack:
+        for sweep in (forward, backward, sigmoid_sweep):
+            stack.enter_context(mock.patch.object(sweep, "travel", watched))
+        options: dict[str, Any] = {"world": World.current(), "settings": settings, "metrics": False}
+        if kind == "sigmoid":
+            (result,) = sigmoid_contrastive([pair], scale=scale, bias=bias, **options)
+        else:
+            (result,) = contrastive([pair], scale=scale, **options)
+        result.loss.backward()
+    return most
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "sigmoid"])
+def test_blocks_on_their_way_do_not_add_up_with_the_ranks(ranks: Ranks, kind: str) -> None:
+    """Two ranks never have a third block under way; from three on it is the same."""
+    rows = 256
+    block = 2 * rows * WIDTH * 4  # keys and their gradients
+    small = 40 * rows  # what else travels, per row
+    ring, gathered = (
+        {size: max(ranks(size, at_visits, kind, rows, again(mode, tile=16))) for size in (2, 4)}
+        for mode in (Negatives.ring, Negatives.gather)
+    )
+    assert ring[4] - ring[2] <= block + small
+    assert gathered[4] - gathered[2] >= 2 * block
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["diagonal", "sigmoid"])
+def test_blocks_on_their_way_are_the_same_on_any_more_ranks(ranks: Ranks, kind: str) -> None:
+    four, six = (max(ranks(size, at_visits, kind, 256, again(Negatives.ring, tile=16))) for size in (4, 6))
+    assert four == six
 
 
 def peak_growth(form: str, rows: int) -> float:

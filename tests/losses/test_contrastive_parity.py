@@ -11,7 +11,9 @@ from itertools import product
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from mmpretrain.distributed.world import World
 from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses.cases import (
     LOCAL_GROUP,
@@ -23,7 +25,7 @@ from tests.losses.cases import (
     Scale,
     Term,
 )
-from tests.losses.running import dense, difference, mean_over_ranks, run, run_all
+from tests.losses.running import Result, dense, difference, mean_over_ranks, run, run_all
 from tests.rank_pool import Ranks
 
 GATHER, RING, LOCAL = (
@@ -108,6 +110,28 @@ def test_every_rank_gets_the_same_gradients(ranks: Ranks) -> None:
     case = Case(THREE, RING, Missing.some)
     first, *others = ranks(4, run, case)
     assert all(torch.equal(first.grads[name], other.grads[name]) for other in others for name in first.grads)
+
+
+MEMBERS = [0, 2, 3]
+
+
+def run_in_parts(cases: list[Case]) -> list[Result]:
+    """The cases among MEMBERS, or, at the same time, on the rank that is none of them by itself."""
+    groups = [dist.new_group(members) for members in (MEMBERS, [1])]
+    world = World.current(group=groups[dist.get_rank() not in MEMBERS])
+    return [run(case, world) for case in cases]
+
+
+def test_a_part_of_the_ranks_has_the_loss_of_that_part_alone(ranks: Ranks) -> None:
+    """Neighbours in the group are not neighbours in the world, and numbers in it are others than the world's."""
+    kinds = (Kind.diagonal, Kind.mixup, Kind.sup_con)
+    cases = [Case((Term(kind=kind),), mode, Missing.some, rows=18) for kind in kinds for mode in (GATHER, RING)]
+    cases += [Case(settings=mode, scale=Scale.number, duplicates=True, rows=18) for mode in (GATHER, RING)]
+    by_rank = ranks(4, run_in_parts, cases)
+    for number, case in enumerate(cases):
+        members = [by_rank[rank][number] for rank in MEMBERS]
+        assert difference(mean_over_ranks(members), dense(case)) == "", case
+        assert difference(by_rank[1][number], dense(case)) == "", case
 
 
 @pytest.mark.slow

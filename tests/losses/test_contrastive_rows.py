@@ -111,14 +111,33 @@ def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
 
 
-def test_rounded_products_are_close_and_sums_stay_exact() -> None:
+@pytest.mark.parametrize("scale", [10.0, 100.0])
+def test_rounded_products_are_close_and_sums_stay_exact(scale: float) -> None:
+    """No similarity is off by more than scale / 256, nor the loss by more than twice that; here by far less."""
     query, key = random_sides()
-    exact = loss_and_gradients(query, key, 10.0)
-    rounded = loss_and_gradients(query, key, 10.0, settings=ObjectiveConfig(products=Products.bfloat16))
+    exact = loss_and_gradients(query, key, scale)
+    rounded = loss_and_gradients(query, key, scale, settings=ObjectiveConfig(products=Products.bfloat16))
     assert rounded[0].dtype is torch.float32 and rounded[0] != exact[0]
     assert rounded[0].item() == pytest.approx(exact[0].item(), rel=0.01)
     for gradient, reference in zip(rounded[1:], exact[1:], strict=True):
         assert relative(gradient, reference.double()) < 0.03
+
+
+@pytest.mark.parametrize("scale", [10.0, 100.0])
+def test_rounded_products_are_those_of_rounded_rows(scale: float) -> None:
+    """The dense formula on rows that were rounded as the loss does it: the loss to float32's digits."""
+    sides = random_sides()
+    loss, *found = loss_and_gradients(*sides, scale, settings=ObjectiveConfig(products=Products.bfloat16))
+    leaves = [leaf(side.double()) for side in sides]
+    factor = torch.tensor([scale], dtype=torch.float64, requires_grad=True)
+    longer = [oracle.unit(side) * factor.sqrt() for side in leaves]
+    # Rounding passes gradients on as they are.
+    rows = [side + (side.float().bfloat16().double() - side).detach() for side in longer]
+    logits, own = rows[0] @ rows[1].T, torch.arange(len(rows[0]))
+    dense = torch.stack([torch.nn.functional.cross_entropy(side, own) for side in (logits, logits.T)]).mean()
+    assert loss.item() == pytest.approx(dense.item(), rel=1e-6)
+    for gradient, reference in zip(found, torch.autograd.grad(dense, [*leaves, factor]), strict=True):
+        assert relative(gradient, reference) < 2**-8
 
 
 def test_a_temperature_may_be_wider_or_narrower_than_the_embeddings() -> None:

@@ -34,3 +34,16 @@ def test_the_note_says_mode_and_memory() -> None:
     assert memory_note(ObjectiveConfig(gather_mb=100), 65536, 8, 1024, 2).startswith("negatives ring (chosen")
     assert memory_note(ObjectiveConfig(Negatives.local), 65536, 8, 1024, 2).startswith("negatives local: about")
     assert memory_note(ObjectiveConfig(), 1024, 1, 8, 1).startswith("negatives of one rank: about")
+
+
+def test_the_note_says_that_learned_critics_always_gather() -> None:
+    """2 x 4 bytes x 4096 x 3072 = 96 MiB, however many ranks."""
+    for ranks in (2, 64):
+        for mode in (Negatives.auto, Negatives.gather, Negatives.ring):
+            note = memory_note(ObjectiveConfig(mode), 4096, ranks, 3072, 6, rings=False)
+            assert note.startswith("negatives gather (columns of learned critics are always gathered")
+            assert "objective.negatives=ring has no effect" in note and "about 96 MiB per rank" in note
+    local = memory_note(ObjectiveConfig(Negatives.local), 4096, 4, 3072, 6, rings=False)
+    assert local.startswith("negatives local: about 24 MiB")
+    alone = memory_note(ObjectiveConfig(), 4096, 1, 3072, 6, rings=False)
+    assert alone.startswith("negatives of one rank: about 96 MiB")

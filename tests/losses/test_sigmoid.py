@@ -240,6 +240,42 @@ def test_rounded_products_are_near() -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_rounded_products_round_the_own_counterpart_as_well(seed: int) -> None:
+    """Collapsed embeddings: all logits are equal, positives included."""
+    rows = torch.randn(1, 48, generator=torch.Generator().manual_seed(seed)).expand(64, 48)
+    settings = ObjectiveConfig(products=Products.bfloat16)
+    (result,) = sigmoid_contrastive([Pair(rows, rows)], scale=100.0, bias=-10.0, world=ALONE, settings=settings)
+    assert result.accuracy == 0 and result.mean_rank == 64
+    unit = torch.nn.functional.normalize(rows[:1]).bfloat16().double()
+    logit = 100 * unit.square().sum().item() - 10
+    assert result.loss.item() == pytest.approx(63 * logit, rel=1e-6)  # softplus, far from 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_rounded_products_are_those_of_rounded_rows(scale: float) -> None:
+    """Equation 1 of unit rows that were rounded beforehand; only weights of sums are rounded besides."""
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 24, 16)
+    leaves = [query, query + key, torch.tensor([scale]), torch.tensor([-scale / 2])]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    settings = ObjectiveConfig(products=Products.bfloat16, tile=7)
+    pair = Pair(leaves[0], leaves[1])
+    (result,) = sigmoid_contrastive([pair], scale=leaves[2], bias=leaves[3], world=ALONE, settings=settings)
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    units = [torch.nn.functional.normalize(side) for side in exact[:2]]
+    # Rounding passes gradients on as they are.
+    rounded = [side + (side.float().bfloat16().double() - side).detach() for side in units]
+    signs = 2 * torch.eye(24, dtype=torch.float64) - 1
+    logits = exact[2] * rounded[0] @ rounded[1].T + exact[3]
+    loss = -torch.nn.functional.logsigmoid(signs * logits).sum() / 24
+    assert result.loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    found, right = (torch.autograd.grad(total, some) for total, some in ((result.loss, leaves), (loss, exact)))
+    assert found[3].item() == pytest.approx(right[3].item(), rel=1e-5)
+    for gradient, reference in zip(found[:3], right[:3], strict=True):
+        assert (gradient - reference).norm() < 2**-8 * reference.norm()
+
+
 def saved_bytes(settings: ObjectiveConfig, rows: int = 8) -> int:
     """Bytes that autograd keeps for the backward pass of this rank."""
     torch.manual_seed(0)

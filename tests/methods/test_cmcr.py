@@ -54,6 +54,15 @@ def test_pull_of_equal_orthogonal_and_opposite_rows(partner: int, distance: floa
     assert axes.grad is not None and axes.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("width", [1, 2, 512])
+def test_pull_of_any_rows_lies_between_0_and_2(width: int) -> None:
+    """One sample at a time, of any length: a mean would hide it if one left the range."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        rows = [10 ** torch.randn(1, generator=draw) * torch.randn(1, width, generator=draw) for _ in EMBEDDINGS]
+        assert 0 <= pull(dict(zip(EMBEDDINGS, rows, strict=True))).item() <= 2 + 1e-6
+
+
 def test_pull_of_bfloat16_rows_is_computed_in_float32() -> None:
     rows = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     loss, exact = pull(embeds_of(rows, 2.5 * rows)), pull(embeds_of(rows.double(), (2.5 * rows).double()))

@@ -6,16 +6,26 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmpretrain.config import compose
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.factors import factor_probes
+from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.losses.tiled.preparation import Preparation
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.projection import ProjectionHead
 from mmpretrain.methods.schema import CommConfig, Pairing, Terms
+from mmpretrain.methods.settings.base import Travel
+from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
+from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
 
 HEADS = {"head_hidden": 8, "head_width": 6}
@@ -184,10 +194,72 @@ def test_a_modality_that_hardly_any_sample_has_is_left_out_of_the_step(having: i
     assert ("mrna" in losses.terms) == (having == 2) and losses.total.isfinite()
 
 
-def test_the_head_has_as_many_parameters_as_published() -> None:
+@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize("terms", Terms)
+@pytest.mark.parametrize("pairing", Pairing)
+def test_settings_say_what_travels(pairing: Pairing, terms: Terms, modalities: int) -> None:
+    """As the loss itself counts it."""
+    method, batch = start(modalities, pairing=pairing, terms=terms)
+    world = World.single()
+    pairs = [pair for term in method._pairs(encoded(method, batch), world).values() for pair in term]
+    preparation = Preparation(pairs, 10.0, world, ObjectiveConfig(), None)
+    sides = preparation.setup(metrics=False).travelling()
+    assert method.model.embed_sizes.keys() == set(NAMES[:modalities])
+    width = sum(preparation.sides[number].shape[1] for number in sides)
+    assert method.settings.travel(method.model.embed_sizes) == Travel(width, len(pairs))
+    if terms is Terms.all:
+        assert len(sides) == (2 if pairing is Pairing.paper else 2 + 2 * modalities)
+
+
+@pytest.mark.parametrize(("width", "published"), [(512, 658_688), (40, 417_024)])
+def test_the_head_has_as_many_parameters_as_published(width: int, published: int) -> None:
     settings = CommConfig()
-    head = ProjectionHead(512, settings.head_hidden, settings.head_width)
-    assert sum(p.numel() for p in head.parameters()) == 658_688
+    head = ProjectionHead(width, settings.head_hidden, settings.head_width)
+    assert sum(p.numel() for p in head.parameters()) == published
+
+
+def test_encoders_of_sequences_have_as_many_parameters_as_those_of_the_paper() -> None:
+    """MOSI's vision and text: a convolution of width 1 without bias to 40, and five pre-norm layers of 5 heads."""
+    layers = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(40, 5, 2048, norm_first=True), 5, enable_nested_tensor=False
+    )
+    for features, expected in ((20, 864_040), (300, 875_240)):
+        assert parameters(nn.Conv1d(features, 40, 1, bias=False)) + parameters(layers) == expected
+        assert parameters(SequenceTransformer(features, 40)) == expected
+
+
+def test_the_encoders_of_trifeatures_are_alexnets() -> None:
+    """From the config of the published setting: 2,469,696 parameters of its convolutions each, a 1x1 one of 256 to 512
+    behind each, and the fusion."""
+    checked = check_model(compose(["method=comm", "experiment=trifeatures_paper"]))
+    assert checked.problems == [] and checked.model is not None
+    assert [parameters(encoder) for encoder in checked.model.encoders.values()] == [2_469_696] * 2
+    assert checked.model.fusion is not None
+    assert parameters(checked.model.fusion) == 3_153_920 + 2 * (256 * 512 + 512)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("levels", [PUBLISHED, SMALL], ids=["published", "small"])
+def test_who_always_gives_the_likelier_answer_has_half_of_the_synergy(levels: Levels) -> None:
+    """Balanced accuracy, as factors are scored; biased pairs alone have one answer and cannot be scored."""
+    factors, mapping = {"synergy": 2}, levels.mapping()
+    for images in split_images(levels):
+        every, biased = (
+            obeys(images, allowed_pairs(images, mapping, pairs), mapping) for pairs in (Pairs.unbiased, Pairs.biased)
+        )
+        assert 0 < every.mean() < 0.5 and biased.all()
+        scores = factor_probes(*(knowing_nothing(every) for _ in range(2)), factors)
+        assert scores["only/synergy/balanced_accuracy"] == 0.5 == scores["only/synergy/balanced_accuracy/chance"]
+        with pytest.raises(ValueError, match="have one value of synergy"):
+            factor_probes(knowing_nothing(biased), knowing_nothing(every), factors)
+
+
+def knowing_nothing(synergy: np.ndarray) -> Embeddings:
+    """The same embedding for every pair."""
+    return Embeddings(np.arange(len(synergy)), {"only": np.ones((len(synergy), 1))}, labels=synergy.astype(np.int64))
 
 
 def test_the_head_stays_behind() -> None:

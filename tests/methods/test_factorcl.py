@@ -22,6 +22,7 @@ from mmpretrain.losses.critics import Critic, PairwiseCritic, SeparableCritic, n
 from mmpretrain.methods.base import Features, Losses, RefineOn
 from mmpretrain.methods.factorcl import Factorcl
 from mmpretrain.methods.schema import Condition, CriticBatch, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.methods.settings.base import Travel
 from mmpretrain.schema import Config
 from tests.methods import dense_factorcl as dense
 from tests.methods.parity import Outcome, run_step, worst_relative_error
@@ -102,19 +103,22 @@ def gradients_of(losses: Losses, modules: nn.Module) -> dict[str, bool]:
 
 @pytest.mark.parametrize("form", Form)
 def test_each_loss_reaches_its_own_player(form: Form) -> None:
-    """Check 6: the upper bounds' critics stay out of the objective, and their heads do not."""
+    """Check 6: the model and all heads learn through critics that are held fixed, which then learn without the others.
+
+    Who holds the critics fixed and cuts the features off is the engine: tests/engine/test_critics.py.
+    """
     config = factorcl(form=form)
     method, features = build(config)
-    everything = nn.ModuleDict({"model": method.model, "heads": method.heads, "critics": method.critics})
-    method.critics.requires_grad_(False)
-    reached = gradients_of(method.objective(features, make_step(), ALONE), everything)
-    method.critics.requires_grad_(True)
-    refined = gradients_of(method.refine(detached(features, config), make_step(), ALONE), everything)
-    for name in reached:
-        if not name.endswith("network.4.bias"):  # it shifts all scores alike
-            assert reached[name] is not name.startswith("critics"), name
-            assert refined[name] is name.startswith("critics"), name
     assert method.critics.keys() == {"shared_conditional", "unique"}
+    method.critics.requires_grad_(False)
+    players = nn.ModuleDict({"model": method.model, "heads": method.heads})
+    reached = gradients_of(method.objective(features, make_step(), ALONE), players)
+    method.critics.requires_grad_(True)
+    critics = nn.ModuleDict({"heads": method.heads, "critics": method.critics})
+    refined = gradients_of(method.refine(detached(features, config), make_step(), ALONE), critics)
+    last_bias = "network.4.bias"  # it shifts all scores alike, so that its gradient is rounding or nothing
+    assert all(found for name, found in reached.items() if not name.endswith(last_bias))
+    assert all(found is name.startswith("critics") for name, found in refined.items() if not name.endswith(last_bias))
 
 
 def one_row_each(config: Config, count: int) -> Outcome:
@@ -236,6 +240,49 @@ def test_the_second_modality_gets_its_unique_augmentation() -> None:
     )
     assert torch.equal(x2, y2)
     assert 0.3 < (y1 - x1).std() < 0.7
+
+
+@pytest.mark.parametrize("critic", CriticForm)
+def test_settings_say_what_travels(critic: CriticForm) -> None:
+    """The columns that the critics themselves make; twice as many ranks change nothing."""
+    method, features = build(factorcl(critic=critic))
+    critics, pairs = method.lower | method.upper, method._pairs(features)
+    width = sum(critics[name].columns(a).shape[1] for name, (a, _) in pairs.items())
+    assert method.settings.travel(method.model.embed_sizes) == Travel(width, len(critics), rings=False)
+
+
+def test_a_view_that_is_the_sample_itself_is_refused() -> None:
+    """X2' = X2 would make I(X2; X2) of a term."""
+    config = factorcl()
+    settings, (first, second) = config.method, config.data.modalities.values()
+    assert not settings.data_problems(config.data)
+    second.unique = AugmentConfig()
+    (problem,) = settings.data_problems(config.data)
+    assert problem.startswith("data.modalities.methylation.unique changes nothing: method=factorcl would take")
+    assert "set one of swap, drop, noise there, or method.form=sup" in problem
+    first.augment = AugmentConfig()
+    assert [p.split(" changes nothing")[0] for p in settings.data_problems(config.data)] == [
+        "data.modalities.mrna.augment",
+        "data.modalities.methylation.unique",
+    ]
+    assert not replace(settings, form=Form.sup).data_problems(config.data)
+    # The plain inputs are augmented, so that a view without augmentation differs from them.
+    first.train = second.train = AugmentConfig(noise=1.0)
+    assert not settings.data_problems(config.data)
+
+
+def test_views_that_nobody_makes_may_change_nothing() -> None:
+    config = factorcl()
+    first, second = config.data.modalities.values()
+    first.unique = second.augment = AugmentConfig()
+    second.unique = AugmentConfig(noise=1.0)
+    assert not config.method.data_problems(config.data)
+
+
+def test_a_unique_view_that_only_lost_its_crop_is_named() -> None:
+    two = ["method=factorcl", "data=digits", "data.modalities.caption=null", "model.encoders.caption=null"]
+    with pytest.raises(ConfigError, match=r"right\.unique changes nothing \(null: augment without its crop\)"):
+        compose([*two, "data.modalities.right.augment={crop: [0.5, 1.0]}"])
 
 
 def test_labels_need_no_views() -> None:

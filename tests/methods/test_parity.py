@@ -151,12 +151,18 @@ def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int, mode: str)
             torch.testing.assert_close(outcome.buffers[name], buffer, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["clip-3", "m3co-input-3", "m3co-global-3", "soft-3", "siglip-3", "cross-self-3"])
-def test_single_precision_is_close(ranks: Ranks, name: str) -> None:
+SINGLE = dict.fromkeys(["clip-3", "m3co-input-3", "m3co-global-3", "soft-3", "siglip-3", "cross-self-3"], 1e-5)
+# A batch norm of few rows divides by small deviations, and FactorCL's gradients are differences of nearly equal sums:
+# both lose a digit in a few entries.
+SINGLE |= dict.fromkeys(["comm-3-missing", "comm-code-3", "factorcl-ssl", "factorcl-sup"], 1e-4)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), SINGLE.items())
+def test_single_precision_is_close(ranks: Ranks, name: str, tolerance: float) -> None:
     whole = run_step(*CASES[name])
     ring = by_mode(CASES[name], "ring")
     for outcome in (run_step(*CASES[name], torch.float32), *ranks(4, run_step, *ring, torch.float32)):
-        assert worst_relative_error({k: g.double() for k, g in outcome.grads.items()}, whole.grads) < 1e-5
+        assert worst_relative_error({k: g.double() for k, g in outcome.grads.items()}, whole.grads) < tolerance
 
 
 LOCAL = {

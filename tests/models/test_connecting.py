@@ -47,11 +47,12 @@ assert all(torch.equal(embeds[name], rows) for name, rows in expected.items())
 """
 
 
-def space(folder: Path, modalities: tuple[str, ...], width: int, seed: int) -> Path:
-    """A release of the small model with these of its modalities."""
+def space(folder: Path, modalities: tuple[str, ...], width: int, seed: int, **others: ModalityConfig) -> Path:
+    """A release of the small model with these of its modalities, and others in encoders like its own."""
     config = small_config(embed_dim=width)
-    config.data.modalities = {name: config.data.modalities[name] for name in modalities}
-    config.model.encoders = {name: config.model.encoders[name] for name in modalities}
+    encoders = {modality.kind: config.model.encoders[name] for name, modality in config.data.modalities.items()}
+    config.data.modalities = {name: config.data.modalities[name] for name in modalities} | others
+    config.model.encoders = {name: encoders[modality.kind] for name, modality in config.data.modalities.items()}
     torch.manual_seed(seed)
     model = build_model(config).eval()
     export_release(model, model.state_dict(), build_processor(config), folder, facts(method="clip"))
@@ -188,12 +189,67 @@ def test_one_release_and_one_space_of_embeddings(tmp_path: Path, folders: dict[s
 
 def test_a_connection_can_be_one_of_two_spaces(tmp_path: Path, folders: dict[str, Path]) -> None:
     """A-B and B-C are connected; that and C-D make A-B-C-D."""
-    last = space(tmp_path / "last", ("genes",), WIDTHS[Space.second], 5)
+    last = space(tmp_path / "last", ("genes",), WIDTHS[Space.second], 5, proteins=ModalityConfig(Kind.vector, [4]))
     ship(connection(first=str(folders["whole"]), second=str(last)), tmp_path / "chain")
-    found = embeds(tmp_path / "chain", small_samples())
-    assert {name: tuple(rows.shape) for name, rows in found.items()} == dict.fromkeys(small_samples(), (2, 8))
-    (tmp_path / "expected.pkl").write_bytes(pickle.dumps((small_samples(), found)))
+    samples = small_samples() | {"proteins": [[0.5] * 4, [1.0, 0.0, 0.0, -1.0]]}
+    found = embeds(tmp_path / "chain", samples)
+    assert {name: tuple(rows.shape) for name, rows in found.items()} == dict.fromkeys(samples, (2, 8))
+    (tmp_path / "expected.pkl").write_bytes(pickle.dumps((samples, found)))
     fresh_interpreter(OPEN, tmp_path, str(tmp_path / "chain"), str(tmp_path / "expected.pkl"), ours=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "there", "said"),
+    [
+        ("caption", "genes", ModalityConfig(Kind.vector, [3]), ("as vector of size [3], and", "as text:")),
+        ("picture", "caption", ModalityConfig(Kind.vector, [8]), ("as vector of size [8], and", "as image:")),
+    ],
+)
+def test_a_name_that_means_two_things_is_refused(
+    tmp_path: Path, folders: dict[str, Path], name: str, here: str, there: ModalityConfig, said: tuple[str, str]
+) -> None:
+    """Also where nothing else stands between both spaces: the name is what is wrong."""
+    other = space(tmp_path / "other", (here,), WIDTHS[Space.second], 1, **{name: there})
+    config = connection(first=str(folders["first"]), second=str(other))
+    (problem,) = check_model(config).problems
+    assert problem.startswith(f"method.second: {other} takes {name!r} as ") and "(method.first) as" in problem
+    assert all(part in problem for part in said) and "train one of them again with another name" in problem
+    with pytest.raises(Unusable, match=f"takes '{name}' as"):
+        ship(config, tmp_path / "release")
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "there"),
+    [
+        ("caption", "genes", ModalityConfig(Kind.text, max_length=12)),
+        ("picture", "genes", ModalityConfig(Kind.image, [4, 4], 3)),
+    ],
+)
+def test_texts_and_images_may_differ_in_size(
+    tmp_path: Path, folders: dict[str, Path], name: str, own: str, there: ModalityConfig
+) -> None:
+    other = space(tmp_path / "other", (own,), WIDTHS[Space.second], 1, **{name: there})
+    assert check_model(connection(first=str(folders["first"]), second=str(other))).problems == []
+
+
+@pytest.mark.parametrize("idle", [Space.first, Space.second])
+def test_a_release_that_adds_no_modality_is_refused(tmp_path: Path, folders: dict[str, Path], idle: Space) -> None:
+    """All of its names are the other's: whichever space they went through, one of the two would be of no use."""
+    alone = space(tmp_path / "alone", ("caption",), WIDTHS[idle], 1)
+    config = connection(**{space.value: str(alone if space is idle else folders[space.value]) for space in Space})
+    (problem,) = check_model(config).problems
+    assert problem.startswith(f"method.{idle}: {alone} has no modality that ") and "(caption)" in problem
+    assert "choose a release with a further modality" in problem
+    with pytest.raises(Unusable, match="has no modality that"):
+        ship(config, tmp_path / "release")
+
+
+def test_releases_of_the_same_modalities_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """Spectrograms, say, that are called as the pictures of the first are and look like them: they have no way in."""
+    same = space(tmp_path / "same", ("caption", "picture"), WIDTHS[Space.second], 1)
+    (problem,) = check_model(connection(first=str(folders["first"]), second=str(same))).problems
+    assert problem.startswith(f"method.second: {same} has no modality that ") and "(picture, caption)" in problem
+    assert "where one name means two things, train one of them again with another name" in problem
 
 
 def test_nothing_of_this_machine_is_in_the_release(folders: dict[str, Path]) -> None:

@@ -14,8 +14,9 @@ from mmpretrain.losses.schema import LARGEST_SCALE, Products
 # exp(similarity - shift) with shift = bound - HEADROOM, if that is above 0: the largest possible term is exp(HEADROOM),
 # and the sum of 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.
 HEADROOM = {torch.float32: 60.0, torch.float64: 600.0}
-FLOOR = {torch.float32: 1e-24, torch.float64: 1e-280}
-# Similarities lie in [-bound, bound]: up to these bounds no sum can fall below its floor.
+FLOOR = {torch.float32: 5e-26, torch.float64: 1e-280}
+# Similarities lie in [-bound, bound], or 0.4 % beyond where rows are rounded, and no sum is smaller than the
+# counterpart's term: up to these bounds none can fall below its floor.
 SAFE_BOUND = {torch.float32: 57.5, torch.float64: LARGEST_SCALE}
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mmpretrain.data.schema import DataConfig
 from mmpretrain.losses.schema import LARGEST_SCALE
 from mmpretrain.models.schema import ModelConfig
+
+
+@dataclass(frozen=True)
+class Travel:
+    """What other ranks need of every sample in one trip.
+
+    width: floats per sample, of all sides together. pairs: how many matrices over pairs of samples they make.
+    rings: whether ``objective.negatives=ring`` can send them round; otherwise they are always gathered.
+    """
+
+    width: int
+    pairs: int
+    rings: bool = True
 
 
 @dataclass
@@ -42,6 +56,15 @@ class MethodConfig:
     def augments(self) -> bool:
         """Whether it makes augmented views of samples."""
         return False
+
+    def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
+        """Those of ``modalities`` whose views get the unique augmentation instead of the usual one."""
+        return ()
+
+    def travel(self, widths: Mapping[str, int]) -> Travel:
+        """What its losses send to other ranks; widths: modality -> width of its embedding."""
+        # Most methods compare all modalities' embeddings: an estimate that these should not exceed by much.
+        return Travel(sum(widths.values()), len(widths))
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

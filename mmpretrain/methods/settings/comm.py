@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mmpretrain.data.schema import DataConfig
-from mmpretrain.methods.settings.base import MethodConfig, not_positive, too_cold, too_few
+from mmpretrain.methods.settings.base import MethodConfig, Travel, not_positive, too_cold, too_few
 
 
 class Pairing(StrEnum):
@@ -53,6 +54,14 @@ class CommConfig(MethodConfig):
     def augments(self) -> bool:
         """Every term looks at augmented views."""
         return True
+
+    def travel(self, widths: Mapping[str, int]) -> Travel:
+        """Projections: the keys, which are wholes, and with NT-Xent the queries too; each once."""
+        alone = 0 if self.terms is Terms.fused else 2 * len(widths)
+        whole = 0 if self.terms is Terms.unimodal else 1
+        keys = 2 if alone else 1
+        sides = keys if self.pairing is Pairing.paper else 2 + alone
+        return Travel(sides * self.head_width, whole + alone)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

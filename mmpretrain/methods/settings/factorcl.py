@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmpretrain.data.augment_schema import OPERATIONS
 from mmpretrain.data.schema import DataConfig
-from mmpretrain.methods.settings.base import MethodConfig, not_positive
+from mmpretrain.methods.settings.base import MethodConfig, Travel, not_positive
+
+TERMS = 6  # each with a critic
 
 
 class Form(StrEnum):
@@ -40,8 +44,9 @@ class LabelInput(StrEnum):
 class CriticBatch(StrEnum):
     """Which batch the critics of the upper bounds learn from between two steps of everything else.
 
-    next: the one about to be used, as good as the paper's freshly sampled one. same: the one just used, encoded again
-    (released code).
+    next: the one about to be used, on whose very features the upper bounds are then evaluated: in-sample, unlike the
+    paper's algorithm 3, which fits critics on a freshly sampled batch, and unlike the released code. same: the one just
+    used, encoded again (released code); the bounds are then evaluated on a batch that the critics have not seen.
     """
 
     next = "next"
@@ -85,6 +90,15 @@ class FactorclConfig(MethodConfig):
         """The self-supervised form compares samples with augmented views of them."""
         return self.form is Form.ssl
 
+    def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
+        """The second modality's, which must keep what the first one speaks of."""
+        return modalities[1:] if self.augments else ()
+
+    def travel(self, widths: Mapping[str, int]) -> Travel:
+        """The columns of all critics, which other ranks compare with every anchor of theirs."""
+        columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
+        return Travel(TERMS * columns, TERMS, rings=False)
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = not_positive(self, "critic_hidden", "critic_width", "temperature", "critic_steps")
@@ -111,5 +125,23 @@ class FactorclConfig(MethodConfig):
             found.append(
                 f"method=factorcl factorises what exactly two modalities know, and data.modalities has {len(names)}"
                 f" ({', '.join(names)}): {fix}"
+            )
+        return found + self._idle_views(data)
+
+    def _idle_views(self, data: DataConfig) -> list[str]:
+        """Views that are the samples themselves: with X2' = X2 a task term is I(X2; X2), and X2' no condition."""
+        found = []
+        unique = self.unique_views(list(data.modalities))
+        for name, modality in data.modalities.items() if self.augments else ():
+            # Where the plain inputs are augmented, the view is the sample as it is, and still another one.
+            changed = modality.train is not None and modality.train.operations
+            view = modality.unique_view if name in unique else modality.view
+            if changed or view.operations:
+                continue
+            key, given = ("unique", modality.unique) if name in unique else ("augment", modality.augment)
+            origin = " (null: augment without its crop)" if given is None else ""
+            found.append(
+                f"data.modalities.{name}.{key} changes nothing{origin}: method=factorcl would take the sample itself"
+                f" for its augmented view; set one of {', '.join(OPERATIONS[modality.kind])} there, or method.form=sup"
             )
         return found
