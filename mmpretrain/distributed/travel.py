@@ -91,7 +91,7 @@ class _Exchange:
     def __init__(self, tensors: tuple[Tensor, ...], world: World) -> None:
         following, previous = (world.rank + 1) % world.size, (world.rank - 1) % world.size
         self.received = tuple(torch.empty_like(tensor) for tensor in tensors)
-        self._sent = tensors  # must live until it is sent
+        self._sent: tuple[Tensor, ...] = tensors  # must live until it is sent
         filled = [(ours, theirs) for ours, theirs in zip(tensors, self.received, strict=True) if ours.numel()]
         sends = [dist.P2POp(dist.isend, ours, group=world.group, group_peer=following) for ours, _ in filled]
         receives = [dist.P2POp(dist.irecv, theirs, group=world.group, group_peer=previous) for _, theirs in filled]
@@ -101,4 +101,5 @@ class _Exchange:
         """What arrived."""
         for work in self._works:
             work.wait()
+        self._sent = ()
         return self.received
