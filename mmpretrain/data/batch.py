@@ -14,7 +14,7 @@ Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its enc
 
 @dataclass(frozen=True)
 class Replacement:
-    """A sample that could not be read, and what stood in for it."""
+    """A sample that could not be read, and the key of what stood in for it; empty where it was left out."""
 
     position: int
     key: str

@@ -12,6 +12,8 @@ one backward. The gradients of w and b are those of the rank's own rows, which t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +95,17 @@ def training_batch_norms(model: nn.Module) -> list[str]:
 def batch_norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
     """Name and layer of every batch norm inside ``model``, synchronised or not."""
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
+
+
+@contextmanager
+def held_statistics(model: nn.Module) -> Iterator[None]:
+    """Running statistics of the batch norms inside ``model`` are afterwards what they were before."""
+    before = [(buffer, buffer.clone()) for _, layer in batch_norms(model) for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 class _Batch(NamedTuple):

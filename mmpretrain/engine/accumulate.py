@@ -62,7 +62,7 @@ class MicroBatches:
         return self._features
 
     def encode_again(self) -> Features:
-        """The same by the model as it is now; without graph, which tells ``encode`` to leave statistics alone."""
+        """The same by the model as it is now."""
         with torch.no_grad():
             return self._whole([self._encode(number, part) for number, part in enumerate(self._parts)])
 

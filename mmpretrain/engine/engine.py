@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
-from mmpretrain.distributed.batch_norm import synchronise
+from mmpretrain.distributed.batch_norm import held_statistics, synchronise
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.deepspeed_setup import start_accelerator
@@ -101,7 +101,9 @@ class Engine:
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
         grad_norm = self.heads.update(self._model_update.step(parts), self.method.clamp_)
         if self._refines(RefineOn.same) and math.isfinite(grad_norm):
-            refined = self._refine(parts.encode_again(), step)
+            with held_statistics(self.method.model):  # this batch has counted
+                features = parts.encode_again()
+            refined = self._refine(features, step)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}

@@ -57,7 +57,7 @@ def draw_explained(one: Explained, explanation: Explanation, features: Mapping[s
 def draw_input(axes: Axes, side: Side) -> None:
     """The sample itself."""
     if isinstance(side.raw, Image):
-        axes.imshow(_grey_or_rgb(side.raw, side.common.shape[-2:]), cmap="gray", interpolation="nearest")
+        axes.imshow(_grey_or_rgb(side.raw), cmap="gray", interpolation="nearest")
         _no_frame(axes)
     elif isinstance(side.raw, str):
         _draw_tokens(axes, side, np.zeros(len(side.tokens)), INK)
@@ -92,8 +92,8 @@ def strength(values: np.ndarray, scaling: np.ndarray | None = None) -> np.ndarra
 
 
 def overlay(image: Image, heat: np.ndarray, color: str) -> np.ndarray:
-    """float [h, w, 3]: the image, grey and pale, with ``color`` where ``heat`` [h, w] is strong."""
-    grey = np.asarray(image.convert("L").resize(heat.shape[::-1]), dtype=np.float64) / 255
+    """float [h, w, 3]: the image, as encoders see it, grey and pale, with ``color`` where ``heat`` [h, w] is strong."""
+    grey = np.asarray(image.convert("L"), dtype=np.float64) / 255
     pale = np.repeat(0.72 + 0.28 * grey[..., None], 3, axis=2)
     alpha = heat[..., None]
     return (1 - alpha) * pale + alpha * np.array(to_rgb(color))
@@ -154,9 +154,8 @@ def _height(side: Side) -> float:
     return 2.4
 
 
-def _grey_or_rgb(image: Image, size: tuple[int, ...]) -> np.ndarray:
-    height, width = size
-    return np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB").resize((width, height)))
+def _grey_or_rgb(image: Image) -> np.ndarray:
+    return np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB"))
 
 
 def _token_places(tokens: Sequence[str]) -> list[tuple[int, int]]:

@@ -19,18 +19,16 @@ steps of their own they minimise their own -I_NCE, as in algorithm 3 but for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
-from mmpretrain.distributed.batch_norm import batch_norms
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.critics import Critic, CriticTerm, Estimator, PairwiseCritic, SeparableCritic, critic_losses
 from mmpretrain.methods.base import Features, Losses, Method, Refinement, RefineOn, Step
@@ -95,12 +93,8 @@ class Factorcl(Method):
         return replace(batch, views={AUGMENTED: view})
 
     def encode(self, model: Any, batch: Batch) -> Features:
-        """The heads of the plain inputs, and of the augmented ones where there are any.
-
-        Without a graph, running statistics of batch norms stay as they are: critics look at a batch that has counted.
-        """
-        with nullcontext() if torch.is_grad_enabled() else _unmoved(self.model):
-            outputs = {view: model(**inputs) for view, inputs in {PLAIN: batch.inputs, **batch.views}.items()}
+        """The heads of the plain inputs, and of the augmented ones where there are any."""
+        outputs = {view: model(**inputs) for view, inputs in {PLAIN: batch.inputs, **batch.views}.items()}
         views = {f"{view}_shared": output.shared_embeds for view, output in outputs.items()}
         views |= {f"{view}_unique": output.unique_embeds for view, output in outputs.items()}
         return Features.of(batch, outputs[PLAIN].embeds, views=views)
@@ -189,14 +183,3 @@ class Factorcl(Method):
         unique = found["unique"] + found["unique_conditional"]
         bounds = {f"nats/unique_{name}": -found[f"task_{name}"] - unique for name in self.modalities}
         return {"nats/shared": -found["shared"] - found["shared_conditional"]} | bounds
-
-
-@contextmanager
-def _unmoved(model: nn.Module) -> Iterator[None]:
-    """Running statistics inside ``model`` are afterwards what they were before."""
-    before = [(buffer, buffer.clone()) for _, layer in batch_norms(model) for buffer in layer.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)

@@ -6,12 +6,11 @@ from typing import Any
 
 from mmpretrain.data.schema import Kind
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pretrained import load_backbone
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import dataset_info, encoded, encoder_spec, model_config
 from mmpretrain.models.texts import load_tokenizers, text_problems
-from mmpretrain.models.towers import find_tower, freeze, input_statistics, load_towers
+from mmpretrain.models.towers import freeze, input_statistics, load_weights
 from mmpretrain.models.training_options import set_options
 from mmpretrain.schema import Config
 
@@ -34,9 +33,7 @@ def build_model(config: Config) -> MMPretrainModel:
         if problems := text_problems(name, backbone, length, tokenizer):
             raise Unusable(problems)
     for name, encoder in config.model.encoders.items():
-        if encoder.pretrained and not find_tower(name, encoder):
-            model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, specs[name])
-    load_towers(model, config)
+        load_weights(model, name, encoder, specs[name])
     freeze(model, config)
     model.train()
     for name, encoder in config.model.encoders.items():

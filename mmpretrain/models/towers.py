@@ -14,7 +14,7 @@ from mmpretrain.hub.export import CHECKSUMS, verify_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pretrained import open_config, pixel_statistics
+from mmpretrain.models.pretrained import load_backbone, open_config, pixel_statistics
 from mmpretrain.models.problems import Unusable, nearest, one_line
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.schema import OWN_POOLS, EncoderConfig, Pool
@@ -142,12 +142,16 @@ def find_tower(name: str, encoder: EncoderConfig) -> Tower | None:
     return Tower(where, encoder, part, config)
 
 
-def load_towers(model: MMPretrainModel, config: Config) -> None:
-    """Fill the encoders that start from releases of ours, and their projections where these fit. Raises Unusable."""
-    for name, encoder in config.model.encoders.items():
-        if tower := find_tower(name, encoder):
-            projection = model.projections[name] if _brings_projection(tower, model, name) else None
-            tower.load(model.get_submodule(f"encoders.{name}.backbone"), projection)
+def load_weights(model: MMPretrainModel, name: str, encoder: EncoderConfig, spec: dict[str, Any]) -> None:
+    """Give the encoder of modality ``name`` its pretrained weights, if any, and a release's projection if it fits.
+
+    spec: the encoder's entry in the model's config. Raises Unusable.
+    """
+    if tower := find_tower(name, encoder):
+        projection = model.projections[name] if _brings_projection(tower, model, name) else None
+        tower.load(model.get_submodule(f"encoders.{name}.backbone"), projection)
+    elif encoder.pretrained:
+        model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, spec)
 
 
 def freeze(model: MMPretrainModel, config: Config) -> None:
