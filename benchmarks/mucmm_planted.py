@@ -8,7 +8,7 @@ little else, and freezes it. Then pairs that agree in the left digit alone are d
 of 500 test pairs are traced to their pixels; once more with heads that method=mucmm trains on the frozen encoders.
 Writes table.md and a figure of each to --root. Wanted: more than 0.7 of the common map's mass on the left half, more
 than 0.7 of the individual map's on the right half, the shared class read from common and not from individual codes, and
-the private one from individual codes. Complete runs are only read.
+the private one from individual codes. Ends with an error if a share is below that. Complete runs are only read.
 """
 
 from __future__ import annotations
@@ -104,15 +104,26 @@ def trained_heads(run: Path, quick: bool) -> list[str]:
     return [*tokens, "train.samples=1024", "optim.warmup_samples=128"] if quick else tokens
 
 
+def shares(found: Sequence[Measured]) -> list[tuple[list[str], list[float]]]:
+    """(attribution, image, score, half) and the share of that half of each seed."""
+    rows = []
+    for how, name, part in found[0].masses:
+        side, half = ("left", slice(None, SIDE)) if part == "common" else ("right", slice(SIDE, None))
+        rows.append(([how, name, part, side], [float(one.masses[how, name, part][:, half].sum()) for one in found]))
+    return rows
+
+
+def below(title: str, found: Sequence[Measured]) -> list[str]:
+    """Which mean shares miss the gate, one sentence each."""
+    means = [(" ".join(row), float(np.mean(values))) for row, values in shares(found)]
+    return [f"{title}: {row} has {100 * m:.1f} %, wanted are {100 * GATE:.0f}" for row, m in means if m <= GATE]
+
+
 def table(title: str, found: Sequence[Measured]) -> str:
     """Shares of the maps' mass, probes, and correlations, over the seeds."""
     text = f"## {title}\n\nShare of the mass of |gradient| in percent, {len(found)} seeds"
     text += f" (wanted: above {100 * GATE:.0f}).\n\n"
-    rows = []
-    for how, name, part in found[0].masses:
-        half = slice(None, SIDE) if part == "common" else slice(SIDE, None)
-        shares = [float(one.masses[how, name, part][:, half].sum()) for one in found]
-        rows.append([how, name, part, "left" if part == "common" else "right", cell(shares)])
+    rows = [[*row, cell(values)] for row, values in shares(found)]
     text += markdown(["attribution", "image", "score", "half", "share"], rows)
     text += "\nBalanced accuracy of linear probes in percent (chance 10).\n\n"
     probes = [{f"{s.subject}/{s.name}": s.value for s in one.report.probes} for one in found]
@@ -166,10 +177,13 @@ def main() -> None:
     ]
     explained = 50 if quick else EXPLAINED
     closed, trained = ([measure(run, planted, explained) for run in of] for of in (runs, heads))
-    (root / "table.md").write_text(table("Closed form", closed) + table("Trained heads", trained))
+    both = {"Closed form": closed, "Trained heads": trained}
+    (root / "table.md").write_text("".join(table(title, found) for title, found in both.items()))
     figure(closed).savefig(root / "figure.png", dpi=140)
     figure(trained).savefig(root / "figure-trained.png", dpi=140)
     print((root / "table.md").read_text())
+    if not quick and (missed := [line for title, found in both.items() for line in below(title, found)]):
+        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,21 @@ import torch
 from PIL import Image
 
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.schema import Kind, ModalityConfig
 from mmpretrain.evaluation.embed import Embeddings
 from mmpretrain.hub.export import export_release
+from mmpretrain.methods.schema import CommConfig, FactorclConfig
 from mmpretrain.models.build import build_processor
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.schema import FactorsConfig, FusionConfig, Space
+from mmpretrain.schema import Config
 from shards.linear import draw
 from shards.writing import RawSample, build_dataset
 from tests.data.small_dataset import npy
 from tests.hub.test_card import facts
 from tests.models.small import small_config, small_model
+from tests.models.test_connecting import WIDTHS, connection, ship, space
 
 WORDS = ("seven", "three", "digit")
 SAMPLES = {"train": 240, "test": 80}
@@ -75,6 +80,31 @@ def write_components_release(folder: Path) -> None:
     torch.manual_seed(0)
     model = MMPretrainModel(config)
     export_release(model, model.state_dict(), build_processor(small_config()), folder, facts())
+
+
+def write_fused_release(folder: Path) -> None:
+    """A release that embeds every modality through one fusion, as CoMM's do; random weights."""
+    _write(folder, small_config(CommConfig(), embed_dim=None, fusion=FusionConfig(width=16, heads=2)))
+
+
+def write_factors_release(folder: Path) -> None:
+    """A release with heads for shared and unique information, as FactorCL's are; random weights."""
+    config = small_config(FactorclConfig(), factors=FactorsConfig(5, 3, 1))
+    config.data.modalities["genes"].optional = True
+    _write(folder, config)
+
+
+def write_connection(folder: Path) -> None:
+    """A release that connects (picture, caption) with (caption, genes), as C-MCR's do; random weights."""
+    first = space(folder.parent / "first", ("picture", "caption"), WIDTHS[Space.first], 0)
+    genes = ModalityConfig(Kind.vector, [7], optional=True)
+    second = space(folder.parent / "second", ("caption",), WIDTHS[Space.second], 1, genes=genes)
+    ship(connection(first=str(first), second=str(second)), folder)
+
+
+def _write(folder: Path, config: Config) -> None:
+    model = small_model(config)
+    export_release(model, model.state_dict(), build_processor(config), folder, facts(method=config.method.name))
 
 
 def linear_world(samples: int, seed: int) -> Embeddings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,14 +18,22 @@ from typer.testing import CliRunner
 
 from mmpretrain.cli import app
 from mmpretrain.data.kind import Kind
-from mmpretrain.evaluation.attribution_maps import Side, as_seen, explain_samples
+from mmpretrain.evaluation.attribution_maps import Side, as_seen, attribution_maps, explain_samples
 from mmpretrain.evaluation.decomposition import fit
 from mmpretrain.evaluation.explain_figures import draw_input, draw_map, overlay, strength
 from mmpretrain.evaluation.explain_schema import Attribution, Settings
 from mmpretrain.evaluation.explain_schema import Form as ScoreForm
 from mmpretrain.evaluation.opening import Opened, open_release
 from tests.embedding.spaces import write_bert, write_clap, write_clip, write_data
-from tests.evaluation.explained import SAMPLES, write_components_release, write_shared_class, write_small_release
+from tests.evaluation.explained import (
+    SAMPLES,
+    write_components_release,
+    write_connection,
+    write_factors_release,
+    write_fused_release,
+    write_shared_class,
+    write_small_release,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,33 @@ def test_a_model_that_decomposes_is_explained_by_its_own_codes(folder: Path, tmp
     assert scores == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-4)
     rho = np.array(found["correlations"])
     assert found["common"]["expected"] == pytest.approx(np.square(rho).sum())
+
+
+@pytest.mark.parametrize(
+    ("write", "pair"),
+    [
+        (write_fused_release, "picture,caption"),
+        (write_factors_release, "genes,caption"),
+        (write_connection, "picture,genes"),
+    ],
+)
+def test_releases_of_other_methods_are_explained(
+    folder: Path, tmp_path: Path, write: Callable[[Path], None], pair: str
+) -> None:
+    """A fusion, heads for factors, and two connected spaces: gradients reach every input."""
+    write(tmp_path / "release")
+    options = (f"--pair={pair}", "--common=1", "--samples=1", f"--out={tmp_path}", "--data", str(folder / "data"))
+    for command, written in (("explain", "explain.json"), ("report", "report.json")):
+        chosen = options if command == "explain" else [o for o in options if o != "--samples=1"]
+        outcome = CliRunner().invoke(app, [command, str(tmp_path / "release"), *chosen, "--json"])
+        assert outcome.exit_code == 0, outcome.output
+        assert json.loads(outcome.stdout)["pair"] == pair.split(",") and (tmp_path / written).exists()
+    opened = open_release(str(tmp_path / "release"), str(folder / "data"), pair.split(","), torch.device("cpu"))
+    fitted = fit(opened.embed("train", 1000), opened.pair, Settings(common=1), opened.origin)
+    batch = next(iter(opened.stream("test").split_batches(4, 4)))
+    whole = torch.stack([torch.ones(4, dtype=torch.bool), *batch.present.values()]).all(dim=0)
+    for maps in attribution_maps(opened, fitted, ScoreForm(), batch.inputs).values():
+        assert all(values[whole].abs().flatten(1).sum(dim=1).gt(0).all() for values in maps)
 
 
 def test_report(folder: Path, tmp_path: Path) -> None:
