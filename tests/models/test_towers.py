@@ -21,8 +21,11 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.schema import Attention, EncoderConfig, Pool
 from mmpretrain.schema import Config
+from tests.engine import runs
 from tests.hub.test_card import facts
+from tests.models.fused import four_config, four_inputs
 from tests.models.small import small_config, small_model, small_samples
+from tests.rank_pool import Ranks
 
 PIXELS = {"mean": [0.3], "std": [0.2]}
 STATISTICS = {"minimum": [-1.0] * 7, "maximum": [3.0] * 7}
@@ -205,3 +208,41 @@ def test_a_release_that_connects_others_names_them(release: Path) -> None:
     (release / "config.json").write_text(json.dumps(content))
     with pytest.raises(Unusable, match="connects two other releases: name one of these"):
         build_model(started(release))
+
+
+def test_our_own_encoders_bring_all_that_they_learned(tmp_path: Path) -> None:
+    """A CNN with the statistics of its batch norms, and a transformer over time steps; sequences may be shorter."""
+    config, release = four_config(ClipConfig(), embed_dim=8), tmp_path / "release"
+    torch.manual_seed(3)
+    original = build_model(config)
+    original(**four_inputs())  # moves the statistics
+    export_release(original, original.state_dict(), build_processor(config), release, facts(method="clip"))
+    for name in ("motion", "picture"):
+        config.model.encoders[name] = EncoderConfig(pretrained=str(release), freeze=name == "picture")
+    config.data.modalities["motion"].size = [4, 3]
+    torch.manual_seed(4)
+    model = build_model(config).eval()
+    original.eval()
+    inputs = {name: four_inputs(seed=1)[name] for name in ("motion", "picture")}
+    for name, embeds in original(**inputs).embeds.items():
+        assert torch.equal(model(**inputs).embeds[name], embeds), name
+    statistics = {n: b for n, b in original.encoders["picture"].named_buffers() if "running" in n}
+    assert statistics and all(torch.equal(model.encoders["picture"].get_buffer(n), b) for n, b in statistics.items())
+    weight = "encoders.genes.backbone.hidden.weight"
+    assert not torch.equal(model.get_parameter(weight), original.get_parameter(weight))
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_runs_start_from_a_release_and_resume(ranks: Ranks, tmp_path: Path, stage: int) -> None:
+    """Two ranks start from its weights, and go on from a checkpoint, not from the release."""
+    config, release = runs.tiny_config("method=clip"), tmp_path / "release"
+    torch.manual_seed(3)
+    model = build_model(config)
+    export_release(model, model.state_dict(), build_processor(config), release, facts(method="clip"))
+    at = "model.encoders.left"
+    layers = f"{at}.config.num_hidden_layers=1"
+    tokens = ["method=clip", f"engine=zero{stage}", f"{at}.architecture=null", f"{at}.pretrained={release}"]
+    straight, resumed, losses, again = ranks(2, runs.train_and_resume, [*tokens, layers], 4, str(tmp_path / "kept"))[0]
+    assert straight == resumed and losses == again
+    started, scratch = (ranks(2, runs.train, [*t, f"engine=zero{stage}"], 1)[0] for t in (tokens, ["method=clip"]))
+    assert started != scratch
