@@ -9,6 +9,7 @@ import typer
 from mmpretrain import __version__
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.evaluation.cli import explain_command, report_command
+from mmpretrain.hub.cli import convert_command
 from shards.cli import app as shards_app
 
 app = typer.Typer(
@@ -29,6 +30,9 @@ app.command(
 )(pair_command)
 app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --data data/digits --pair left,caption")(
     explain_command
+)
+app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-base-patch32 --out releases/clip")(
+    convert_command
 )
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
 

@@ -24,8 +24,8 @@ INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
 
 
 class TransformersSpace(Space):
-    """Towers are named after the kind that they take, and so fit a data set's modality of any name. tokenizer: None
-    without a text tower."""
+    """Towers are named after the kind that they take, and so fit a data set's modality of any name. images,
+    tokenizer: the model's own, None without such a tower. text_limit: tokens that texts are cut at."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kinds: Sequence[Kind]) -> None:
         super().__init__(folder, name, device)
@@ -35,7 +35,7 @@ class TransformersSpace(Space):
         self.towers = {kind.value: readings[kind] for kind in kinds}
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
-        self._images = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
+        self.images = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
 
     # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
@@ -48,12 +48,18 @@ class TransformersSpace(Space):
     def tensors(self, tower: str, items: list[Any]) -> dict[str, Tensor]:
         """``pixel_values``, or ``input_ids`` and what else the tokenizer gives, cut at the model's limit."""
         if tower == Kind.image.value:
-            assert self._images is not None
+            assert self.images is not None
             images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
-            return {"pixel_values": self._images(images=images, return_tensors="pt")["pixel_values"]}
+            return {"pixel_values": self.images(images=images, return_tensors="pt")["pixel_values"]}
         assert self.tokenizer is not None
-        limit = min(self.tokenizer.model_max_length, _positions(self.model))
-        return dict(self.tokenizer(items, padding=self.padding, truncation=True, max_length=limit, return_tensors="pt"))
+        cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit}
+        return dict(self.tokenizer(items, padding=self.padding, **cut, return_tensors="pt"))
+
+    @property
+    def text_limit(self) -> int:
+        """Of tokenizer and model the lesser."""
+        assert self.tokenizer is not None
+        return min(self.tokenizer.model_max_length, _positions(self.model))
 
 
 class DualSpace(TransformersSpace):

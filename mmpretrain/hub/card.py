@@ -49,12 +49,26 @@ class CardFacts:
     license: str | None = None
 
 
-def model_card(facts: CardFacts, modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> ModelCard:
+@dataclass(frozen=True)
+class ConvertedFacts:
+    """The same of a model that was not trained here. origin: its name on the Hub, or that of its folder."""
+
+    name: str
+    origin: str
+    license: str | None = None
+
+
+def model_card(
+    facts: CardFacts | ConvertedFacts, modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool
+) -> ModelCard:
     """The card of a release. modalities: those of its processor. Absolute paths and secrets are left out."""
+    if isinstance(facts, ConvertedFacts):
+        body = f"{_converted(facts, modalities)}\n\n{_loading(modalities, has_classifier)}"
+        return ModelCard(public(f"---\n{_converted_metadata(facts).to_yaml()}\n---\n\n{body}\n"))
     scores = parse_scores(dict(facts.evaluation))
     sections = [
         _introduction(facts, modalities),
-        f"## How to load it\n\n```python\n{usage(modalities, has_classifier)}```",
+        _loading(modalities, has_classifier),
         _data(facts.dataset),
         _training(facts.training),
         _evaluation(scores, facts.split),
@@ -62,6 +76,10 @@ def model_card(facts: CardFacts, modalities: Mapping[str, Mapping[str, Any]], ha
     ]
     body = "\n\n".join(section for section in sections if section)
     return ModelCard(public(f"---\n{_metadata(facts, scores).to_yaml()}\n---\n\n{body}\n"))
+
+
+def _loading(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> str:
+    return f"## How to load it\n\n```python\n{usage(modalities, has_classifier)}```"
 
 
 def usage(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> str:
@@ -134,17 +152,43 @@ def _base_models(hyperparameters: Mapping[str, Any]) -> list[str]:
     """Hub ids that the encoders started from; local folders mean nothing to a reader."""
     encoders = (hyperparameters.get("model") or {}).get("encoders") or {}
     sources = {str(entry["pretrained"]) for entry in encoders.values() if entry.get("pretrained")}
-    return sorted(s for s in sources if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", s) and not Path(s).exists())
+    return sorted(source for source in sources if _on_the_hub(source))
+
+
+def _on_the_hub(source: str) -> bool:
+    return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", source)) and not Path(source).exists()
+
+
+def _converted_metadata(facts: ConvertedFacts) -> ModelCardData:
+    return ModelCardData(
+        model_name=facts.name,
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        license=facts.license,
+        tags=["multimodal", "mmpretrain"],
+        base_model=facts.origin if _on_the_hub(facts.origin) else None,
+    )
+
+
+def _converted(facts: ConvertedFacts, modalities: Mapping[str, Mapping[str, Any]]) -> str:
+    return (
+        f"# {facts.name}\n\nThe encoders of {facts.origin} in the form of mmpretrain: the same weights, preprocessing"
+        f" and embeddings. Nothing was trained.\n\n- Modalities: {_kinds(modalities)}\n- License of the weights:"
+        f" {facts.license or f'that of {facts.origin}'}"
+    )
+
+
+def _kinds(modalities: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"`{name}` ({modality['kind']})" for name, modality in modalities.items())
 
 
 def _introduction(facts: CardFacts, modalities: Mapping[str, Mapping[str, Any]]) -> str:
-    kinds = ", ".join(f"`{name}` ({modality['kind']})" for name, modality in modalities.items())
     method = METHODS.get(facts.method, MethodConfig)
     title, paper = method.title or facts.method, method.arxiv
     source = f"{title} ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else title
     return (
         f"# {facts.name}\n\nMultimodal encoders, trained contrastively with mmpretrain on {facts.dataset.title}."
-        f"\n\n- Modalities: {kinds}\n- Method: {source}"
+        f"\n\n- Modalities: {_kinds(modalities)}\n- Method: {source}"
         f"\n- License of the weights: {facts.license or 'not chosen by who trained them'}"
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from mmpretrain.files import sha256_of, sync
-from mmpretrain.hub.card import CardFacts, model_card
+from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
@@ -25,7 +25,7 @@ def export_release(
     state_dict: Mapping[str, Tensor],
     processor: MMPretrainProcessor,
     folder: Path,
-    card: CardFacts,
+    card: CardFacts | ConvertedFacts,
     max_shard_size: str = "5GB",
 ) -> None:
     """Write ``folder``, which ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` opens anywhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmpretrain.data.schema import Kind
@@ -77,6 +78,12 @@ def build_sources(config: Config, processor: MMPretrainProcessor) -> MMPretrainP
     sizes = {name: modality.load_size for name, modality in modalities.items() if modality.load_size is not None}
     if not sizes or not (config.method.augments or any(modality.train for modality in modalities.values())):
         return None
-    return MMPretrainProcessor(
-        {name: processor.modalities[name] | {"size": list(size)} for name, size in sizes.items()}
-    )
+    return MMPretrainProcessor({name: _larger(processor.modalities[name], size) for name, size in sizes.items()})
+
+
+def _larger(entry: dict[str, Any], size: list[int]) -> dict[str, Any]:
+    """An image's entry at another size, of which it shows the same."""
+    if (edge := entry.get("shortest_edge")) is None:
+        return entry | {"size": list(size)}
+    factor = max(larger / smaller for larger, smaller in zip(size, entry["size"], strict=True))
+    return entry | {"size": list(size), "shortest_edge": math.ceil(edge * factor)}

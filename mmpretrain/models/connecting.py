@@ -89,9 +89,8 @@ class Release:
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise cannot_open(key, str(folder), error) from error
         if not isinstance(config, MMPretrainConfig):
-            raise Unusable(
-                [f"{key}: {folder} is a {config.model_type}, no release of ours: leave it null, and ship embeddings"]
-            )
+            known = f"{key}: {folder} is a {config.model_type}, no release of ours"
+            raise Unusable([f"{known}: convert it (mmpretrain convert), or leave it null and ship embeddings"])
         if problems := verify_release(folder):
             raise Unusable(f"{key}: {problem}" for problem in problems)
         with torch.device("meta"):

@@ -18,7 +18,8 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str,
     """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
 
     Converted to grey or RGB, resized (bicubic, antialiased) if they differ from ``size``, then ``(x - mean) / std``
-    of values in 0...1. Raises ValueError for anything but PIL images.
+    of values in 0...1. With ``shortest_edge`` they keep their shape: resized to that edge, their centre cut out.
+    Raises ValueError for anything but PIL images.
     """
     items = _as_list(name, images)
     if Image is None:
@@ -26,7 +27,7 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str,
     for image in items:
         if not isinstance(image, Image.Image):
             raise ValueError(f"modality {name!r} needs PIL images, got a {type(image).__name__}")
-    pixels = np.stack([_pixels(image, modality["size"], modality["channels"]) for image in items])
+    pixels = np.stack([_pixels(_sized(image, modality), modality["channels"]) for image in items])
     shape = (1, modality["channels"], 1, 1)
     mean, std = (np.asarray(modality.get(k) or [0.5] * shape[1], np.float32) for k in ("mean", "std"))
     return {"pixel_values": torch.from_numpy((pixels - mean.reshape(shape)) / std.reshape(shape))}
@@ -129,12 +130,20 @@ def _empty(modality: dict[str, Any]) -> Any:
     return np.zeros([1, modality["size"][1]] if modality["kind"] == "sequence" else modality["size"])
 
 
-def _pixels(image: Any, size: list[int], channels: int) -> np.ndarray:
+def _sized(image: Any, modality: dict[str, Any]) -> Any:
+    """One image in the colours and the size of the modality."""
+    height, width = modality["size"]
+    image = image.convert("L" if modality["channels"] == 1 else "RGB")
+    edge = modality.get("shortest_edge")
+    whole = (width, height) if edge is None else tuple(int(edge * side / min(image.size)) for side in image.size)
+    if image.size != whole:
+        image = image.resize(whole, Image.Resampling.BICUBIC)
+    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+    return image if whole == (width, height) else image.crop((left, top, left + width, top + height))
+
+
+def _pixels(image: Any, channels: int) -> np.ndarray:
     """One image as float32 [channels, height, width] in 0...1."""
-    height, width = size
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(image, dtype=np.float32) / 255
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

@@ -38,10 +38,10 @@ class MMPretrainProcessor:
     """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
 
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
-    ``std`` per channel, default 0.5), ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}``
-    (optional ``minimum`` and ``maximum`` per feature, which scale the training data to 0...1), or
-    ``{"kind": "sequence", "size": [time steps, d]}``. With ``"optional": True`` samples of it may be None, and its
-    tensors include ``present``.
+    ``std`` per channel, default 0.5, and ``shortest_edge``: see :func:`image_tensors`), ``{"kind": "text",
+    "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per feature, which
+    scale the training data to 0...1), or ``{"kind": "sequence", "size": [time steps, d]}``. With ``"optional": True``
+    samples of it may be None, and its tensors include ``present``.
     tokenizers: name -> transformers tokenizer, for every text.
 
     Raises ValueError if a text has no tokenizer, or if statistics do not have one number per channel or feature.

@@ -18,7 +18,7 @@ from mmpretrain.models.encoders_mmpretrain import output_width
 from mmpretrain.models.own import check_keywords, own_config
 from mmpretrain.models.pretrained import load_config
 from mmpretrain.models.problems import Unusable, nearest, one_line
-from mmpretrain.models.schema import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, EncoderConfig, Space
+from mmpretrain.models.schema import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, EncoderConfig, Pool, Space
 from mmpretrain.models.texts import vocabulary_size
 from mmpretrain.models.towers import find_tower
 from mmpretrain.schema import Config
@@ -57,9 +57,14 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
         raise Unusable([f"{where}.config: {one_line(error)}"]) from error
     if problems := _mismatches(name, config, encoder, modality):
         raise Unusable(problems)
+    return architecture_entry(config, encoder.pooling)
+
+
+def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
+    """The entry of ``MMPretrainConfig.encoders`` for a transformers config."""
     # As JSON gives it back: the model is built from the same values before saving and after loading.
     content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
-    return {"architecture": config.model_type, "config": content, "pool": encoder.pooling.value}
+    return {"architecture": config.model_type, "config": content, "pool": pool.value}
 
 
 def encoded(config: Config) -> dict[str, ModalityConfig]:

@@ -20,8 +20,8 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.schema import OWN_POOLS, EncoderConfig, Pool
 from mmpretrain.schema import Config
 
-# What a release's processor knows of its training data.
-_STATISTICS = ("mean", "std", "minimum", "maximum")
+# What a release's processor knows of its training data, and how it fits images into their size.
+_STATISTICS = ("mean", "std", "minimum", "maximum", "shortest_edge")
 
 
 @dataclass(frozen=True)

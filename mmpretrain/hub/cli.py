@@ -1,0 +1,39 @@
+"""``mmpretrain convert`` (no torch here: what computes is imported when it is asked for)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, working
+from mmpretrain.data.schema import RESERVED
+
+
+def convert_command(
+    model: Annotated[str, typer.Argument(help="A CLIP of transformers: folder, or name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Release folder to write.")],
+    names: Annotated[str, typer.Option(help="What its modalities are called here: IMAGE,TEXT.")] = "image,text",
+    license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub spells it, for the card.")] = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Turn a published CLIP into a release that connections and frozen encoders take, with the same embeddings."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        image, text = _names(names)
+        if out.exists():
+            raise Failure([f"{out} exists: remove it, or name another folder"])
+        from mmpretrain.hub.conversion import convert
+
+        with working(form, f"converting {model}"):
+            made = convert(model, out, (image, text), license)
+        result = {"path": str(out), "modalities": [image, text], "embed_dim": made.config.embed_dim}
+        answer(form, result, f"{out}: {image} and {text}, embeddings of {made.config.embed_dim} numbers")
+
+
+def _names(given: str) -> tuple[str, str]:
+    names = [name.strip() for name in given.split(",")]
+    if len(set(names)) != 2 or not all(name.isidentifier() and name not in RESERVED for name in names):
+        raise Failure([f"--names is {given!r}: two plain identifiers are needed, none of {', '.join(RESERVED)}"])
+    return names[0], names[1]

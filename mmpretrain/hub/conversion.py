@@ -1,0 +1,121 @@
+"""A CLIP of transformers as a release of ours: the same weights, preprocessing and embeddings.
+
+Whatever takes releases then takes it: connections (method=cmcr), heads on frozen encoders (model.encoders.NAME.part),
+AutoModel with one call for both modalities. Its towers must be encoders of their own in transformers, with a pooler and
+a projection without bias, as CLIP's are; a model that gives other embeddings afterwards is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import MODEL_MAPPING
+
+from mmpretrain.data.kind import Kind
+from mmpretrain.embedding.spaces import open_space
+from mmpretrain.embedding.transformers_spaces import DualSpace
+from mmpretrain.hub.card import ConvertedFacts
+from mmpretrain.hub.export import export_release
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.problems import Unusable
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.resolve import architecture_entry
+from mmpretrain.models.schema import Pool
+
+# Of CLIP and its kin: kind -> tower, projection, and the tower's config.
+PARTS = {
+    Kind.image: ("vision_model", "visual_projection", "vision_config"),
+    Kind.text: ("text_model", "text_projection", "text_config"),
+}
+CLOSE = 1e-4  # of an embedding's length: kernels may sum in another order
+LEVELS = 3  # of 255: how far a pixel may be off, for libraries round differently
+
+
+def convert(source: str, folder: Path, names: tuple[str, str], license: str | None = None) -> MMPretrainModel:
+    """Write ``source`` (folder or Hub id) to ``folder`` as a release whose modalities are ``names``, image and text.
+
+    license: of the weights, an id that the Hub knows. Raises Unusable for a model that has no such form.
+    """
+    space = open_space(source, torch.device("cpu"))
+    if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
+        raise Unusable([f"{source} is no pair of an image and a text encoder, as CLIP is: only these are converted"])
+    by_kind = dict(zip(PARTS, names, strict=True))
+    entries = {name: _entry(source, space.model, kind) for kind, name in by_kind.items()}
+    config = MMPretrainConfig(encoders=entries, embed_dim=space.model.config.projection_dim, method="clip")
+    model = MMPretrainModel(config).eval()
+    for kind, name in by_kind.items():
+        tower, projection, _ = PARTS[kind]
+        model.get_submodule(f"encoders.{name}.backbone").load_state_dict(getattr(space.model, tower).state_dict())
+        model.projections[name].load_state_dict(getattr(space.model, projection).state_dict())
+    image, text = names
+    readings = {
+        image: {"kind": Kind.image.value, **_preprocessing(source, space.images)},
+        text: {"kind": Kind.text.value, "max_length": space.text_limit},
+    }
+    processor = MMPretrainProcessor(readings, {text: space.tokenizer})
+    _check_same(source, space, model, processor, by_kind)
+    card = ConvertedFacts(folder.resolve().name, space.name, license)
+    export_release(model, model.state_dict(), processor, folder, card)
+    return model
+
+
+def _entry(source: str, model: Any, kind: Kind) -> dict[str, Any]:
+    """The tower of ``kind`` as an encoder of :class:`MMPretrainConfig`."""
+    tower, projection, part = PARTS[kind]
+    linear = getattr(model, projection, None)
+    if not isinstance(linear, torch.nn.Linear) or linear.bias is not None or not hasattr(model, tower):
+        kind = model.config.model_type
+        raise Unusable([f"{source}: a {kind} has no {tower} with a linear {projection} without bias, as CLIP has"])
+    config = getattr(model.config, part)
+    if type(config) not in MODEL_MAPPING:
+        raise Unusable([f"{source}: transformers has no AutoModel for a {config.model_type}, so it cannot stand alone"])
+    return architecture_entry(config, Pool.pooler)
+
+
+def _preprocessing(source: str, images: Any) -> dict[str, Any]:
+    """What the model's image processor does, in the words of ours. Raises Unusable if that cannot say it."""
+    settings = images.to_dict()
+    edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
+    height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))
+    usual = settings.get("do_resize") and settings.get("do_normalize") and settings.get("do_rescale")
+    if not usual or settings.get("resample") != Image.Resampling.BICUBIC or None in (height, width):
+        raise Unusable(
+            [f"{source}: its image processor does not resize (bicubic), crop and normalise as CLIP's: {settings}"]
+        )
+    size = {"size": [height, width], "channels": 3}
+    return {
+        **size,
+        **({} if edge is None else {"shortest_edge": edge}),
+        "mean": list(settings["image_mean"]),
+        "std": list(settings["image_std"]),
+    }
+
+
+@torch.no_grad()
+def _check_same(
+    source: str, space: DualSpace, model: MMPretrainModel, processor: MMPretrainProcessor, by_kind: dict[Kind, str]
+) -> None:
+    """Raises Unusable if made-up samples are read or embedded otherwise than by the model itself."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 130, 3), dtype=np.uint8)
+    samples: dict[Kind, list[Any]] = {Kind.image: [Image.fromarray(a) for a in noise], Kind.text: ["a", "two words"]}
+    for kind, items in samples.items():
+        name, own = by_kind[kind], space.tensors(kind.value, items)
+        ours = processor(**{name: items})
+        if kind is Kind.image:
+            deviation = torch.tensor(processor.modalities[name]["std"]).view(3, 1, 1)
+            pixels = (ours[name]["pixel_values"] - own["pixel_values"]) * deviation * 255
+            _refuse(source, "pixels", float(pixels.abs().max()) > LEVELS)
+            ours[name] = own
+        right = space.features(kind.value, own)
+        found = model(**ours).embeds[name]
+        _refuse(source, f"{kind.value}s", bool((found - right).norm() > CLOSE * right.norm()))
+
+
+def _refuse(source: str, what: str, differ: bool) -> None:
+    if differ:
+        raise Unusable([f"{source}: its {what} came out differently as a release, so that it cannot be one"])
