@@ -5,8 +5,8 @@ of them alone knows, and what is known from both together only. In a size for CP
 
 Builds the data, trains every method with seeds 0, 1, ... through the launcher, two runs side by side, and writes
 table.md and figure.png to runs/trifeatures. Settings and lengths are fixed here; nothing is selected by results.
-Complete runs are only read. --controls adds Cross and FactorCL on biased pairs, and CoMM before training and on
-unbiased pairs; --quick tries everything on a few hundred pairs.
+Complete runs are only read. Ends with an error if the pattern is not there. --controls adds Cross and FactorCL on
+biased pairs, and CoMM before training and on unbiased pairs; --quick tries everything on a few hundred pairs.
 """
 
 from __future__ import annotations
@@ -91,6 +91,20 @@ PAPER = {
     "CoMM": ("99.9 ± 0.03", "87.8 ± 1.6", "71.9 ± 2.0"),
 }
 Scores = dict[str, list[float]]  # column -> a share for each seed
+# What the pattern is, as (row, column, at least, at most) of the mean over seeds; set before anything was run.
+PATTERN = [
+    *((variant.title, "R (shape)", 0.95, 1.0) for variant in VARIANTS),
+    ("Cross (CLIP), unbiased", "U texture", 0.0, 0.55),
+    ("Cross (CLIP), unbiased", "U colour", 0.0, 0.35),
+    ("Cross (CLIP), unbiased", "S weighted", 0.0, 0.53),
+    ("Cross+Self, unbiased", "U texture", 0.75, 1.0),
+    ("Cross+Self, unbiased", "S weighted", 0.0, 0.53),
+    ("Cross+Self, biased", "S weighted", 0.0, 0.53),
+    ("CoMM, biased", "U texture", 0.75, 1.0),
+    ("CoMM, biased", "U colour", 0.9, 1.0),
+    ("CoMM, biased", "S weighted", 0.6, 1.0),
+    ("CoMM, biased", "S AUROC", 0.65, 1.0),
+]
 
 
 def data_folders(size: Size, folder: Path) -> dict[Pairs, Path]:
@@ -119,6 +133,16 @@ def table(results: Mapping[str, Scores], seeds: int) -> str:
     text += markdown(["method, pretraining pairs", *COLUMNS], [*measured, chance])
     text += "\nPublished: 10 levels, 224 pixels, AlexNet, 100 epochs (chance 10, 10, 50).\n\n"
     return text + markdown(["method", "R", "U texture", "S"], [[name, *row] for name, row in PAPER.items()])
+
+
+def against_the_pattern(results: Mapping[str, Scores]) -> list[str]:
+    """Which means lie outside of it, one sentence each."""
+    means = [(*entry, float(np.mean(results[entry[0]][entry[1]]))) for entry in PATTERN]
+    return [
+        f"{row}: {column} is {100 * mean:.1f}, expected were {100 * least:.0f} to {100 * most:.0f}"
+        for row, column, least, most, mean in means
+        if not least <= mean <= most
+    ]
 
 
 def figure(results: Mapping[str, Scores]) -> Figure:
@@ -176,6 +200,8 @@ def main() -> None:
     (root / "table.md").write_text(table(results, options.seeds))
     figure(results).savefig(root / "figure.png", dpi=140)
     print((root / "table.md").read_text())
+    if not options.quick and (problems := against_the_pattern(results)):
+        sys.exit("\n".join(problems))
 
 
 if __name__ == "__main__":

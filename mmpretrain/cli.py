@@ -31,7 +31,7 @@ app.command(
 app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --data data/digits --pair left,caption")(
     explain_command
 )
-app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-base-patch32 --out releases/clip")(
+app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large-patch14 --out releases/clip")(
     convert_command
 )
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)

@@ -35,7 +35,9 @@ class AugmentConfig:
     saturation nor hue). sigma: [least, most] of the blur, in pixels of the result.
     Sequences and vectors, in this order: shuffle: probability of a random order of time steps (sequences). swap: of
     swapped halves (vectors). drop: of zeros in place of round(u * n) of the n time steps of a sequence or features of
-    a vector, u uniform in drop_share. noise: of Gaussian noise of standard deviation noise_std.
+    a vector, u uniform in drop_share. noise: of Gaussian noise of standard deviation noise_std. features: numbers of
+    the only ones that drop and noise touch, null for all (for a unique augmentation: those that the other modality does
+    not speak of). silent: of the only time steps that they touch, the largest root mean square, null for all steps.
     Texts: mask: share of the tokens that become the mask token. delete: probability of losing one token. Neither
     touches the tokenizer's special tokens.
     """
@@ -56,6 +58,8 @@ class AugmentConfig:
     noise_std: float = 0.1
     drop: float = 0.0
     drop_share: list[float] = field(default_factory=lambda: [0.0, 0.8])
+    features: list[int] | None = None
+    silent: float | None = None
     shuffle: float = 0.0
     swap: float = 0.0
     mask: float = 0.0
@@ -76,7 +80,18 @@ class AugmentConfig:
             for name in self.operations
             if name not in known
         ]
-        return found + self._probabilities(key) + self._strengths(key) + self._ranges(key)
+        return found + self._places(key, kind) + self._probabilities(key) + self._strengths(key) + self._ranges(key)
+
+    def _places(self, key: str, kind: Kind) -> list[str]:
+        found = []
+        if self.features is not None:
+            if kind not in (Kind.vector, Kind.sequence) or "swap" in self.operations or "shuffle" in self.operations:
+                found.append(f"{key}.features is for drop and noise of vectors and sequences alone: leave it out")
+            if not self.features or min(self.features) < 0 or len(set(self.features)) < len(self.features):
+                found.append(f"{key}.features is {list(self.features)}: different numbers from 0 on are needed")
+        if self.silent is not None and (kind is not Kind.sequence or self.silent <= 0):
+            found.append(f"{key}.silent is {self.silent}: it must be above 0, and is for sequences only")
+        return found
 
     def _probabilities(self, key: str) -> list[str]:
         values = {name: getattr(self, name) for name in _KNOWN if name != "crop"}

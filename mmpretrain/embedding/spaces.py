@@ -30,6 +30,9 @@ WEIGHTS = "*.safetensors"
 FILES = (WEIGHTS, "*.json", "*.txt", "*.model", CHECKSUMS, "README.md", "*.py")
 
 
+PixelStatistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
+
+
 class Space(ABC):
     """A frozen model. towers: name of each modality that it embeds -> how samples of it are read.
 
@@ -86,8 +89,9 @@ class OwnSpace(Space):
             return self.model(**{tower: {key: t.to(self.device) for key, t in tensors.items()}}).embeds[tower]
 
 
-def open_space(release: str, device: torch.device, pool: str = "mean") -> Space:
-    """The space of a release. release: local folder, or a repository on the Hub. pool: for single encoders.
+def open_space(release: str, device: torch.device, pool: str = "mean", revision: str | None = None) -> Space:
+    """The space of a release. release: local folder, or a repository on the Hub, at ``revision``. pool: for single
+    encoders.
 
     Raises:
         Unusable: it cannot be opened, is damaged or incomplete, or has no safetensors; a sentence for each problem.
@@ -95,11 +99,16 @@ def open_space(release: str, device: torch.device, pool: str = "mean") -> Space:
     # The other kinds derive from Space.
     from mmpretrain.embedding.transformers_spaces import open_transformers_space
 
-    folder, name = _local(release), release_name(release)
+    folder, name = _local(release, revision), release_name(release)
     if not (folder / "config.json").is_file():
         raise Unusable([f"{release} is no release: it has no config.json; name the folder that AutoModel opens"])
     if not any(folder.glob(WEIGHTS)):
-        raise Unusable([f"{release} has no .safetensors file, and other formats are never loaded: export it again"])
+        raise Unusable(
+            [
+                f"{release} has no .safetensors file, and other formats are never loaded: export it again, or name a"
+                " folder or revision that has one"
+            ]
+        )
     try:
         if _is_ours(folder):
             return OwnSpace(folder, name, device)
@@ -137,11 +146,11 @@ def release_name(release: str) -> str:
     return named[-1] if named else parts[-1]
 
 
-def _local(release: str) -> Path:
+def _local(release: str, revision: str | None) -> Path:
     if Path(release).is_dir():
         return Path(release)
     try:
-        return Path(snapshot_download(release, allow_patterns=list(FILES)))
+        return Path(snapshot_download(release, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # no such repository, no network, no valid name
         raise Unusable(
             [f"{release} is neither a folder nor can be fetched from the Hub ({one_line(error)})"]

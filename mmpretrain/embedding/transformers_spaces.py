@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from mmpretrain.data.schema import Kind, ModalityConfig
-from mmpretrain.embedding.spaces import Space, load_model
+from mmpretrain.embedding.spaces import PixelStatistics, Space, load_model
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.problems import Unusable
 from mmpretrain.models.states_mmpretrain import pool_states
@@ -35,7 +35,7 @@ class TransformersSpace(Space):
         self.towers = {kind.value: readings[kind] for kind in kinds}
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
-        self.images = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
+        self.images: Any = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
 
     # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
@@ -54,6 +54,13 @@ class TransformersSpace(Space):
         assert self.tokenizer is not None
         cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit}
         return dict(self.tokenizer(items, padding=self.padding, **cut, return_tensors="pt"))
+
+    @property
+    def pixel_statistics(self) -> PixelStatistics:
+        """What is taken from pixels of 0 to 1."""
+        if not getattr(self.images, "do_normalize", False):
+            return [0.0] * 3, [1.0] * 3
+        return list(self.images.image_mean), list(self.images.image_std)
 
     @property
     def text_limit(self) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mmpretrain.data.batch import PRESENT, Inputs
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.kind import Kind
+from mmpretrain.embedding.spaces import PixelStatistics
 from mmpretrain.evaluation.decomposition import Decomposition, Part
 from mmpretrain.evaluation.explain_schema import Form
 from mmpretrain.evaluation.opening import Opened
@@ -111,18 +112,18 @@ def _explain_one(
     return {name: _side(opened, name, raw[name], inputs[name], maps[name]) for name in fitted.pair}
 
 
-def as_seen(pixels: Tensor) -> Image.Image:
-    """``pixels`` [c, h, w], c = 1 or 3, as a picture, lightest to darkest: a processor may have cut edges off."""
-    low, high = pixels.min(), pixels.max()
-    scaled = (255 * (pixels - low) / (high - low).clamp(min=1e-12)).round().byte().cpu()
-    return Image.fromarray(scaled.permute(1, 2, 0).squeeze(-1).numpy())
+def as_seen(pixels: Tensor, statistics: PixelStatistics) -> Image.Image:
+    """``pixels`` [c, h, w], c = 1 or 3, as the picture that they were: a processor may have cut edges off."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
+    shades = (255 * (pixels.cpu() * std + mean)).round().clamp(0, 255).byte()
+    return Image.fromarray(shades.permute(1, 2, 0).squeeze(-1).numpy())
 
 
 def _side(opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor]) -> Side:
     """tensors, maps: of this sample alone."""
     common, individual = (m[0].double().cpu().numpy() for m in maps)
     if PIXELS in tensors:
-        raw = as_seen(tensors[PIXELS][0])
+        raw = as_seen(tensors[PIXELS][0], opened.pixels[name])
     counting = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else slice(None)
     side = Side(opened.kinds[name], raw, common[counting], individual[counting])
     if TOKENS not in tensors:

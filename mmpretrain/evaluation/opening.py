@@ -20,7 +20,7 @@ from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.spaces import OwnSpace, Space, open_space
+from mmpretrain.embedding.spaces import OwnSpace, PixelStatistics, Space, open_space
 from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.evaluation.decomposition import Origin
 from mmpretrain.evaluation.embed import Embeddings, embed_split
@@ -32,12 +32,13 @@ BATCH = 128
 @dataclass(frozen=True)
 class Opened:
     """model: in evaluation mode, without gradients for its parameters; modality -> tensors to an output with
-    ``embeds``. processor: raw samples to these tensors. tokenizers: of the texts. info: of the dataset, None if nothing
-    describes it."""
+    ``embeds``. processor: raw samples to these tensors. tokenizers: of the texts. pixels: statistics that the processor
+    takes from images. info: of the dataset, None if nothing describes it."""
 
     model: nn.Module
     processor: Processor
     tokenizers: dict[str, Any]
+    pixels: dict[str, PixelStatistics]
     data: DataConfig
     info: DatasetInfo | None
     device: torch.device
@@ -96,7 +97,7 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
         )
     modalities = {name: parts.modalities[name] for name in names}
     config = DataConfig(name=info.name if info else release, path=data, modalities=modalities, classes=_classes(info))
-    return Opened(parts.model.eval(), parts.processor, parts.tokenizers, config, info, device)
+    return Opened(parts.model.eval(), parts.processor, parts.tokenizers, parts.pixels, config, info, device)
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,17 @@ class _Parts:
     model: nn.Module
     processor: Processor
     tokenizers: dict[str, Any]
+    pixels: dict[str, PixelStatistics]
     modalities: dict[str, ModalityConfig]
 
 
 def _ours(space: OwnSpace) -> _Parts:
     entries = space.processor.modalities
     modalities = {name: replace(m, optional=entries[name].get("optional", False)) for name, m in space.towers.items()}
-    return _Parts(space.model, space.processor, space.processor.tokenizers, modalities)
+    images = {name: entry for name, entry in entries.items() if entry["kind"] == Kind.image.value}
+    usual = {name: [0.5] * entry["channels"] for name, entry in images.items()}
+    pixels = {name: (e.get("mean", usual[name]), e.get("std", usual[name])) for name, e in images.items()}
+    return _Parts(space.model, space.processor, space.processor.tokenizers, pixels, modalities)
 
 
 class Towers(nn.Module):
@@ -144,7 +149,9 @@ def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
         return {name: space.tensors(kinds[name].value, items) for name, items in samples.items()}
 
     texts = {name: space.tokenizer for name, kind in kinds.items() if kind is Kind.text}
-    return _Parts(Towers(space.model, kinds), processor, texts, {n: space.towers[k.value] for n, k in kinds.items()})
+    pixels = {name: space.pixel_statistics for name, kind in kinds.items() if kind is Kind.image}
+    towers = {name: space.towers[kind.value] for name, kind in kinds.items()}
+    return _Parts(Towers(space.model, kinds), processor, texts, pixels, towers)
 
 
 def _first(held: dict[str, Kind], kind: Kind) -> str | None:

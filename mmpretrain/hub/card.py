@@ -51,10 +51,12 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class ConvertedFacts:
-    """The same of a model that was not trained here. origin: its name on the Hub, or that of its folder."""
+    """The same of a model that was not trained here. origin: its name on the Hub, or that of its folder; base_model:
+    its name on the Hub alone."""
 
     name: str
     origin: str
+    base_model: str | None = None
     license: str | None = None
 
 
@@ -166,7 +168,7 @@ def _converted_metadata(facts: ConvertedFacts) -> ModelCardData:
         pipeline_tag="feature-extraction",
         license=facts.license,
         tags=["multimodal", "mmpretrain"],
-        base_model=facts.origin if _on_the_hub(facts.origin) else None,
+        base_model=facts.base_model,
     )
 
 

@@ -15,6 +15,7 @@ def convert_command(
     model: Annotated[str, typer.Argument(help="A CLIP of transformers: folder, or name on the Hub.")],
     out: Annotated[Path, typer.Option(help="Release folder to write.")],
     names: Annotated[str, typer.Option(help="What its modalities are called here: IMAGE,TEXT.")] = "image,text",
+    revision: Annotated[str | None, typer.Option(help="Of a model on the Hub: branch, tag or commit.")] = None,
     license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub spells it, for the card.")] = None,
     json_flag: JsonFlag = False,
 ) -> None:
@@ -27,7 +28,7 @@ def convert_command(
         from mmpretrain.hub.conversion import convert
 
         with working(form, f"converting {model}"):
-            made = convert(model, out, (image, text), license)
+            made = convert(model, out, (image, text), license, revision)
         result = {"path": str(out), "modalities": [image, text], "embed_dim": made.config.embed_dim}
         answer(form, result, f"{out}: {image} and {text}, embeddings of {made.config.embed_dim} numbers")
 

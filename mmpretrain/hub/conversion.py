@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from transformers import MODEL_MAPPING
 
 from mmpretrain.data.kind import Kind
@@ -22,7 +23,7 @@ from mmpretrain.hub.card import ConvertedFacts
 from mmpretrain.hub.export import export_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.problems import Unusable
+from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resolve import architecture_entry
 from mmpretrain.models.schema import Pool
@@ -36,12 +37,17 @@ CLOSE = 1e-4  # of an embedding's length: kernels may sum in another order
 LEVELS = 3  # of 255: how far a pixel may be off, for libraries round differently
 
 
-def convert(source: str, folder: Path, names: tuple[str, str], license: str | None = None) -> MMPretrainModel:
+def convert(
+    source: str, folder: Path, names: tuple[str, str], license: str | None = None, revision: str | None = None
+) -> MMPretrainModel:
     """Write ``source`` (folder or Hub id) to ``folder`` as a release whose modalities are ``names``, image and text.
 
-    license: of the weights, an id that the Hub knows. Raises Unusable for a model that has no such form.
+    license: of the weights, an id that the Hub knows. revision: of ``source`` there. Raises Unusable for a model that
+    has no such form, and for names that torch needs for itself.
     """
-    space = open_space(source, torch.device("cpu"))
+    if taken := [name for name in names if hasattr(nn.ModuleDict, name)]:
+        raise Unusable([f"{taken[0]!r} is a name that torch needs for itself: choose another one"])
+    space = open_space(source, torch.device("cpu"), revision=revision)
     if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
         raise Unusable([f"{source} is no pair of an image and a text encoder, as CLIP is: only these are converted"])
     by_kind = dict(zip(PARTS, names, strict=True))
@@ -49,9 +55,8 @@ def convert(source: str, folder: Path, names: tuple[str, str], license: str | No
     config = MMPretrainConfig(encoders=entries, embed_dim=space.model.config.projection_dim, method="clip")
     model = MMPretrainModel(config).eval()
     for kind, name in by_kind.items():
-        tower, projection, _ = PARTS[kind]
-        model.get_submodule(f"encoders.{name}.backbone").load_state_dict(getattr(space.model, tower).state_dict())
-        model.projections[name].load_state_dict(getattr(space.model, projection).state_dict())
+        _fill(source, model.encoders[name].get_submodule("backbone"), getattr(space.model, PARTS[kind][0]))
+        _fill(source, model.projections[name], getattr(space.model, PARTS[kind][1]))
     image, text = names
     readings = {
         image: {"kind": Kind.image.value, **_preprocessing(source, space.images)},
@@ -59,7 +64,8 @@ def convert(source: str, folder: Path, names: tuple[str, str], license: str | No
     }
     processor = MMPretrainProcessor(readings, {text: space.tokenizer})
     _check_same(source, space, model, processor, by_kind)
-    card = ConvertedFacts(folder.resolve().name, space.name, license)
+    published = None if Path(source).exists() else source
+    card = ConvertedFacts(folder.resolve().name, space.name, published, license)
     export_release(model, model.state_dict(), processor, folder, card)
     return model
 
@@ -68,13 +74,20 @@ def _entry(source: str, model: Any, kind: Kind) -> dict[str, Any]:
     """The tower of ``kind`` as an encoder of :class:`MMPretrainConfig`."""
     tower, projection, part = PARTS[kind]
     linear = getattr(model, projection, None)
-    if not isinstance(linear, torch.nn.Linear) or linear.bias is not None or not hasattr(model, tower):
+    if not isinstance(linear, nn.Linear) or linear.bias is not None or not hasattr(model, tower):
         kind = model.config.model_type
         raise Unusable([f"{source}: a {kind} has no {tower} with a linear {projection} without bias, as CLIP has"])
     config = getattr(model.config, part)
     if type(config) not in MODEL_MAPPING:
         raise Unusable([f"{source}: transformers has no AutoModel for a {config.model_type}, so it cannot stand alone"])
     return architecture_entry(config, Pool.pooler)
+
+
+def _fill(source: str, ours: nn.Module, theirs: nn.Module) -> None:
+    try:
+        ours.load_state_dict(theirs.state_dict())
+    except RuntimeError as error:
+        raise Unusable([f"{source}: its encoders cannot stand alone here ({one_line(error)})"]) from error
 
 
 def _preprocessing(source: str, images: Any) -> dict[str, Any]:
@@ -102,20 +115,23 @@ def _check_same(
 ) -> None:
     """Raises Unusable if made-up samples are read or embedded otherwise than by the model itself."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 90, 130, 3), dtype=np.uint8)
-    samples: dict[Kind, list[Any]] = {Kind.image: [Image.fromarray(a) for a in noise], Kind.text: ["a", "two words"]}
+    samples: dict[Kind, list[Any]] = {
+        Kind.image: [Image.fromarray(a) for a in noise],
+        Kind.text: ["a", "more than fits " * 99],
+    }
     for kind, items in samples.items():
         name, own = by_kind[kind], space.tensors(kind.value, items)
         ours = processor(**{name: items})
         if kind is Kind.image:
             deviation = torch.tensor(processor.modalities[name]["std"]).view(3, 1, 1)
             pixels = (ours[name]["pixel_values"] - own["pixel_values"]) * deviation * 255
-            _refuse(source, "pixels", float(pixels.abs().max()) > LEVELS)
+            _require(source, "pixels", bool(pixels.abs().max() <= LEVELS))
             ours[name] = own
         right = space.features(kind.value, own)
         found = model(**ours).embeds[name]
-        _refuse(source, f"{kind.value}s", bool((found - right).norm() > CLOSE * right.norm()))
+        _require(source, f"{kind.value}s", bool((found - right).norm() <= CLOSE * right.norm()))
 
 
-def _refuse(source: str, what: str, differ: bool) -> None:
-    if differ:
+def _require(source: str, what: str, same: bool) -> None:
+    if not same:
         raise Unusable([f"{source}: its {what} came out differently as a release, so that it cannot be one"])

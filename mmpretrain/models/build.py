@@ -82,8 +82,8 @@ def build_sources(config: Config, processor: MMPretrainProcessor) -> MMPretrainP
 
 
 def _larger(entry: dict[str, Any], size: list[int]) -> dict[str, Any]:
-    """An image's entry at another size, of which it shows the same."""
+    """An image's entry at another size; of the image it shows as much, or less where the proportions differ."""
     if (edge := entry.get("shortest_edge")) is None:
         return entry | {"size": list(size)}
-    factor = max(larger / smaller for larger, smaller in zip(size, entry["size"], strict=True))
-    return entry | {"size": list(size), "shortest_edge": math.ceil(edge * factor)}
+    edges = [math.ceil(edge * larger / smaller) for larger, smaller in zip(size, entry["size"], strict=True)]
+    return entry | {"size": list(size), "shortest_edge": max(edges)}

@@ -90,7 +90,7 @@ class Release:
             raise cannot_open(key, str(folder), error) from error
         if not isinstance(config, MMPretrainConfig):
             known = f"{key}: {folder} is a {config.model_type}, no release of ours"
-            raise Unusable([f"{known}: convert it (mmpretrain convert), or leave it null and ship embeddings"])
+            raise Unusable([f"{known}: convert it if it is a CLIP (mmpretrain convert), or leave it null"])
         if problems := verify_release(folder):
             raise Unusable(f"{key}: {problem}" for problem in problems)
         with torch.device("meta"):
@@ -117,7 +117,10 @@ class Release:
                 " those of the pairs, and name the release that the pairs were embedded by"
             )
         elif made.get("weights_sha256") not in (None, weights_sha256(self.folder)):
-            yield f"{self.key}: the data was embedded by {made.get('release')}, and {self.folder} has other weights"
+            yield (
+                f"{self.key}: the data was embedded by {made.get('release')}, and {self.folder} is"
+                " another release: embed the corpora by the release that is to ship"
+            )
 
 
 def _other_sizes(config: Config) -> Iterator[str]:

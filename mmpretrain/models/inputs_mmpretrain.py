@@ -14,6 +14,9 @@ except ImportError:  # Vectors and texts work without it.
     Image = None  # type: ignore[assignment]
 
 
+LONGEST = 32  # times as long as wide is a strip
+
+
 def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
     """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
 
@@ -134,12 +137,21 @@ def _sized(image: Any, modality: dict[str, Any]) -> Any:
     """One image in the colours and the size of the modality."""
     height, width = modality["size"]
     image = image.convert("L" if modality["channels"] == 1 else "RGB")
-    edge = modality.get("shortest_edge")
-    whole = (width, height) if edge is None else tuple(int(edge * side / min(image.size)) for side in image.size)
+    whole: tuple[int, ...] = (width, height)
+    if (edge := modality.get("shortest_edge")) is not None:
+        # Of a strip the ends never count, and resized as a whole it would fill the memory.
+        image = _centre(image, *(min(side, LONGEST * min(image.size)) for side in image.size))
+        whole = tuple(int(edge * side / min(image.size)) for side in image.size)
     if image.size != whole:
         image = image.resize(whole, Image.Resampling.BICUBIC)
-    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
-    return image if whole == (width, height) else image.crop((left, top, left + width, top + height))
+    return _centre(image, width, height)
+
+
+def _centre(image: Any, width: int, height: int) -> Any:
+    if image.size == (width, height):
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _pixels(image: Any, channels: int) -> np.ndarray:

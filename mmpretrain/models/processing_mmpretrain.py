@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class MMPretrainProcessor:
     samples of it may be None, and its tensors include ``present``.
     tokenizers: name -> transformers tokenizer, for every text.
 
-    Raises ValueError if a text has no tokenizer, or if statistics do not have one number per channel or feature.
+    Raises ValueError if a text has no tokenizer, if statistics do not have one number per channel or feature, or if
+    ``shortest_edge`` is below ``size``.
     """
 
     _auto_class = "AutoProcessor"
@@ -132,5 +134,9 @@ def _check_statistics(name: str, modality: dict[str, Any]) -> None:
     for key in ("mean", "std") if image else ("minimum", "maximum"):
         if key in modality and len(modality[key]) != expected:
             raise ValueError(f"modality {name!r}: {key} has {len(modality[key])} numbers, {expected} are needed")
+    if image and modality.get("shortest_edge", math.inf) < max(modality["size"]):
+        raise ValueError(
+            f"modality {name!r}: shortest_edge is {modality['shortest_edge']}, and {modality['size']} is cut out of it"
+        )
     if ("minimum" in modality) != ("maximum" in modality):
         raise ValueError(f"modality {name!r}: minimum and maximum are needed together")

@@ -162,8 +162,9 @@ def freeze(model: MMPretrainModel, config: Config) -> None:
             model.projections[name].requires_grad_(False)
 
 
-def input_statistics(name: str, encoder: EncoderConfig) -> dict[str, list[float]] | None:
-    """The statistics of inputs that pretrained weights expect; None: those of the data, for nothing says so."""
+def input_statistics(name: str, encoder: EncoderConfig) -> dict[str, Any] | None:
+    """What pretrained weights expect of inputs: statistics, and how images are cut; None: the data's, for nothing says
+    so."""
     if tower := find_tower(name, encoder):
         entry = tower.processor().modalities[tower.part]
         return {key: entry[key] for key in _STATISTICS if key in entry}

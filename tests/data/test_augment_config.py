@@ -12,7 +12,8 @@ from mmpretrain.data.augment_schema import OPERATIONS, AugmentConfig, Choose, us
 from mmpretrain.data.schema import Kind, ModalityConfig
 
 LEFT = "data.modalities.left"
-# Every augmentation of the two papers: CoMM's three kinds, and FactorCL's for synthetic data, affect data and cartoons.
+# Of both papers: CoMM's three kinds, and FactorCL's for synthetic data, affect data, cartoons, and noise where nothing
+# is heard; not its mixing of samples nor its time warping.
 PUBLISHED: dict[str, tuple[Kind, dict[str, Any]]] = {
     "comm images": (Kind.image, {"crop": [0.08, 1], "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5}),
     "comm sequences": (Kind.sequence, {"drop": 0.5, "drop_share": [0, 0.8], "noise": 0.5, "noise_std": 0.1}),
@@ -29,6 +30,8 @@ PUBLISHED: dict[str, tuple[Kind, dict[str, Any]]] = {
     "factorcl texts": (Kind.text, {"delete": 1}),
     "factorcl images": (Kind.image, {"crop": [0.2, 1], "flip": 0.5, "jitter": 0.8}),
     "factorcl unique images": (Kind.image, {"flip": 0.5, "jitter": 0.8}),
+    "factorcl unique sequences": (Kind.sequence, {"noise": 1, "noise_std": 0.1, "silent": 0.05}),
+    "factorcl unique vectors": (Kind.vector, {"noise": 0.5, "drop": 0.5, "features": [3, 4, 7]}),
 }
 
 
@@ -137,6 +140,27 @@ def test_mistakes_are_named(tokens: list[str], expected: str) -> None:
 def test_load_size_is_for_images() -> None:
     with pytest.raises(ConfigError, match=r"caption\.load_size is for images"):
         compose(["experiment=digits", "data.modalities.caption.load_size=[8,8]"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        (
+            Kind.vector,
+            {"noise": 1, "features": [2, 5]},
+            "motion.unique.features is [2, 5]: data.modalities.motion has 5",
+        ),
+        (Kind.vector, {"noise": 1, "features": []}, "features is []: different numbers from 0 on"),
+        (Kind.vector, {"noise": 1, "features": [1, 1]}, "features is [1, 1]: different numbers from 0 on"),
+        (Kind.vector, {"swap": 1, "features": [1]}, "is for drop and noise of vectors and sequences alone"),
+        (Kind.vector, {"noise": 1, "silent": 0.1}, "silent is 0.1: it must be above 0, and is for sequences only"),
+        (Kind.sequence, {"noise": 1, "silent": 0.0}, "silent is 0.0: it must be above 0"),
+    ],
+)
+def test_places_that_are_none_are_named(kind: Kind, settings: dict[str, Any], expected: str) -> None:
+    size = [5] if kind is Kind.vector else [9, 5]
+    (problem,) = ModalityConfig(kind, size, unique=AugmentConfig(**settings)).problems("motion")
+    assert expected in problem
 
 
 def test_sequences_have_two_sizes() -> None:

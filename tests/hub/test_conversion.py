@@ -67,11 +67,8 @@ def test_embeddings_stay_what_they_were(clip: Path, tmp_path: Path) -> None:
     for right, found in zip(before.values(), after.values(), strict=True):
         torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
     card = (out / "README.md").read_text()
-    assert (
-        "license: mit" in card
-        and "The encoders of clip in the form of mmpretrain" in card
-        and str(tmp_path) not in card
-    )
+    assert "license: mit" in card and "The encoders of clip in the form of mmpretrain" in card
+    assert str(tmp_path) not in card and "base_model" not in card  # a folder of ours means nothing to others
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 1 and "exists: remove it" in again.stdout
 
@@ -109,10 +106,11 @@ def test_it_can_be_a_space_of_a_connection(clip: Path, tmp_path: Path) -> None:
     opened = open_space(str(tmp_path / "release"), CPU)
     found = opened.features("picture", opened.tensors("picture", SAMPLES["image"]))
     assert model.connection is not None
-    inner = embeddings(clip)["image"]
-    assert found.shape == (2, model.connection.width) and inner.shape == (2, 12)
+    inner = torch.nn.functional.normalize(embeddings(clip)["image"], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.connection.projectors["first"](inner), rtol=1e-5, atol=1e-6)
     refused = connection(first=str(clip), second=str(second))
-    with pytest.raises(Unusable, match=r"convert it \(mmpretrain convert\)"):
+    with pytest.raises(Unusable, match=r"convert it if it is a CLIP \(mmpretrain convert\)"):
         ship(refused, tmp_path / "refused")
 
 
@@ -164,6 +162,10 @@ def test_what_has_no_such_form_is_named(tmp_path: Path) -> None:
 
 
 def test_names_must_be_two(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="'type' is a name that torch needs"):
+        convert("anything", tmp_path / "o", ("image", "type"))
+    with pytest.raises(Unusable, match="'type' is a name that torch needs"):
+        convert("anything", tmp_path / "o", ("image", "type"))
     for names in ("picture", "picture,picture", "label,text", "a b,c"):
         outcome = CliRunner().invoke(app, ["convert", "x", "--out", str(tmp_path / "o"), "--names", names, "--json"])
         assert outcome.exit_code == 1 and "two plain identifiers are needed" in outcome.stdout

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpretrain.data.batch import Batch, Inputs
 from mmpretrain.distributed.batch_norm import synchronise
@@ -45,13 +45,16 @@ def run_step(
     epoch: float,
     dtype: torch.dtype = torch.float64,
     part: tuple[int, int] | None = None,
+    change: Callable[[Method], None] | None = None,
 ) -> Outcome:
     """One step of the real method on this rank's rows, or on the whole batch without a process group.
 
-    part: (number, of how many) parts of the batch to take instead.
+    part: (number, of how many) parts of the batch to take instead. change: what is done to the method first.
     """
     world = World.current()
     method = make_method(config, dtype=dtype)
+    if change:
+        change(method)
     synchronise(method.model, world)
     synchronise(method.heads, world)
     batch, step = make_batch(config, *(part or (world.rank, world.size)), dtype=dtype), make_step(epoch)
@@ -67,6 +70,15 @@ def run_step(
     average_gradients([parameter for module in modules for parameter in module.parameters()], world)
     numbers = {name: value.item() for name, value in values.items()}
     return Outcome(numbers, gradients(method), dict([*method.model.named_buffers(), *method.heads.named_buffers()]))
+
+
+def add_batch_norms(method: Method) -> None:
+    """A batch norm behind every encoder, its weights not the usual ones."""
+    for encoder in method.model.encoders.values():
+        encoder.norm = nn.BatchNorm1d(encoder.output_size).double()
+        nn.init.uniform_(encoder.norm.weight, 0.5, 1.5)
+        # Behind the backbone, where also a fusion takes its states from.
+        encoder.backbone.register_forward_hook(lambda module, inputs, output, norm=encoder.norm: norm(output))
 
 
 def refine(method: Method, features: Features, batch: Batch, step: Step, world: World) -> Losses:

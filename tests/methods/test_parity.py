@@ -34,7 +34,7 @@ from mmpretrain.models.schema import (
     Space,
 )
 from mmpretrain.schema import Config
-from tests.methods.parity import run_oracle, run_step, worst_relative_error
+from tests.methods.parity import Outcome, add_batch_norms, run_oracle, run_step, worst_relative_error
 from tests.methods.toys import make_config
 from tests.rank_pool import Ranks
 
@@ -149,6 +149,30 @@ def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int, mode: str)
         assert worst_relative_error(outcome.grads, whole.grads) < 1e-10
         for name, buffer in whole.buffers.items():
             torch.testing.assert_close(outcome.buffers[name], buffer, rtol=1e-10, atol=1e-12)
+
+
+NORMALISED = ["clip-3", "comm-code-3", "comm-3-missing", "cross-self-view", "factorcl-ssl", "m3co-input-3", "supcon-3"]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", NORMALISED)
+def test_batch_norm_in_encoders_is_that_of_the_whole_batch(ranks: Ranks, name: str, size: int) -> None:
+    """Also where a step encodes several times: each pass has statistics of its own, and moves the running ones."""
+    torch.manual_seed(1)
+    whole = run_step(*CASES[name], change=add_batch_norms)
+    outcomes = ranks(size, seeded_step, *CASES[name])
+    means = [buffer for name, buffer in whole.buffers.items() if name.startswith("encoders") and "running_mean" in name]
+    assert means and all(mean.any() for mean in means)
+    for outcome in outcomes:
+        assert worst_relative_error(outcome.grads, whole.grads) < 1e-9
+        for buffer, values in whole.buffers.items():
+            torch.testing.assert_close(outcome.buffers[buffer], values, rtol=1e-10, atol=1e-12)
+
+
+def seeded_step(config: Config, epoch: float) -> Outcome:
+    """On a rank, with the same batch norms everywhere."""
+    torch.manual_seed(1)
+    return run_step(config, epoch, change=add_batch_norms)
 
 
 SINGLE = dict.fromkeys(["clip-3", "m3co-input-3", "m3co-global-3", "soft-3", "siglip-3", "cross-self-3"], 1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmpretrain.models.build import build_processor
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -166,3 +167,29 @@ def test_saved_processor_gives_the_same_tensors(tmp_path: Path) -> None:
     assert all(torch.equal(after[m][k], tensor) for m, tensors in before.items() for k, tensor in tensors.items())
     with pytest.raises(OSError):
         MMPretrainProcessor.from_pretrained(tmp_path / "tokenizer_caption")
+
+
+@pytest.mark.parametrize("size", [(31, 47), (47, 31), (40, 40), (8, 21), (8, 250)])
+def test_the_centre_is_cut_out_as_clip_does(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    entry = {"kind": "image", "size": [8, 8], "channels": 3, "shortest_edge": 10, "mean": [0.0] * 3, "std": [1.0] * 3}
+    found = MMPretrainProcessor({"picture": entry})(picture=[Image.fromarray(pixels)])["picture"]["pixel_values"][0]
+    theirs = CLIPImageProcessorPil(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8}, do_normalize=False)
+    right = theirs(images=[Image.fromarray(pixels)], return_tensors="pt")["pixel_values"][0]
+    assert (found - right).abs().max() * 255 < 1e-3
+
+
+def test_a_strip_is_never_made_as_long_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of 400,000 pixels at an edge of 224 would be ten gigabytes."""
+    entry = {"kind": "image", "size": [224, 224], "channels": 1, "shortest_edge": 224}
+    processor, strip, resize = MMPretrainProcessor({"picture": entry}), Image.new("L", (400_000, 2)), Image.Image.resize
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, *how: asked.append(size) or resize(self, size, *how))
+    assert processor(picture=strip)["picture"]["pixel_values"].shape == (1, 1, 224, 224)
+    assert asked == [(32 * 224, 224)]
+
+
+def test_what_is_cut_out_must_fit() -> None:
+    entry = {"kind": "image", "size": [8, 12], "channels": 1, "shortest_edge": 10}
+    with pytest.raises(ValueError, match=r"shortest_edge is 10, and \[8, 12\] is cut out of it"):
+        MMPretrainProcessor({"picture": entry})

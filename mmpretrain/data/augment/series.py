@@ -17,13 +17,13 @@ def augment_vectors(values: Tensor, config: AugmentConfig, draws: Draws) -> Tens
     coins = draws.coins(config)
     if "swap" in coins:
         values = torch.where(coins["swap"][:, None], values.roll(-(values.shape[1] // 2), dims=1), values)
-    return _drop_and_noise(values, torch.ones_like(values, dtype=torch.bool), config, coins, draws)
+    return _drop_and_noise(values, _chosen(values, config).expand_as(values), config, coins, draws)
 
 
 def augment_sequences(values: Tensor, attention_mask: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
     """Sequences [b, T, F], padded behind ``attention_mask`` [b, T] -> shuffled, with zeros, noisy, as drawn: [b, T, F].
 
-    What is padding stays zero; shares are of the steps that are none.
+    What is padding stays zero; shares are of the steps that may be touched.
     """
     coins = draws.coins(config)
     real = attention_mask.bool()
@@ -31,7 +31,18 @@ def augment_sequences(values: Tensor, attention_mask: Tensor, config: AugmentCon
         order = _keys("shuffle", real, draws).argsort(dim=1, stable=True)
         shuffled = values.gather(1, order[..., None].expand_as(values))
         values = torch.where(rows(coins["shuffle"], values), shuffled, values)
-    return _drop_and_noise(values, real, config, coins, draws)
+    if config.silent is not None:
+        real = real & (values.square().mean(dim=2) <= config.silent**2)
+    return torch.where(_chosen(values, config), _drop_and_noise(values, real, config, coins, draws), values)
+
+
+def _chosen(values: Tensor, config: AugmentConfig) -> Tensor:
+    """bool, as wide as the last dimension: the features that may be touched."""
+    if config.features is None:
+        return torch.ones(values.shape[-1], dtype=torch.bool, device=values.device)
+    chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
+    chosen[config.features] = True
+    return chosen
 
 
 def _drop_and_noise(

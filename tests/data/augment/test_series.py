@@ -82,3 +82,25 @@ def test_vectors_lose_features_and_get_noise() -> None:
 def test_noise_comes_after_dropping() -> None:
     found = augment_vectors(torch.ones(50, 8), AugmentConfig(drop=1, drop_share=[1, 1], noise=1), draws(50))
     assert (found != 0).all() and found.abs().max() < 1
+
+
+def test_chosen_features_alone_are_touched() -> None:
+    """A unique augmentation spares what the other modality speaks of."""
+    config = AugmentConfig(noise=1, drop=1, drop_share=[0.5, 0.5], features=[0, 2, 3, 5])
+    values = torch.ones(COUNT, 6)
+    found = augment_vectors(values, config, draws(COUNT))
+    assert torch.equal(found[:, [1, 4]], values[:, [1, 4]])
+    dropped = found[:, [0, 2, 3, 5]].sub(0).abs() < 0.5
+    assert (dropped.sum(dim=1) == 2).all() and (found[:, [0, 2, 3, 5]] != 1).all()  # half of the four, noise on all
+    config = AugmentConfig(noise=1, features=[1])
+    moved = augment_sequences(VALUES, MASK, config, draws(COUNT)) != VALUES
+    assert torch.equal(moved[..., 1], MASK.bool()) and not moved[..., [0, 2]].any()
+
+
+def test_silent_steps_alone_are_touched() -> None:
+    """Steps tell their number, so that the first four have a root mean square of at most 4."""
+    found = augment_sequences(VALUES, MASK, AugmentConfig(noise=1, silent=4.0), draws(COUNT))
+    quiet = (MASK.bool() & (VALUES[..., 0] <= 4))[..., None].expand_as(VALUES)
+    assert torch.equal(found[~quiet], VALUES[~quiet]) and (found[quiet] != VALUES[quiet]).all()
+    gone = augment_sequences(VALUES, MASK, AugmentConfig(drop=1, drop_share=[1.0, 1.0], silent=4.0), draws(COUNT))
+    assert not gone[quiet].any() and torch.equal(gone[~quiet], VALUES[~quiet])
