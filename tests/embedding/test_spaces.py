@@ -137,7 +137,8 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
 ) -> None:
     """Its checksums, card and code too, which the checksums speak of; what the Hub adds is no change."""
 
-    def snapshot(name: str, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert revision == "v1"
         whole, fetched = spaces / "own" / "release", tmp_path / "snapshot"
         paths = [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()]
         for path in filter_repo_objects(paths, allow_patterns=allow_patterns):
@@ -149,7 +150,7 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
         return str(fetched)
 
     monkeypatch.setattr("mmpretrain.embedding.spaces.snapshot_download", snapshot)
-    assert list(open_space("someone/own", CPU).towers) == ["picture", "caption", "genes"]
+    assert list(open_space("someone/own", CPU, revision="v1").towers) == ["picture", "caption", "genes"]
     (tmp_path / "snapshot" / "more.py").write_text("")
     assert "more.py is not listed" in verify_release(tmp_path / "snapshot")[0]
 

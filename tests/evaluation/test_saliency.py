@@ -39,7 +39,7 @@ def opened(model: Any, sizes: dict[str, int]) -> Opened:
     """A model as if it had been opened with data of vectors."""
     modalities = {name: ModalityConfig(Kind.vector, [size]) for name, size in sizes.items()}
     data = DataConfig(name="made up", path="nowhere", modalities=modalities)
-    return Opened(model, dict, {}, data, None, torch.device("cpu"))
+    return Opened(model, dict, {}, {}, data, None, torch.device("cpu"))
 
 
 def random_part(embed: int, common: int, individual: int) -> Part:
