@@ -89,6 +89,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/rosmap"), help="the dataset")
     parser.add_argument("--root", type=Path, default=Path("runs/mucmm_rosmap"), help="where everything goes")
     options = parser.parse_args()
+    if not (options.data / "train").is_dir():
+        sys.exit(
+            f"{options.data} is missing: mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
+        )
     train, test = standardised(*(read_views(options.data / split) for split in ("train", "test")))
     options.root.mkdir(parents=True, exist_ok=True)
     reports = []
