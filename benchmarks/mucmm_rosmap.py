@@ -90,9 +90,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/mucmm_rosmap"), help="where everything goes")
     options = parser.parse_args()
     if not (options.data / "train").is_dir():
-        sys.exit(
-            f"{options.data} is missing: mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
-        )
+        build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
+        sys.exit(f"{options.data} is missing: {build}")
     train, test = standardised(*(read_views(options.data / split) for split in ("train", "test")))
     options.root.mkdir(parents=True, exist_ok=True)
     reports = []
