@@ -81,8 +81,8 @@ class ModalityConfig:
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
             found += augment.problems(f"{key}.{part}", self.kind) if augment else []
-            if augment and self.size and max(augment.features or [0]) >= self.size[-1]:
-                found.append(f"{key}.{part}.features is {list(augment.features or [])}: {key} has {self.size[-1]}")
+            if augment and augment.features and self.size and max(augment.features) >= self.size[-1]:
+                found.append(f"{key}.{part}.features is {list(augment.features)}: {key} has {self.size[-1]}")
         return found + self._load_size(key)
 
     def _load_size(self, key: str) -> list[str]:

@@ -75,8 +75,8 @@ def _entry(source: str, model: Any, kind: Kind) -> dict[str, Any]:
     tower, projection, part = PARTS[kind]
     linear = getattr(model, projection, None)
     if not isinstance(linear, nn.Linear) or linear.bias is not None or not hasattr(model, tower):
-        kind = model.config.model_type
-        raise Unusable([f"{source}: a {kind} has no {tower} with a linear {projection} without bias, as CLIP has"])
+        found = model.config.model_type
+        raise Unusable([f"{source}: a {found} has no {tower} with a linear {projection} without bias, as CLIP has"])
     config = getattr(model.config, part)
     if type(config) not in MODEL_MAPPING:
         raise Unusable([f"{source}: transformers has no AutoModel for a {config.model_type}, so it cannot stand alone"])
@@ -100,13 +100,9 @@ def _preprocessing(source: str, images: Any) -> dict[str, Any]:
         raise Unusable(
             [f"{source}: its image processor does not resize (bicubic), crop and normalise as CLIP's: {settings}"]
         )
-    size = {"size": [height, width], "channels": 3}
-    return {
-        **size,
-        **({} if edge is None else {"shortest_edge": edge}),
-        "mean": list(settings["image_mean"]),
-        "std": list(settings["image_std"]),
-    }
+    statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
+    cut = {} if edge is None else {"shortest_edge": edge}
+    return {"size": [height, width], "channels": 3, **cut, **statistics}
 
 
 @torch.no_grad()

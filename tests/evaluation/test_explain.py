@@ -240,6 +240,8 @@ def test_maps_lie_on_what_the_encoder_sees(folder: Path) -> None:
     seen = opened.processor(picture=[picture])["picture"]["pixel_values"][0]
     raw = sides["picture"].raw
     assert isinstance(raw, Image.Image) and raw.size == seen.shape[:0:-1] == sides["picture"].common.shape[:0:-1]
+    for channel, values in zip(np.asarray(raw).transpose(2, 0, 1), seen.numpy(), strict=True):
+        assert np.corrcoef(channel.ravel(), values.ravel())[0, 1] > 0.999
     shades = np.asarray(raw)
     assert (shades[..., 0] == shades[..., 2]).all() and np.ptp(shades) > 100  # grey, as it was
     again = opened.processor(picture=[raw])["picture"]["pixel_values"][0]

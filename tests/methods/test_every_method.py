@@ -112,10 +112,12 @@ MOVED = 0.005
 
 
 def check_two_ranks(ranks: Ranks, method: str, stage: int) -> None:
-    alone = ranks(1, on_one_batch, tokens_of(method, "engine=zero0", *PLAIN_STEPS), 5)[0]
-    assert abs(alone[0] - alone[-1]) > MOVED
-    for curve in ranks(2, on_one_batch, tokens_of(method, f"engine=zero{stage}", *PLAIN_STEPS), 5):
-        assert max(abs(a - b) for a, b in zip(curve, alone, strict=True)) <= 1e-5
+    """On changing batches, clipped as usual, and on one batch, whose loss must move."""
+    for train, settings in ((runs.train, PLAIN_STEPS[:1]), (on_one_batch, PLAIN_STEPS)):
+        alone = ranks(1, train, tokens_of(method, "engine=zero0", *settings), 5)[0]
+        assert alone[0] != alone[-1] and (train is runs.train or abs(alone[0] - alone[-1]) > MOVED)
+        for curve in ranks(2, train, tokens_of(method, f"engine=zero{stage}", *settings), 5):
+            assert max(abs(a - b) for a, b in zip(curve, alone, strict=True)) <= 1e-5
 
 
 def check_resuming(ranks: Ranks, method: str, stage: int, folder: Path) -> None:

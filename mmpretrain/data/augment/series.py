@@ -33,7 +33,8 @@ def augment_sequences(values: Tensor, attention_mask: Tensor, config: AugmentCon
         values = torch.where(rows(coins["shuffle"], values), shuffled, values)
     if config.silent is not None:
         real = real & (values.square().mean(dim=2) <= config.silent**2)
-    return torch.where(_chosen(values, config), _drop_and_noise(values, real, config, coins, draws), values)
+    changed = _drop_and_noise(values, real, config, coins, draws)
+    return changed if config.features is None else torch.where(_chosen(values, config), changed, values)
 
 
 def _chosen(values: Tensor, config: AugmentConfig) -> Tensor:
