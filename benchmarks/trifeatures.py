@@ -6,7 +6,8 @@ of them alone knows, and what is known from both together only. In a size for CP
 Builds the data, trains every method with seeds 0, 1, ... through the launcher, two runs side by side, and writes
 table.md and figure.png to runs/trifeatures. Settings and lengths are fixed here; nothing is selected by results.
 Complete runs are only read. Ends with an error if the pattern is not there. --controls adds Cross and FactorCL on
-biased pairs, and CoMM before training and on unbiased pairs; --quick tries everything on a few hundred pairs.
+biased pairs, and CoMM before training, on unbiased pairs, and with a linear fusion; --quick tries everything on a few
+hundred pairs.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Variant:
 
 # The released code's form of the loss, which made the published figures.
 COMM = ["method=comm", "method.pairing=code", "method.head_hidden=256", "method.head_width=128"]
+LINEAR = "model.fusion.form=linear"  # of table 4
 SELF = ["method=cross_self", *HEADS]
 # The released code compares lightly cropped images with their strong augmentation. 512 hidden units of its critics are
 # scaled down like everything else.
@@ -72,6 +74,7 @@ CONTROLS = [
     Variant("Cross (CLIP), biased", "cross-biased", Pairs.biased, 10, "first+second", CROSS),
     Variant("FactorCL, biased", "factorcl-biased", Pairs.biased, 10, "shared+unique", FACTORCL),
     Variant("CoMM, before training", "comm-untrained", Pairs.unbiased, None, "fused", COMM),
+    Variant("CoMM, linear fusion, biased", "comm-linear", Pairs.biased, 10, "fused", [*COMM, LINEAR]),
     Variant("CoMM, unbiased", "comm", Pairs.unbiased, 10, "fused", COMM),
 ]
 COLUMNS = {
@@ -174,7 +177,7 @@ def main() -> None:
     """Build and train what is missing, then write table and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="runs per row, with seeds 0, 1, ...")
-    parser.add_argument("--controls", action="store_true", help="biased Cross and FactorCL, two rows of CoMM")
+    parser.add_argument("--controls", action="store_true", help="biased Cross and FactorCL, three rows of CoMM")
     parser.add_argument("--quick", action="store_true", help="a few hundred pairs, a few steps")
     parser.add_argument("--root", type=Path, default=Path("runs/trifeatures"), help="where everything goes")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where the datasets are")

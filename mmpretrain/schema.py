@@ -13,7 +13,7 @@ from mmpretrain.engine.schema import CheckpointConfig, EngineConfig, OptimConfig
 from mmpretrain.evaluation.schema import EvaluationConfig, Metric
 from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.methods.schema import MethodConfig
-from mmpretrain.models.schema import ModelConfig
+from mmpretrain.models.schema import FusionForm, ModelConfig
 
 ARCHITECTURES = {
     Kind.image: "cnn or a vision model of transformers",
@@ -53,6 +53,11 @@ class Config:
         """Optimiser steps of the run: the sample budget in full global batches, rounded up."""
         return math.ceil(self.train.samples / self.data.global_batch)
 
+    @property
+    def fuses_tokens(self) -> bool:
+        """Whether the model has a fusion that looks at encoders' states before they are pooled."""
+        return self.method.fuses and self.model.fusion.form is FusionForm.transformer
+
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
@@ -89,7 +94,7 @@ class Config:
 
     def _model_against_method(self) -> list[str]:
         found = self.method.model_problems(self.model, self.data)
-        if not self.method.fuses:
+        if not self.fuses_tokens:
             return found
         return found + [
             f"model.encoders.{name}.pool has no effect with method={self.method.name}, which fuses tokens: leave it out"

@@ -12,6 +12,7 @@ from mmpretrain.data.schema import Kind, ModalityConfig
 from mmpretrain.engine.schema import Precision
 from mmpretrain.models.connecting import release_problems
 from mmpretrain.models.encoders_mmpretrain import Encoder
+from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.resolve import encoded, encoder_spec, model_config
@@ -57,7 +58,7 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
         spec = encoder_spec(name, entry, modality, tokenizer)
         encoder = _on_meta(name, spec)
         if modality.kind is Kind.image:
-            _try_images(name, encoder, modality, config.method.fuses)
+            _try_images(name, encoder, modality, config.fuses_tokens)
         tower = find_tower(name, entry)
     except Unusable as error:
         problems += error.problems
@@ -144,8 +145,10 @@ def _check_whole(
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")
     if model.fusion is not None:
-        converters = _count(model.fusion.converters)
-        notes.append(f"fusion: {_count(model.fusion):,} parameters, {converters:,} of them make tokens")
+        tokens = (
+            f", {_count(model.fusion.converters):,} of them make tokens" if isinstance(model.fusion, Fusion) else ""
+        )
+        notes.append(f"fusion: {_count(model.fusion):,} parameters{tokens}")
         if config.model.embed_dim is not None:
             notes.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
     if model.factors:

@@ -18,10 +18,11 @@ class MMPretrainConfig(PreTrainedConfig):
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
     transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
-    fusion: arguments of the fusion transformer (``width``, ``heads``, ``layers``, ``vectors``), whose outputs the
-    embeddings are then; None: no fusion. factors: arguments of the heads for what is shared and what is unique
-    (``hidden``, ``width``, ``layers``); None: no such heads. components: arguments of the heads for common and
-    individual codes (``common``, ``hidden``, and ``individual``, modality -> width); None: no such heads.
+    fusion: arguments of the fusion (``form``: transformer, the default, or linear; ``width``; of the transformer also
+    ``heads``, ``layers``, ``vectors``), whose outputs the embeddings are then; None: no fusion.
+    factors: arguments of the heads for what is shared and what is unique (``hidden``, ``width``, ``layers``); None: no
+    such heads. components: arguments of the heads for common and individual codes (``common``, ``hidden``, and
+    ``individual``, modality -> width); None: no such heads.
     connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
     the whole model; None: no connection.
 

@@ -19,6 +19,7 @@ from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
 from .heads_mmpretrain import MLPHead, init_linear
+from .linear_fusion_mmpretrain import LinearFusion
 
 # Among a modality's tensors: bool [b], which samples have it.
 PRESENT = "present"
@@ -63,10 +64,9 @@ class MMPretrainModel(PreTrainedModel):
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
                 self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
-        self.fusion: Fusion | None = None
+        self.fusion: Fusion | LinearFusion | None = None
         if config.fusion is not None:
-            states = {name: (encoder.form, encoder.state_size) for name, encoder in encoders.items()}
-            self.fusion = Fusion(states, **config.fusion)
+            self.fusion = _fusion(encoders, **config.fusion)
             self.embed_sizes = dict.fromkeys(encoders, self.fusion.width)
         self.connection: Connection | None = None
         if config.connection is not None:
@@ -124,7 +124,9 @@ class MMPretrainModel(PreTrainedModel):
         given = {name: {k: t for k, t in tensors.items() if k != PRESENT} for name, tensors in inputs.items()}
         if self.fusion is not None:
             encoders: Any = self.encoders
-            return self.fusion({name: encoders[name].states(**tensors) for name, tensors in given.items()}, present)
+            if isinstance(self.fusion, Fusion):
+                return self.fusion({name: encoders[name].states(**tensors) for name, tensors in given.items()}, present)
+            return self.fusion({name: encoders[name](**tensors) for name, tensors in given.items()}, present)
         embeds = {name: self.encoders[name](**tensors) for name, tensors in given.items()}
         return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None
 
@@ -153,3 +155,10 @@ class MMPretrainModel(PreTrainedModel):
             init_convolution(module)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             super()._init_weights(module)
+
+
+def _fusion(encoders: Mapping[str, Encoder], form: str = "transformer", **arguments: Any) -> Fusion | LinearFusion:
+    """The fusion of a config. Releases from before there were two forms do not name theirs."""
+    if form == "linear":
+        return LinearFusion({name: encoder.output_size for name, encoder in encoders.items()}, **arguments)
+    return Fusion({name: (encoder.form, encoder.state_size) for name, encoder in encoders.items()}, **arguments)

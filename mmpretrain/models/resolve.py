@@ -81,7 +81,6 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
     if config.method.connects:
         return _connection_config(config)
     labels: dict[str, Any] = {}
-    fusion = config.model.fusion
     if config.method.classifies:
         info = dataset_info(config.data)
         names = (info.classes if info else None) or []
@@ -93,8 +92,7 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
         modalities=list(specs),
         embed_dim=None if config.method.fuses else config.model.embed_dim,
         method=config.method.name,
-        # Plain values: the release is read without this project's enumerations.
-        fusion={**asdict(fusion), "vectors": fusion.vectors.value} if config.method.fuses else None,
+        fusion=config.model.fusion.arguments() if config.method.fuses else None,
         factors=asdict(config.model.factors) if config.method.factorises else None,
         components=config.model.components.arguments(specs) if config.method.decomposes else None,
         **labels,

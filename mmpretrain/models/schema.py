@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -48,6 +48,13 @@ class VectorTokens(StrEnum):
     one = "one"
 
 
+class FusionForm(StrEnum):
+    """transformer: over the tokens of all modalities. linear: of pooled features side by side (an ablation)."""
+
+    transformer = "transformer"
+    linear = "linear"
+
+
 class ProjectorForm(StrEnum):
     """two_layer: Linear - BatchNorm - ReLU - Linear - BatchNorm. half: Linear - BatchNorm - ReLU, all cosines >= 0."""
 
@@ -83,7 +90,7 @@ class EncoderConfig:
 
     architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` or ``identity`` (vectors; the latter passes
     them on), ``cnn`` (images) or ``sequence`` (sequences); config: its keyword arguments. pool: default cls, and mean
-    for cnn and sequence; unused under a fusion.
+    for cnn and sequence; unused under a fusion transformer.
     pretrained: a local folder or a Hub id, with its revision, of a transformers model or a release of ours;
     architecture, config and (of a release) pool then come from there. A release brings the encoder of its modality
     ``part`` (default: the one that is called the same), how its inputs are prepared, and its projection, if that is one
@@ -157,17 +164,27 @@ class EncoderConfig:
 
 @dataclass
 class FusionConfig:
-    """The fusion transformer of methods that have one (comm): its width, heads and layers, and what vectors become."""
+    """What makes one embedding of all modalities, for methods that fuse (comm).
+
+    width: of the embeddings. heads, layers, and what vectors become: for form=transformer, unused by form=linear.
+    """
 
     width: int = 256
     heads: int = 8
     layers: int = 1
     vectors: VectorTokens = VectorTokens.features
+    form: FusionForm = FusionForm.transformer
+
+    def arguments(self) -> dict[str, Any]:
+        """``MMPretrainConfig.fusion``: plain values, for the release is read without this project's enumerations."""
+        if self.form is FusionForm.linear:
+            return {"form": self.form.value, "width": self.width}
+        return {**asdict(self), "form": self.form.value, "vectors": self.vectors.value}
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = _below_one(self, "model.fusion", "width", "heads", "layers")
-        if not found and self.width % self.heads:
+        if not found and self.form is FusionForm.transformer and self.width % self.heads:
             found.append(f"model.fusion.heads is {self.heads}: it must divide model.fusion.width={self.width}")
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ from mmpretrain.methods.projection import ProjectionHead
 from mmpretrain.methods.schema import CommConfig, Pairing, Terms
 from mmpretrain.methods.settings.base import Travel
 from mmpretrain.models.check import check_model
+from mmpretrain.models.encoders_mmpretrain import Encoder
+from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
+from mmpretrain.models.states_mmpretrain import Form
 from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
 
@@ -236,6 +240,19 @@ def test_the_encoders_of_trifeatures_are_alexnets() -> None:
     assert [parameters(encoder) for encoder in checked.model.encoders.values()] == [2_469_696] * 2
     assert checked.model.fusion is not None
     assert parameters(checked.model.fusion) == 3_153_920 + 2 * (256 * 512 + 512)
+
+
+def test_the_largest_encoder_of_the_paper_has_as_many_parameters_as_published() -> None:
+    """Vision & Touch, three modalities: a ResNet-18 and the fusion are ours to build by config; the MLP of the robot's
+    state and the causal convolutions of forces, of layers that differ in width, are counted from their sizes."""
+    resnet = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2] * 4, "layer_type": "basic"}
+    with torch.device("meta"):
+        images = Encoder("image", {"architecture": "resnet", "config": resnet, "pool": "mean"})
+        states = {"image": (images.form, 512), "state": (Form.vector, 512), "force": (Form.vector, 512)}
+        fusion = Fusion(states, 512, 8, vectors="one")
+    mlp = sum(a * b + b for a, b in pairwise([8, 32, 64, 128, 512]))
+    convolutions = sum(2 * a * b + b for a, b in pairwise([6, 16, 32, 64, 128, 512]))
+    assert parameters(images) + parameters(fusion) + mlp + convolutions == 14_823_376
 
 
 def parameters(module: nn.Module) -> int:

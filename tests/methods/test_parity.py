@@ -27,6 +27,8 @@ from mmpretrain.methods.schema import (
 )
 from mmpretrain.models.schema import (
     ComponentsConfig,
+    FusionConfig,
+    FusionForm,
     ModelConfig,
     ProjectorForm,
     ProjectorsConfig,
@@ -61,6 +63,14 @@ def projected(projectors: ProjectorsConfig, **settings: Any) -> Config:
     return replace(make_config("cmcr", **settings), model=ModelConfig(projectors=projectors))
 
 
+LINEAR = FusionConfig(8, form=FusionForm.linear)
+
+
+def fused(fusion: FusionConfig, **settings: Any) -> Config:
+    """CoMM on three modalities with another fusion than the usual."""
+    return replace(make_config("comm", 3, **settings), model=ModelConfig(fusion=fusion))
+
+
 NARROW = ModelConfig(components=ComponentsConfig(2, 2, {"methylation": 1}))
 MLP = ModelConfig(components=ComponentsConfig(2, 3, hidden=6))
 
@@ -81,6 +91,7 @@ CASES: dict[str, Case] = {
     "comm-unimodal": (make_config("comm", 2, **COMM, terms=Terms.unimodal), M3CO),
     "comm-code-3": (make_config("comm", 3, **CODE), M3CO),
     "comm-code-2-missing": (make_config("comm", 2, optional=("methylation",), **CODE, temperature=0.4), M3CO),
+    "comm-linear-3-missing": (fused(LINEAR, optional=("mrna", "mirna"), **CODE), M3CO),
     "comm-code-fused": (make_config("comm", 2, **CODE, terms=Terms.fused), M3CO),
     "factorcl-ssl": (make_config("factorcl", 2, **CRITICS, temperature=0.02), M3CO),
     "factorcl-ssl-separable": (make_config("factorcl", 2, **SEPARABLE, doubly_counted=2.0), M3CO),

@@ -16,7 +16,7 @@ from mmpretrain.methods.schema import METHODS
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.resolve import model_config
-from mmpretrain.models.schema import ComponentsConfig, ModelConfig
+from mmpretrain.models.schema import ComponentsConfig, FusionConfig, ModelConfig
 from mmpretrain.schema import Config
 
 NAMES = ("mrna", "methylation", "mirna")
@@ -41,7 +41,9 @@ def make_config(
     return Config(
         method=METHODS[method](**settings),
         data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
-        model=ModelConfig(classifier_hidden=6, components=ComponentsConfig(2, 2)),
+        model=ModelConfig(
+            classifier_hidden=6, components=ComponentsConfig(2, 2), fusion=FusionConfig(width=8, heads=2)
+        ),
         objective=ObjectiveConfig(negatives),
     )
 
@@ -68,7 +70,7 @@ def toy_model_config(config: Config, embed_size: int) -> MMPretrainConfig:
         encoders={name: spec for name in config.data.modalities},
         classifier_hidden=config.model.classifier_hidden if labelled else None,
         num_labels=CLASSES,
-        fusion={"width": 8, "heads": 2} if config.method.fuses else None,
+        fusion=config.model.fusion.arguments() if config.method.fuses else None,
         factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorises else None,
         components=config.model.components.arguments(config.data.modalities) if config.method.decomposes else None,
     )
