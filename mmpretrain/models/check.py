@@ -109,12 +109,16 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bo
     where, shape = f"model.encoders.{name}", (2, modality.channels, *modality.size)
     try:
         images = torch.zeros(shape, device="meta")
-        output = encoder.states(pixel_values=images).values if fused else encoder(pixel_values=images)
+        states = encoder.states(pixel_values=images).values
+        output = states if fused else encoder(pixel_values=images)
     except Exception as error:  # As above.
         if "meta" in str(error):
             return  # Some architectures look at values, of which there are none here.
         reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
         raise Unusable([f"{where}.config: the encoder {reason}"]) from error
+    if not fused and encoder.pool in ("cls", "last") and states.ndim == 4:
+        found = "the encoder gives a feature map, which has no first and no last token"
+        raise Unusable([f"{where}.pool is {encoder.pool}, but {found}: use mean or pooler"])
     if not fused and output.shape != (2, encoder.output_size):
         raise Unusable([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
     width = output.shape[1 if output.ndim == 4 else -1]

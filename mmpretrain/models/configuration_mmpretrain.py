@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+FUSIONS = ("transformer", "linear")
 POOLS = ("cls", "mean", "last", "flatten", "pooler")
 
 
@@ -26,8 +27,8 @@ class MMPretrainConfig(PreTrainedConfig):
     connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
     the whole model; None: no connection.
 
-    Raises ValueError for an unknown pool, if ``modalities`` and ``encoders`` name different modalities, or if both
-    a fusion and an ``embed_dim`` are asked for.
+    Raises ValueError for an unknown pool or form of fusion, if ``modalities`` and ``encoders`` name different
+    modalities, or if both a fusion and an ``embed_dim`` are asked for.
     """
 
     model_type = "mmpretrain"
@@ -57,7 +58,11 @@ class MMPretrainConfig(PreTrainedConfig):
         self.components = components
         self.connection = connection
         if fusion is not None and embed_dim is not None:
-            raise ValueError("embed_dim projects pooled encoder outputs, of which a fusion makes no use: leave it out")
+            raise ValueError(
+                "embed_dim projects pooled encoder outputs, but a fusion has a width of its own: leave it out"
+            )
+        if fusion is not None and fusion.get("form", "transformer") not in FUSIONS:
+            raise ValueError(f"fusion: form is {fusion['form']!r}, use one of {', '.join(FUSIONS)}")
         named = self.encoders if connection is None else connection["inputs"]
         if sorted(self.modalities) != sorted(named):
             raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(named)}")

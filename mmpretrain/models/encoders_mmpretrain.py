@@ -45,8 +45,7 @@ class Encoder(nn.Module):
             config = backbone_config(spec)
             backbone = transformers.AutoModel.from_config(config, **pooling_arguments(config, self.pool))
             self.output_size, self.state_size = output_width(config, self.pool), state_width(config)
-            # Stages of different widths are those of convolutional networks, whose states are maps.
-            self.form = Form.tokens if getattr(config, "hidden_size", None) else Form.map
+            self.form = state_form(config)
         self.backbone: nn.Module = backbone
 
     def forward(self, **tensors: Tensor) -> Tensor:
@@ -96,6 +95,11 @@ def output_width(config: PreTrainedConfig, pool: str) -> int:
     if pool == "pooler" and getattr(config, "pooler_output_size", None):
         return config.pooler_output_size
     return state_width(config)
+
+
+def state_form(config: PreTrainedConfig) -> Form:
+    """Shape of the states: stages of different widths are those of convolutional networks, whose states are maps."""
+    return Form.tokens if getattr(config, "hidden_size", None) else Form.map
 
 
 def state_width(config: PreTrainedConfig) -> int:

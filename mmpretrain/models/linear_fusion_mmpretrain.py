@@ -1,7 +1,8 @@
 """The linear fusion to which CoMM compares its transformer (Dufumier et al., ICLR 2025, arXiv 2409.07402, table 4).
 
-One linear map for each modality alone, and one for the pooled features of all of them side by side. Nothing in it
-multiplies what two modalities say, so that it cannot learn synergy.
+One linear map for each modality alone, and one for the pooled features of all of them side by side. What comes out is a
+sum over modalities, in which a linear probe finds nothing that only their combination says. What happens to samples and
+calls that lack modalities, and the initial weights (Xavier), are this project's choice.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.methods.settings.cmcr import PARTNER, SHARED
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
-from mmpretrain.models.encoders_mmpretrain import output_width
+from mmpretrain.models.encoders_mmpretrain import output_width, state_form
 from mmpretrain.models.own import check_keywords, own_config
 from mmpretrain.models.pretrained import load_config
 from mmpretrain.models.problems import Unusable, nearest, one_line
 from mmpretrain.models.schema import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, EncoderConfig, Pool, Space
+from mmpretrain.models.states_mmpretrain import Form
 from mmpretrain.models.texts import vocabulary_size
 from mmpretrain.models.towers import find_tower
 from mmpretrain.schema import Config
@@ -57,7 +58,12 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
         raise Unusable([f"{where}.config: {one_line(error)}"]) from error
     if problems := _mismatches(name, config, encoder, modality):
         raise Unusable(problems)
-    return architecture_entry(config, encoder.pooling)
+    return architecture_entry(config, _pooling(encoder, config))
+
+
+def _pooling(encoder: EncoderConfig, config: PreTrainedConfig) -> Pool:
+    """``encoder.pool``, or what suits the architecture of transformers: a feature map has no first token."""
+    return encoder.pool or (Pool.mean if state_form(config) is Form.map else Pool.cls)
 
 
 def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
 def _mismatches(name: str, config: PreTrainedConfig, encoder: EncoderConfig, modality: ModalityConfig) -> list[str]:
     where, found = f"model.encoders.{name}", []
     try:
-        output_width(config, encoder.pooling.value)
+        output_width(config, _pooling(encoder, config).value)
     except ValueError as error:
         found.append(f"{where}: {error}")
     if encoder.pooling not in POOLS:

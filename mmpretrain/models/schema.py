@@ -90,7 +90,7 @@ class EncoderConfig:
 
     architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` or ``identity`` (vectors; the latter passes
     them on), ``cnn`` (images) or ``sequence`` (sequences); config: its keyword arguments. pool: default cls, and mean
-    for cnn and sequence; unused under a fusion transformer.
+    for feature maps and sequences; unused under a fusion transformer.
     pretrained: a local folder or a Hub id, with its revision, of a transformers model or a release of ours;
     architecture, config and (of a release) pool then come from there. A release brings the encoder of its modality
     ``part`` (default: the one that is called the same), how its inputs are prepared, and its projection, if that is one

@@ -65,9 +65,10 @@ def test_code_of_the_card_works_inside_the_release(tmp_path: Path, release: Path
 
 def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     names = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}
-    parts = ("configuration", "modeling", "processing", "encoders", "heads", "inputs", "states", "attention", "fusion")
+    parts = ("configuration", "modeling", "processing", "encoders", "heads", "inputs", "states", "attention")
     code = {
-        f"{part}_mmpretrain.py" for part in (*parts, "factors", "components", "connected", "convolution", "sequence")
+        f"{part}_mmpretrain.py"
+        for part in (*parts, "fusion", "linear_fusion", "factors", "components", "connected", "convolution", "sequence")
     }
     tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}
     others = {"config.json", "model.safetensors", "processor_config.json", "README.md", "SHA256SUMS"}

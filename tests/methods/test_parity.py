@@ -66,9 +66,9 @@ def projected(projectors: ProjectorsConfig, **settings: Any) -> Config:
 LINEAR = FusionConfig(8, form=FusionForm.linear)
 
 
-def fused(fusion: FusionConfig, **settings: Any) -> Config:
-    """CoMM on three modalities with another fusion than the usual."""
-    return replace(make_config("comm", 3, **settings), model=ModelConfig(fusion=fusion))
+def fused(fusion: FusionConfig, modalities: int, **settings: Any) -> Config:
+    """CoMM with another fusion than the usual."""
+    return replace(make_config("comm", modalities, **settings), model=ModelConfig(fusion=fusion))
 
 
 NARROW = ModelConfig(components=ComponentsConfig(2, 2, {"methylation": 1}))
@@ -91,7 +91,8 @@ CASES: dict[str, Case] = {
     "comm-unimodal": (make_config("comm", 2, **COMM, terms=Terms.unimodal), M3CO),
     "comm-code-3": (make_config("comm", 3, **CODE), M3CO),
     "comm-code-2-missing": (make_config("comm", 2, optional=("methylation",), **CODE, temperature=0.4), M3CO),
-    "comm-linear-3-missing": (fused(LINEAR, optional=("mrna", "mirna"), **CODE), M3CO),
+    "comm-linear-2-missing": (fused(LINEAR, 2, optional=("methylation",), **COMM), M3CO),
+    "comm-linear-3-missing": (fused(LINEAR, 3, optional=("mrna", "mirna"), **CODE), M3CO),
     "comm-code-fused": (make_config("comm", 2, **CODE, terms=Terms.fused), M3CO),
     "factorcl-ssl": (make_config("factorcl", 2, **CRITICS, temperature=0.02), M3CO),
     "factorcl-ssl-separable": (make_config("factorcl", 2, **SEPARABLE, doubly_counted=2.0), M3CO),

@@ -14,7 +14,7 @@ from mmpretrain.models.check import check_model
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.linear_fusion_mmpretrain import LinearFusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import FusionConfig, FusionForm, Pool
+from mmpretrain.models.schema import EncoderConfig, FusionConfig, FusionForm, Pool
 from tests.models.fused import NAMES, WIDTH, Fusing, four_config, four_inputs
 from tests.models.small import fresh_interpreter
 from tests.models.test_fusion import OPEN, without
@@ -122,6 +122,27 @@ def test_it_has_no_heads_that_would_have_to_fit() -> None:
     assert FusionConfig(30, 4, form=FusionForm.linear).problems() == []
     assert FusionConfig(0, form=FusionForm.linear).problems() == ["model.fusion.width is 0: it must be at least 1"]
     assert LinearFusion({"genes": 3}, 30).width == 30
+
+
+def test_a_form_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ValueError, match="form is 'quadratic', use one of transformer, linear"):
+        MMPretrainConfig(fusion={"form": "quadratic", "width": 8})
+
+
+def test_feature_maps_are_averaged_for_they_have_no_first_token() -> None:
+    """Also those of transformers' architectures, whose tokens are pooled by the first one."""
+    config = four_config(Fusing(), LINEAR)
+    resnet = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+    config.model.encoders["picture"] = EncoderConfig("resnet", resnet, pool=Pool.cls)
+    (problem,) = check_model(config).problems
+    assert problem == (
+        "model.encoders.picture.pool is cls, but the encoder gives a feature map, which has no first and no last token:"
+        " use mean or pooler"
+    )
+    config.model.encoders["picture"].pool = None
+    problems, _, model = check_model(config)
+    assert problems == [] and model is not None and model.config.encoders["picture"]["pool"] == "mean"
+    assert model.config.encoders["caption"]["pool"] == "cls"
 
 
 @pytest.mark.parametrize("experiment", ["trifeatures", "trifeatures_paper"])

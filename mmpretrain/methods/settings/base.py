@@ -29,8 +29,8 @@ class MethodConfig:
     """What every method has, and what it says of itself.
 
     classifies: it learns from labels, and its model ships with a classifier. fuses, factorises, decomposes: its model
-    ships with a fusion transformer, with heads for what is shared and unique, with heads for common and individual
-    codes. connects: its model is a projector of each of two spaces of embeddings, without encoders.
+    ships with a fusion, with heads for what is shared and unique, with heads for common and individual codes. connects:
+    its model is a projector of each of two spaces of embeddings, without encoders.
     contrasts: it compares samples with those of all ranks, as objective.negatives says.
     takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
     """
