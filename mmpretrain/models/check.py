@@ -109,14 +109,13 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bo
     where, shape = f"model.encoders.{name}", (2, modality.channels, *modality.size)
     try:
         images = torch.zeros(shape, device="meta")
-        states = encoder.states(pixel_values=images).values
-        output = states if fused else encoder(pixel_values=images)
+        output = encoder.states(pixel_values=images).values if fused else encoder(pixel_values=images)
     except Exception as error:  # As above.
         if "meta" in str(error):
             return  # Some architectures look at values, of which there are none here.
         reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
         raise Unusable([f"{where}.config: the encoder {reason}"]) from error
-    if not fused and encoder.pool in ("cls", "last") and states.ndim == 4:
+    if not fused and encoder.form is Form.map and encoder.pool in ("cls", "last"):
         found = "the encoder gives a feature map, which has no first and no last token"
         raise Unusable([f"{where}.pool is {encoder.pool}, but {found}: use mean or pooler"])
     if not fused and output.shape != (2, encoder.output_size):

@@ -92,7 +92,7 @@ class MMPretrainModel(PreTrainedModel):
         ``{"pixel_values": [b, c, h, w]}`` for images, ``{"input_ids": [b, n], "attention_mask": [b, n]}`` for texts,
         ``{"values": [b, features]}`` for vectors, ``{"values": [b, T, features], "attention_mask": [b, T]}`` for
         sequences: what :class:`MMPretrainProcessor` returns. ``present`` (bool [b]) beside them says which samples have
-        the modality; a fusion masks it in the others. Embeddings of a modality that a sample lacks mean nothing.
+        the modality; a fusion leaves it out in the others. Embeddings of a modality that a sample lacks mean nothing.
         Raises ValueError for no modality, an unknown one, or tensors that its encoder cannot take.
         """
         self._check(inputs)
@@ -122,12 +122,12 @@ class MMPretrainModel(PreTrainedModel):
         if self.connection is not None:
             return self.connection(inputs), None
         given = {name: {k: t for k, t in tensors.items() if k != PRESENT} for name, tensors in inputs.items()}
-        if self.fusion is not None:
+        if isinstance(self.fusion, Fusion):
             encoders: Any = self.encoders
-            if isinstance(self.fusion, Fusion):
-                return self.fusion({name: encoders[name].states(**tensors) for name, tensors in given.items()}, present)
-            return self.fusion({name: encoders[name](**tensors) for name, tensors in given.items()}, present)
+            return self.fusion({name: encoders[name].states(**tensors) for name, tensors in given.items()}, present)
         embeds = {name: self.encoders[name](**tensors) for name, tensors in given.items()}
+        if self.fusion is not None:
+            return self.fusion(embeds, present)
         return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None
 
     def _model_of_space(self, entry: Mapping[str, Any]) -> MMPretrainModel:

@@ -47,7 +47,8 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
         )
     if encoder.architecture in OWN_POOLS:
         own = own_config(where, encoder, modality)
-        return {"architecture": encoder.architecture, "config": own, "pool": encoder.pooling.value}
+        pool = encoder.pool or OWN_POOLS[str(encoder.architecture)][0]
+        return {"architecture": encoder.architecture, "config": own, "pool": pool.value}
     base: PreTrainedConfig | None = load_config(where, encoder) if encoder.pretrained else None
     config_class = type(base) if base is not None else _config_class(where, str(encoder.architecture))
     check_keywords(where, asked, keywords(config_class))
@@ -62,7 +63,7 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
 
 
 def _pooling(encoder: EncoderConfig, config: PreTrainedConfig) -> Pool:
-    """``encoder.pool``, or what suits the architecture of transformers: a feature map has no first token."""
+    """``encoder.pool``, or the default for this architecture of transformers: a feature map has no first token."""
     return encoder.pool or (Pool.mean if state_form(config) is Form.map else Pool.cls)
 
 
@@ -157,13 +158,14 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
 
 
 def _mismatches(name: str, config: PreTrainedConfig, encoder: EncoderConfig, modality: ModalityConfig) -> list[str]:
-    where, found = f"model.encoders.{name}", []
+    where, pool = f"model.encoders.{name}", _pooling(encoder, config)
+    found = []
     try:
-        output_width(config, _pooling(encoder, config).value)
+        output_width(config, pool.value)
     except ValueError as error:
         found.append(f"{where}: {error}")
-    if encoder.pooling not in POOLS:
-        found.append(f"{where}.pool is {encoder.pooling}: {config.model_type} knows {', '.join(POOLS)}")
+    if pool not in POOLS:
+        found.append(f"{where}.pool is {pool}: {config.model_type} knows {', '.join(POOLS)}")
     if modality.kind is not Kind.image:
         return found
     size, patch = _pair(getattr(config, "image_size", None)), _pair(getattr(config, "patch_size", None))

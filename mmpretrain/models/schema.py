@@ -118,11 +118,6 @@ class EncoderConfig:
     compile: bool = False
 
     @property
-    def pooling(self) -> Pool:
-        """``pool``, or the architecture's default."""
-        return self.pool or self._pools[0]
-
-    @property
     def _pools(self) -> tuple[Pool, ...]:
         return tuple(Pool) if self.pretrained else OWN_POOLS.get(str(self.architecture), POOLS)
 
