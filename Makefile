@@ -24,7 +24,7 @@ data/digits/dataset.json: | $(VENV)/installed
 
 demo: install data/digits/dataset.json
 	CUDA_VISIBLE_DEVICES= $(BIN)/python launcher/submit.py --cluster local method=m3col experiment=digits run.name=demo
-	$(BIN)/python -m mmpretrain.demo runs/demo
+	$(BIN)/python -m mmpretrain.summary.demo runs/demo
 
 # Slurm comes from Debian's packages; where that cannot be done its tests say why they are skipped.
 slurm:
@@ -43,9 +43,9 @@ lint: install
 	$(BIN)/mypy
 
 bench: install data/digits/dataset.json
-	$(BIN)/python benchmarks/contrastive.py --quick
-	$(BIN)/python benchmarks/wire.py --quick
-	$(BIN)/python benchmarks/loads.py --quick
-	$(BIN)/python benchmarks/gpu.py --quick
-	$(BIN)/python benchmarks/stream.py --quick
-	$(BIN)/python benchmarks/methods.py --quick
+	$(BIN)/python -m benchmarks.contrastive --quick
+	$(BIN)/python -m benchmarks.wire --quick
+	$(BIN)/python -m benchmarks.loads --quick
+	$(BIN)/python -m benchmarks.gpu --quick
+	$(BIN)/python -m benchmarks.stream --quick
+	$(BIN)/python -m benchmarks.methods --quick

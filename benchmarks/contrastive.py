@@ -1,6 +1,6 @@
 """Forward and backward pass of the symmetric InfoNCE loss: ours, open_clip's, and the bare matrix products.
 
-    python benchmarks/contrastive.py [--quick] [--worlds 1 2 4] [--batches 2048 8192 16384 32768] [--forms NAME ...]
+    python -m benchmarks.contrastive [--quick] [--worlds 1 2 4] [--batches 2048 8192 16384 32768] [--forms NAME ...]
 
 Every reading is a group of new processes of one thread each; forms alternate over three repetitions. Time is that of
 the slowest rank, memory that of the largest one: peak resident memory over the steps, less that before the first one.
@@ -10,17 +10,13 @@ What is predicted to need more than 60 % of the machine's memory is left out and
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.forms import CLIP, FORMS, KEPT, LIMITS, OUR_SIGMOID, OURS, SIGLIP, Inputs  # noqa: E402
-from benchmarks.measure import Reading, finish, fits, interleaved, measure, on_group, show, slowest  # noqa: E402
-from benchmarks.others import OPEN_CLIP, install  # noqa: E402
+from benchmarks.forms import CLIP, FORMS, KEPT, LIMITS, OUR_SIGMOID, OURS, SIGLIP, Inputs
+from benchmarks.measure import Reading, finish, fits, interleaved, measure, on_group, show, slowest
+from benchmarks.others import OPEN_CLIP, install
 
 QUICK_FORMS = [OURS, KEPT, CLIP, *LIMITS[4]]
 QUICK_LIMIT_S = 140.0

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from benchmarks.measure import Step
 from benchmarks.others import open_clip_losses
+from mmpretrain.config.objective import Negatives, ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig, Products
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 
 EVERYTHING_MB = 10**6

@@ -1,6 +1,6 @@
 """The contrastive loss on one GPU, bfloat16 products, d = 1024; not yet run anywhere: no figures exist.
 
-    python benchmarks/gpu.py [--quick]
+    python -m benchmarks.gpu [--quick]
 
 Ours (plain and compiled) beside open_clip's ClipLoss, a dense loss on cached embeddings (as gradient caching uses it)
 and Inf-CL's kernels, for whole batches of 32k, 64k and 128k; and the loss's share of a step of a ViT-B/16 (random
@@ -17,21 +17,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from benchmarks.measure import MEMORY_SHARE, MIB, finish, show  # noqa: E402
-from benchmarks.others import INF_CL, OPEN_CLIP, install, open_clip_losses  # noqa: E402
-from mmpretrain.distributed.world import World  # noqa: E402
-from mmpretrain.losses.contrastive import Pair, contrastive  # noqa: E402
-from mmpretrain.losses.schema import ObjectiveConfig, Products  # noqa: E402
+from benchmarks.measure import MEMORY_SHARE, MIB, finish, show
+from benchmarks.others import INF_CL, OPEN_CLIP, install, open_clip_losses
+from mmpretrain.config.objective import ObjectiveConfig, Products
+from mmpretrain.distributed.world import World
+from mmpretrain.losses.contrastive import Pair, contrastive
 
 WIDTH = 1024
 RANKS, LOCAL_BATCH = 32, 1024

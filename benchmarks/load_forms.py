@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Step
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.critics import CriticTerm, Estimator, PairwiseCritic, critic_losses
-from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.losses.critic_networks import PairwiseCritic
+from mmpretrain.losses.critics import CriticTerm, Estimator, critic_losses
 
 COMM_WIDTH, COMM_SCALE, MODALITIES = 256, 10.0, 2
 HIDDEN = FEATURES = 512

@@ -1,6 +1,6 @@
 """The loads of two methods at large batches: CoMM's five NT-Xent pairs, FactorCL's six critics; ours and dense.
 
-    python benchmarks/loads.py [--quick] [--world 2] [--batch 8192] [--critic-batch 384] [--anchors 64]
+    python -m benchmarks.loads [--quick] [--world 2] [--batch 8192] [--critic-batch 384] [--anchors 64]
 
 CoMM: six views [b, 256], 2 n + 1 = 5 pairs. FactorCL: six critics of 512 units, whose dense form fits no machine at
 8192 rows: both are measured at --critic-batch rows; ours also as one rank of many with --anchors rows of its own
@@ -11,17 +11,12 @@ of one thread each; memory as in benchmarks/contrastive.py. The last line is JSO
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import load_forms as forms  # noqa: E402
-from benchmarks.measure import (  # noqa: E402
+from benchmarks import load_forms as forms
+from benchmarks.measure import (
     MIB,
     Reading,
     Step,
@@ -33,7 +28,7 @@ from benchmarks.measure import (  # noqa: E402
     show,
     slowest,
 )
-from mmpretrain.losses.schema import ObjectiveConfig  # noqa: E402
+from mmpretrain.config.objective import ObjectiveConfig
 
 SMALL_ROWS = 16
 QUICK_LIMIT_S = 120.0

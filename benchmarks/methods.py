@@ -1,7 +1,7 @@
 """What a training step of every method costs beside one of CLIP: same encoders, same batch, one process.
 
     mmpretrain shards build digits
-    python benchmarks/methods.py [--quick] [--rounds 3] [--method comm --method factorcl]
+    python -m benchmarks.methods [--quick] [--rounds 3] [--method comm --method factorcl]
 
 The encoders are two vision transformers of 6 layers, 192 wide, on the digits' halves (9 tokens); the settings are each
 method's defaults, views and critics included. In every round each method is a new process of one thread; a reading is
@@ -17,13 +17,9 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.measure import finish, show  # noqa: E402 - runs from a bare clone
-from mmpretrain.methods.schema import METHODS  # noqa: E402
+from benchmarks.measure import finish, show
+from mmpretrain.config.methods.names import METHODS
 
 REFERENCE = "clip"
 WITHOUT = {"cmcr": "trains projectors on stored embeddings, no encoders"}
@@ -40,12 +36,12 @@ def measure(method: str, steps: int) -> float:
     """Median seconds of processor time of ``steps`` optimiser steps, in this process."""
     import torch
 
-    from mmpretrain.config import compose
+    from mmpretrain.assembly.build import build_processor
+    from mmpretrain.config.compose import compose
+    from mmpretrain.data.step import Step
     from mmpretrain.data.stream import Stream
     from mmpretrain.engine.engine import Engine
-    from mmpretrain.methods.base import Step
     from mmpretrain.methods.build import build_method
-    from mmpretrain.models.build import build_processor
 
     torch.set_num_threads(1)
     config = compose([*TOKENS, f"method={method}"])
@@ -64,7 +60,7 @@ def measure(method: str, steps: int) -> float:
 def measure_alone(method: str, steps: int) -> float:
     """:func:`measure` in a new process."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    command = [sys.executable, __file__, "--one", method, "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.methods", "--one", method, "--steps", str(steps)]
     environment = {**os.environ, **alone, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

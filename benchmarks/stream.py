@@ -1,7 +1,7 @@
 """Samples per second of our stream beside webdataset's own pipeline: same shards, same decoding, one process.
 
     mmpretrain shards build digits
-    python benchmarks/stream.py [--quick] [--repeats 5]
+    python -m benchmarks.stream [--quick] [--repeats 5]
 
 Both turn the digits' shards into batches of encoder inputs with the same processor; ours in the planned global order,
 webdataset shard by shard. The last line is JSON.
@@ -12,24 +12,20 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import webdataset
+from PIL import Image
 
-import webdataset  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from benchmarks.measure import finish, show  # noqa: E402
-from mmpretrain.config import compose  # noqa: E402
-from mmpretrain.data.stream import Stream  # noqa: E402
-from mmpretrain.models.build import build_processor  # noqa: E402
-from mmpretrain.schema import Config  # noqa: E402
+from benchmarks.measure import finish, show
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.config.compose import compose
+from mmpretrain.config.root import Config
+from mmpretrain.data.stream import Stream
 
 
 def ours(config: Config, processor: Any, steps: int) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """Bytes on the wire of a contrastive loss, forward and backward: counted, and held against the formula.
 
-    python benchmarks/wire.py [--quick] [--worlds 1 2 4 8] [--rows 64] [--width 512] [--pairs 1]
+    python -m benchmarks.wire [--quick] [--worlds 1 2 4 8] [--rows 64] [--width 512] [--pairs 1]
 
 Counted at torch.distributed's calls on as many gloo processes (benchmarks/wire_count.py says how); the formula is that
 of docs/contrastive.md, and a difference of one byte is an error. Gradients of parameters are not part of it. The last
@@ -10,18 +10,13 @@ line is JSON.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.measure import finish, show  # noqa: E402
-from benchmarks.wire_count import Load, check  # noqa: E402
-from mmpretrain.losses.schema import Negatives, Products  # noqa: E402
-from tests.rank_pool import RankPool  # noqa: E402
+from benchmarks.measure import finish, show
+from benchmarks.wire_count import Load, check
+from mmpretrain.config.objective import Negatives, Products
+from tests.rank_pool import RankPool
 
 MODES = (Negatives.gather, Negatives.ring, Negatives.local)
 

@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig, Products
 from mmpretrain.distributed import collectives
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Pair, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig, Products
 
 
 @dataclass

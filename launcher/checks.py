@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.resources import Purpose, Resources
-from mmpretrain.config import save_config
+from mmpretrain.config.compose import save_config
+from mmpretrain.config.evaluation import Metric
+from mmpretrain.config.root import Config
 from mmpretrain.data.index import DatasetState, ShardError, check_shards, dataset_state, load_index
 from mmpretrain.data.info import load_info
-from mmpretrain.evaluation.schema import Metric
-from mmpretrain.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFLIGHT_TIMEOUT_S = 300
@@ -100,7 +100,7 @@ def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "mmpretrain.preflight", str(path), str(ranks)]
+        command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), str(ranks)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
         except subprocess.TimeoutExpired:

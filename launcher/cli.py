@@ -1,17 +1,83 @@
-"""Entry point of the ``mmpretrain`` command."""
+"""The command line of the launcher: plan, show or submit, follow."""
 
 from __future__ import annotations
 
-from launcher.guard import require_own_package
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from launcher.follow import Exit
+from launcher.launch import LaunchError, launch
+from launcher.plan import PlanError, make_plan
+from launcher.previous_run import Action
+from launcher.render import show_plan, show_problems, show_summary
+from launcher.resources import Cluster, Purpose, Request
+from mmpretrain.run_folder import DamagedFileError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Tokens = Annotated[
+    list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Config choices and single keys.")
+]
+Nodes = Annotated[int, typer.Option(help="Machines.")]
+Ranks = Annotated[
+    int | None,
+    typer.Option(help="Ranks per node. Default: the profile's, else the node's GPUs, else 1 on Slurm and 2 locally."),
+]
+ClusterName = Annotated[
+    str, typer.Option(help="auto (Slurm if one answers), local, slurm, or a profile of slurm/NAME.yaml.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the sbatch script; write nothing.")]
+Follow = Annotated[
+    bool | None,
+    typer.Option("--follow/--no-follow", help="Wait and exit with the job's status. Default: only for local runs."),
+]
+Base = Annotated[Path | None, typer.Option(help="Start from this config, e.g. runs/NAME/config.yaml.")]
 
 
-def main() -> None:
-    """Run the command line, once it is certain that ``mmpretrain`` is ours."""
-    require_own_package()
-    from mmpretrain.cli import app
+@app.command(no_args_is_help=False)
+def submit(
+    tokens: Tokens = None,
+    nodes: Nodes = 1,
+    gpus_per_node: Ranks = None,
+    cluster: ClusterName = "auto",
+    dry_run: DryRun = False,
+    follow: Follow = None,
+    config: Base = None,
+) -> None:
+    """Start a pretraining run, or continue it: the same run.name with the same config resumes.
 
-    app(prog_name="mmpretrain")
+    \b
+    Examples:
+      python launcher/submit.py method=m3col experiment=digits run.name=demo
+      python launcher/submit.py --nodes 8 --dry-run method=m3col
+      python launcher/submit.py --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3
+      python launcher/submit.py --config runs/demo/config.yaml
 
-
-if __name__ == "__main__":
-    main()
+    Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
+    75 stopped by a signal, the same command continues.
+    """
+    out, err = Console(), Console(stderr=True)
+    request = Request(nodes, gpus_per_node, cluster, Purpose.show if dry_run else Purpose.run)
+    try:
+        plan = make_plan(tokens or [], request, config, shlex.join(["python", *sys.argv]))
+        if dry_run:
+            show_plan(plan, out)
+            return
+        show_summary(plan, out)
+        if plan.action is Action.complete:
+            out.print(f"complete already: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
+            return
+        local = plan.resources.cluster is Cluster.local
+        code = launch(plan, out, follow_it=local if follow is None else follow)
+    except (PlanError, LaunchError) as error:
+        show_problems(error.problems, err)
+        code = Exit.failed
+    except DamagedFileError as error:
+        show_problems([str(error)], err)
+        code = Exit.failed
+    raise typer.Exit(int(code))

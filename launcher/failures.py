@@ -14,7 +14,7 @@ from pathlib import Path
 
 from submitit.core.utils import JobPaths, pickle_load
 
-from mmpretrain.engine.commit import replace_text
+from mmpretrain.engine.checkpoint_files import replace_text
 
 # How a rank notices that another one is gone.
 LOST_PEER = re.compile(

@@ -21,7 +21,7 @@ from launcher.plan import RunPlan
 from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
 from launcher.signals import ignored
-from mmpretrain.engine.commit import newest_step
+from mmpretrain.engine.checkpoint_files import newest_step
 from mmpretrain.run_folder import RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0

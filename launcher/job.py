@@ -19,9 +19,9 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
 from launcher.failures import failure_record, record_failure, root_cause
-from mmpretrain.config import load_config
-from mmpretrain.preemption import Preempted, request_preemption
+from mmpretrain.config.compose import load_config
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
+from mmpretrain.training.preemption import Preempted, request_preemption
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Job:
 
     def train(self) -> None:
         """The work itself; imports torch."""
-        from mmpretrain.train import main
+        from mmpretrain.training.train import main
 
         main(self.run_folder)
 

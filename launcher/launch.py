@@ -14,12 +14,12 @@ from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from launcher.executors import submit
 from launcher.follow import Exit, follow
-from launcher.history import Action, read_history
 from launcher.job import Job
 from launcher.plan import RunPlan
+from launcher.previous_run import Action, read_history
 from launcher.resources import Cluster
 from launcher.snapshot import take_snapshot
-from mmpretrain.config import save_config
+from mmpretrain.config.compose import save_config
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import Busy, DamagedFileError, RunFolder, State, locked
 

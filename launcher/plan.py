@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 
 from launcher import checks
 from launcher.checks import Batches
-from launcher.history import Action, History, read_history
+from launcher.previous_run import Action, History, read_history
 from launcher.resources import Cluster, Request, Resources, choose
-from mmpretrain.config import ConfigError, compose
+from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.root import Config
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.schema import Config
 
 
 class PlanError(ValueError):

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.executors import sbatch_script
-from launcher.history import Action
 from launcher.plan import RunPlan
+from launcher.previous_run import Action
 from launcher.resources import Cluster
 
 

@@ -12,7 +12,7 @@ def main() -> None:
     """Run the command line of launcher/command.py with the code of this checkout."""
     use_this_checkout()
     try:
-        from launcher.command import app
+        from launcher.cli import app
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("launcher", "mmpretrain"):
             raise

@@ -4,7 +4,7 @@
 transformers, ``AutoConfig``, ``AutoModel`` and ``AutoProcessor`` open our releases without ``trust_remote_code``.
 """
 
-from mmpretrain.models.registration import register_when_loaded
+from mmpretrain.registration import register_when_loaded
 
 __version__ = "0.1.0"
 

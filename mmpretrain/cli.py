@@ -8,7 +8,7 @@ import typer
 
 from mmpretrain import __version__
 from mmpretrain.embedding.cli import embed_command, pair_command
-from mmpretrain.evaluation.cli import explain_command, report_command
+from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
 from shards.cli import app as shards_app
 

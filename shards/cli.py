@@ -12,8 +12,8 @@ from rich.text import Text
 
 from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, table, working
 from mmpretrain.data.index import build_index, load_index, verify_shards
+from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
-from shards.writing import Build, Overwrite
 
 app = typer.Typer(help="Build, index, verify and inspect WebDataset shards.", no_args_is_help=True)
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
@@ -155,7 +155,7 @@ def build_world_command(
     """Three modalities that are never seen together: data to connect two spaces with (no download)."""
     form = Form.of(json_flag)
     with command_errors(form):
-        from shards.worlds import build_world
+        from shards.world import build_world
 
         with working(form, "building world"):
             builds = build_world(out, seed, count, test_count, _overwrite(force))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
-from shards.writing import Build, Overwrite, RawSample, build_dataset, refuse_overwrite
+from mmpretrain.data.writing import Build, Overwrite, RawSample, build_dataset, refuse_overwrite
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.data.factor_codes import encode_factors
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.evaluation.codes import encode_factors
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
+from mmpretrain.data.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
 SHARED, UNIQUE, FEATURES = 10, 6, 100
 SAMPLES = 30_000

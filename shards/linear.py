@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
-from shards.writing import Build, Overwrite, RawSample, build_dataset, npy
+from mmpretrain.data.writing import Build, Overwrite, RawSample, build_dataset, npy
 
 NAMES = ("first", "second")
 CORRELATIONS = np.array([0.9, 0.6])

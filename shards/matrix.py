@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.writing import BuildError
+from mmpretrain.data.writing import BuildError
 
 
 def find_csv(folder: Path, stem: str) -> Path | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 from shards.matrix import find_csv, read_feature_names, read_matrix
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
 VIEWS = ("mrna", "methylation", "mirna")
 SPLITS = ("tr", "te")

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmpretrain.data.factor_codes import encode_factors
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.evaluation.codes import encode_factors
+from mmpretrain.data.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
 from shards.digits import FULL_INK, SPLIT_SEED, TEST_FRACTION
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
 
 SIDE = 8
 FACTORS = {"shared": 10, "private_first": 10, "private_second": 10}

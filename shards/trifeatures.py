@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmpretrain.data.factor_codes import encode_factors
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.evaluation.codes import encode_factors
+from mmpretrain.data.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
 from shards.trifeatures_pairs import (
     PUBLISHED,
     SEED,
@@ -31,7 +32,6 @@ from shards.trifeatures_pairs import (
     split_images,
 )
 from shards.trifeatures_render import PUBLISHED_SIDE, render_coarse, render_published
-from shards.writing import Build, BuildError, Overwrite, RawSample, build_dataset, refuse_overwrite
 
 SMALLEST_SIDE = 16
 

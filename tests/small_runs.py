@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from mmpretrain.demo import OPEN_RELEASE
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.summary.demo import OPEN_RELEASE
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, CHECKPOINT_EVERY, BATCH = 26, 5, 128

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import mmpretrain
-from launcher.cli import main
+from launcher.mmpretrain_command import main
 
 ROOT = Path(mmpretrain.__file__).parent.parent
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import Raw, SampleError, decode, decode_label
 from mmpretrain.data.index import LABEL, modality_of
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 
 MAX_ATTEMPTS = 16
 LABEL_MEMBER = f"{LABEL}.cls"

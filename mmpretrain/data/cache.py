@@ -25,8 +25,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config.data import remote_problem
 from mmpretrain.data.index import Shard, ShardError
-from mmpretrain.data.schema import remote_problem
 from mmpretrain.files import sync
 
 ENVIRONMENT = "MMPRETRAIN_CACHE"

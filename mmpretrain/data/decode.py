@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mmpretrain.data.schema import Kind
+from mmpretrain.config.data import Kind
 
 Raw = Image.Image | str | np.ndarray
 

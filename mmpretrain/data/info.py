@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config.data import DataConfig
 from mmpretrain.data.index import INFO_NAME, ShardError, read_text
 
 
@@ -57,3 +58,11 @@ def load_info(path: str | Path) -> DatasetInfo:
         return DatasetInfo(**{key: value for key, value in document.items() if key in known})
     except (ValueError, TypeError, AttributeError) as error:
         raise ShardError(f"{source} is damaged ({error}): build the dataset again") from None
+
+
+def dataset_info(data: DataConfig) -> DatasetInfo | None:
+    """What the builder wrote to ``dataset.json``; None if the dataset is not built. Raises ShardError if damaged."""
+    try:
+        return load_info(data.path)
+    except FileNotFoundError:
+        return None

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
 
+from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
-from mmpretrain.data.decode import MAX_ENCODED_BYTES, SampleError
+from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError, decode
 from mmpretrain.data.index import Index, Shard, ShardError, modality_of
-from mmpretrain.data.schema import Verify
 
 Identity = tuple[int, int, int, int]
 
@@ -137,3 +137,12 @@ class _OpenShard:
 def _identity(file: FileIO) -> Identity:
     stat = os.fstat(file.fileno())
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def read_sample(reader: Reader, kinds: Mapping[str, Kind], ordinal: int) -> dict[str, Raw]:
+    """The decoded modalities (those in ``kinds``) of one sample.
+
+    Raises ShardError or SampleError as reader and decoder do.
+    """
+    members = ((modality_of(name), name, data) for name, data in reader.sample(ordinal).items() if name[0] != "_")
+    return {modality: decode(name, data, kinds[modality]) for modality, name, data in members if modality in kinds}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmpretrain.config.data import DataConfig, remote_problem
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
@@ -24,7 +25,6 @@ from mmpretrain.data.index import LABEL, Index, ShardError, is_remote, load_inde
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError, Quarantine
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import DataConfig, remote_problem
 
 BATCHES_AHEAD = 2  # per loader process
 MAX_OPEN = 64  # local shards

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from mmpretrain.config.data import DataConfig, Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import DataConfig, Kind
 from mmpretrain.embedding.jobs import EmbedJob
-from mmpretrain.embedding.spaces import Space
-from mmpretrain.models.problems import Unusable
+from mmpretrain.embedding.space import Space
+from mmpretrain.problems import Unusable
 
 ANY_CLASS = 10**9  # labels are passed on, not judged
 

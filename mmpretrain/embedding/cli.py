@@ -11,8 +11,8 @@ import typer
 from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors
 from mmpretrain.data.index import INDEX_NAME, load_index
 from mmpretrain.data.info import load_info
-from mmpretrain.embedding.hubness import read_hubness
 from mmpretrain.embedding.jobs import SAMPLES_PER_SHARD, EmbedJob, Job, PairJob, Precision
+from mmpretrain.embedding.perplexity import read_hubness
 from mmpretrain.embedding.ranks import run_job
 
 Out = Annotated[Path, typer.Option(help="Folder to make, or to continue.")]

@@ -15,14 +15,15 @@ from mmpretrain.data.decode import Raw
 from mmpretrain.data.index import LABEL, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.stream import Stream
+from mmpretrain.data.writing import RawSample, npy
+from mmpretrain.embedding.bad_samples import LeftOut
 from mmpretrain.embedding.choice import choose_towers, holders, reading
 from mmpretrain.embedding.jobs import EmbedJob, Precision
-from mmpretrain.embedding.left_out import LeftOut
 from mmpretrain.embedding.output import Origin, Output
-from mmpretrain.embedding.spaces import Space, open_space
+from mmpretrain.embedding.space import Space
+from mmpretrain.embedding.spaces import open_space
 from mmpretrain.losses.similarity import unit_rows
-from mmpretrain.models.problems import Unusable
-from shards.writing import RawSample, npy
+from mmpretrain.problems import Unusable
 
 LOG_EVERY_S = 10.0
 TRIES = 100  # samples that may be unreadable before one shows how wide an embedding is

@@ -22,8 +22,8 @@ from typing import Any
 
 from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, build_index, load_index, read_text
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.writing import RawSample, write_shard
 from mmpretrain.files import replace_text, sync
-from shards.writing import RawSample, write_shard
 
 ORIGIN_NAME = "origin.json"
 

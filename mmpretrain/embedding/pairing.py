@@ -22,14 +22,14 @@ from torch import Tensor
 
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.hubness import Hubness
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.perplexity import Hubness
+from mmpretrain.embedding.soft_retrieval import soft_retrieve
 from mmpretrain.embedding.vectors import Vectors
-from mmpretrain.losses.retrieval import soft_retrieve
 from mmpretrain.losses.similarity import unit_rows
-from shards.writing import RawSample, npy
 
 SIDES = ("first", "second")
 

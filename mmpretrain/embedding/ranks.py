@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 from mmpretrain.console import Failure
 from mmpretrain.embedding.jobs import Job
+from mmpretrain.embedding.place import Place, place_of_step
 
 POLL_S = 0.05
 LAST_WORDS_S = 5.0  # for the rank that knows what went wrong, where another one ended first
-
-
-@dataclass(frozen=True)
-class Place:
-    """Who a process is among ``size``. local_rank: its number on this machine, which chooses its GPU.
-
-    meeting: a file, new at each start and seen by all ranks, at which those find one another that need to talk.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    meeting: str | None = None
-
-
-def place_of_step(job: Job, environment: Mapping[str, str] = os.environ) -> Place | None:
-    """This process among the tasks of an ``srun``; None outside, and where the step has a single task."""
-    # Batch scripts have the task variables too, but no step: what runs there runs once.
-    if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:
-        return None
-    size = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    start = "-".join(environment.get(name, "0") for name in names)
-    out = Path(job.out).resolve()
-    # One step may run several commands, also of the same --out (its splits).
-    which = hashlib.sha256(job.to_json().encode()).hexdigest()[:12]
-    meeting = str(out.parent / f".{out.name}.meeting-{start}-{which}")
-    rank, local = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_LOCALID", 0))
-    return Place(rank, size, local, meeting) if size > 1 else None
 
 
 def run_job(job: Job, ranks: int | None) -> None:
@@ -117,15 +85,3 @@ def _problems(child: subprocess.Popen[str]) -> list[str]:
         return json.loads(child.stdout.read().splitlines()[-1])["errors"]
     except (ValueError, KeyError, TypeError, IndexError):
         return []
-
-
-def end_with_parent() -> None:
-    """End this process when its parent does: ranks that outlive a killed command would only be in the way."""
-
-    def watch() -> None:
-        # Not through sys.stdin, whose lock Python needs to exit.
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

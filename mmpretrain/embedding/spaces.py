@@ -6,58 +6,24 @@ safetensors: ours, models with an image and a text tower (CLIP and its like), an
 
 from __future__ import annotations
 
-import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from torch import Tensor, nn
-from transformers import AutoModel
+from torch import Tensor
 
+from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.data.decode import Raw
-from mmpretrain.data.schema import Kind, ModalityConfig
-from mmpretrain.files import sha256_of
-from mmpretrain.hub.export import CHECKSUMS, verify_release
-from mmpretrain.models.problems import Unusable, one_line
+from mmpretrain.embedding.space import Space, load_model
 from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
+from mmpretrain.problems import Unusable, one_line
+from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, release_name, verify_release
 
-WEIGHTS = "*.safetensors"
 # The last three belong to a release of ours, which is verified as a whole: they are hashed, and code is never run.
 FILES = (WEIGHTS, "*.json", "*.txt", "*.model", CHECKSUMS, "README.md", "*.py")
-
-
-PixelStatistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
-
-
-class Space(ABC):
-    """A frozen model. towers: name of each modality that it embeds -> how samples of it are read.
-
-    name: of the release. sha256: of its weights (see :func:`weights_sha256`). choices: what else decides about
-    embeddings, by name.
-    """
-
-    towers: dict[str, ModalityConfig]
-
-    def __init__(self, folder: Path, name: str, device: torch.device) -> None:
-        self.name, self.device = name, device
-        self.choices: dict[str, str] = {}
-        self.sha256 = weights_sha256(folder)
-
-    @abstractmethod
-    def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
-        """The tower that embeds a modality of a data set, by its name or by what its files may hold."""
-
-    @abstractmethod
-    def tensors(self, tower: str, items: list[Any]) -> dict[str, Tensor]:
-        """b raw samples -> what :meth:`features` takes."""
-
-    @abstractmethod
-    def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
-        """float [b, d] on the device, not normalised; evaluation mode, no gradient."""
 
 
 class OwnSpace(Space):
@@ -117,33 +83,6 @@ def open_space(release: str, device: torch.device, pool: str = "mean", revision:
         raise
     except Exception as error:  # damaged files raise whatever their parsers raise
         raise Unusable([f"{release} cannot be opened ({one_line(error)}): export or download it again"]) from error
-
-
-def load_model(folder: Path, **arguments: Any) -> nn.Module:
-    """The model in float32 and evaluation mode. arguments: of its class.
-
-    Raises Unusable for missing weights, and what transformers raises.
-    """
-    arguments |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **arguments)
-    if info["missing_keys"]:
-        raise Unusable([f"{folder} has no weights for {', '.join(sorted(map(str, info['missing_keys']))[:5])}"])
-    return model.eval().requires_grad_(False)
-
-
-def weights_sha256(folder: Path) -> str:
-    """sha256 of the weights file; of several: that of the lines of sha256sum over them, sorted by name."""
-    sums = {path.name: sha256_of(path) for path in sorted(folder.glob(WEIGHTS))}
-    if len(sums) == 1:
-        return next(iter(sums.values()))
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
-
-
-def release_name(release: str) -> str:
-    """How a release is called in what is published: the run's name for a run's release, else the folder's."""
-    parts = [part for part in Path(release).resolve().parts if part != "/"] if Path(release).exists() else [release]
-    named = [part for part in parts if part != "release"]
-    return named[-1] if named else parts[-1]
 
 
 def _local(release: str, revision: str | None) -> Path:

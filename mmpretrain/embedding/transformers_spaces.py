@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
 
-from mmpretrain.data.schema import Kind, ModalityConfig
-from mmpretrain.embedding.spaces import PixelStatistics, Space, load_model
+from mmpretrain.assembly.tokenizers import position_limit
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
-from mmpretrain.models.problems import Unusable
-from mmpretrain.models.states_mmpretrain import pool_states
-from mmpretrain.models.texts import position_limit
+from mmpretrain.models.pooling_mmpretrain import pool_states
+from mmpretrain.problems import Unusable
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
 INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpretrain.config.data import Kind
 from mmpretrain.data.decode import decode
 from mmpretrain.data.index import LABEL, Index, ShardError, load_index, modality_of
 from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import Kind
 from mmpretrain.embedding.output import embedded_from
 
 

@@ -18,7 +18,7 @@ from mmpretrain.data.decode import SampleError
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import EmbedJob, Job, PairJob, job_from_json
-from mmpretrain.embedding.ranks import Place, end_with_parent
+from mmpretrain.embedding.place import Place, end_with_parent
 
 PATIENCE = timedelta(hours=2)  # for ranks whose share of a memory takes longer to read
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.engine import EngineConfig, Precision
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.batch_norm import training_batch_norms
-from mmpretrain.engine.schema import EngineConfig, Precision
 from mmpretrain.losses.similarity import at_least_float32
 from mmpretrain.methods.base import Features, Losses
 

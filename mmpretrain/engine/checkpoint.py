@@ -1,4 +1,4 @@
-"""Collective save and load of a run's state. What is complete and what is damaged is decided in commit.py."""
+"""Collective save and load of a run's state. What is complete and what is damaged is decided in checkpoint_files.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from mmpretrain.distributed.world import World
-from mmpretrain.engine import commit
-from mmpretrain.engine.commit import CheckpointError
+from mmpretrain.engine import checkpoint_files
+from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine
 
 DEEPSPEED = "deepspeed"
@@ -30,24 +30,26 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) ->
     collective until it does. Older checkpoints stay as they are.
     """
     world, settings = engine.world, engine.config.checkpoint
-    writing = commit.writing_folder(checkpoints, step)
+    writing = checkpoint_files.writing_folder(checkpoints, step)
     with _told_clearly(writing, world.rank):
         if world.rank == 0:
-            commit.start_writing(checkpoints, step)
+            checkpoint_files.start_writing(checkpoints, step)
         world.barrier()
         _write(engine, writing)
         world.barrier()
-        commit.describe_share(writing, world.rank, world.size)
+        checkpoint_files.describe_share(writing, world.rank, world.size)
         world.barrier()
         if world.rank == 0:
-            commit.commit(writing, {"step": step, **facts}, world.size)
-            commit.prune(checkpoints, step, settings.keep_last, settings.keep_every)
+            checkpoint_files.commit(writing, {"step": step, **facts}, world.size)
+            checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every)
         world.barrier()
 
 
 def exists(checkpoints: Path, world: World) -> bool:
     """Whether the run has ever had a complete checkpoint; a collective, with rank 0's answer on every rank."""
-    return world.max_flag(world.rank == 0 and (bool(commit.steps(checkpoints)) or commit.lost(checkpoints)))
+    return world.max_flag(
+        world.rank == 0 and (bool(checkpoint_files.steps(checkpoints)) or checkpoint_files.lost(checkpoints))
+    )
 
 
 def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
@@ -58,17 +60,17 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
-    waiting = commit.steps(checkpoints) if world.rank == 0 else []
+    waiting = checkpoint_files.steps(checkpoints) if world.rank == 0 else []
     damaged: list[str] = []
     while (step := _announce(engine, waiting.pop(0) if waiting else _nothing_left(checkpoints))) >= 0:
-        folder = commit.step_folder(checkpoints, step)
-        problem = commit.find_problem(folder, world.rank, world.size)
+        folder = checkpoint_files.step_folder(checkpoints, step)
+        problem = checkpoint_files.find_problem(folder, world.rank, world.size)
         if not world.max_flag(problem is not None):
             return _read(engine, folder)
         damaged.append(f"{folder.name}: {problem or 'another rank found it damaged'}")
         logger.warning("checkpoint passed over: %s", damaged[-1])
     if step == LOST or damaged:
-        why = "; ".join(damaged) or f"{commit.LATEST} names one that is gone"
+        why = "; ".join(damaged) or f"{checkpoint_files.LATEST} names one that is gone"
         raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
     return None
 
@@ -80,7 +82,7 @@ def _announce(engine: Engine, step: int) -> int:
 
 
 def _nothing_left(checkpoints: Path) -> int:
-    return LOST if commit.lost(checkpoints) else NONE
+    return LOST if checkpoint_files.lost(checkpoints) else NONE
 
 
 def _write(engine: Engine, writing: Path) -> None:
@@ -96,7 +98,7 @@ def _write(engine: Engine, writing: Path) -> None:
 
 
 def _read(engine: Engine, folder: Path) -> dict[str, Any]:
-    manifest = commit.read_manifest(folder)
+    manifest = checkpoint_files.read_manifest(folder)
     if manifest["world_size"] != engine.world.size:
         raise CheckpointError(
             f"{folder} was written by {manifest['world_size']} ranks and this run has {engine.world.size}:"

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mmpretrain.engine.schema import Precision
-from mmpretrain.schema import Config
+from mmpretrain.config.engine import Precision
+from mmpretrain.config.root import Config
 
 
 def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:

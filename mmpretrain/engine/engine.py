@@ -19,8 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.engine import Precision
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import held_statistics, synchronise
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
@@ -30,9 +33,7 @@ from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
-from mmpretrain.engine.schema import Precision
-from mmpretrain.methods.base import Features, Losses, Method, RefineOn, Step
-from mmpretrain.schema import Config
+from mmpretrain.methods.base import Features, Losses, Method, RefineOn
 
 CRITICS_NORM = "critics/grad_norm"
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.engine import EngineConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.engine.loss_scale import LossScale
-from mmpretrain.engine.schema import EngineConfig
 
 
 class ModelUpdate:

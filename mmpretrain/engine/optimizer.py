@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from mmpretrain.engine.schema import OptimConfig, OptimizerName
-from mmpretrain.models.schema import EncoderConfig
+from mmpretrain.config.engine import OptimConfig, OptimizerName
+from mmpretrain.config.model import EncoderConfig
 
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from mmpretrain.config.engine import OptimConfig
 from mmpretrain.distributed.batch_norm import synchronise
-from mmpretrain.distributed.collectives import average_gradients, broadcast_module
+from mmpretrain.distributed.replicas import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
-from mmpretrain.engine.schema import OptimConfig
 
 
 class Replicated:

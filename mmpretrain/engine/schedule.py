@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mmpretrain.engine.schema import OptimConfig, Schedule
+from mmpretrain.config.engine import OptimConfig, Schedule
 
 
 def lr_factor(config: OptimConfig, samples: int, total_samples: int) -> float:

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.classification import majority_share
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.representations import (
     Representation,
     learned_representations,

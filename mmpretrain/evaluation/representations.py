@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from itertools import permutations
 
 import numpy as np
 
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 
 BUDGET = 2**24
 TIE = 1e-5

@@ -11,9 +11,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
+from mmpretrain.config.methods.names import METHODS, MethodConfig
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.evaluation.records import Score, parse_scores
-from mmpretrain.methods.schema import METHODS, MethodConfig
+from mmpretrain.records import Score, parse_scores
 
 _ABSOLUTE = re.compile(r"(?<![\w/.~])(?:file://)?~?/(?!/)(?:[^\s/'\"]+/)*([^\s/'\"]+)/?")
 _SECRET_VALUE = re.compile(r"\b(?:hf|sk|ghp|github_pat)_[A-Za-z0-9_]{16,}|(?<=://)[^/\s@]+@")

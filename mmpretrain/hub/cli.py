@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmpretrain.config.data import RESERVED
 from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, working
-from mmpretrain.data.schema import RESERVED
 
 
 def convert_command(

@@ -16,17 +16,17 @@ from PIL import Image
 from torch import nn
 from transformers import MODEL_MAPPING
 
-from mmpretrain.data.kind import Kind
+from mmpretrain.assembly.specs import architecture_entry
+from mmpretrain.config.kind import Kind
+from mmpretrain.config.model import Pool
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.hub.card import ConvertedFacts
 from mmpretrain.hub.export import export_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.problems import Unusable, one_line
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.resolve import architecture_entry
-from mmpretrain.models.schema import Pool
+from mmpretrain.problems import Unusable, one_line
 
 # Of CLIP and its kin: kind -> tower, projection, and the tower's config.
 PARTS = {

@@ -14,10 +14,7 @@ from mmpretrain.files import sha256_of, sync
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-
-CHECKSUMS = "SHA256SUMS"
-# What the Hub and its client add to a folder: nothing that a model is opened from.
-HUB_EXTRAS = (".gitattributes", ".cache")
+from mmpretrain.release_folder import CHECKSUMS, _files
 
 
 def export_release(
@@ -55,24 +52,6 @@ def export_release(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def verify_release(folder: Path) -> list[str]:
-    """What is wrong with a release's files, one sentence each: missing, changed, or not listed in SHA256SUMS."""
-    try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError):
-        return [f"{folder / CHECKSUMS} is missing or damaged: export the release again"]
-    found = dict(_files(folder))
-    problems = [f"{folder / name} is missing" for name in listed if name not in found]
-    problems += [f"{path} is not listed in {CHECKSUMS}" for name, path in found.items() if name not in listed]
-    problems += [
-        f"{path} has changed: its sha256 is not the one in {CHECKSUMS}"
-        for name, path in found.items()
-        if name in listed and sha256_of(path) != listed[name]
-    ]
-    return problems
-
-
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:
     expected = set(model.state_dict())
     missing, extra = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
@@ -81,14 +60,6 @@ def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) ->
             f"the weights do not belong to this model: {len(missing)} tensors are missing {missing[:3]},"
             f" {len(extra)} are not its own {extra[:3]}"
         )
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file but the checksums and HUB_EXTRAS: name relative to ``folder``, and path; sorted by name."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and name.parts[0] not in (CHECKSUMS, *HUB_EXTRAS):
-            yield name.as_posix(), path
 
 
 @contextmanager

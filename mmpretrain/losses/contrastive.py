@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import MIB, ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import MIB, ObjectiveConfig
 from mmpretrain.losses.targets import Diagonal, Labels, Mixup, Pair, PairLoss, Soft
 from mmpretrain.losses.tiled.backward import BackwardSweep
 from mmpretrain.losses.tiled.forward import ForwardSweep, statistics

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmpretrain.losses.schema import MIB, ObjectiveConfig, Products
+from mmpretrain.config.objective import MIB, ObjectiveConfig, Products
 from mmpretrain.losses.visibility import Visible
 
 if TYPE_CHECKING:
-    from mmpretrain.losses.critics import Critic
+    from mmpretrain.losses.critic_networks import Critic
 
 STRIP_BYTES = 16 * MIB
 

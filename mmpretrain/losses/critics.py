@@ -18,119 +18,21 @@ critic is frozen. Memory: losses/critic_strips.py.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.critic_networks import Critic
 from mmpretrain.losses.critic_strips import Estimator, Strips, swept
-from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.losses.similarity import at_least_float32, negatives_from
 from mmpretrain.losses.visibility import Visible
 
-__all__ = ["Critic", "CriticTerm", "Estimator", "PairwiseCritic", "SeparableCritic", "club", "critic_losses", "nce"]
-
-
-class Critic(nn.Module, ABC):
-    """f(a, b) for all pairs of rows: per-sample work once per sample, then what is left for each pair.
-
-    pair_width: numbers that ``scores`` holds per pair.
-    """
-
-    pair_width: int
-
-    @abstractmethod
-    def columns(self, a: Tensor) -> Tensor:
-        """[c, da] candidates -> [c, h], what their pairs need of them."""
-
-    @abstractmethod
-    def rows(self, b: Tensor) -> Tensor:
-        """[t, db] anchors -> [t, h], what their pairs need of them."""
-
-    @abstractmethod
-    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """[t, h] anchors and [c, h] candidates -> [t, c] scores, in float32 at least."""
-
-    @abstractmethod
-    def inner_parameters(self) -> list[nn.Parameter]:
-        """The parameters that ``scores`` uses."""
-
-
-class PairwiseCritic(Critic):
-    """An MLP on a concatenated pair: Linear(da + db, hidden), ReLU, ``layers`` times [Linear, ReLU], Linear to 1.
-
-    The first layer is split, W [a; b] = Wa a + Wb b, so that a pair begins at a sum. ``network`` is the plain MLP:
-    ``network(cat([a, b], dim=1))`` is the score of each pair (a_i, b_i).
-    """
-
-    def __init__(self, da: int, db: int, hidden: int = 512, layers: int = 1) -> None:
-        super().__init__()
-        self.da = da
-        self.pair_width = hidden * (layers + 1)
-        self.network = _mlp(da + db, hidden, 1, layers)
-
-    def columns(self, a: Tensor) -> Tensor:
-        """[c, da] -> [c, hidden]."""
-        return F.linear(a, self._linear(0).weight[:, : self.da])
-
-    def rows(self, b: Tensor) -> Tensor:
-        """[t, db] -> [t, hidden], the first layer's bias in it."""
-        return F.linear(b, self._linear(0).weight[:, self.da :], self._linear(0).bias)
-
-    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """[t, hidden], [c, hidden] -> [t, c]."""
-        units = (rows[:, None] + columns).relu_()
-        for index in range(2, len(self.network) - 1, 2):
-            units = self._linear(index)(units).relu_()
-        # The last product is cheap, and its result must not be rounded.
-        with torch.autocast(units.device.type, enabled=False):
-            return self._linear(-1)(at_least_float32(units)).squeeze(-1)
-
-    def inner_parameters(self) -> list[nn.Parameter]:
-        """All but the first layer's."""
-        return list(self.network[1:].parameters())
-
-    def _linear(self, index: int) -> nn.Linear:
-        layer = self.network[index]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
-
-class SeparableCritic(Critic):
-    """f(a, b) = g(a) . h(b), two MLPs to ``width`` with ``layers`` + 1 hidden layers of ``hidden`` units."""
-
-    pair_width = 1
-
-    def __init__(self, da: int, db: int, hidden: int = 512, width: int = 128, layers: int = 1) -> None:
-        super().__init__()
-        self.g, self.h = (_mlp(size, hidden, width, layers) for size in (da, db))
-
-    def columns(self, a: Tensor) -> Tensor:
-        """g: [c, da] -> [c, width]."""
-        return self.g(a)
-
-    def rows(self, b: Tensor) -> Tensor:
-        """h: [t, db] -> [t, width]."""
-        return self.h(b)
-
-    def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """[t, width], [c, width] -> [t, c]."""
-        with torch.autocast(rows.device.type, enabled=False):
-            return rows @ columns.T
-
-    def inner_parameters(self) -> list[nn.Parameter]:
-        """None: both sides are done before they meet."""
-        return []
-
-
-def _mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
-    inner = [module for _ in range(layers) for module in (nn.Linear(hidden, hidden), nn.ReLU())]
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), *inner, nn.Linear(hidden, outputs))
+__all__ = ["CriticTerm", "Estimator", "club", "critic_losses", "nce"]
 
 
 @dataclass(frozen=True)

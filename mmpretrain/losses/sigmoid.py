@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.losses.sigmoid_sweep import SigmoidSetup, SigmoidSweep
 from mmpretrain.losses.similarity import negatives_from, unit_rows
 from mmpretrain.losses.targets import Diagonal, Pair, PairLoss

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.travel import Block, travel
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.distributed.exchange import Block, travel
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from mmpretrain.losses.similarity import resolve_negatives
 from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
 

@@ -8,8 +8,8 @@ import logging
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ Shape legend: b samples of this rank, d width of an embedding, C classes.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch, Mixing
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, PairLoss, contrastive
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.schema import Config
 
 Embeds = dict[str, Tensor]  # modality -> [b, d]
 Once = tuple[Batch, Tensor]  # a batch, and bool [b]: which of its rows are samples, and do not only fill it up
@@ -132,29 +132,6 @@ class Refinement:
 
     times: int = 1
     on: RefineOn = RefineOn.next
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where the run stands.
-
-    index: optimiser steps done. epoch: samples seen before this step over the size of the dataset.
-    total_epochs: the whole run in the same unit. seed: of the run.
-    """
-
-    index: int
-    epoch: float
-    total_epochs: float
-    seed: int
-
-    def sub_seed(self, position: int, *tags: str | int) -> int:
-        """A seed in [0, 2^63): a function of the run's seed, ``position`` and ``tags`` alone."""
-        text = repr((self.seed, position, *tags)).encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
-
-    def generator(self, position: int, *tags: str | int) -> torch.Generator:
-        """A fresh CPU generator seeded by :meth:`sub_seed`: the same draws on any rank and restart."""
-        return torch.Generator().manual_seed(self.sub_seed(position, *tags))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mmpretrain.assembly.build import build_model
+from mmpretrain.config.root import Config
 from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Method
-from mmpretrain.models.build import build_model
-from mmpretrain.schema import Config
 
 
 def build_method(config: Config) -> Method:

@@ -25,19 +25,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpretrain.config.methods.cmcr import PARTNER, SHARED
+from mmpretrain.config.methods.names import CmcrConfig, Passes
+from mmpretrain.config.model import Space
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.random import normal
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.similarity import unit_rows
-from mmpretrain.methods.base import Embeds, Features, Losses, Method, Shipped, Step
-from mmpretrain.methods.schema import CmcrConfig, Passes
-from mmpretrain.methods.settings.cmcr import PARTNER, SHARED
-from mmpretrain.models.connecting import with_spaces
+from mmpretrain.methods.base import Embeds, Features, Losses, Method, Shipped
+from mmpretrain.methods.cmcr_release import with_spaces
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.schema import Space
-from mmpretrain.schema import Config
 
 EPS = 1e-12  # below the root of a distance, whose gradient at 0 would be infinite
 

@@ -27,15 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import CommConfig, Pairing, Terms
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
-from mmpretrain.methods.base import Features, Losses, Method, Step
+from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.projection import ProjectionHead
-from mmpretrain.methods.schema import CommConfig, Pairing, Terms
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 VIEWS = ("first", "second")
 FUSED = "fused"

@@ -21,16 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.methods.names import CrossInputs, CrossLoss, CrossSelfConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.temperature import Temperature
-from mmpretrain.methods.base import Embeds, Features, Losses, Method, Step
+from mmpretrain.methods.base import Embeds, Features, Losses, Method
 from mmpretrain.methods.projection import ProjectionHead
-from mmpretrain.methods.schema import CrossInputs, CrossLoss, CrossSelfConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 VIEWS = ("first", "second")
 

@@ -27,15 +27,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpretrain.config.methods.names import Condition, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.critics import Critic, CriticTerm, Estimator, PairwiseCritic, SeparableCritic, critic_losses
-from mmpretrain.methods.base import Features, Losses, Method, Refinement, RefineOn, Step
-from mmpretrain.methods.schema import Condition, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
+from mmpretrain.losses.critics import CriticTerm, Estimator, critic_losses
+from mmpretrain.methods.base import Features, Losses, Method, Refinement, RefineOn
 from mmpretrain.models.factors_mmpretrain import FactorHeads
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 PLAIN, AUGMENTED = "plain", "augmented"
 DOUBLY_COUNTED = ("unique", "unique_conditional")

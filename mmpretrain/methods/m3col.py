@@ -22,18 +22,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpretrain.config.data import Kind
+from mmpretrain.config.methods.names import M3colConfig, MixLevel, MixScope
+from mmpretrain.config.objective import Negatives
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch, Mixing
-from mmpretrain.data.schema import Kind
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Mixup, Pair, Soft
-from mmpretrain.losses.schema import Negatives
 from mmpretrain.losses.similarity import at_least_float32, negatives_from, own_rows
-from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
-from mmpretrain.methods.mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
-from mmpretrain.methods.schema import M3colConfig, MixLevel, MixScope
+from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.m3col_mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 
 class Phase(Enum):

@@ -29,11 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import Among, Corr, MucmmConfig, Start
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.distributed.collectives import broadcast_module, broadcast_tensors
+from mmpretrain.data.step import Step
+from mmpretrain.distributed.modes import evaluating
 from mmpretrain.distributed.moments import Moments, PooledMoments, RunningMoments, moments
+from mmpretrain.distributed.replicas import broadcast_module, broadcast_tensors
 from mmpretrain.distributed.world import World
-from mmpretrain.evaluation.embed import evaluating
 from mmpretrain.losses.correlation import (
     Blocks,
     Name,
@@ -46,12 +49,10 @@ from mmpretrain.losses.correlation import (
     unexplained,
     whiten,
 )
-from mmpretrain.methods.base import Features, Losses, Method, Once, Step
-from mmpretrain.methods.canonical_heads import COMMON, EMBED, INDIVIDUAL, columns, finish, raw, start
-from mmpretrain.methods.schema import Among, Corr, MucmmConfig, Start
+from mmpretrain.methods.base import Features, Losses, Method, Once
+from mmpretrain.methods.mucmm_closed_form import COMMON, EMBED, INDIVIDUAL, columns, finish, raw, start
 from mmpretrain.models.components_mmpretrain import Components
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 
 class Mucmm(Method):

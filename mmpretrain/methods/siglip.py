@@ -19,15 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.methods.names import SiglipConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.temperature import Temperature
-from mmpretrain.methods.base import Features, Losses, Method, Step, require_equal_widths
-from mmpretrain.methods.schema import SiglipConfig
+from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 
 class Bias(nn.Module):

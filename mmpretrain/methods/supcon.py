@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 
+from mmpretrain.config.methods.names import SupconConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Labels, Pair
-from mmpretrain.methods.base import Features, Losses, Method, Step
-from mmpretrain.methods.schema import SupconConfig
+from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 
 
 class Supcon(Method):

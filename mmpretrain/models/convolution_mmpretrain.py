@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .states_mmpretrain import Form
+from .pooling_mmpretrain import Form
 
 
 @torch.no_grad()

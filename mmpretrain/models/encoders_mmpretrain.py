@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 
 from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorIdentity, VectorMLP
+from .pooling_mmpretrain import Form, States, pool_states
 from .sequence_mmpretrain import SequenceTransformer
-from .states_mmpretrain import Form, States, pool_states
 
 # Architectures of our own, beside those of transformers.
 OWN: dict[str, Any] = {

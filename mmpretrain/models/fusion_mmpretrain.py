@@ -22,7 +22,7 @@ from transformers import initialization as init
 
 from .attention_mmpretrain import Block, quick_gelu
 from .heads_mmpretrain import init_linear
-from .states_mmpretrain import Form, States
+from .pooling_mmpretrain import Form, States
 
 TEMPERATURE = 1e4
 

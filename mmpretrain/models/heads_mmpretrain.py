@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .states_mmpretrain import Form
+from .pooling_mmpretrain import Form
 
 
 def init_linear(layer: nn.Linear) -> None:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .attention_mmpretrain import Block
 from .heads_mmpretrain import init_linear
-from .states_mmpretrain import Form
+from .pooling_mmpretrain import Form
 
 
 class SequenceTransformer(nn.Module):

@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 from webdataset import TarWriter
 
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.index import Index, build_index
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.stream import Stream
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.small_tokenizer import small_tokenizer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mmpretrain.config import ConfigError, compose, diff_configs, load_config, save_config
-from mmpretrain.data.augment_schema import OPERATIONS, AugmentConfig, Choose, usual
-from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.config.augment import OPERATIONS, AugmentConfig, Choose, usual
+from mmpretrain.config.compose import ConfigError, compose, diff_configs, load_config, save_config
+from mmpretrain.config.data import Kind, ModalityConfig
 
 LEFT = "data.modalities.left"
 # Of both papers: CoMM's three kinds, and FactorCL's for synthetic data, affect data, cartoons, and noise where nothing

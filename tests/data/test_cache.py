@@ -17,11 +17,11 @@ from typing import Any
 import fsspec
 import pytest
 
+from mmpretrain.config.data import DataConfig, remote_problem
 from mmpretrain.data import cache as module
 from mmpretrain.data.cache import Cache, cache_folder, release
 from mmpretrain.data.index import Index, ShardError, load_index
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import DataConfig, remote_problem
 from tests.data.small_dataset import write_split
 
 MEGABYTE = 1 << 20

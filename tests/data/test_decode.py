@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mmpretrain.config.data import Kind
 from mmpretrain.data import decode as module
 from mmpretrain.data.decode import DECODERS, SampleError, decode, decode_label
-from mmpretrain.data.schema import Kind
 from tests.data.small_dataset import npy, png
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from mmpretrain.assembly.build import build_processor, build_sources
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.model import EncoderConfig, ModelConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import check_shards
 from mmpretrain.data.quarantine import BadDataError
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.stream import Stream
-from mmpretrain.models.build import build_processor, build_sources
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.schema import EncoderConfig, ModelConfig
-from mmpretrain.schema import Config
 from tests.data.augment.views import AugmentingConfig
 from tests.data.small_dataset import Sample, npy, write_split
 from tests.small_tokenizer import small_tokenizer

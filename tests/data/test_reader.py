@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from mmpretrain.config.data import Verify
 from mmpretrain.data import reader as module
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.index import Index, ShardError
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import Verify
 from tests.data.small_dataset import write_split
 
 SIZES = (5, 1, 4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronise, training_batch_norms
-from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.distributed.collectives import all_gather_rows, average_gradients, broadcast_module
+from mmpretrain.distributed.collectives import all_gather_rows
+from mmpretrain.distributed.replicas import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from tests.rank_pool import Ranks
 

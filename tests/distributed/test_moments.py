@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmpretrain.distributed.collectives import average_gradients
 from mmpretrain.distributed.moments import Moments, PooledMoments, RunningMoments, moments
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mmpretrain.distributed.collectives import average_gradients, broadcast_module
+from mmpretrain.distributed.replicas import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from tests.rank_pool import Ranks
 

@@ -10,12 +10,12 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, ClapConfig, ClapModel, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from mmpretrain.assembly.build import build_processor
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.writing import RawSample, build_dataset
 from mmpretrain.embedding.jobs import EmbedJob
 from mmpretrain.hub.export import export_release
-from mmpretrain.models.build import build_processor
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from shards.writing import RawSample, build_dataset
 from tests.data.small_dataset import npy, png
 from tests.hub.test_card import facts
 from tests.models.small import BERT, LAYERS, small_config, small_model

@@ -14,7 +14,7 @@ from mmpretrain.cli import app
 from mmpretrain.data.index import load_index
 from mmpretrain.embedding import ranks
 from mmpretrain.embedding.jobs import Job, PairJob
-from mmpretrain.embedding.ranks import Place, place_of_step
+from mmpretrain.embedding.place import Place, place_of_step
 from mmpretrain.embedding.vectors import Vectors
 from tests.embedding.spaces import write_data
 from tests.embedding.test_pairing import COLUMNS

@@ -21,20 +21,20 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.config.data import Kind
 from mmpretrain.data.decode import decode
 from mmpretrain.data.index import ShardError, load_index, verify_shards
 from mmpretrain.data.info import load_info
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.schema import Kind
+from mmpretrain.data.writing import RawSample, npy
+from mmpretrain.data.writing import write_split as write_shards
 from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.jobs import EmbedJob, Precision
 from mmpretrain.embedding.output import Output
 from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
-from mmpretrain.models.build import build_processor
-from shards.writing import RawSample, npy
-from shards.writing import write_split as write_shards
 from tests.data.small_dataset import Sample, write_split
 from tests.embedding.files import contents
 from tests.embedding.spaces import (

@@ -10,8 +10,8 @@ import pytest
 
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.embedding.output import Origin, Output
-from shards.writing import RawSample, npy
 
 INFO = DatasetInfo(
     "small", "Small", "made up", "MIT", {"a": {"kind": "vector", "size": [2]}}, provenance={"release": "one", "k": {}}

@@ -15,13 +15,13 @@ import pytest
 
 from mmpretrain.data.index import ShardError, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.writing import RawSample, npy, write_split
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.hubness import read_hubness
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.output import Origin, Output
 from mmpretrain.embedding.pairing import _place, align, pair_share
+from mmpretrain.embedding.perplexity import read_hubness
 from mmpretrain.embedding.vectors import Vectors
-from shards.writing import RawSample, npy, write_split
 from tests.embedding.files import contents
 from tests.rank_pool import Ranks
 

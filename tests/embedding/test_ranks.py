@@ -11,7 +11,8 @@ import pytest
 
 from mmpretrain.console import Failure
 from mmpretrain.embedding.jobs import EmbedJob, PairJob, Precision, job_from_json
-from mmpretrain.embedding.ranks import Place, _wait, place_of_step, run_job
+from mmpretrain.embedding.place import Place, place_of_step
+from mmpretrain.embedding.ranks import _wait, run_job
 from mmpretrain.embedding.worker import _check_gpus, work
 from tests.models.small import ROOT
 

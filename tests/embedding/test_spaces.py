@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from mmpretrain.embedding.encode import embed_share
-from mmpretrain.embedding.spaces import open_space, release_name, weights_sha256
-from mmpretrain.hub.export import verify_release
-from mmpretrain.models.problems import Unusable
+from mmpretrain.embedding.spaces import open_space
+from mmpretrain.problems import Unusable
+from mmpretrain.release_folder import release_name, verify_release, weights_sha256
 from tests.embedding.spaces import job, write_data
 from tests.models.small import LAYERS
 

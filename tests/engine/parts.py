@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.batch_norm import synchronise
-from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.methods.base import Features, Method
-from mmpretrain.schema import Config
 from tests.methods.toys import make_batch, make_method, make_step
 
 Change = Callable[[Method], None]

@@ -15,14 +15,15 @@ from accelerate.state import AcceleratorState, GradientState
 from deepspeed.runtime import torch_autocast
 from torch import Tensor
 
-from mmpretrain.config import compose
+from mmpretrain.config.compose import compose
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.engine import Engine, mean_over_ranks
-from mmpretrain.methods.base import Method, Step
+from mmpretrain.methods.base import Method
 from mmpretrain.methods.build import build_method
-from mmpretrain.schema import Config
 from tests.small_tokenizer import small_tokenizer
 
 GLOBAL_BATCH = 16

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmpretrain.config.methods.names import MixLevel, MixScope
+from mmpretrain.config.objective import Negatives
 from mmpretrain.engine.accumulate import MicroBatches
-from mmpretrain.losses.schema import Negatives
 from mmpretrain.methods.base import Features, Losses
-from mmpretrain.methods.schema import MixLevel, MixScope
 from tests.engine import parts
 from tests.methods.toys import make_batch, make_config, make_method
 from tests.rank_pool import Ranks

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from mmpretrain import preflight
-from mmpretrain.config import save_config
+from mmpretrain.config.compose import save_config
+from mmpretrain.config.engine import EngineConfig, Precision
+from mmpretrain.config.model import EncoderConfig, Pool
+from mmpretrain.config.root import Config
 from mmpretrain.engine.accumulate import refuse_batch_norms
-from mmpretrain.engine.schema import EngineConfig, Precision
-from mmpretrain.models.schema import EncoderConfig, Pool
-from mmpretrain.schema import Config
+from mmpretrain.training import preflight
 from tests.engine import runs
 
 MICRO_BATCHES = EngineConfig(micro_batches=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain.engine import checkpoint, commit
+from mmpretrain.engine import checkpoint, checkpoint_files
 from tests.engine import runs
 
 TOKENS = ["method=m3col", "engine=zero1"]
@@ -51,15 +51,15 @@ def test_no_checkpoint_is_a_first_start(ranks: Callable, tmp_path: Path) -> None
 
 def test_damage_falls_back_and_total_damage_is_an_error(ranks: Callable, tmp_path: Path) -> None:
     ranks(2, save_steps, str(tmp_path), 10, 20)
-    (commit.step_folder(tmp_path, 20) / checkpoint.HEADS).write_bytes(b"not what was written")
+    (checkpoint_files.step_folder(tmp_path, 20) / checkpoint.HEADS).write_bytes(b"not what was written")
     assert ranks(2, load, str(tmp_path)) == [10, 10]
-    (commit.step_folder(tmp_path, 10) / commit.MANIFEST).unlink()
+    (checkpoint_files.step_folder(tmp_path, 10) / checkpoint_files.MANIFEST).unlink()
     assert all("no usable checkpoint" in message for message in ranks(2, runs.refusal, load, str(tmp_path)))
 
 
 def test_checkpoints_that_vanished_are_not_a_first_start(ranks: Callable, tmp_path: Path) -> None:
     ranks(2, save_steps, str(tmp_path), 10)
-    shutil.rmtree(commit.step_folder(tmp_path, 10))
+    shutil.rmtree(checkpoint_files.step_folder(tmp_path, 10))
     assert all("names one that is gone" in message for message in ranks(2, runs.refusal, load, str(tmp_path)))
 
 

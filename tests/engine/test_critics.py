@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.model import EncoderConfig
+from mmpretrain.config.root import Config
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import Engine, mean_over_ranks
-from mmpretrain.methods.base import Features, Losses, RefineOn, Step
+from mmpretrain.methods.base import Features, Losses, RefineOn
 from mmpretrain.methods.build import build_method
-from mmpretrain.models.schema import EncoderConfig
-from mmpretrain.schema import Config
 from tests.engine import runs
 
 SUP, SSL = ["method.form=sup"], ["method.form=ssl"]

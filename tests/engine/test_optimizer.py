@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mmpretrain.config.engine import OptimConfig, OptimizerName
+from mmpretrain.config.model import EncoderConfig
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
-from mmpretrain.engine.schema import OptimConfig, OptimizerName
-from mmpretrain.models.schema import EncoderConfig
 
 
 def module() -> nn.Module:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import loss_scale
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
-from mmpretrain.evaluation.embed import embed_split
+from mmpretrain.evaluation.embeddings import embed_split
 from mmpretrain.methods.build import build_method
-from mmpretrain.schema import Config
 from tests.engine import runs
 
 STEPS = 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mmpretrain.config.engine import OptimConfig, Schedule
 from mmpretrain.engine.schedule import lr_factor
-from mmpretrain.engine.schema import OptimConfig, Schedule
 
 
 def test_warm_up_is_linear_and_never_zero_at_the_first_step() -> None:

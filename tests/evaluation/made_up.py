@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mmpretrain.data.batch import Batch
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 

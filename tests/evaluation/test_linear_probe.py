@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.linear_probe import linear_probe
 from tests.evaluation.made_up import embeddings, unrelated
 

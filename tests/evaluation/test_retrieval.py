@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpretrain.evaluation.embed import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.retrieval import class_scores, exact_scores, pair_places, retrieval, unit_rows
 from tests.evaluation.made_up import embeddings, unrelated
 

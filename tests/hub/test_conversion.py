@@ -14,18 +14,18 @@ from transformers import SiglipConfig, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typer.testing import CliRunner
 
+from mmpretrain.assembly.build import build_model, build_processor, build_sources
 from mmpretrain.cli import app
+from mmpretrain.config.methods.names import ClipConfig
+from mmpretrain.config.model import EncoderConfig, Space
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.hub.conversion import convert
-from mmpretrain.hub.export import verify_release
-from mmpretrain.methods.schema import ClipConfig
-from mmpretrain.models.build import build_model, build_processor, build_sources
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.problems import Unusable
-from mmpretrain.models.schema import EncoderConfig, Space
+from mmpretrain.problems import Unusable
+from mmpretrain.release_folder import verify_release
 from tests.embedding.spaces import write_bert, write_clap, write_clip
+from tests.methods.test_cmcr_release import WIDTHS, connection, ship, space
 from tests.models.small import LAYERS, fresh_interpreter, small_config
-from tests.models.test_connecting import WIDTHS, connection, ship, space
 
 CPU = torch.device("cpu")
 NAMES = ("picture", "caption")

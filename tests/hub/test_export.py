@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpretrain.hub.export import export_release, verify_release
-from mmpretrain.models.build import build_processor
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.hub.export import export_release
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.release_folder import verify_release
 from tests.hub.test_card import facts
 from tests.models.small import fresh_interpreter, small_config, small_model, small_samples
 

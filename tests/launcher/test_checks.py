@@ -10,9 +10,9 @@ import webdataset
 
 from launcher.checks import Batches, batches, check_batches, check_data
 from launcher.resources import Cluster, Purpose, Resources
-from mmpretrain.config import compose
+from mmpretrain.config.compose import compose
+from mmpretrain.config.root import Config
 from mmpretrain.data.index import build_index
-from mmpretrain.schema import Config
 
 
 def local(ranks: int) -> Resources:

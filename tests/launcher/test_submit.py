@@ -151,7 +151,7 @@ def test_help_has_examples(bare_clone: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_folder_with_another_config_is_refused(bare_clone: Path, tmp_path: Path) -> None:
-    from mmpretrain.config import compose, save_config
+    from mmpretrain.config.compose import compose, save_config
 
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)

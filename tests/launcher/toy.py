@@ -12,14 +12,14 @@ from typing import Any
 
 import launcher.job
 from launcher.checks import Batches
-from launcher.history import Action
 from launcher.job import Job
 from launcher.plan import RunPlan
+from launcher.previous_run import Action
 from launcher.profiles import Profile
 from launcher.resources import Cluster, Resources
-from mmpretrain.config import compose
-from mmpretrain.preemption import Preempted, preemption_requested
+from mmpretrain.config.compose import compose
 from mmpretrain.run_folder import append_line
+from mmpretrain.training.preemption import Preempted, preemption_requested
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 
 MODALITIES = ("image", "text", "audio")
 FEATURES, WIDTH = 5, 4

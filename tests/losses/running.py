@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, PairLoss, Soft, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses import oracle
 from tests.losses.cases import SAME_SIDE, SOFT, Case, Data, Kind, Missing, Term, Toy, make_data, scale_of
 

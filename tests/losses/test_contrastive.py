@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses import oracle
 from tests.losses.running import one
 from tests.losses.test_known_values import LAM, PARTNER, mixup, seeded

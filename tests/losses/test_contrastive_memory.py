@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.travel import Block, Visit, travel
+from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig
+from mmpretrain.distributed.exchange import Block, Visit, travel
 from mmpretrain.distributed.world import World
 from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
-from mmpretrain.losses.schema import MIB, Negatives, ObjectiveConfig
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.tiled import backward, forward
 from tests.rank_pool import Ranks

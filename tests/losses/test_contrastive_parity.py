@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses.cases import (
     LOCAL_GROUP,
     SAME_SIDE,

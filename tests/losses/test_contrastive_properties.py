@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from tests.losses import oracle
 from tests.losses.cases import SAME_SIDE, Kind
 from tests.rank_pool import Ranks

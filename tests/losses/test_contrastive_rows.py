@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.losses.contrastive import PairLoss
-from mmpretrain.losses.schema import ObjectiveConfig, Products
 from tests.losses import oracle
 from tests.losses.running import one
 from tests.losses.test_contrastive_safety import KINDS, SETTINGS, SIZE, TARGETS, leaf, random_sides, relative

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Soft
-from mmpretrain.losses.schema import ObjectiveConfig
 from tests.losses import oracle
 from tests.losses.running import one
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.distributed.collectives import average_gradients
 from mmpretrain.distributed.moments import moments
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.correlation import (
     SMOOTHING,

@@ -15,19 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses import critic_strips
-from mmpretrain.losses.critics import (
-    Critic,
-    CriticTerm,
-    Estimator,
-    PairwiseCritic,
-    SeparableCritic,
-    club,
-    critic_losses,
-    nce,
-)
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig, Products
+from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
+from mmpretrain.losses.critics import CriticTerm, Estimator, club, critic_losses, nce
 from tests.rank_pool import Ranks
 
 ALONE = World.single()

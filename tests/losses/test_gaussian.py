@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gaussian_mi import LEVELS, Source, estimate_with_true_density, smooth, train_club, train_nce
+from experiments.gaussian_mi import LEVELS, Source, estimate_with_true_density, smooth, train_club, train_nce
 
 # Of batches of 64 in 20 dimensions, by level of information; and CLUB in an endless batch.
 RHO = (0.4258, 0.5742, 0.6717, 0.7421, 0.7951)

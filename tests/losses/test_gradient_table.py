@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmpretrain.distributed.collectives import all_gather_rows, average_gradients
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.distributed.collectives import all_gather_rows
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from tests.losses import oracle
 from tests.rank_pool import Ranks

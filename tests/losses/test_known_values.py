@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Labels, Mixup, Pair, Soft, contrastive
-from mmpretrain.losses.schema import ObjectiveConfig, Products
 from tests.losses.running import one
 
 LAM = torch.tensor([0.9, 0.2, 1, 0.6, 1, 0.35, 0.5, 1], dtype=torch.float64)

@@ -12,8 +12,8 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig, Products
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.targets import Labels, Pair, PairLoss
 from tests.losses import oracle

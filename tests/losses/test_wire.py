@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.wire_count import Load, check
-from mmpretrain.losses.schema import Negatives, Products
+from mmpretrain.config.objective import Negatives, Products
 from tests.rank_pool import Ranks
 
 MODES = (Negatives.gather, Negatives.ring, Negatives.local)

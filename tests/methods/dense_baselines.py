@@ -7,11 +7,12 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.methods.names import CrossInputs, CrossLoss, CrossSelfConfig, SupconConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Inputs
-from mmpretrain.methods.base import Method, Step
+from mmpretrain.data.step import Step
+from mmpretrain.methods.base import Method
 from mmpretrain.methods.cross_self import CrossSelf
-from mmpretrain.methods.schema import CrossInputs, CrossLoss, CrossSelfConfig, SupconConfig
-from mmpretrain.schema import Config
 from tests.losses import oracle
 from tests.methods.toys import make_batch
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.methods.base import Method, Step
-from mmpretrain.methods.schema import CmcrConfig, Passes
-from mmpretrain.schema import Config
+from mmpretrain.config.methods.names import CmcrConfig, Passes
+from mmpretrain.config.root import Config
+from mmpretrain.data.step import Step
+from mmpretrain.methods.base import Method
 from tests.losses import oracle
 from tests.methods.toys import make_batch
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import CommConfig, Pairing, Terms
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Inputs
-from mmpretrain.methods.base import Method, Step
-from mmpretrain.methods.schema import CommConfig, Pairing, Terms
-from mmpretrain.schema import Config
+from mmpretrain.data.step import Step
+from mmpretrain.methods.base import Method
 from tests.losses.oracle import unit
 from tests.methods.dense_baselines import batch_norm_mlp
 from tests.methods.toys import make_batch

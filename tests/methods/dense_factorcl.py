@@ -7,11 +7,12 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.methods.names import Condition, FactorclConfig, Form, LabelInput
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.losses.critics import PairwiseCritic
-from mmpretrain.methods.base import Method, Step
-from mmpretrain.methods.schema import Condition, FactorclConfig, Form, LabelInput
-from mmpretrain.schema import Config
+from mmpretrain.data.step import Step
+from mmpretrain.losses.critic_networks import PairwiseCritic
+from mmpretrain.methods.base import Method
 from tests.methods.toys import make_batch
 
 Sides = dict[str, tuple[Tensor, Tensor]]  # term -> candidates and anchors

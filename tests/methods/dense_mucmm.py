@@ -7,10 +7,11 @@ from itertools import combinations, permutations
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import Among, Corr, MucmmConfig
+from mmpretrain.config.root import Config
+from mmpretrain.data.step import Step
 from mmpretrain.losses.correlation import OFF_DIAGONAL, SMOOTHING
-from mmpretrain.methods.base import Method, Step
-from mmpretrain.methods.schema import Among, Corr, MucmmConfig
-from mmpretrain.schema import Config
+from mmpretrain.methods.base import Method
 from tests.methods.toys import make_batch
 
 

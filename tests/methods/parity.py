@@ -9,15 +9,16 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.methods.names import M3colConfig, MixScope
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch, Inputs
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import synchronise
-from mmpretrain.distributed.collectives import average_gradients
+from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
-from mmpretrain.methods.base import Features, Losses, Method, Step
+from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.clip import Clip
 from mmpretrain.methods.m3col import M3col, Phase
-from mmpretrain.methods.schema import M3colConfig, MixScope
-from mmpretrain.schema import Config
 from tests.losses import oracle
 from tests.methods.dense_baselines import cross_self_total, siglip_total, supcon_total
 from tests.methods.dense_cmcr import cmcr_total

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
+from mmpretrain.config.methods.names import METHODS, MixLevel
+from mmpretrain.data.step import Step
 from mmpretrain.methods import CLASSES, method_class
-from mmpretrain.methods.base import Losses, Method, Step
-from mmpretrain.methods.schema import METHODS, MixLevel
+from mmpretrain.methods.base import Losses, Method
 from tests.methods.toys import make_batch, make_config, make_method, make_step
 
 

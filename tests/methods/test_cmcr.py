@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.kind import Kind
+from mmpretrain.config.methods.names import CmcrConfig, Passes
+from mmpretrain.config.model import EncoderConfig, ModelConfig, ProjectorForm, ProjectorsConfig, Space
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.kind import Kind
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
 from mmpretrain.methods.base import Losses, Method
 from mmpretrain.methods.cmcr import pull
-from mmpretrain.methods.schema import CmcrConfig, Passes
-from mmpretrain.models.schema import EncoderConfig, ModelConfig, ProjectorForm, ProjectorsConfig, Space
-from mmpretrain.schema import Config
 from tests.methods.toys import EMBEDDINGS, make_batch, make_config, make_method, make_step
 
 SWAPPED = ("second_shared", "first_shared", "second_partner", "first_partner")

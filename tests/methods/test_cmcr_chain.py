@@ -11,16 +11,16 @@ import torch
 from typer.testing import CliRunner
 
 from mmpretrain.cli import app
-from mmpretrain.data.schema import Kind, ModalityConfig
-from mmpretrain.hub.export import verify_release
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.model import Space
+from mmpretrain.data.writing import RawSample, npy, write_split
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.schema import Space
+from mmpretrain.release_folder import verify_release
 from mmpretrain.run_folder import RunFolder, read_lines
-from shards.writing import RawSample, npy, write_split
 from tests.embedding.spaces import raw_sample
+from tests.methods.test_cmcr_release import WIDTHS, connection, ship, space
 from tests.models.small import small_samples
-from tests.models.test_connecting import WIDTHS, connection, ship, space
 from tests.small_runs import ROOT, launch
 
 pytestmark = pytest.mark.slow

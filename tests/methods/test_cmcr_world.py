@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import CmcrConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
+from mmpretrain.embedding.soft_retrieval import soft_retrieve
 from mmpretrain.evaluation.retrieval import exact_scores, pair_places
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.retrieval import soft_retrieve
 from mmpretrain.losses.similarity import unit_rows
-from mmpretrain.methods.base import Step
 from mmpretrain.methods.build import build_method
-from mmpretrain.methods.schema import CmcrConfig
 from mmpretrain.models.heads_mmpretrain import VectorMLP
-from mmpretrain.schema import Config
 from shards import worlds
 from tests.methods.toys import EMBEDDINGS, make_config
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.config import compose
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.compose import compose
+from mmpretrain.config.methods.base import Travel
+from mmpretrain.config.methods.names import CommConfig, Pairing, Terms
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.evaluation.embed import Embeddings
-from mmpretrain.evaluation.factors import factor_probes
-from mmpretrain.losses.schema import ObjectiveConfig
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.factor_probes import factor_probes
 from mmpretrain.losses.tiled.preparation import Preparation
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.projection import ProjectionHead
-from mmpretrain.methods.schema import CommConfig, Pairing, Terms
-from mmpretrain.methods.settings.base import Travel
-from mmpretrain.models.check import check_model
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.pooling_mmpretrain import Form
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
-from mmpretrain.models.states_mmpretrain import Form
 from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
 

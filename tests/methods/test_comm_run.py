@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.assembly.build import build_processor
 from mmpretrain.hub.export import export_release
-from mmpretrain.models.build import build_processor
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.engine import runs
 from tests.engine.test_comm import LACKING, TOKENS, lacking_some

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.config.methods.names import CrossInputs, CrossLoss, CrossSelfConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Features, Method
-from mmpretrain.methods.schema import CrossInputs, CrossLoss, CrossSelfConfig
 from tests.methods.toys import make_batch, make_config, make_method, make_step
 
 HEADS = {"hidden": 8, "width": 6}

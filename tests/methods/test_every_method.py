@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.config.methods.cmcr import SHARED
+from mmpretrain.config.methods.names import METHODS
+from mmpretrain.config.model import Space
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.hub.export import export_release
-from mmpretrain.methods.schema import METHODS
-from mmpretrain.methods.settings.cmcr import SHARED
-from mmpretrain.models.build import build_processor
 from mmpretrain.models.processing_mmpretrain import MMPretrainInputs
-from mmpretrain.models.schema import Space
 from tests.engine import runs
 from tests.hub.test_card import facts
 from tests.models.small import fresh_interpreter, small_samples

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.config import ConfigError, compose
-from mmpretrain.data.augment_schema import AugmentConfig
+from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.methods.base import Travel
+from mmpretrain.config.methods.names import Condition, CriticBatch, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.critics import Critic, PairwiseCritic, SeparableCritic, nce
+from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
+from mmpretrain.losses.critics import nce
 from mmpretrain.methods.base import Features, Losses, RefineOn
 from mmpretrain.methods.factorcl import Factorcl
-from mmpretrain.methods.schema import Condition, CriticBatch, CriticForm, FactorclConfig, Form, LabelInput
-from mmpretrain.methods.settings.base import Travel
-from mmpretrain.schema import Config
 from tests.methods import dense_factorcl as dense
 from tests.methods.parity import Outcome, run_step, worst_relative_error
 from tests.methods.toys import CLASSES, make_batch, make_config, make_method, make_step

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.methods.base import Step
 from tests.methods.toys import CLASSES, FEATURES, make_config, make_method
 
 TRAIN, TEST, STEPS = 48, 400, 40

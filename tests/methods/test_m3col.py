@@ -9,16 +9,17 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.methods.names import MixLevel, MixScope
+from mmpretrain.config.objective import Negatives
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.schema import Kind, ModalityConfig
+from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import Negatives
-from mmpretrain.methods.base import Losses, Method, Step
+from mmpretrain.methods.base import Losses, Method
 from mmpretrain.methods.m3col import M3col, Phase, _mixed_at_input
-from mmpretrain.methods.schema import MixLevel, MixScope
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.schema import Config
 from tests.methods.toys import CLASSES, make_batch, make_config, make_method, make_step
 
 BEFORE, AFTER = 2.9, 3.0  # epochs around the switch of a run of 10

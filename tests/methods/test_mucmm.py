@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.config.engine import Precision
+from mmpretrain.config.methods.names import Among, Corr, MucmmConfig, Start
+from mmpretrain.config.model import ComponentsConfig, ModelConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.engine.schema import Precision
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
 from mmpretrain.methods import canonical_heads, mucmm
 from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
-from mmpretrain.methods.schema import Among, Corr, MucmmConfig, Start
-from mmpretrain.models.schema import ComponentsConfig, ModelConfig
 from tests.methods.toys import GLOBAL_BATCH, NAMES, make_batch, make_config, make_method, make_step
 from tests.models.test_components import weight_of
 from tests.rank_pool import Ranks

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.root import Config
 from mmpretrain.distributed.moments import Moments
 from mmpretrain.losses.canonical import canonical
 from mmpretrain.losses.correlation import correlations, whiten
 from mmpretrain.methods.build import build_method
-from mmpretrain.methods.canonical_heads import COMMON, columns, start
 from mmpretrain.methods.mucmm import Mucmm
-from mmpretrain.schema import Config
+from mmpretrain.methods.mucmm_closed_form import COMMON, columns, start
 from shards.linear import NAMES, WIDTHS, population
 from tests.models.test_components import vectors, weight_of
 

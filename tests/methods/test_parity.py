@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
-from mmpretrain.methods.schema import (
+from mmpretrain.config.methods.names import (
     Among,
     Condition,
     Corr,
@@ -25,7 +24,7 @@ from mmpretrain.methods.schema import (
     Passes,
     Terms,
 )
-from mmpretrain.models.schema import (
+from mmpretrain.config.model import (
     ComponentsConfig,
     FusionConfig,
     FusionForm,
@@ -35,7 +34,8 @@ from mmpretrain.models.schema import (
     ProjectorStart,
     Space,
 )
-from mmpretrain.schema import Config
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.config.root import Config
 from tests.methods.parity import Outcome, add_batch_norms, run_oracle, run_step, worst_relative_error
 from tests.methods.toys import make_config
 from tests.rank_pool import Ranks

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmpretrain.config.methods.names import SiglipConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.methods.schema import SiglipConfig
 from mmpretrain.methods.siglip import Siglip
 from tests.methods.toys import make_batch, make_config, make_method, make_step
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import SupconConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Method
-from mmpretrain.methods.schema import SupconConfig
 from tests.methods.toys import make_batch, make_config, make_method, make_step
 
 

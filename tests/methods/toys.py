@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
+from mmpretrain.assembly.specs import model_config
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.names import METHODS
+from mmpretrain.config.model import ComponentsConfig, FusionConfig, ModelConfig
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
-from mmpretrain.losses.schema import Negatives, ObjectiveConfig
+from mmpretrain.data.step import Step
 from mmpretrain.methods import method_class
-from mmpretrain.methods.base import Method, Step
-from mmpretrain.methods.schema import METHODS
+from mmpretrain.methods.base import Method
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.resolve import model_config
-from mmpretrain.models.schema import ComponentsConfig, FusionConfig, ModelConfig
-from mmpretrain.schema import Config
 
 NAMES = ("mrna", "methylation", "mirna")
 EMBEDDINGS = ("first_shared", "second_shared", "first_partner", "second_partner")  # what methods that connect take

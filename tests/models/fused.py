@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
-from mmpretrain.methods.schema import MethodConfig
-from mmpretrain.models.schema import EncoderConfig, FactorsConfig, FusionConfig, ModelConfig
-from mmpretrain.schema import Config
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.names import MethodConfig
+from mmpretrain.config.model import EncoderConfig, FactorsConfig, FusionConfig, ModelConfig
+from mmpretrain.config.root import Config
 from tests.models.small import BERT, MLP
 from tests.small_tokenizer import small_tokenizer
 

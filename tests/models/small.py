@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
-from mmpretrain.methods.schema import M3colConfig, MethodConfig
-from mmpretrain.models.build import build_model
+from mmpretrain.assembly.build import build_model
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.names import M3colConfig, MethodConfig
+from mmpretrain.config.model import EncoderConfig, ModelConfig, Pool
+from mmpretrain.config.root import Config
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import EncoderConfig, ModelConfig, Pool
-from mmpretrain.schema import Config
 from tests.small_tokenizer import small_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

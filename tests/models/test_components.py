@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.data.schema import DataConfig, Kind, ModalityConfig
-from mmpretrain.evaluation.schema import EvaluationConfig
-from mmpretrain.methods.schema import MucmmConfig
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.evaluation import EvaluationConfig
+from mmpretrain.config.methods.names import MucmmConfig
+from mmpretrain.config.model import ComponentsConfig, EncoderConfig, ModelConfig
+from mmpretrain.config.root import Config
 from mmpretrain.models.components_mmpretrain import Code, Components
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import ComponentsConfig, EncoderConfig, ModelConfig
-from mmpretrain.schema import Config
 from tests.models.small import MLP, small_config
 
 SIZES = {"first": 6, "second": 5}

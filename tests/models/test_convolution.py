@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from mmpretrain.data.schema import Kind
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.data import Kind
+from mmpretrain.config.methods.names import ClipConfig
+from mmpretrain.config.model import EncoderConfig, Pool
+from mmpretrain.config.root import Config
 from mmpretrain.distributed.batch_norm import training_batch_norms
-from mmpretrain.methods.schema import ClipConfig
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
 from mmpretrain.models.convolution_mmpretrain import ConvNet
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import EncoderConfig, Pool
-from mmpretrain.models.states_mmpretrain import Form
-from mmpretrain.schema import Config
+from mmpretrain.models.pooling_mmpretrain import Form
 from tests.models.fused import CNN
 from tests.models.small import small_config
 from tests.models.test_modeling import INPUTS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.model import EncoderConfig, FactorsConfig
 from mmpretrain.models.factors_mmpretrain import SHARED, UNIQUE, FactorHeads
 from mmpretrain.models.heads_mmpretrain import MLPHead, VectorMLP
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import EncoderConfig, FactorsConfig
 from tests.models.fused import NAMES, Factorising, four_config, four_inputs
 from tests.models.small import small_config
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.model import EncoderConfig, FusionConfig, Pool
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.fusion_mmpretrain import FeatureTokenizer, Fusion, TokenConverter, position_code
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import EncoderConfig, FusionConfig, Pool
-from mmpretrain.models.states_mmpretrain import Form, States
+from mmpretrain.models.pooling_mmpretrain import Form, States
 from tests.models.fused import NAMES, WIDTH, Factorising, Fusing, Inputs, four_config, four_inputs
 from tests.models.small import VIT, fresh_interpreter, small_config, small_model
 from tests.models.test_modeling import INPUTS

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.methods import clip
 from mmpretrain.methods.base import Features
-from mmpretrain.methods.schema import ClipConfig
 from tests.engine import runs
 from tests.rank_pool import Ranks
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.assembly.training_options import compiler_lacking
+from mmpretrain.config.engine import Precision
+from mmpretrain.config.model import Attention, EncoderConfig, Pool
+from mmpretrain.config.root import Config
 from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronise, training_batch_norms
 from mmpretrain.distributed.world import World
-from mmpretrain.engine.schema import Precision
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.problems import Unusable
-from mmpretrain.models.schema import Attention, EncoderConfig, Pool
-from mmpretrain.models.training_options import compiler_lacking
-from mmpretrain.schema import Config
+from mmpretrain.problems import Unusable
 from tests.engine import runs
 from tests.models.small import BERT, VIT, small_config
 from tests.models.test_modeling import INPUTS

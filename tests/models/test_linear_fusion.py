@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpretrain.config import compose
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.compose import compose
+from mmpretrain.config.model import EncoderConfig, FusionConfig, FusionForm, Pool
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.linear_fusion_mmpretrain import LinearFusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.schema import EncoderConfig, FusionConfig, FusionForm, Pool
 from tests.models.fused import NAMES, WIDTH, Fusing, four_config, four_inputs
 from tests.models.small import fresh_interpreter
 from tests.models.test_fusion import OPEN, without

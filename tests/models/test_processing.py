@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from mmpretrain.models.build import build_processor
+from mmpretrain.assembly.build import build_processor
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.models.small import small_config, small_model, small_samples
 

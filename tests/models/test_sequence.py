@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from mmpretrain.data.schema import Kind, ModalityConfig
-from mmpretrain.methods.schema import ClipConfig
+from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.methods.names import ClipConfig
+from mmpretrain.config.model import EncoderConfig, Pool
+from mmpretrain.config.root import Config
 from mmpretrain.models.attention_mmpretrain import Block
-from mmpretrain.models.build import build_model
-from mmpretrain.models.check import check_model
 from mmpretrain.models.encoders_mmpretrain import Encoder
-from mmpretrain.models.schema import EncoderConfig, Pool
+from mmpretrain.models.pooling_mmpretrain import Form, pool_states
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
-from mmpretrain.models.states_mmpretrain import Form, pool_states
-from mmpretrain.schema import Config
 from tests.models.fused import SEQUENCE
 from tests.models.small import small_config
 

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.writing import build_dataset
 from shards.cli import app
-from shards.writing import build_dataset
 
 
 def run(*arguments: object) -> Result:

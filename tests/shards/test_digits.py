@@ -11,8 +11,8 @@ import pytest
 
 from mmpretrain.data.index import Index, check_shards, load_index
 from mmpretrain.data.info import load_info
+from mmpretrain.data.writing import Outcome
 from shards.digits import CLASSES, build_digits, caption
-from shards.writing import Outcome
 
 MODALITIES = ("left", "right", "caption")
 

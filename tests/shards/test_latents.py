@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from mmpretrain.data.factor_codes import decode_factors
 from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
-from mmpretrain.evaluation.codes import decode_factors
+from mmpretrain.data.writing import BuildError
 from shards.cli import app
 from shards.latents import LABELS, build_latents, draw_latents, label_of
-from shards.writing import BuildError
 
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mmpretrain.config import compose
+from mmpretrain.config.compose import compose
+from mmpretrain.config.kind import Kind
 from mmpretrain.data.index import load_index
-from mmpretrain.data.kind import Kind
-from mmpretrain.data.reader import Reader
-from mmpretrain.evaluation.grid import read_sample
+from mmpretrain.data.reader import Reader, read_sample
 from shards.cli import app
 from shards.linear import NAMES, NOISE, PRIVATE, SAMPLES, WIDTHS, build_linear, draw, mixing, population
 

@@ -13,8 +13,8 @@ import pytest
 
 from mmpretrain.data.index import check_shards, load_index
 from mmpretrain.data.info import load_info
+from mmpretrain.data.writing import BuildError, Outcome
 from shards.omics import build_omics
-from shards.writing import BuildError, Outcome
 
 OMICS = os.environ.get("MMPRETRAIN_OMICS")
 

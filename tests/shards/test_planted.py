@@ -12,13 +12,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
+from mmpretrain.data.factor_codes import decode_factors
 from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
-from mmpretrain.evaluation.codes import decode_factors
+from mmpretrain.data.writing import BuildError
 from shards.cli import app
 from shards.planted import FACTORS, Right, build_planted, draw_pairs
-from shards.writing import BuildError
 
 
 def read(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mmpretrain.data.factor_codes import decode_factors
 from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
-from mmpretrain.evaluation.codes import decode_factors
+from mmpretrain.data.writing import BuildError, Outcome
 from shards.cli import app
 from shards.trifeatures import SIZES, build_trifeatures, choose_size, default_folder
 from shards.trifeatures_pairs import (
@@ -34,7 +35,6 @@ from shards.trifeatures_pairs import (
 )
 from shards.trifeatures_render import render_coarse, render_published
 from shards.trifeatures_shapes import BOX, coarse_texture, published_texture, shape_mask
-from shards.writing import BuildError, Outcome
 
 FEW = replace(SIZES[5], levels=replace(SMALL, train_renderings=1, test_renderings=1), train=40, probe=30, test=50)
 

@@ -21,9 +21,9 @@ from submitit.core.utils import DelayedSubmission
 from launcher import slurm_client
 from launcher.executors import sbatch_script
 from launcher.follow import Exit
-from launcher.history import read_history
 from launcher.launch import LaunchError, launch
 from launcher.plan import RunPlan
+from launcher.previous_run import read_history
 from launcher.resources import Cluster, Request, choose
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job

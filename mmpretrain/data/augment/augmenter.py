@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mmpretrain.assembly.release_encoder import input_statistics
+from mmpretrain.assembly.tokenizers import load_tokenizer
+from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.config.kind import Kind
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment.draws import Draws
 from mmpretrain.data.augment.images import ImageForm, augment_images
 from mmpretrain.data.augment.series import augment_sequences, augment_vectors
 from mmpretrain.data.augment.texts import Vocabulary, augment_texts
-from mmpretrain.data.augment_schema import AugmentConfig
 from mmpretrain.data.batch import SOURCE, Batch, Inputs
-from mmpretrain.data.kind import Kind
-from mmpretrain.models.texts import load_tokenizer
-from mmpretrain.models.towers import input_statistics
-from mmpretrain.schema import Config
 
 if TYPE_CHECKING:
-    from mmpretrain.methods.base import Step
+    from mmpretrain.data.step import Step
 
 
 class Augmenter:

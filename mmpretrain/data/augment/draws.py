@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmpretrain.data.augment_schema import OPERATIONS, AugmentConfig, Choose
+from mmpretrain.config.augment import OPERATIONS, AugmentConfig, Choose
 from mmpretrain.data.random import normal, uniform
 
 if TYPE_CHECKING:
-    from mmpretrain.methods.base import Step
+    from mmpretrain.data.step import Step
 
 _COLUMNS = tuple(dict.fromkeys(name for names in OPERATIONS.values() for name in names))
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.data.augment.draws import Draws, rows, within
-from mmpretrain.data.augment_schema import AugmentConfig
 
 CROP_ATTEMPTS = 10
 BLUR_RADIUS = 4  # standard deviations, beyond which less than 0.01 % of a Gaussian lies

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.data.augment.draws import Draws, rows, within
-from mmpretrain.data.augment_schema import AugmentConfig
 
 
 def augment_vectors(values: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.data.augment.draws import Draws
-from mmpretrain.data.augment_schema import AugmentConfig
 
 
 @dataclass(frozen=True)

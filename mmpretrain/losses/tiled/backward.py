@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.travel import Block, travel
+from mmpretrain.distributed.exchange import Block, travel
 from mmpretrain.losses.tiled.forward import TileName
 from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.travel import Block, travel
-from mmpretrain.losses.tiled.rules import Entries
+from mmpretrain.distributed.exchange import Block, travel
 from mmpretrain.losses.tiled.soft import add_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term
+from mmpretrain.losses.tiled.target_rules import Entries
 from mmpretrain.losses.tiled.tile import FLOOR, Tile
 
 EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as near as the own counterpart

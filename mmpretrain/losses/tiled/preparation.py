@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import LARGEST_SCALE, Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import LARGEST_SCALE, Negatives, ObjectiveConfig
 from mmpretrain.losses.similarity import negatives_from, own_rows, resolve_negatives, unit_rows
 from mmpretrain.losses.targets import Labels, Mixup, Pair, Soft
-from mmpretrain.losses.tiled.rules import LabelRule, MixupRule, Rule, SoftRule
 from mmpretrain.losses.tiled.sweep import Reference, Setup, Term
+from mmpretrain.losses.tiled.target_rules import LabelRule, MixupRule, Rule, SoftRule
 
 NO_SAMPLE = torch.iinfo(torch.int64).min
 Scale = Tensor | float

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmpretrain.losses.tiled.rules import MASS, SIM
 from mmpretrain.losses.tiled.sweep import Keys, Reference, Sweep
+from mmpretrain.losses.tiled.target_rules import MASS, SIM
 from mmpretrain.losses.tiled.tile import Tile
 
 

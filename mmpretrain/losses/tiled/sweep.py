@@ -14,11 +14,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.travel import Block
+from mmpretrain.config.objective import ObjectiveConfig
+from mmpretrain.distributed.exchange import Block
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.losses.tiled.pointwise import Pointwise
-from mmpretrain.losses.tiled.rules import Columns, Rule
+from mmpretrain.losses.tiled.target_rules import Columns, Rule
 from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tiles
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.losses.schema import LARGEST_SCALE, Products
+from mmpretrain.config.objective import LARGEST_SCALE, Products
 
 # exp(similarity - shift) with shift = bound - HEADROOM, if that is above 0: the largest possible term is exp(HEADROOM),
 # and the sum of 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.

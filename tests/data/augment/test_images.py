@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.images import ImageForm, augment_images, blur_matrices, crop_boxes
-from mmpretrain.data.schema import AugmentConfig
 from tests.data.augment.views import draws
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.series import augment_sequences, augment_vectors
-from mmpretrain.data.schema import AugmentConfig
 from tests.data.augment.views import draws
 
 COUNT, STEPS, FEATURES = 3000, 10, 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.texts import Vocabulary, augment_texts
-from mmpretrain.data.schema import AugmentConfig
 from tests.data.augment.views import batch, config, draws, view
 from tests.data.augment.views import everything as samples_of_all_kinds
 from tests.small_tokenizer import small_tokenizer

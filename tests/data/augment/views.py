@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.data import AugmentConfig, DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.base import MethodConfig
+from mmpretrain.config.model import EncoderConfig, ModelConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.augment.draws import Draws
 from mmpretrain.data.batch import Batch, Inputs
-from mmpretrain.data.schema import AugmentConfig, DataConfig, Kind, ModalityConfig
-from mmpretrain.methods.base import Step
-from mmpretrain.methods.settings.base import MethodConfig
-from mmpretrain.models.schema import EncoderConfig, ModelConfig
-from mmpretrain.schema import Config
+from mmpretrain.data.step import Step
 from tests.small_tokenizer import small_tokenizer
 
 

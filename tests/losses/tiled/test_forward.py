@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.schema import ObjectiveConfig
 from mmpretrain.losses.tiled.forward import ForwardSweep
 
 

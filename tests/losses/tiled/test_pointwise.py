@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.schema import ObjectiveConfig
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 

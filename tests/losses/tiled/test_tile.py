@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
-from mmpretrain.losses.schema import ObjectiveConfig, Products
 from mmpretrain.losses.tiled.forward import Direction, ForwardSweep
 from mmpretrain.losses.tiled.tile import FLOOR, HEADROOM, SAFE_BOUND
 

@@ -1,0 +1,128 @@
+"""What a run folder already holds, and whether a submission may go on from there."""
+
+from __future__ import annotations
+
+import socket
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from launcher import slurm_client
+from mmpretrain.config.compose import ConfigError, diff_configs, load_config
+from mmpretrain.config.root import Config
+from mmpretrain.engine.checkpoint_files import newest_step
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
+
+
+class Action(StrEnum):
+    """What a submission does with the run folder."""
+
+    new = "new"
+    resume = "resume"
+    complete = "complete"
+
+
+@dataclass(frozen=True)
+class History:
+    """action, and for resume the step of the newest checkpoint (None: there is none yet, it starts over)."""
+
+    action: Action = Action.new
+    step: int | None = None
+    problems: tuple[str, ...] = ()
+
+
+def read_history(folder: RunFolder, config: Config, world_size: int) -> History:
+    """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet."""
+    if not folder.config.exists():
+        return History()
+    step = newest_step(folder.checkpoints)
+    try:
+        problems = _config_problems(folder, config, world_size)
+        problems += _world_problems(folder, world_size) if step is not None else []
+        problems += _life_problems(folder)
+        state = folder.status().get("state")
+    except DamagedFileError as error:
+        return History(Action.resume, step, (str(error),))
+    if state == State.completed.value:
+        return History(Action.complete, step, tuple(problems))
+    return History(Action.resume, step, tuple(problems))
+
+
+def read_plan(folder: RunFolder) -> dict[str, Any]:
+    """plan.json of the last submission; empty without one. Raises DamagedFileError."""
+    return read_json(folder.plan)
+
+
+def living_job(folder: RunFolder) -> str | None:
+    """Words for the job of the last submission if it is waiting, running or ending, else None.
+
+    Raises SlurmError when Slurm must be asked and does not answer.
+    """
+    status, plan = folder.status(), read_plan(folder)
+    job_id = status.get("job_id")
+    if not job_id or status.get("state") == State.completed.value:
+        return None
+    if plan.get("cluster") == "slurm":
+        state = slurm_client.job_state(job_id)
+        return f"Slurm job {job_id} ({state})" if state in slurm_client.ACTIVE else None
+    if plan.get("host") == socket.gethostname():
+        return f"process {job_id}" if _is_controller(int(job_id)) else None
+    if status.get("state") in (State.queued.value, State.running.value):
+        return f"process {job_id} on {plan.get('host')} (if it is gone, delete {folder.path / 'status.json'})"
+    return None
+
+
+def _is_controller(pid: int) -> bool:
+    """Whether the process is submitit's local controller, and not another one that got the same number later."""
+    try:
+        return "submitit.local._local" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
+def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list[str]:
+    try:
+        stored = load_config(folder.config)
+    except ConfigError as error:
+        return [
+            f"{folder.config} does not fit this version of the code ({'; '.join(error.problems)}): {_elsewhere(folder)}"
+        ]
+    asked = deepcopy(config)
+    # The stored config was filled in for the number of ranks it had then, which is not the config's business.
+    asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
+    changes = diff_configs(stored, asked)
+    changes = [change for change in changes if not change.startswith("run.root:")]  # another spelling of the same place
+    if not changes:
+        return []
+    return [f"{folder.path} was started with another config ({'; '.join(changes)}): {_elsewhere(folder)}"]
+
+
+def _world_problems(folder: RunFolder, world_size: int) -> list[str]:
+    before = _world_size_before(folder, world_size)
+    if before == world_size:
+        return []
+    return [
+        f"{folder.path} was started with {before} ranks and cannot continue with {world_size} yet:"
+        f" use resources that give {before} ranks, or another run.name"
+    ]
+
+
+def _world_size_before(folder: RunFolder, world_size: int) -> int:
+    return int(read_plan(folder).get("world_size", world_size))
+
+
+def _life_problems(folder: RunFolder) -> list[str]:
+    try:
+        job = living_job(folder)
+    except slurm_client.SlurmError as error:
+        return [f"{folder.path}: whether its last job still runs is not known ({error})"]
+    return [f"{folder.path} is in use by {job}: wait for it, cancel it, or use another run.name"] if job else []
+
+
+def _elsewhere(folder: Path | RunFolder) -> str:
+    path = folder.path if isinstance(folder, RunFolder) else folder
+    return f"use another run.name, or remove {path} to start over"

@@ -1,0 +1,1 @@
+"""From a config to the processor, the encoders and the model: what an encoder is made of is asked here, once."""

@@ -1,0 +1,170 @@
+"""Preflight of the model without its weights: every problem, and the number of parameters (not shipped)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mmpretrain.assembly.release_encoder import find_tower, freeze
+from mmpretrain.assembly.specs import encoded, encoder_spec, model_config
+from mmpretrain.assembly.tokenizers import load_tokenizer, not_built, text_problems, tokenizer_source
+from mmpretrain.assembly.training_options import option_problems
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.engine import Precision
+from mmpretrain.config.model import Attention
+from mmpretrain.config.root import Config
+from mmpretrain.data.index import ShardError
+from mmpretrain.methods.cmcr_release import release_problems
+from mmpretrain.models.encoders_mmpretrain import Encoder
+from mmpretrain.models.fusion_mmpretrain import Fusion
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.pooling_mmpretrain import Form
+from mmpretrain.problems import Unusable, one_line
+
+
+class Checked(NamedTuple):
+    """problems, notes: one sentence each. model: on the meta device, None if there are problems."""
+
+    problems: list[str]
+    notes: list[str]
+    model: MMPretrainModel | None
+
+
+def check_model(config: Config) -> Checked:
+    """Build the model on the meta device, weights aside. Nothing is raised.
+
+    Notes hold the parameters per encoder and in all, and what a command of ours has still to build.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    specs = {name: _check_encoder(name, config, problems, notes) for name in encoded(config)}
+    problems += release_problems(config) if config.method.connects else []
+    if problems:
+        return Checked(problems, notes, None)
+    model = _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
+    return Checked(problems, notes, None if problems else model)
+
+
+def _check_encoder(name: str, config: Config, problems: list[str], notes: list[str]) -> dict[str, Any] | None:
+    """The encoder's entry, or None if it has problems."""
+    entry, modality = config.model.encoders[name], config.data.modalities[name]
+    if hasattr(nn.ModuleDict, name):
+        problems.append(f"data.modalities.{name}: torch needs this name for itself, choose another one")
+        return None
+    tokenizer = _tokenizer(name, config, problems, notes)
+    try:
+        spec = encoder_spec(name, entry, modality, tokenizer)
+        encoder = _on_meta(name, spec)
+        if modality.kind is Kind.image:
+            _try_images(name, encoder, modality, config.fuses_tokens)
+        tower = find_tower(name, entry)
+    except Unusable as error:
+        problems += error.problems
+        return None
+    if modality.kind is Kind.text:
+        problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
+    problems += tower.problems(encoder) if tower else []
+    problems += option_problems(f"model.encoders.{name}", entry, encoder.backbone)
+    if entry.attention is Attention.flash_attention_2 and config.engine.precision is Precision.float32:
+        problems.append(f"model.encoders.{name}.attention is flash_attention_2: it needs engine.precision=bfloat16")
+    scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
+    if scalars:
+        problems.append(f"model.encoders.{name}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
+    origin = f"{spec['architecture']} from {entry.pretrained}" if entry.pretrained else spec["architecture"]
+    notes.append(f"encoder {name}: {origin}, {_count(encoder):,} parameters{' (frozen)' if entry.freeze else ''}")
+    if entry.compile and config.engine.zero == 3:
+        notes.append(
+            f"encoder {name}: ZeRO-3 cuts a compiled encoder wherever weights are gathered; expect little gain"
+        )
+    return spec
+
+
+def _tokenizer(name: str, config: Config, problems: list[str], notes: list[str]) -> Any | None:
+    if config.data.modalities[name].kind is not Kind.text:
+        return None
+    entry = config.model.encoders[name]
+    if pending := not_built(config.data, tokenizer_source(entry)):
+        notes.append(f"{pending} (until then the vocabulary of encoder {name} has the architecture's usual size)")
+        return None
+    try:
+        return load_tokenizer(name, entry)
+    except Unusable as error:
+        problems += error.problems
+        return None
+
+
+def _on_meta(name: str, spec: dict[str, Any]) -> Encoder:
+    try:
+        with torch.device("meta"):
+            return Encoder(name, spec)
+    except Exception as error:  # Every architecture refuses wrong sizes in its own way.
+        reason = f"{spec['architecture']} cannot be built ({one_line(error)})"
+        raise Unusable([f"model.encoders.{name}.config: {reason}"]) from error
+
+
+def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bool) -> None:
+    """Two images without content through the encoder: does it take this size, and is its output as wide as expected?"""
+    where, shape = f"model.encoders.{name}", (2, modality.channels, *modality.size)
+    try:
+        images = torch.zeros(shape, device="meta")
+        output = encoder.states(pixel_values=images).values if fused else encoder(pixel_values=images)
+    except Exception as error:  # As above.
+        if "meta" in str(error):
+            return  # Some architectures look at values, of which there are none here.
+        reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
+        raise Unusable([f"{where}.config: the encoder {reason}"]) from error
+    if not fused and encoder.form is Form.map and encoder.pool in ("cls", "last"):
+        found = "the encoder gives a feature map, which has no first and no last token"
+        raise Unusable([f"{where}.pool is {encoder.pool}, but {found}: use mean or pooler"])
+    if not fused and output.shape != (2, encoder.output_size):
+        raise Unusable([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
+    width = output.shape[1 if output.ndim == 4 else -1]
+    if fused and (width != encoder.state_size or (output.ndim == 4 and encoder.form is not Form.map)):
+        found = f"states of shape {list(output.shape)}, which the fusion cannot take for {encoder.form.value}"
+        raise Unusable([f"{where}: {found} of width {encoder.state_size}; choose another architecture"])
+
+
+def _check_whole(
+    config: Config, specs: dict[str, dict[str, Any]], problems: list[str], notes: list[str]
+) -> MMPretrainModel | None:
+    try:
+        whole = model_config(config, specs)
+    except ShardError as error:
+        problems.append(str(error))
+        return None
+    try:
+        with torch.device("meta"):
+            model = MMPretrainModel(whole)
+    except ValueError as error:
+        # Encoders were built before: what does not fit here is what sits on top.
+        parts = {"fusion": whole.fusion, "components": whole.components, "projectors": whole.connection}
+        on_top = next((name for name, arguments in parts.items() if arguments), "factors")
+        problems.append(f"model.{on_top}: {one_line(error)}")
+        return None
+    freeze(model, config)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not trained:
+        problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")
+    if model.fusion is not None:
+        tokens = (
+            f", {_count(model.fusion.converters):,} of them make tokens" if isinstance(model.fusion, Fusion) else ""
+        )
+        notes.append(f"fusion: {_count(model.fusion):,} parameters{tokens}")
+        if config.model.embed_dim is not None:
+            notes.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
+    if model.factors:
+        notes.append(f"factors: {_count(model.factors):,} parameters")
+    if model.components:
+        notes.append(f"components: {_count(model.components):,} parameters")
+    if model.connection is not None:
+        notes.append(f"projectors: {_count(model.connection):,} parameters")
+    if model.classifier is not None:
+        notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
+    notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")
+    return model
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

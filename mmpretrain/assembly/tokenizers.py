@@ -1,0 +1,87 @@
+"""Tokenizers, and whether they fit their encoder (not shipped)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoTokenizer
+
+from mmpretrain.assembly.release_encoder import find_tower
+from mmpretrain.config.data import DataConfig, Kind
+from mmpretrain.config.model import EncoderConfig
+from mmpretrain.config.root import Config
+from mmpretrain.problems import Unusable, cannot_open
+
+
+def load_tokenizers(config: Config) -> dict[str, Any]:
+    """Modality -> tokenizer, for texts. Raises Unusable as :func:`load_tokenizer`."""
+    texts = [name for name, modality in config.data.modalities.items() if modality.kind is Kind.text]
+    return {name: load_tokenizer(name, config.model.encoders[name]) for name in texts}
+
+
+def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
+    """The text encoder's tokenizer. Raises Unusable if it cannot be opened or cannot pad."""
+    key = f"model.encoders.{name}.{'tokenizer' if encoder.tokenizer else 'pretrained'}"
+    source = tokenizer_source(encoder)
+    if not source:
+        raise Unusable([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
+    if not encoder.tokenizer and (tower := find_tower(name, encoder)):
+        return tower.tokenizer()
+    revision = None if encoder.tokenizer else encoder.revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:  # Damaged files raise whatever their parser raises.
+        raise cannot_open(key, source, error) from error
+    if tokenizer.pad_token_id is None:
+        raise Unusable([f"{key}: the tokenizer {source!r} has no padding token; choose one that has"])
+    return tokenizer
+
+
+def tokenizer_source(encoder: EncoderConfig) -> str | None:
+    """Folder or Hub id of the encoder's tokenizer."""
+    return encoder.tokenizer or encoder.pretrained
+
+
+def not_built(data: DataConfig, source: str | None) -> str | None:
+    """A note if ``source`` lies in the dataset's folder, which is not built yet; None otherwise."""
+    if source is None or not data.build or Path(source).exists():
+        return None
+    inside = Path(data.path).absolute() in Path(source).absolute().parents
+    return f"{source} is not built yet: run {data.build}" if inside else None
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Rows that an embedding table needs: the largest token id plus one."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def position_limit(backbone: nn.Module) -> int | None:
+    """Longest text that fits the model's table of learned positions; None if it has no such table."""
+    for path, module in backbone.named_modules():
+        if "position" in path.rpartition(".")[2] and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def text_problems(name: str, backbone: nn.Module, length: int, tokenizer: Any | None) -> list[str]:
+    """Whether texts of ``length`` tokens fit the encoder's table of positions, and token ids that of embeddings."""
+    found = []
+    limit = position_limit(backbone)
+    if limit is not None and length > limit:
+        found.append(
+            f"data.modalities.{name}.max_length is {length}, but the encoder has {limit} positions: shorten the"
+            f" texts or set model.encoders.{name}.config.max_position_embeddings"
+        )
+    if tokenizer is None:
+        return found
+    rows = backbone.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    needed = vocabulary_size(tokenizer)
+    if needed > rows:
+        found.append(
+            f"model.encoders.{name}.config.vocab_size is {rows}, but the tokenizer needs {needed}: leave it out"
+            " or use the tokenizer that belongs to the weights"
+        )
+    return found

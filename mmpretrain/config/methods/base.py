@@ -1,0 +1,115 @@
+"""What every method's hyper-parameters have in common (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmpretrain.config.data import DataConfig
+from mmpretrain.config.model import ModelConfig
+from mmpretrain.config.objective import LARGEST_SCALE
+
+
+@dataclass(frozen=True)
+class Travel:
+    """What other ranks need of every sample in one trip.
+
+    width: floats per sample, of all sides together. pairs: how many matrices over pairs of samples they make.
+    rings: whether ``objective.negatives=ring`` can send them round; otherwise they are always gathered.
+    """
+
+    width: int
+    pairs: int
+    rings: bool = True
+
+
+@dataclass
+class MethodConfig:
+    """What every method has, and what it says of itself.
+
+    classifies: it learns from labels, and its model ships with a classifier. fuses, factorises, decomposes: its model
+    ships with a fusion, with heads for what is shared and unique, with heads for common and individual codes. connects:
+    its model is a projector of each of two spaces of embeddings, without encoders.
+    contrasts: it compares samples with those of all ranks, as objective.negatives says.
+    takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
+    """
+
+    name: str = ""
+
+    classifies: ClassVar[bool] = False
+    fuses: ClassVar[bool] = False
+    factorises: ClassVar[bool] = False
+    decomposes: ClassVar[bool] = False
+    connects: ClassVar[bool] = False
+    contrasts: ClassVar[bool] = True
+    takes_missing: ClassVar[bool] = False
+    title: ClassVar[str] = ""
+    arxiv: ClassVar[str | None] = None
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether every sample must have a label."""
+        return self.classifies
+
+    @property
+    def augments(self) -> bool:
+        """Whether it makes augmented views of samples."""
+        return False
+
+    def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
+        """Those of ``modalities`` whose views get the unique augmentation instead of the usual one."""
+        return ()
+
+    def travel(self, widths: Mapping[str, int]) -> Travel:
+        """What its losses send to other ranks; widths: modality -> width of its embedding."""
+        # Most methods compare all modalities' embeddings: an estimate that these should not exceed by much.
+        return Travel(sum(widths.values()), len(widths))
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        return []
+
+    def data_problems(self, data: DataConfig) -> list[str]:
+        """What this dataset lacks for the method, one sentence each."""
+        optional = [name for name, modality in data.modalities.items() if modality.optional]
+        found = []
+        if optional and not self.takes_missing:
+            found.append(
+                f"data.modalities.{optional[0]}.optional=true: method={self.name} needs all modalities of every sample;"
+                " leave it out, or choose a method that takes samples without some"
+            )
+        if self.needs_labels and data.classes is None:
+            found.append(f"method={self.name} learns from labels, but data.classes is null")
+        return found
+
+    def model_problems(self, model: ModelConfig, data: DataConfig) -> list[str]:
+        """What stands against training this model on this dataset by the method, one sentence each."""
+        return []
+
+    def bind(self, local_batch: int) -> None:
+        """Fill what defaults to the local batch of the run's first start; stored with the run from then on."""
+
+    def batch_problems(self, local_batch: int) -> list[str]:
+        """What stands against ``local_batch`` samples per rank, one sentence each."""
+        return []
+
+
+def too_few(data: DataConfig) -> list[str]:
+    """A sentence if a batch norm of the method's heads would see a single sample."""
+    return [] if data.global_batch > 1 else [f"data.global_batch is {data.global_batch}: batch norm needs at least 2"]
+
+
+def not_positive(config: MethodConfig, *keys: str) -> list[str]:
+    """A sentence for each of these keys that is 0 or less."""
+    return [f"method.{key} is {getattr(config, key)}: it must be above 0" for key in keys if getattr(config, key) <= 0]
+
+
+def too_cold(config: MethodConfig, *keys: str) -> list[str]:
+    """A sentence for each of these temperatures that is above 0 and below the least that losses can take."""
+    least = 1 / LARGEST_SCALE
+    return [
+        f"method.{key} is {getattr(config, key)}: it must be at least {least:.3g} (1 / {LARGEST_SCALE:g})"
+        for key in keys
+        if 0 < getattr(config, key) < least
+    ]

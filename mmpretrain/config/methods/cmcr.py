@@ -1,0 +1,94 @@
+"""Hyper-parameters of C-MCR (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mmpretrain.config.data import DataConfig
+from mmpretrain.config.kind import Kind
+from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold, too_few
+from mmpretrain.config.model import ModelConfig, Space
+
+# What a sample consists of: in both spaces, one thing's embedding and that of its pseudo partner.
+SHARED = {Space.first: "first_shared", Space.second: "second_shared"}
+PARTNER = {Space.first: "first_partner", Space.second: "second_partner"}
+
+
+class Passes(StrEnum):
+    """How a projector sees a batch: shared and partner rows as one (joint), or each on their own (separate).
+
+    Batch norm in training has statistics of both together, as at the end, or of either.
+    """
+
+    joint = "joint"
+    separate = "separate"
+
+
+@dataclass
+class CmcrConfig(MethodConfig):
+    """C-MCR (Wang et al., arXiv 2305.14381).
+
+    first, second: release folders of the two spaces, to ship with the projectors; null: the release takes embeddings of
+    that space. shared_through: the space whose encoder a modality goes through that both spaces have.
+    temperature, partner_temperature: of the contrast of shared rows and of partners, fixed. partner_weight, intra:
+    weights of the contrast of partners and of the pull within each space (lambda). noise: variance per coordinate.
+    """
+
+    name: str = "cmcr"
+    first: str | None = None
+    second: str | None = None
+    shared_through: Space = Space.first
+    temperature: float = 0.01
+    partner_temperature: float = 0.01
+    partner_weight: float = 1.0
+    intra: float = 0.1
+    noise: float = 0.004
+    passes: Passes = Passes.joint
+
+    connects = True
+    title = "Connecting Multi-modal Contrastive Representations"
+    arxiv = "2305.14381"
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        temperatures = ("temperature", "partner_temperature")
+        found = not_positive(self, *temperatures) + too_cold(self, *temperatures)
+        for key in ("partner_weight", "intra", "noise"):
+            if getattr(self, key) < 0:
+                found.append(f"method.{key} is {getattr(self, key)}: it must be 0 or more")
+        if self.shared_through is Space.second and None in (self.first, self.second):
+            found.append("method.shared_through chooses between two releases: set method.first and method.second")
+        return found
+
+    def data_problems(self, data: DataConfig) -> list[str]:
+        """What this dataset lacks for the method, one sentence each."""
+        wanted = [*SHARED.values(), *PARTNER.values()]
+        if sorted(data.modalities) != sorted(wanted):
+            return [
+                f"method=cmcr learns from embeddings, the vectors {', '.join(wanted)} of `mmpretrain pair`, and"
+                f" data.modalities has {', '.join(data.modalities)}: set data=connection"
+            ]
+        return [*super().data_problems(data), *too_few(data), *_misshapen(data)]
+
+    def model_problems(self, model: ModelConfig, data: DataConfig) -> list[str]:
+        """What stands against training this model on this dataset by the method, one sentence each."""
+        if not model.encoders:
+            return []
+        return [
+            f"model.encoders has {', '.join(model.encoders)}: method=cmcr trains projectors alone; set model=connection"
+        ]
+
+
+def _misshapen(data: DataConfig) -> Iterator[str]:
+    for space in Space:
+        shared, partner = (data.modalities[names[space]] for names in (SHARED, PARTNER))
+        for name, modality in ((SHARED[space], shared), (PARTNER[space], partner)):
+            if modality.kind is not Kind.vector:
+                yield f"data.modalities.{name} is a {modality.kind.value}: method=cmcr learns from vectors"
+        if shared.size != partner.size:
+            yield (
+                f"data.modalities.{SHARED[space]} has size {list(shared.size)}, {PARTNER[space]} {list(partner.size)}:"
+                " both are embeddings of one space"
+            )

@@ -1,0 +1,147 @@
+"""Hyper-parameters of FactorCL (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mmpretrain.config.augment import OPERATIONS
+from mmpretrain.config.data import DataConfig
+from mmpretrain.config.methods.base import MethodConfig, Travel, not_positive
+
+TERMS = 6  # each with a critic
+
+
+class Form(StrEnum):
+    """What stands for the task: augmented views of the samples (ssl), or their labels (sup)."""
+
+    ssl = "ssl"
+    sup = "sup"
+
+
+class CriticForm(StrEnum):
+    """How a critic scores a pair: an MLP on both together, or the inner product of an MLP of each."""
+
+    concat = "concat"
+    separable = "separable"
+
+
+class Condition(StrEnum):
+    """Which sides of the conditional terms get the label: both, or the first modality's (released synthetic code)."""
+
+    both = "both"
+    first = "first"
+
+
+class LabelInput(StrEnum):
+    """How task terms see a label: the class number as one float (released code), or one-hot."""
+
+    index = "index"  # type: ignore[assignment] # a method of str that nobody calls here
+    onehot = "onehot"
+
+
+class CriticBatch(StrEnum):
+    """Which batch the critics of the upper bounds learn from between two steps of everything else.
+
+    next: the one about to be used, on whose very features the upper bounds are then evaluated: in-sample, unlike the
+    paper's algorithm 3, which fits critics on a freshly sampled batch, and unlike the released code. same: the one just
+    used, encoded again (released code); the bounds are then evaluated on a batch that the critics have not seen.
+    """
+
+    next = "next"
+    same = "same"
+
+
+@dataclass
+class FactorclConfig(MethodConfig):
+    """FactorCL (Liang et al., arXiv 2306.05268).
+
+    critic, critic_hidden, critic_layers, critic_width: form of all critics, their hidden units, further hidden layers,
+    and (separable) the width of what is multiplied. temperature: divides scores. doubly_counted: weight of the two
+    terms that appendix D.1 counts once and algorithm 2 twice. condition, label_input: of form=sup.
+    critic_steps: steps of the upper bounds' critics per step of everything else; critic_batch: on which batch.
+    """
+
+    name: str = "factorcl"
+    form: Form = Form.ssl
+    critic: CriticForm = CriticForm.concat
+    critic_hidden: int = 512
+    critic_layers: int = 1
+    critic_width: int = 128
+    temperature: float = 1.0
+    doubly_counted: float = 1.0
+    condition: Condition = Condition.both
+    label_input: LabelInput = LabelInput.index
+    critic_steps: int = 1
+    critic_batch: CriticBatch = CriticBatch.next
+
+    factorises = True
+    title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"
+    arxiv = "2306.05268"
+
+    @property
+    def needs_labels(self) -> bool:
+        """The supervised form learns from them."""
+        return self.form is Form.sup
+
+    @property
+    def augments(self) -> bool:
+        """The self-supervised form compares samples with augmented views of them."""
+        return self.form is Form.ssl
+
+    def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
+        """The second modality's, which must keep what the first one speaks of."""
+        return modalities[1:] if self.augments else ()
+
+    def travel(self, widths: Mapping[str, int]) -> Travel:
+        """The columns of all critics, which other ranks compare with every anchor of theirs."""
+        columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
+        return Travel(TERMS * columns, TERMS, rings=False)
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = not_positive(self, "critic_hidden", "critic_width", "temperature", "critic_steps")
+        for key in ("critic_layers", "doubly_counted"):
+            if getattr(self, key) < 0:
+                found.append(f"method.{key} is {getattr(self, key)}: it must be 0 or more")
+        if self.form is Form.ssl:
+            choices = {"condition": Condition.both, "label_input": LabelInput.index}
+            found += [
+                f"method.{key}={getattr(self, key).value} says what is done with labels: leave it out, or set"
+                " method.form=sup"
+                for key, default in choices.items()
+                if getattr(self, key) is not default
+            ]
+        return found
+
+    def data_problems(self, data: DataConfig) -> list[str]:
+        """What this dataset lacks for the method, one sentence each."""
+        found = super().data_problems(data)
+        names = list(data.modalities)
+        if len(names) != 2:
+            extra = names[2] if len(names) > 2 else None
+            fix = f"take others out (data.modalities.{extra}=null)" if extra else "choose a dataset with two"
+            found.append(
+                f"method=factorcl factorises what exactly two modalities know, and data.modalities has {len(names)}"
+                f" ({', '.join(names)}): {fix}"
+            )
+        return found + self._idle_views(data)
+
+    def _idle_views(self, data: DataConfig) -> list[str]:
+        """Views that are the samples themselves: with X2' = X2 a task term is I(X2; X2), and X2' no condition."""
+        found = []
+        unique = self.unique_views(list(data.modalities))
+        for name, modality in data.modalities.items() if self.augments else ():
+            # Where the plain inputs are augmented, the view is the sample as it is, and still another one.
+            changed = modality.train is not None and modality.train.operations
+            view = modality.unique_view if name in unique else modality.view
+            if changed or view.operations:
+                continue
+            key, given = ("unique", modality.unique) if name in unique else ("augment", modality.augment)
+            origin = " (null: augment without its crop)" if given is None else ""
+            found.append(
+                f"data.modalities.{name}.{key} changes nothing{origin}: method=factorcl would take the sample itself"
+                f" for its augmented view; set one of {', '.join(OPERATIONS[modality.kind])} there, or method.form=sup"
+            )
+        return found

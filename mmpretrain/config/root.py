@@ -1,0 +1,133 @@
+"""The whole config tree (no torch here). Each section's dataclass lives beside the code that it configures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mmpretrain.config.data import DataConfig, Kind
+from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
+from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.methods.names import MethodConfig
+from mmpretrain.config.model import FusionForm, ModelConfig
+from mmpretrain.config.objective import ObjectiveConfig
+
+ARCHITECTURES = {
+    Kind.image: "cnn or a vision model of transformers",
+    Kind.text: "a text model of transformers",
+    Kind.vector: "mlp or identity",
+    Kind.sequence: "sequence",
+}
+
+
+@dataclass
+class RunConfig:
+    """name: folder of the run below root; the same name with the same config resumes."""
+
+    name: str | None = None
+    root: str = "runs"
+
+
+@dataclass
+class Config:
+    """Everything that determines a run, apart from the machines it runs on."""
+
+    method: MethodConfig = field(default_factory=MethodConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    experiment: str | None = None
+    seed: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the run: the sample budget in full global batches, rounded up."""
+        return math.ceil(self.train.samples / self.data.global_batch)
+
+    @property
+    def fuses_tokens(self) -> bool:
+        """Whether the model has a fusion that looks at encoders' states before they are pooled."""
+        return self.method.fuses and self.model.fusion.form is FusionForm.transformer
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong inside and between the sections, one sentence each."""
+        sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
+        found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
+        found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
+        found += self.method.data_problems(self.data)
+        return found + self._model_against_data() + self._labels() + self._run_name()
+
+    def _model_against_data(self) -> list[str]:
+        if self.method.connects:
+            return self._model_against_method()
+        found = []
+        missing = sorted(set(self.data.modalities) - set(self.model.encoders))
+        extra = sorted(set(self.model.encoders) - set(self.data.modalities))
+        if missing or extra:
+            found.append(
+                f"model.encoders has {sorted(self.model.encoders)} but data.modalities has"
+                f" {sorted(self.data.modalities)}: choose a matching pair with model=... and data=..."
+            )
+        for name, encoder in self.model.encoders.items():
+            modality = self.data.modalities.get(name)
+            if modality is None:
+                continue
+            is_text = modality.kind is Kind.text
+            if is_text and not (encoder.tokenizer or encoder.pretrained):
+                found.append(f"model.encoders.{name}.tokenizer is missing: a text encoder needs one")
+            given = "architecture" if encoder.architecture else "pretrained"
+            if modality.kind not in encoder.kinds and getattr(encoder, given):
+                found.append(
+                    f"model.encoders.{name}.{given} is {getattr(encoder, given)} but data.modalities.{name} is"
+                    f" a {modality.kind.value}: use {ARCHITECTURES[modality.kind]}"
+                )
+        return found + self._model_against_method()
+
+    def _model_against_method(self) -> list[str]:
+        found = self.method.model_problems(self.model, self.data)
+        if not self.fuses_tokens:
+            return found
+        return found + [
+            f"model.encoders.{name}.pool has no effect with method={self.method.name}, which fuses tokens: leave it out"
+            for name, encoder in self.model.encoders.items()
+            if encoder.pool is not None
+        ]
+
+    def _labels(self) -> list[str]:
+        found = []
+        metrics = {*self.evaluation.final, *self.evaluation.during}
+        if self.data.classes is None:
+            wanted = sorted(metric for metric in metrics if metric is not Metric.retrieval)
+            found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
+        elif self.data.classes < 2:
+            found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data")
+        if Metric.classification in metrics and not self.method.classifies:
+            found.append(
+                f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"
+                " choose linear_probe and retrieval"
+            )
+        return found
+
+    def _run_name(self) -> list[str]:
+        if not 0 <= self.seed < 2**63:
+            return [f"seed is {self.seed}: it must lie between 0 and 2^63"]
+        if self.run.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run.name):
+            return [f"run.name is {self.run.name!r}: use letters, digits, '.', '_' and '-'"]
+        return []
+
+
+def _not_finite(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _not_finite(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{prefix}{key}", value

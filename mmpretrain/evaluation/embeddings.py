@@ -1,0 +1,150 @@
+"""Embeddings of a whole split, made by all ranks together.
+
+Every rank runs the same number of forwards and of gathers, so this works on a live model whatever wraps it (under
+ZeRO-3 a forward is itself a collective). Rows are gathered batch by batch: beside the model, the device holds
+W x b rows at a time. Shapes: n samples of the split, b rows per batch and rank, W ranks, d width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.data.batch import Batch
+from mmpretrain.distributed.modes import evaluating
+from mmpretrain.distributed.world import World
+
+ORDINAL, LABEL = "ordinal", "label"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a model makes of a split, in the split's order; what the model does not give is None or empty.
+
+    ordinals: int64 [n], increasing. embeds, shared, unique: modality -> float32 [n, d]. fused: float32 [n, d].
+    logits: float32 [n, C]. labels: int64 [n] or None. present: modality -> bool [n], whether each sample has it;
+    modalities that all have are left out, and the rows of others mean nothing where it is False.
+    """
+
+    ordinals: np.ndarray
+    embeds: dict[str, np.ndarray]
+    logits: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    fused: np.ndarray | None = None
+    shared: dict[str, np.ndarray] = field(default_factory=dict)
+    unique: dict[str, np.ndarray] = field(default_factory=dict)
+    present: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+    def having(self, modalities: Iterable[str]) -> np.ndarray:
+        """bool [n]: the samples that have all of these modalities."""
+        masks = [self.present[name] for name in modalities if name in self.present]
+        return np.logical_and.reduce([np.ones(len(self), bool), *masks])
+
+    def only(self, rows: np.ndarray) -> Embeddings:
+        """The samples of ``rows`` (bool [n])."""
+        cut = {f.name: _cut(getattr(self, f.name), rows) for f in fields(self)}
+        return Embeddings(**cut)
+
+
+def _cut(value: Any, rows: np.ndarray) -> Any:
+    if isinstance(value, dict):
+        return {name: array[rows] for name, array in value.items()}
+    return None if value is None else value[rows]
+
+
+def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device) -> Embeddings:
+    """Run ``model(**batch.inputs)`` over this rank's ``batches`` and give every rank the embeddings of all samples.
+
+    ``batches``: as many on every rank, of equal size at each turn; ``positions`` are ordinals of the split. A sample
+    that occurs more than once is kept once. One that could not be read is left out: its row has the ordinal of its
+    substitute.
+    Raises ValueError, on all ranks alike, for an empty split and for outputs that are not finite.
+    """
+    reals, integers = _Columns(), _Columns()
+    with evaluating(model), torch.no_grad():
+        for batch in batches:
+            reals.add(_outputs(model(**batch.to(device).inputs)), world)
+            integers.add({name: column.to(device) for name, column in _facts(batch).items()}, world)
+    if not reals.parts:
+        raise ValueError("the split to evaluate has no samples: build its shards, or name another evaluation.split")
+    return _assemble(reals, integers)
+
+
+class _Columns:
+    """Tensors [b, d] by name, gathered from all ranks side by side and kept apart again at the end."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.widths: dict[str, int] = {}
+
+    def add(self, columns: Mapping[str, Tensor], world: World) -> None:
+        """One batch; the same names in the same order every time, on all ranks."""
+        self.widths = {name: column.shape[1] for name, column in columns.items()}
+        self.parts.append(world.all_gather_rows(torch.cat(list(columns.values()), dim=1)).cpu())
+
+    def rows(self) -> np.ndarray:
+        """[all gathered rows, all widths]."""
+        return torch.cat(self.parts).numpy()
+
+    def cut(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of ``rows`` by name."""
+        edges = np.cumsum([0, *self.widths.values()])
+        return {name: rows[:, a:b] for name, a, b in zip(self.widths, edges, edges[1:], strict=False)}
+
+
+def _outputs(output: Any) -> dict[str, Tensor]:
+    """Everything that is gathered, float32, by ``FIELD/MODALITY``."""
+    found = {f"embeds/{name}": rows for name, rows in output.embeds.items()}
+    for whole in ("logits", "fused_embeds"):
+        if getattr(output, whole, None) is not None:
+            found[f"{whole}/"] = getattr(output, whole)
+    for part in ("shared_embeds", "unique_embeds"):
+        found |= {f"{part}/{name}": rows for name, rows in (getattr(output, part, None) or {}).items()}
+    return {name: rows.float() for name, rows in found.items()}
+
+
+def _facts(batch: Batch) -> dict[str, Tensor]:
+    """int64 [b, 1] each: the ordinal, the label if there are labels, and which optional modalities are there."""
+    found = {ORDINAL: batch.positions} | ({} if batch.labels is None else {LABEL: batch.labels})
+    found |= {f"present/{name}": mask for name, mask in batch.present.items()}
+    return {name: column.long()[:, None] for name, column in found.items()}
+
+
+def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
+    facts = integers.rows()
+    ordinals, first = np.unique(facts[:, 0], return_index=True)
+    rows = reals.rows()[first]
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the model's outputs are not finite for {len(bad)} of {len(rows)} samples (first: sample"
+            f" {ordinals[bad[0]]}): training has diverged; lower optim.lr or set optim.clip"
+        )
+    outputs, known = _by_field(reals.cut(rows)), integers.cut(facts[first])
+    return Embeddings(
+        ordinals,
+        outputs["embeds"],
+        logits=outputs.get("logits", {}).get(""),
+        labels=known[LABEL][:, 0] if LABEL in known else None,
+        fused=outputs.get("fused_embeds", {}).get(""),
+        shared=outputs.get("shared_embeds", {}),
+        unique=outputs.get("unique_embeds", {}),
+        present={name: mask[:, 0] > 0 for name, mask in _by_field(known).get("present", {}).items()},
+    )
+
+
+def _by_field(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """``FIELD/MODALITY`` -> array as field -> modality -> array."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for key, column in columns.items():
+        name, _, modality = key.partition("/")
+        found.setdefault(name, {})[modality] = column
+    return found

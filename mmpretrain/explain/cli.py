@@ -1,0 +1,157 @@
+"""``mmpretrain explain`` and ``mmpretrain report`` (no torch here: what computes is imported when it is asked for)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, table, working
+from mmpretrain.explain.settings import Attribution, CommonScore, IndividualScore, Settings, Wanted
+from mmpretrain.explain.settings import Form as ScoreForm
+
+Release = Annotated[str, typer.Argument(help="Release folder, or a transformers model like CLIP.")]
+Data = Annotated[str, typer.Option(help="Dataset: a folder with a folder of tars per split, or a URL.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to (default: beside the release).")]
+Pair = Annotated[str | None, typer.Option(help="Two modalities, FIRST,SECOND (default: the first two).")]
+Split = Annotated[str, typer.Option(help="Split that is scored.")]
+FitSplit = Annotated[str, typer.Option(help="Split that means, codes and correlations are from.")]
+Common = Annotated[int | None, typer.Option(help="Common dimensions (default: those that chance does not explain).")]
+Individual = Annotated[int | None, typer.Option(help="Leading individual dimensions (default: all that is left).")]
+Dimensions = Annotated[int | None, typer.Option(help="Principal components that embeddings are reduced to.")]
+Limit = Annotated[int, typer.Option(help="Samples of each split that are used, evenly spaced.")]
+
+
+def explain_command(
+    release: Release,
+    data: Data,
+    out: Out = None,
+    pair: Pair = None,
+    samples: Annotated[int, typer.Option(help="Samples to draw, spread over the labels.")] = 6,
+    keys: Annotated[str | None, typer.Option(help="Keys of samples to draw instead: KEY,KEY,...")] = None,
+    common_score: Annotated[CommonScore, typer.Option(help="What is drawn of what is shared.")] = CommonScore.product,
+    individual_score: Annotated[
+        IndividualScore, typer.Option(help="What is drawn of what is a modality's own.")
+    ] = IndividualScore.norm,
+    attribution: Annotated[Attribution, typer.Option(help="How scores are traced to inputs.")] = Attribution.gradient,
+    weight_by_rho: Annotated[bool, typer.Option("--weight-by-rho", help="Weak common directions count less.")] = False,
+    split: Split = "test",
+    fit_split: FitSplit = "train",
+    common: Common = None,
+    individual: Individual = None,
+    dimensions: Dimensions = None,
+    limit: Limit = 10_000,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Score what two modalities share and what is their own, and draw where in the inputs it lies."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        settings = _settings(common, individual, dimensions)
+        drawn = ScoreForm(common_score, individual_score, attribution, weight_by_rho)
+        chosen = tuple(_names(keys))
+        _check_counts(samples=samples, limit=limit)
+        wanted = Wanted(settings, drawn, samples, chosen, fit_split, split, limit)
+        from mmpretrain.explain.explain import explain
+        from mmpretrain.explain.files import summary, write_explanation
+        from mmpretrain.explain.opened import open_release, usual_device
+
+        with working(form, f"explaining {release}"):
+            opened = open_release(release, data, _names(pair), usual_device())
+            explanation = explain(opened, wanted)
+            folder = out or _beside(release, "explain")
+            files = write_explanation(explanation, opened, wanted, folder)
+        result = {**summary(explanation), "files": [str(path) for path in files]}
+        answer(form, result, _explain_view(result))
+
+
+def report_command(
+    release: Release,
+    data: Data,
+    out: Out = None,
+    pair: Pair = None,
+    split: Split = "test",
+    fit_split: FitSplit = "train",
+    common: Common = None,
+    individual: Individual = None,
+    dimensions: Dimensions = None,
+    limit: Limit = 10_000,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Say what two modalities of a release share, what is each one's own, and which dimensions carry it."""
+    form = Form.of(json_flag)
+    with command_errors(form):
+        settings = _settings(common, individual, dimensions)
+        _check_counts(limit=limit)
+        from mmpretrain.explain.files import write_report
+        from mmpretrain.explain.opened import open_release, usual_device
+        from mmpretrain.explain.report import information_report
+
+        with working(form, f"reporting on {release}"):
+            opened = open_release(release, data, _names(pair), usual_device())
+            splits = opened.embed(fit_split, limit), opened.embed(split, limit)
+            factors = opened.info.factors if opened.info else {}
+            report = information_report(*splits, opened.pair, settings, opened.origin, factors, split)
+            files = write_report(report, release, out or _beside(release, "report"))
+        result = {**report.to_json(), "files": [str(path) for path in files]}
+        answer(form, result, _report_view(result))
+
+
+def _settings(common: int | None, individual: int | None, dimensions: int | None) -> Settings:
+    settings = Settings(common, individual, dimensions)
+    if problems := settings.problems():
+        raise Failure(problems)
+    return settings
+
+
+def _check_counts(**counts: int) -> None:
+    if problems := [f"--{key} is {value}: at least 1 is needed" for key, value in counts.items() if value < 1]:
+        raise Failure(problems)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _beside(release: str, name: str) -> Path:
+    """``runs/NAME/explain`` for ``runs/NAME/release``; in the current folder for what has no folder here."""
+    return Path(release).resolve().parent / name if Path(release).is_dir() else Path(name)
+
+
+def _explain_view(result: dict[str, Any]) -> Group:
+    first, second = result["pair"]
+    lines = [
+        f"{first} and {second}: {result['common_dimension']} common dimensions ({result['codes']})",
+        f"common score: mean {result['common']['mean']:.2f}, unrelated pairs {result['common']['unrelated']:.2f},"
+        f" expected {result['common']['expected']:.2f}",
+    ]
+    columns = ("sample", "common", "cosine", *(f"{name}'s own, %" for name in result["pair"]))
+    rows = [
+        (
+            s["key"],
+            f"{s['common']:.2f}",
+            f"{s['common_cosine']:.2f}",
+            *(f"{100 * s[f'energy_{n}']:.0f}" for n in result["pair"]),
+        )
+        for s in result["explained"]
+    ]
+    return Group(*map(Text, lines), table("", columns, rows), Text("\n".join(result["files"])))
+
+
+def _report_view(result: dict[str, Any]) -> Group:
+    correlations = result["correlations"]
+    lines = [
+        result["advice"],
+        "correlations of common codes: " + ", ".join(f"{rho:.2f}" for rho in correlations["common_codes"]),
+        "                    held out: " + ", ".join(f"{rho:.2f}" for rho in correlations["common_codes_held_out"]),
+    ]
+    variance = [
+        (name, *(f"{100 * modality['variance'][part]:.1f}" for part in ("common", "individual", "left_out")))
+        for name, modality in result["modalities"].items()
+    ]
+    probes = [(name, f"{100 * p['score']:.1f}", f"{100 * p['chance']:.1f}") for name, p in result["probes"].items()]
+    shown = [table("Variance, percent", ("modality", "common", "own", "left out"), variance)]
+    shown += [table("Linear probes, percent", ("representation/label", "score", "chance"), probes)] if probes else []
+    return Group(*map(Text, lines), *shown, Text("\n".join(result["files"])))

@@ -1,0 +1,213 @@
+"""What two modalities of a release share, what is each one's own, and which dimensions carry it.
+
+The spectrum of canonical correlations against what unrelated data reach, the same directions on held-out samples,
+whether the common dimension fits, how the variance of the embeddings splits, what labels say, and which pairs the
+common score finds. Shapes: n samples, d width of the embedding, r correlations, k common directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.retrieval import exact_scores, pair_places, unit_rows
+from mmpretrain.explain.decomposition import Decomposition, Origin, code_correlations, fit, scored_samples, split_codes
+from mmpretrain.explain.part_probes import part_probes, targets_of
+from mmpretrain.explain.scores import Codes
+from mmpretrain.explain.settings import Settings
+from mmpretrain.losses.canonical import canonical_of_rows, common_dimension, permutation_null
+from mmpretrain.records import Score
+
+# Of the correlation of n unrelated samples, in units of 1 / sqrt(n): one in twenty lies above.
+ABOVE_CHANCE = 1.645
+
+
+class Verdict(StrEnum):
+    """Whether the common dimension fits: individual codes still correlate, or more canonical correlations of the
+    embeddings stand out than there are common codes (too small); or some common directions do not correlate on
+    held-out samples (too large)."""
+
+    fits = "fits"
+    too_small = "too small"
+    too_large = "too large"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What individual codes still share. correlations: [..], canonical ones of u_1 and u_2, descending. threshold: what
+    the largest reaches without any relation."""
+
+    correlations: Tensor
+    threshold: float
+
+    @property
+    def exceeding(self) -> int:
+        """How many correlations chance does not explain."""
+        return common_dimension(self.correlations, self.threshold)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Correlations on the scored split: held_out [r] of the fitted directions, confirmed [k] of the common codes.
+
+    retrieval: by what -> recall and median rank, with chances. samples: how many were fitted and scored.
+    """
+
+    decomposition: Decomposition
+    held_out: Tensor
+    confirmed: Tensor
+    leftover: Leftover
+    probes: list[Score]
+    retrieval: dict[str, dict[str, float]]
+    samples: dict[str, int]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the common dimension fits."""
+        # Individual codes that are narrow, or trained to, leave out what the common ones had no room for.
+        if self.leftover.exceeding or self.decomposition.exceeding > len(self.decomposition.rho):
+            return Verdict.too_small
+        return Verdict.too_large if self.confirmed_dimensions < len(self.confirmed) else Verdict.fits
+
+    @property
+    def confirmed_dimensions(self) -> int:
+        """How many common directions correlate on the scored split too."""
+        return common_dimension(self.confirmed, ABOVE_CHANCE / self.samples["scored"] ** 0.5)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers: what report.json holds."""
+        fitted = self.decomposition
+        return {
+            "pair": list(fitted.pair),
+            "codes": fitted.origin.value,
+            "samples": self.samples,
+            "common_dimension": len(fitted.rho),
+            "verdict": self.verdict.value,
+            "advice": advice(self),
+            "correlations": {
+                "common_codes": fitted.rho.tolist(),
+                "common_codes_held_out": self.confirmed.tolist(),
+                "spectrum": fitted.spectrum.tolist(),
+                "held_out": self.held_out.tolist(),
+                "threshold": fitted.threshold,
+                "left_in_individual": self.leftover.correlations.tolist(),
+                "left_threshold": self.leftover.threshold,
+                "left_sum_of_squares": float(self.leftover.correlations.square().sum()),
+            },
+            "modalities": {name: _modality(fitted, name) for name in fitted.pair},
+            "probes": {f"{s.subject}/{s.name}": {"score": s.value, "chance": s.chance} for s in self.probes},
+            "retrieval": self.retrieval,
+        }
+
+
+def information_report(
+    train: Embeddings,
+    test: Embeddings,
+    pair: tuple[str, str],
+    settings: Settings,
+    origin: Origin,
+    factors: Mapping[str, int],
+    split: str = "test",
+) -> Report:
+    """Fit on ``train``, score on ``test``. factors: what labels are codes of, or empty. split: what ``test`` is called.
+
+    Raises ValueError as ``fit``, and if no sample is left to score.
+    """
+    fitted = fit(train, pair, settings, origin)
+    both, held = train.only(train.having(pair)), scored_samples(test, pair, split)
+    codes, held_codes = split_codes(fitted, both), split_codes(fitted, held)
+    known, truth = targets_of(both.labels, factors), targets_of(held.labels, factors)
+    probes = part_probes(codes, held_codes, known, truth) if known and truth else []
+    samples = {"fitted": len(both), "scored": len(held)}
+    return Report(
+        fitted,
+        _held_out(fitted, held),
+        code_correlations(*(held_codes[name].common for name in pair)),
+        _leftover(fitted, codes, settings),
+        probes,
+        _retrieval(fitted, held, held_codes),
+        samples,
+    )
+
+
+def advice(report: Report) -> str:
+    """The verdict in words, with the numbers."""
+    fitted, k = report.decomposition, len(report.decomposition.rho)
+    if report.verdict is Verdict.too_small:
+        more, left = report.leftover.exceeding, report.leftover.correlations
+        if not more:
+            return (
+                f"{k} common dimensions are too few: {fitted.exceeding} correlations of the embeddings exceed"
+                f" {fitted.threshold:.2f}, what unrelated data reach, and the individual codes leave the others out;"
+                f" try {fitted.exceeding}"
+            )
+        return (
+            f"{k} common dimensions are too few: {more} correlations between the individual codes (largest"
+            f" {float(left[0]):.2f}) exceed {report.leftover.threshold:.2f}, what unrelated data reach; try {k + more}"
+        )
+    if report.verdict is Verdict.too_large:
+        confirmed = report.confirmed_dimensions
+        return (
+            f"{k} common dimensions are too many: only {confirmed} of them correlate on held-out samples; try"
+            f" {confirmed}"
+        )
+    if not k:
+        return f"nothing is shared: no correlation exceeds {fitted.threshold:.2f}, what unrelated data reach"
+    return f"{k} common dimensions fit: what is left in the individual codes is what unrelated data reach"
+
+
+def coordinate_shares(fitted: Decomposition, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """[d] each: the shares of every embedding coordinate's variance that common and individual codes explain."""
+    part = fitted.parts[name]
+    variances = part.variances.clamp(min=torch.finfo(torch.float64).tiny)
+    common, individual = ((loading.square().sum(dim=1) / variances).numpy() for loading in part.loadings)
+    return common, individual
+
+
+def _modality(fitted: Decomposition, name: str) -> dict[str, Any]:
+    part = fitted.parts[name]
+    common, individual = part.shares
+    directions = part.loadings[0].square().sum(dim=0) / part.variances.sum()
+    by_common, by_individual = coordinate_shares(fitted, name)
+    return {
+        "embedding_width": len(part.mean),
+        "principal_components": part.components,
+        "individual_dimension": part.loadings[1].shape[1],
+        "variance": {"common": common, "individual": individual, "left_out": max(0.0, 1 - common - individual)},
+        "variance_by_common_direction": directions.tolist(),
+        "variance_of_coordinates": {"common": by_common.tolist(), "individual": by_individual.tolist()},
+    }
+
+
+def _held_out(fitted: Decomposition, test: Embeddings) -> Tensor:
+    first, second = (torch.from_numpy(test.embeds[n]).double() @ fitted.directions[n] for n in fitted.pair)
+    return code_correlations(first, second)
+
+
+def _leftover(fitted: Decomposition, codes: Mapping[str, Codes], settings: Settings) -> Leftover:
+    first, second = (codes[name].individual for name in fitted.pair)
+    if not min(first.shape[1], second.shape[1]):
+        return Leftover(fitted.rho.new_empty(0), fitted.threshold)
+    correlations = canonical_of_rows(first, second).rho
+    if fitted.origin is Origin.closed_form and settings.individual is None:
+        # The dimension was chosen by this threshold; another one would contradict it at the margin. Of cut codes fewer
+        # dimensions are compared, which reach less by chance.
+        return Leftover(correlations, fitted.threshold)
+    return Leftover(correlations, permutation_null(first, second, draws=settings.draws, seed=settings.seed))
+
+
+def _retrieval(fitted: Decomposition, test: Embeddings, codes: Mapping[str, Codes]) -> dict[str, dict[str, float]]:
+    """The first modality's samples look for their second one: by the common score, and by cosine if widths allow."""
+    first, second = (codes[name].common.numpy() for name in fitted.pair)
+    rows: dict[str, Sequence[np.ndarray]] = {"common score": (first, second)} if first.shape[1] else {}
+    embeds = [test.embeds[name] for name in fitted.pair]
+    if embeds[0].shape[1] == embeds[1].shape[1]:
+        rows["cosine of embeddings"] = [unit_rows(found) for found in embeds]
+    return {name: exact_scores(*pair_places(query, item), (1, 5, 10)) for name, (query, item) in rows.items()}

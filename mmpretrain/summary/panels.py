@@ -1,0 +1,96 @@
+"""The panels of a run's picture: curves and retrieval grids. Each draws onto axes it is given."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import PercentFormatter
+
+from mmpretrain.figures import COLORS, INK, legend_below, style_axes
+from mmpretrain.summary.retrieval_grid import Grid, GridPair, Shown, Verdict
+
+MARKS = {
+    Verdict.pair: ("✓ pair", "#006D4E"),
+    Verdict.same_class: ("✓", "#2CA02C"),
+    Verdict.wrong: ("✗", "#C62828"),
+}
+
+
+MOST_CURVES = 6
+
+
+def draw_loss(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+    """The loss and its terms against the samples seen, smoothed, over the unsmoothed loss."""
+    samples = np.array([step["samples"] for step in steps], dtype=float)
+    total = np.array([step["loss"] for step in steps], dtype=float)
+    axes.plot(samples, total, color=INK, alpha=0.18, linewidth=0.8)
+    terms = sorted({key for step in steps for key in step if key.startswith("loss/")})[:MOST_CURVES]
+    for color, term in zip(COLORS, terms, strict=False):
+        values = np.array([step.get(term, np.nan) for step in steps], dtype=float)
+        axes.plot(samples, smooth(values), color=color, linewidth=1.2, label=term.removeprefix("loss/"))
+    axes.plot(samples, smooth(total), color=INK, linewidth=2, label="loss")
+    style_axes(axes, "Training loss (running mean)", "loss")
+    legend_below(axes)
+
+
+def draw_learning_rate(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+    """The learning rate against the samples seen."""
+    known = [step for step in steps if step.get("lr") is not None]
+    axes.plot([step["samples"] for step in known], [step["lr"] for step in known], color=COLORS[0], linewidth=1.8)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    style_axes(axes, "Learning rate", "learning rate")
+
+
+def draw_evaluations(axes: Axes, curves: Mapping[str, Mapping[int, float]], batch: float) -> None:
+    """Evaluations made while training (label -> step -> share) against the samples seen; ``batch``: samples a step."""
+    for color, (label, curve) in zip(COLORS, list(curves.items())[:MOST_CURVES], strict=False):
+        samples = [step * batch for step in curve]
+        axes.plot(samples, list(curve.values()), color=color, marker=".", markersize=5, linewidth=1.3, label=label)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    style_axes(axes, "Evaluation while training", "score")
+    legend_below(axes, columns=2)
+
+
+def draw_grid_pair(figure: SubFigure, grid: Grid, pair: GridPair) -> None:
+    """Per line a query, the item that belongs to it, and what was retrieved, nearest first, marked right or wrong."""
+    title = f"Retrieval {pair.query} → {pair.item}, nearest first"
+    figure.suptitle(f"{title}   (✓ pair: same sample, ✓ same class, ✗ neither)", fontsize=9.5, color=INK)
+    rows, columns = pair.items.shape
+    axes = figure.subplots(rows, columns + 2, squeeze=False)
+    for row, query in enumerate(pair.queries.tolist()):
+        _show(axes[row, 0], grid.shown[pair.query, query], "query", INK)
+        _show(axes[row, 1], grid.shown[pair.item, query], "its pair", INK)
+        for column, item in enumerate(pair.items[row].tolist()):
+            mark, color = MARKS[Verdict(int(pair.verdicts[row, column]))]
+            _show(axes[row, column + 2], grid.shown[pair.item, item], mark, color)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean of ``values`` [n] over the last n / 40 of them (fewer at the start); NaNs are skipped."""
+    window = max(1, len(values) // 40)
+    known = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
+    counts = np.cumsum(np.concatenate([[0], known]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    count = counts[ends] - counts[starts]
+    return np.where(count > 0, (sums[ends] - sums[starts]) / np.maximum(count, 1), np.nan)
+
+
+def _show(axes: Axes, shown: Shown, title: str, color: str) -> None:
+    if isinstance(shown, str):
+        text = "\n".join(textwrap.wrap(shown, 10)[:5])
+        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=7.5, color=INK, transform=axes.transAxes)
+    else:
+        axes.imshow(shown, interpolation="nearest")
+    axes.set_title(title, fontsize=8, color=color, pad=2)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=color, linewidth=1.8 if color != INK else 0.8)

@@ -1,0 +1,171 @@
+"""A retrieval grid: for a few queries of the held-out split, the nearest items of another modality, as pictures.
+
+The queries are not chosen for their results: the first sample of each of some classes (evenly spread over the labels),
+or evenly spread samples where there are no labels. Shapes: q queries, t retrieved items each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL.Image import Image
+
+from mmpretrain.config.data import Kind
+from mmpretrain.data.decode import Raw
+from mmpretrain.data.reader import Reader, read_sample
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.retrieval import unit_rows
+
+Shown = np.ndarray | str
+GRID_FILE = "retrieval_grid.npz"  # in the run folder
+LARGEST_SIDE = 128
+
+
+class Verdict(IntEnum):
+    """What a retrieved item is to its query: of another class, of the same class, its own pair.
+
+    Without labels everything but the pair is ``wrong``.
+    """
+
+    wrong = 0
+    same_class = 1
+    pair = 2
+
+
+@dataclass(frozen=True)
+class GridPair:
+    """Queries of one modality and what they retrieve from another.
+
+    queries: int64 [q] ordinals. items: int64 [q, t] ordinals, nearest first. verdicts: int64 [q, t] of Verdict.
+    """
+
+    query: str
+    item: str
+    queries: np.ndarray
+    items: np.ndarray
+    verdicts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pairs of modalities, and what their samples look like.
+
+    shown: (modality, ordinal) -> uint8 [height, width, 3] or the text: of every query, of the item that belongs to it,
+    and of every retrieved item.
+    """
+
+    pairs: list[GridPair]
+    shown: dict[tuple[str, int], Shown] = field(default_factory=dict)
+
+
+def pairs_to_show(kinds: Mapping[str, Kind]) -> list[tuple[str, str]]:
+    """(query, item) modalities worth a picture: image -> another image, text -> image, else image -> text.
+
+    Empty if no modality is an image.
+    """
+    images = [name for name, kind in kinds.items() if kind is Kind.image]
+    texts = [name for name, kind in kinds.items() if kind is Kind.text]
+    pairs = [(images[0], images[1])] if len(images) > 1 else []
+    if images and texts:
+        pairs += [(texts[0], images[0])] if pairs else [(images[0], texts[0]), (texts[0], images[0])]
+    return pairs
+
+
+def retrieval_grid(
+    embeddings: Embeddings,
+    kinds: Mapping[str, Kind],
+    sample: Callable[[int], Mapping[str, Raw]],
+    queries: int = 5,
+    top: int = 5,
+) -> Grid | None:
+    """The grid of ``embeddings``; None if no modality can be shown.
+
+    ``kinds``: modality -> kind. ``sample``: ordinal of the split -> decoded sample (modality -> PIL image or text),
+    called for the samples that are shown, each once.
+    """
+    pairs = []
+    for query, item in pairs_to_show(kinds):
+        both = embeddings.only(embeddings.having((query, item)))
+        if len(both):
+            pairs.append(_pair(both, query, item, _query_rows(both, queries), top))
+    wanted: dict[int, set[str]] = {}
+    for pair in pairs:
+        for modality, ordinals in ((pair.query, pair.queries), (pair.item, pair.queries), (pair.item, pair.items)):
+            for ordinal in ordinals.ravel().tolist():
+                wanted.setdefault(ordinal, set()).add(modality)
+    shown: dict[tuple[str, int], Shown] = {}
+    for ordinal in sorted(wanted):
+        decoded = sample(ordinal)
+        shown |= {(modality, ordinal): _picture(decoded[modality]) for modality in sorted(wanted[ordinal])}
+    return Grid(pairs, shown) if pairs else None
+
+
+def write_grid(path: Path, embeddings: Embeddings, reader: Reader, kinds: Mapping[str, Kind]) -> None:
+    """Make the grid of ``embeddings`` with samples from ``reader`` (same split) and save it to ``path``.
+
+    Nothing is written if no modality can be shown. Raises what :func:`read_sample` raises.
+    """
+    grid = retrieval_grid(embeddings, kinds, partial(read_sample, reader, kinds))
+    if grid is not None:
+        save_grid(path, grid)
+
+
+def save_grid(path: Path, grid: Grid) -> None:
+    """Write ``grid`` as .npz (plain arrays, nothing pickled), atomically."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, pair in enumerate(grid.pairs):
+        arrays[f"pair/{number}/modalities"] = np.array([pair.query, pair.item])
+        arrays |= {f"pair/{number}/{name}": getattr(pair, name) for name in ("queries", "items", "verdicts")}
+    for (modality, ordinal), shown in grid.shown.items():
+        arrays[f"shown/{modality}/{ordinal}"] = np.asarray(shown)
+    partial = path.with_name(f".{path.name}.tmp.npz")
+    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def load_grid(path: Path) -> Grid:
+    """Read what :func:`save_grid` wrote."""
+    grid = Grid([])
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            kind, name, *rest = key.split("/")
+            if kind == "shown":
+                array = file[key]
+                grid.shown[name, int(rest[0])] = array if array.ndim else str(array)
+            elif rest == ["modalities"]:
+                query, item = file[key].tolist()
+                fields = [file[f"pair/{name}/{field}"] for field in ("queries", "items", "verdicts")]
+                grid.pairs.append(GridPair(query, item, *fields))
+    return grid
+
+
+def _query_rows(embeddings: Embeddings, queries: int) -> np.ndarray:
+    """Rows [q] of the queries (see the module's docstring)."""
+    if embeddings.labels is None:
+        rows = np.arange(len(embeddings))
+    else:
+        rows = np.unique(embeddings.labels, return_index=True)[1]
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(queries, len(rows))).round().astype(int))]
+
+
+def _pair(embeddings: Embeddings, query: str, item: str, rows: np.ndarray, top: int) -> GridPair:
+    similarity = unit_rows(embeddings.embeds[query][rows]) @ unit_rows(embeddings.embeds[item]).T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
+    verdicts = np.where(nearest == rows[:, None], Verdict.pair, Verdict.wrong)
+    if embeddings.labels is not None:
+        same = embeddings.labels[nearest] == embeddings.labels[rows, None]
+        verdicts = np.where(same & (verdicts == Verdict.wrong), Verdict.same_class, verdicts)
+    return GridPair(query, item, embeddings.ordinals[rows], embeddings.ordinals[nearest], verdicts)
+
+
+def _picture(raw: Raw) -> Shown:
+    if not isinstance(raw, Image):
+        return str(raw)
+    small = raw.convert("RGB")
+    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return np.asarray(small)

@@ -1,0 +1,1 @@
+"""One run on one rank, from the start to its release."""

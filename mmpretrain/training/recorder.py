@@ -1,0 +1,117 @@
+"""Records of a run, written by rank 0: metrics.jsonl, consumed.jsonl, status.json."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from mmpretrain.config.root import Config
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
+from mmpretrain.engine.engine import StepReport, mean_over_ranks
+from mmpretrain.files import sync
+from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
+
+STATUS_EVERY_S = 2.0  # each one is flushed to the disk
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient became nan or inf; going on would waste time and spoil the checkpoints."""
+
+
+class Recorder:
+    """Turns step reports into lines. Every rank calls it, because averages are collectives; rank 0 writes."""
+
+    def __init__(self, folder: RunFolder, config: Config, stream: Stream, world: World) -> None:
+        self.folder = folder
+        self.config = config
+        self.stream = stream
+        self.world = world
+        self._wait_s = 0.0
+        self._last_time = time.perf_counter()
+        self._last_done = 0
+        self._last_status = 0.0
+
+    def start(self, done: int) -> None:
+        """Forget what was written beyond the checkpoint that the run continues from."""
+        self._last_done = done
+        self._last_time = time.perf_counter()
+        if self.world.rank == 0:
+            drop_lines_after(self.folder.metrics, done)
+            drop_lines_after(self.folder.consumed, done)
+            drop_lines_after(self.folder.quarantine, done * self.config.data.global_batch - 1, key="position")
+            self._status(done, state=State.running, total_steps=self.config.total_steps, cause=None)
+        self.world.barrier()  # the other ranks add to the quarantine as soon as they read
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, with the time spent waiting for them added up."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self._wait_s += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
+        """Write one step; True when any rank asks to stop. Raises NonFiniteError on every rank alike."""
+        flag = torch.tensor(float(stop), device=report.losses["loss"].device)
+        values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
+        wanted = values.pop("stop") > 0
+        if self.config.data.record_keys:
+            ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
+            if self.world.rank == 0:
+                keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
+                append_line(self.folder.consumed, {"step": done, "keys": keys})
+        if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
+            raise NonFiniteError(
+                f"at step {done} the loss is {values['loss']} and the gradient norm {report.grad_norm}:"
+                " lower optim.lr or set optim.clip (under another run.name); checkpoints up to here are sound"
+            )
+        if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
+            self._log(done, values, report)
+        return wanted
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self.world.rank == 0:
+            append_line(self.folder.metrics, line)
+
+    def flush(self) -> None:
+        """Bring the lines written so far to the disk."""
+        for path in (self.folder.metrics, self.folder.consumed):
+            if self.world.rank == 0 and path.exists():
+                sync(path)
+
+    def complete(self, done: int) -> None:
+        """Mark the run as completed, once every rank is done."""
+        self.world.barrier(patient=True)
+        if self.world.rank == 0:
+            self._status(done, state=State.completed)
+
+    def _log(self, done: int, values: dict[str, float], report: StepReport) -> None:
+        now = time.perf_counter()
+        batch, steps = self.config.data.global_batch, done - self._last_done
+        line = {
+            "step": done,
+            "samples": done * batch,
+            "epoch": done * batch / len(self.stream.index),
+            **values,
+            "lr": report.lr,
+            "grad_norm": report.grad_norm,
+            "samples_per_s": steps * batch / (now - self._last_time),
+            "data_wait_s": self._wait_s / max(1, steps),
+        }
+        self._last_time, self._last_done, self._wait_s = now, done, 0.0
+        self.write(line)
+        if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
+            self._last_status = now
+            self._status(done)  # not the state: another rank may have noted a failure by now
+
+    def _status(self, done: int, **changes: Any) -> None:
+        self.folder.update_status(step=done, samples=done * self.config.data.global_batch, **changes)

@@ -1,0 +1,196 @@
+"""What a run owns on one rank while it trains, and the verbs of the loop in train.py."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from omegaconf import OmegaConf
+
+from mmpretrain.assembly.build import build_processor, build_sources
+from mmpretrain.config.compose import load_config
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.index import ShardError
+from mmpretrain.data.info import dataset_info
+from mmpretrain.data.step import Step
+from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
+from mmpretrain.engine import checkpoint
+from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.engine import Engine, StepReport
+from mmpretrain.evaluation.embeddings import Embeddings, embed_split
+from mmpretrain.evaluation.evaluate import evaluate, log_entry, write_evaluation
+from mmpretrain.methods.base import Once
+from mmpretrain.methods.build import build_method
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.run_folder import RunFolder
+from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
+from mmpretrain.summary.summary import draw_summary
+from mmpretrain.training.publish import publish
+from mmpretrain.training.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Stream, method, engine and records of one run on one rank. Use as a context manager."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.config = load_config(folder.config)
+        if self.config.engine.threads:
+            torch.set_num_threads(self.config.engine.threads)
+        torch.manual_seed(self.config.seed)
+        self.processor = build_processor(self.config)
+        self.method = build_method(self.config)
+        self._whole_splits: dict[str, Stream] = {}
+        self.engine = Engine(self.config, self.method, self._initialise)
+        self.world = self.engine.world
+        self.stream = self._stream("train", folder.quarantine, build_sources(self.config, self.processor))
+        self._agree_on_the_index(self.stream)
+        self.recorder = Recorder(folder, self.config, self.stream, self.world)
+
+    def _agree_on_the_index(self, stream: Stream) -> None:
+        """Ranks that read different indexes would train on samples of different orders without a word."""
+        part = int(stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
+        total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
+        if self.world.max_flag(int(total.item()) != part * self.world.size):
+            raise ShardError(
+                f"the ranks see different indexes in {self.config.data.path}/train: is it shared by all nodes?"
+            )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error the other ranks must notice at once, which an orderly goodbye would delay.
+        if error is None:
+            self.engine.close()
+
+    def resume(self) -> int:
+        """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
+        manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
+        if manifest and manifest["index"] != self.stream.index.fingerprint:
+            raise CheckpointError(
+                f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
+                " restore them, or start a run with another run.name"
+            )
+        done = manifest["step"] if manifest else 0
+        self.recorder.start(done)
+        return done
+
+    def batches(self, done: int) -> Iterator[Batch]:
+        """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
+        return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
+
+    def step(self, index: int) -> Step:
+        """What the method may know about the step with this index."""
+        batch, size = self.config.data.global_batch, len(self.stream.index)
+        return Step(
+            index=index,
+            epoch=index * batch / size,
+            total_epochs=self.config.train.samples / size,
+            seed=self.config.seed,
+        )
+
+    def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
+        """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
+        return self.recorder.record(done, batch, report, stop=stop)
+
+    def evaluation_due(self, done: int) -> bool:
+        """Whether metrics are wanted now, while training."""
+        settings = self.config.evaluation
+        return bool(settings.during and settings.every_steps and done % settings.every_steps == 0)
+
+    def evaluate(self, done: int) -> None:
+        """Metrics on held-out data into metrics.jsonl."""
+        settings, info = self.config.evaluation, dataset_info(self.config.data)
+        factors, probe = info.factors if info else None, settings.probe_split
+        results = evaluate(settings.during, self._embed, self.world, settings.split, None, probe, factors)
+        self.recorder.write({"step": done, **log_entry(results, settings.split)})
+
+    def checkpoint_due(self, done: int) -> bool:
+        """Whether the schedule, or the end of training, asks for a checkpoint."""
+        return done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint together with all other ranks."""
+        facts = {
+            "position": done * self.config.data.global_batch,
+            "index": self.stream.index.fingerprint,
+            "seed": self.config.seed,
+            "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
+        }
+        # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
+        self.recorder.flush()
+        checkpoint.save(self.engine, self.folder.checkpoints, done, facts)
+
+    def finish(self, done: int) -> None:
+        """Conclude and evaluate, then write the release, the final status and the picture."""
+        self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
+        embed = functools.cache(self._embed)
+        settings, info = self.config.evaluation, dataset_info(self.config.data)
+        classes, factors = (info.classes, info.factors) if info else (None, None)
+        results = evaluate(settings.final, embed, self.world, settings.split, classes, settings.probe_split, factors)
+        shown = embed(settings.split)
+        state = self.engine.state_dict()
+        if state is not None:
+            write_evaluation(self.folder.evaluation, results)
+            shipped = self.method.ship(state, self.processor)
+            publish(self.folder, self.config, shipped, results, self.world.size)
+        self.recorder.complete(done)
+        if self.world.rank == 0:
+            self._draw(shown)
+
+    def _draw(self, embeddings: Embeddings) -> None:
+        kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
+        reader = self._whole_splits[self.config.evaluation.split].reader
+        try:
+            write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+            draw_summary(self.folder.path)
+        except Exception:  # The run is complete; a picture must not turn it into a failure.
+            logger.exception("the summary could not be drawn")
+
+    def _embed(self, split: str) -> Embeddings:
+        settings = self.config.evaluation
+        batches = self._split(split).split_batches(settings.batch, settings.max_samples)
+        return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
+
+    def _split(self, name: str) -> Stream:
+        # Reading a split opens and checks its shards; evaluations while training come back to the same ones.
+        stream = self._whole_splits.get(name) or self._stream(name, quarantine=None)
+        self._whole_splits[name] = stream
+        return stream
+
+    def _initialise(self, world: World) -> None:
+        """At a first start, let the method look at data while the model is still whole on every rank."""
+        self.world = world
+        if not checkpoint.exists(self.folder.checkpoints, world):
+            self.method.initialise(self._first_batches, world)
+
+    def _first_batches(self, samples: int) -> Iterator[Batch]:
+        """Of the stream's first samples, plain; they do not count among what the run reads."""
+        stream = self._split("train")
+        self._agree_on_the_index(stream)
+        steps = math.ceil(min(samples, len(stream.index)) / self.config.data.global_batch)
+        return (batch.to(self.world.device) for batch in stream.batches(0, steps))
+
+    def _training_split(self) -> Iterator[Once]:
+        """The training split once, this rank's share."""
+        size = self.config.evaluation.batch
+        for number, batch in enumerate(self._split("train").split_batches(size)):
+            # A row past the end, or one that could not be read, has another sample's ordinal.
+            first = (number * self.world.size + self.world.rank) * size
+            counted = batch.positions == torch.arange(first, first + size)
+            yield batch.to(self.world.device), counted.to(self.world.device)
+
+    def _stream(self, split: str, quarantine: Path | None, sources: MMPretrainProcessor | None = None) -> Stream:
+        rank, size = self.world.rank, self.world.size
+        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, quarantine, sources)

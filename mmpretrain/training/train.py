@@ -1,0 +1,40 @@
+"""Training, read from top to bottom: load, then while not finished: step, record, evaluate, save; then finish.
+
+Every rank runs :func:`main` on the run's folder; everything a run needs stands in it or follows from its config.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmpretrain.run_folder import RunFolder
+from mmpretrain.training.preemption import Preempted, preemption_requested, request_preemption
+from mmpretrain.training.session import Session
+
+__all__ = ["Preempted", "fit", "main", "request_preemption"]
+
+
+def main(run_folder: Path) -> None:
+    """Start or continue the run in ``run_folder`` on this rank and return when it is complete.
+
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be set. Raises Preempted after a signal, with a
+    checkpoint of that very step on disk.
+    """
+    with Session(RunFolder(run_folder)) as session:
+        fit(session)
+
+
+def fit(session: Session) -> None:
+    """The loop. ``done`` counts finished steps, as checkpoints and metrics do."""
+    done = session.resume()
+    for batch in session.batches(done):
+        report = session.engine.step(batch, session.step(done))
+        done += 1
+        stop = session.record(done, batch, report, stop=preemption_requested())
+        if session.evaluation_due(done):
+            session.evaluate(done)
+        if stop or session.checkpoint_due(done):
+            session.save(done)
+        if stop and done < session.config.total_steps:
+            raise Preempted(f"stopped after step {done}")
+    session.finish(done)

@@ -1,0 +1,114 @@
+"""What an existing run folder means for a new submission."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.previous_run import Action, History, read_history
+from mmpretrain.config.compose import compose, save_config
+from mmpretrain.config.root import Config
+from mmpretrain.run_folder import RunFolder, State
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The config of the run that the folder holds."""
+    return compose(["method=clip", f"run.root={tmp_path}", "run.name=mine"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, config: Config) -> RunFolder:
+    """A folder after two local ranks ended with a checkpoint at step 40."""
+    folder = RunFolder(tmp_path / "mine")
+    (folder.checkpoints / "step-00000040").mkdir(parents=True)
+    (folder.checkpoints / "step-00000040" / "MANIFEST.json").write_text("{}")
+    save_config(config, folder.config)
+    folder.plan.write_text(json.dumps({"world_size": 2, "cluster": "local", "host": socket.gethostname()}))
+    folder.update_status(state=State.failed, job_id=str(os.getpid()))
+    return folder
+
+
+def test_no_folder_is_a_new_run(tmp_path: Path, config: Config) -> None:
+    assert read_history(RunFolder(tmp_path / "other"), config, 2) == History(Action.new)
+
+
+def test_the_same_config_continues(folder: RunFolder, config: Config) -> None:
+    assert read_history(folder, config, 2) == History(Action.resume, 40)
+    config.run.root = "elsewhere/../runs"  # the same place, spelled differently
+    assert read_history(folder, config, 2) == History(Action.resume, 40)
+
+
+def test_a_completed_run_is_complete(folder: RunFolder, config: Config) -> None:
+    folder.update_status(state=State.completed)
+    assert read_history(folder, config, 2).action is Action.complete
+
+
+def test_another_config_or_world_size_is_refused_and_both_are_said(folder: RunFolder, config: Config) -> None:
+    config.optim.lr, config.seed = 0.5, 9
+    problems = read_history(folder, config, 4).problems
+    assert "optim.lr: 0.001 -> 0.5; seed: 0 -> 9" in problems[0] and "use another run.name" in problems[0]
+    assert "was started with 2 ranks and cannot continue with 4" in problems[1]
+
+
+def test_without_a_checkpoint_any_world_size_will_do(folder: RunFolder, config: Config) -> None:
+    shutil.rmtree(folder.checkpoints / "step-00000040")
+    assert read_history(folder, config, 4) == History(Action.resume, None)
+
+
+def test_a_living_local_job_is_left_alone(folder: RunFolder, config: Config) -> None:
+    """A process with the controller's command line stands for the run; another program with its number does not."""
+    program = [sys.executable, "-c", "import time; time.sleep(60)", "submitit.local._local"]
+    with subprocess.Popen(program) as process:
+        folder.update_status(state=State.running, job_id=str(process.pid))
+        problems = read_history(folder, config, 2).problems
+        process.kill()
+    assert f"is in use by process {process.pid}" in problems[0]
+    assert read_history(folder, config, 2).problems == ()
+    folder.update_status(job_id=str(os.getpid()))
+    assert read_history(folder, config, 2).problems == ()
+
+
+def test_a_run_on_another_machine_is_left_alone(folder: RunFolder, config: Config) -> None:
+    folder.plan.write_text(json.dumps({"world_size": 2, "cluster": "local", "host": "elsewhere"}))
+    folder.update_status(state=State.running, job_id="1")
+    assert "process 1 on elsewhere" in read_history(folder, config, 2).problems[0]
+    folder.update_status(state=State.failed)
+    assert read_history(folder, config, 2).problems == ()
+
+
+def test_a_config_of_an_older_version_is_one_sentence(folder: RunFolder, config: Config) -> None:
+    folder.config.write_text(folder.config.read_text() + "retired_key: 1\n")
+    assert (
+        "does not fit this version of the code (retired_key: unknown key" in read_history(folder, config, 2).problems[0]
+    )
+
+
+def test_what_was_filled_in_for_the_ranks_is_not_the_configs(folder: RunFolder, tmp_path: Path) -> None:
+    """The stored mixing group is the local batch of two ranks."""
+    config = compose(["method=m3col", f"run.root={tmp_path}", "run.name=mine"])
+    stored = compose(["method=m3col", f"run.root={tmp_path}", "run.name=mine"])
+    stored.method.bind(stored.data.global_batch // 2)
+    save_config(stored, folder.config)
+    assert read_history(folder, config, 2) == History(Action.resume, 40)
+    (problem,) = read_history(folder, config, 4).problems
+    assert "was started with 2 ranks and cannot continue with 4" in problem
+    shutil.rmtree(folder.checkpoints / "step-00000040")
+    assert read_history(folder, config, 4) == History(Action.resume, None)
+    config.method.bind(32)
+    assert "(method.mix_group: 64 -> 32)" in read_history(folder, config, 4).problems[0]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "status.json"])
+@pytest.mark.parametrize("content", ["", '{"world_size": 2', "[]"])
+def test_a_damaged_file_is_one_sentence(folder: RunFolder, config: Config, name: str, content: str) -> None:
+    (folder.path / name).write_text(content)
+    (problem,) = read_history(folder, config, 2).problems
+    assert f"{folder.path / name} is damaged" in problem and "\n" not in problem

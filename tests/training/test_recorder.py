@@ -1,0 +1,86 @@
+"""Records: what a step leaves behind, and that a run does not go on from numbers that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.config.compose import compose
+from mmpretrain.data.batch import Batch
+from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.world import World
+from mmpretrain.engine.engine import StepReport
+from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.training.recorder import NonFiniteError, Recorder
+
+
+@pytest.fixture
+def recorder(digits: Path, tmp_path: Path) -> tuple[Recorder, Batch]:
+    """A recorder on a fresh run folder, and the first batch of its stream."""
+    tokens = [f"data.path={digits}", f"model.encoders.caption.tokenizer={digits / 'tokenizer'}", "data.global_batch=8"]
+    config = compose(tokens)
+    stream = Stream(config.data, "train", 0, 0, 1, build_processor(config))
+    made = Recorder(RunFolder(tmp_path), config, stream, World.single())
+    made.start(0)
+    return made, next(stream.batches(0, 1))
+
+
+def report(loss: float = 1.5, grad_norm: float = 2.0) -> StepReport:
+    return StepReport({"loss": torch.tensor(loss), "loss/contrastive": torch.tensor(loss)}, grad_norm, 0.1)
+
+
+def test_one_line_per_step_with_the_documented_keys(recorder: tuple[Recorder, Batch]) -> None:
+    writer, batch = recorder
+    assert writer.record(1, batch, report(), stop=False) is False
+    (line,) = read_lines(writer.folder.metrics)
+    assert (line["step"], line["samples"], line["loss"], line["loss/contrastive"], line["lr"]) == (1, 8, 1.5, 1.5, 0.1)
+    assert {"epoch", "grad_norm", "samples_per_s", "data_wait_s"} <= set(line)
+    assert list(read_lines(writer.folder.consumed)) == [{"step": 1, "keys": list(batch.keys)}]
+    assert writer.folder.status()["state"] == "running"
+
+
+def test_a_wish_to_stop_is_passed_on(recorder: tuple[Recorder, Batch]) -> None:
+    writer, batch = recorder
+    assert writer.record(1, batch, report(), stop=True) is True
+
+
+@pytest.mark.parametrize("bad", [{"loss": float("nan")}, {"loss": float("inf")}, {"grad_norm": float("inf")}])
+def test_not_finite_ends_the_run(recorder: tuple[Recorder, Batch], bad: dict[str, float]) -> None:
+    writer, batch = recorder
+    with pytest.raises(NonFiniteError, match=r"lower optim\.lr"):
+        writer.record(1, batch, report(**bad), stop=False)
+
+
+def test_a_resumed_run_rolls_its_records_back(recorder: tuple[Recorder, Batch]) -> None:
+    writer, batch = recorder
+    for done in (1, 2, 3):
+        writer.record(done, batch, report(), stop=False)
+    writer.start(2)
+    assert [line["step"] for line in read_lines(writer.folder.metrics)] == [1, 2]
+    assert [line["step"] for line in read_lines(writer.folder.consumed)] == [1, 2]
+
+
+def nan_on_one_rank(stage: int) -> tuple[bool, bool]:
+    """Whether the gradient norm is finite on this rank before and in a step in which rank 1 met a nan."""
+    from math import isfinite
+
+    from tests.engine import runs
+
+    config = runs.tiny_config("method=m3col", f"engine=zero{stage}")
+    engine = runs.start(config)
+    norms = []
+    for index in range(2):
+        batch = runs.make_batch(index, engine.world.rank, 2)
+        if index == 1 and engine.world.rank == 1:
+            batch.inputs["left"]["pixel_values"][0] = float("nan")
+        norms.append(engine.step(batch, runs.step_of(index, config)).grad_norm)
+    return isfinite(norms[0]), isfinite(norms[1])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_nan_on_one_rank_shows_on_all(ranks: Callable, stage: int) -> None:
+    assert ranks(2, nan_on_one_rank, stage) == [(True, False), (True, False)]
