@@ -33,7 +33,7 @@ TOKENS = [
 
 
 def measure(method: str, steps: int) -> float:
-    """Median seconds of processor time of ``steps`` optimiser steps, in this process."""
+    """Median seconds of processor time of ``steps`` optimizer steps, in this process."""
     import torch
 
     from mmpretrain.assembly.build import build_processor

@@ -73,7 +73,7 @@ def counted() -> Iterator[Counter]:
 class Load:
     """A contrastive loss of one step. rows: b, of a rank. pairs share no side; their embeddings have ``width``.
 
-    copies: of every sample in the batch, recognised by ids; 0: no ids are given. labels, masks: all pairs have them.
+    copies: of every sample in the batch, recognized by ids; 0: no ids are given. labels, masks: all pairs have them.
     """
 
     rows: int

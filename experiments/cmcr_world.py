@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers.utils.logging import disable_progress_bar
 
-from experiments.training import Job, check_dataset, evaluation, markdown, train_side_by_side
+from experiments.training import TrainingJob, check_dataset, evaluation, markdown, train_side_by_side
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.writing import RawSample, build_dataset, npy
 from mmpretrain.distributed.world import World as Ranks
@@ -66,7 +66,7 @@ Scores = dict[str, list[tuple[float, float]]]  # row -> (R@1, R@5) of each world
 
 
 @dataclass(frozen=True)
-class Setting:
+class WorldSetting:
     """Where everything is, and how much of it. short: training samples of every run, None for all."""
 
     root: Path
@@ -75,10 +75,10 @@ class Setting:
     test_samples: int = TEST_SAMPLES
     short: int | None = None
 
-    def job(self, name: str, seed: int, *tokens: str) -> Job:
+    def job(self, name: str, seed: int, *tokens: str) -> TrainingJob:
         """A run of world ``seed``."""
         short = [f"train.samples={self.short}"] if self.short else []
-        return Job(f"{name}-world{seed}", [*tokens, *short], seed)
+        return TrainingJob(f"{name}-world{seed}", [*tokens, *short], seed)
 
     def world(self, seed: int) -> Path:
         """The folder of a world's datasets; built if they are missing."""
@@ -119,7 +119,7 @@ class Setting:
             build_dataset(out, _described(rows), {"train": _samples(rows)})
         return out
 
-    def connection(self, number: int, row: str, seed: int) -> Job:
+    def connection(self, number: int, row: str, seed: int) -> TrainingJob:
         """The run of one variant."""
         data = self.true_pairs(seed) if row == SUPERVISED else self.pairs(seed)
         releases = [f"method.{space}={self.release(space, seed)}" for space in SPACES]
@@ -127,7 +127,7 @@ class Setting:
         return self.job(f"variant{number}", seed, *tokens)
 
 
-def space_job(setting: Setting, space: str, seed: int) -> Job:
+def space_job(setting: WorldSetting, space: str, seed: int) -> TrainingJob:
     """Training of one of the two spaces."""
     data = SPACES[space]
     (unseen,) = set("abc") - set(data)
@@ -155,7 +155,7 @@ def recalls(a: np.ndarray, c: np.ndarray) -> tuple[float, float]:
     return scores["recall@1"], scores["recall@5"]
 
 
-def closed_forms(setting: Setting, seed: int, a: np.ndarray, c: np.ndarray) -> dict[str, tuple[float, float]]:
+def closed_forms(setting: WorldSetting, seed: int, a: np.ndarray, c: np.ndarray) -> dict[str, tuple[float, float]]:
     """Maps from the first space to the second by least squares. a, c: the triples in either space."""
     names = [f"{space}_{role}" for role in ("shared", "partner") for space in SPACES]
     shared1, shared2, partner1, partner2 = (read(setting.pairs(seed), "train", name) for name in names)
@@ -168,7 +168,7 @@ def closed_forms(setting: Setting, seed: int, a: np.ndarray, c: np.ndarray) -> d
     return {"spaces as they are": recalls(a, c)} | {name: recalls(a @ matrix, c) for name, matrix in maps.items()}
 
 
-def measure(setting: Setting, seed: int) -> dict[str, tuple[float, float]]:
+def measure(setting: WorldSetting, seed: int) -> dict[str, tuple[float, float]]:
     """Every row of one world whose runs are complete."""
     world = setting.world(seed)
     raw = {name: read(world / TRIPLES, "test", name) for name in "ac"}
@@ -189,7 +189,7 @@ def broken(scores: Scores) -> list[str]:
     ]
 
 
-def table(scores: Scores, within: Sequence[str], setting: Setting) -> str:
+def table(scores: Scores, within: Sequence[str], setting: WorldSetting) -> str:
     """R@1 and R@5 of every world."""
     worlds = range(len(within))
     header = ["", *(f"{score}, world {seed}" for score in ("R@1", "R@5") for seed in worlds)]
@@ -198,7 +198,7 @@ def table(scores: Scores, within: Sequence[str], setting: Setting) -> str:
     return text + "".join(f"World {seed}, within its spaces: {line}.\n" for seed, line in enumerate(within))
 
 
-def within_spaces(setting: Setting, seed: int) -> str:
+def within_spaces(setting: WorldSetting, seed: int) -> str:
     """R@1 of both spaces on their own modalities, which no connection can be expected to exceed."""
     scores = {s: evaluation(setting.release(s, seed).parent) for s in SPACES}
     return ", ".join(
@@ -242,10 +242,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="where the datasets are")
     options = parser.parse_args()
     disable_progress_bar()
-    setting, seeds = Setting(options.root, options.data), range(options.seeds)
+    setting, seeds = WorldSetting(options.root, options.data), range(options.seeds)
     if options.quick:
         root = options.root / "quick"
-        setting, seeds = Setting(root, root / "data", samples=1500, test_samples=200, short=4096), range(1)
+        setting, seeds = WorldSetting(root, root / "data", samples=1500, test_samples=200, short=4096), range(1)
     train_side_by_side([space_job(setting, space, seed) for seed in seeds for space in SPACES], setting.root)
     jobs = [setting.connection(number, row, seed) for seed in seeds for number, row in enumerate(VARIANTS)]
     train_side_by_side(jobs, setting.root)

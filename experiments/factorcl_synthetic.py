@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments.information import Pairs, information, linear_information
-from experiments.training import Job, cell, check_dataset, evaluation, markdown, train_side_by_side
+from experiments.training import TrainingJob, cell, check_dataset, evaluation, markdown, train_side_by_side
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.index import load_index
 from mmpretrain.data.reader import (
@@ -54,7 +54,7 @@ PAPER_ACCURACY = {"FactorCL-SUP": 0.9863, "FactorCL-SSL": 0.9717, "SimCLR": 0.95
 
 
 @dataclass(frozen=True)
-class Variant:
+class MethodVariant:
     """tokens: for the launcher. subjects: representation -> how its row is called. supervised: one run per label."""
 
     name: str
@@ -63,18 +63,18 @@ class Variant:
     supervised: bool = False
 
 
-def variants(critic_hidden: int) -> list[Variant]:
-    """All methods. The released code's baselines are weaker: their features are not normalised."""
+def variants(critic_hidden: int) -> list[MethodVariant]:
+    """All methods. The released code's baselines are weaker: their features are not normalized."""
     factorcl = ["method=factorcl", f"method.critic_hidden={critic_hidden}"]
     cross = ["method=cross_self", "method.temperature=0.07"]
     views = ["method.self_weight=1", "method.cross_inputs=view"]
     return [
-        Variant("clip", ["method=clip"], {BOTH: "CLIP"}),
-        Variant("simclr", [*cross, "method.self_weight=0"], {BOTH: "SimCLR"}),
-        Variant("cross-self", [*cross, *views], {BOTH: "Cross+Self"}),
-        Variant("factorcl-ssl", factorcl, {HEADS: "FactorCL-SSL", BOTH: "FactorCL-SSL, encoders"}),
-        Variant("supcon", ["method=supcon"], {BOTH: "SupCon"}, supervised=True),
-        Variant(
+        MethodVariant("clip", ["method=clip"], {BOTH: "CLIP"}),
+        MethodVariant("simclr", [*cross, "method.self_weight=0"], {BOTH: "SimCLR"}),
+        MethodVariant("cross-self", [*cross, *views], {BOTH: "Cross+Self"}),
+        MethodVariant("factorcl-ssl", factorcl, {HEADS: "FactorCL-SSL", BOTH: "FactorCL-SSL, encoders"}),
+        MethodVariant("supcon", ["method=supcon"], {BOTH: "SupCon"}, supervised=True),
+        MethodVariant(
             "factorcl-sup",
             [*factorcl, "method.form=sup"],
             {HEADS: "FactorCL-SUP", BOTH: "FactorCL-SUP, encoders"},
@@ -84,7 +84,7 @@ def variants(critic_hidden: int) -> list[Variant]:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SyntheticSetting:
     """Where everything is and how much of it. supervised: labels that supervised methods are trained on."""
 
     root: Path
@@ -102,23 +102,23 @@ class Setting:
             build_latents(path, label, self.samples)
         return path
 
-    def labels(self, variant: Variant) -> Sequence[str | None]:
+    def labels(self, variant: MethodVariant) -> Sequence[str | None]:
         """What the variant is trained on, once each: labels, or None for no label."""
         return self.supervised if variant.supervised else [None]
 
-    def jobs(self, variant: Variant, label: str | None) -> list[Job]:
+    def jobs(self, variant: MethodVariant, label: str | None) -> list[TrainingJob]:
         """Every seed's run, on ``label`` or self-supervised."""
         classes = ["data.classes=2"] if label else []
         tokens = ["experiment=latents", f"data.path={self.dataset(label)}", *classes, *variant.tokens, *self.tokens]
         name = "-".join([variant.name, *([label] if label else [])])
-        return [Job(f"{name}-seed{seed}", tokens, seed) for seed in range(self.seeds)]
+        return [TrainingJob(f"{name}-seed{seed}", tokens, seed) for seed in range(self.seeds)]
 
-    def runs(self, variant: Variant, label: str | None) -> list[Path]:
+    def runs(self, variant: MethodVariant, label: str | None) -> list[Path]:
         """Their folders, all complete."""
         return train_side_by_side(self.jobs(variant, label), self.root)
 
 
-def accuracies(setting: Setting, variant: Variant) -> dict[str, dict[str, list[float]]]:
+def accuracies(setting: SyntheticSetting, variant: MethodVariant) -> dict[str, dict[str, list[float]]]:
     """Row -> label -> accuracy of each seed (balanced; about half of the samples are positive for any label)."""
     found: dict[str, dict[str, list[float]]] = {row: {} for row in variant.subjects.values()}
     runs = [] if variant.supervised else setting.runs(variant, None)
@@ -129,7 +129,7 @@ def accuracies(setting: Setting, variant: Variant) -> dict[str, dict[str, list[f
     return found
 
 
-def read_arrays(setting: Setting, split: str) -> dict[str, np.ndarray]:
+def read_arrays(setting: SyntheticSetting, split: str) -> dict[str, np.ndarray]:
     """``first``, ``second`` and ``latents`` of a split: float32 [n, width] each."""
     index = load_index(setting.dataset(None) / split)
     reader = Reader(index)
@@ -149,7 +149,7 @@ def representations(run: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, li
     return {kind: [rows.numpy() for rows in found.values()] for kind, found in kinds.items() if found}
 
 
-def information_rows(setting: Setting, rows: Sequence[tuple[str, Path]]) -> Iterator[list[str]]:
+def information_rows(setting: SyntheticSetting, rows: Sequence[tuple[str, Path]]) -> Iterator[list[str]]:
     """Title, then per modality I(Z; w1), I(Z; w2), I(Z; ws) in nats: bound / critic. rows: title and run."""
     splits = {split: read_arrays(setting, split) for split in ("train", "test")}
     for title, run in rows:
@@ -211,11 +211,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="where the datasets are")
     options = parser.parse_args()
     labels = options.supervised.split(",")
-    setting = Setting(options.root, options.data, SAMPLES, labels, options.seeds)
+    setting = SyntheticSetting(options.root, options.data, SAMPLES, labels, options.seeds)
     if options.quick:
         root = options.root / "quick"
         tokens = ("train.samples=1024",)
-        setting = Setting(root, root / "data", 1000, ["all", "ratio0"], options.seeds, tokens)
+        setting = SyntheticSetting(root, root / "data", 1000, ["all", "ratio0"], options.seeds, tokens)
     chosen = variants(options.critic_hidden)
     train_side_by_side(
         [job for variant in chosen for label in setting.labels(variant) for job in setting.jobs(variant, label)],

@@ -6,7 +6,7 @@ Bound: with residuals r = w - (A z + b) of the least-squares map, and S_w, S_r t
 
 holds for Gaussian W, since no residual has more entropy than a Gaussian of the same moments (Barber and Agakov, 2003);
 it is exact when Z and W are Gaussian together. A is fitted on one split and the moments are those of another, so it is
-no optimistic figure. It takes a second and has nothing to converge.
+no optimiztic figure. It takes a second and has nothing to converge.
 
 Probe: a separable critic F_ij = g(z_i) . h(w_j) learns to tell pairs (z_i, w_i) of one sample from pairs of different
 ones: logistic loss on all B x B pairs of a batch (Liang et al. 2023, arXiv 2306.05268, table 1 and released code). At
@@ -17,7 +17,7 @@ its optimum F_ij = log p(z, w) / (p(z) p(w)) - log (B - 1), so that
 A critic that has learned nothing yet says log (B - 1), and one that has learned little says little: between
 representations of different shape it tells first of all which of them it learns from faster. Unlike the code's, which
 takes 30 to 80 epochs at a rate of 1e-4, ours by default takes 8 at 1e-3; the mean is over samples that the critic has
-not seen; and features are centred and divided by one overall standard deviation, so that the length of embeddings does
+not seen; and features are centered and divided by one overall standard deviation, so that the length of embeddings does
 not decide how fast the critic learns. Shapes: n samples, d width.
 """
 

@@ -5,7 +5,7 @@
 Builds the world's shards, trains linear heads on the bare vectors through the launcher on one process, from the closed
 form and from random orthogonal projections, and compares each release with the closed form on the training samples.
 Writes table.md and figure.png to runs/mucmm_linear. Complete runs are only read. The gate is that of the design:
-at least 99 % of the optimum's correlation, at most 1e-3 of everything that is minimised, loadings within 5 degrees.
+at least 99 % of the optimum's correlation, at most 1e-3 of everything that is minimized, loadings within 5 degrees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from torch import Tensor
 
-from experiments.training import Job, check_dataset, markdown, train_side_by_side
+from experiments.training import TrainingJob, check_dataset, markdown, train_side_by_side
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.index import load_index
 from mmpretrain.data.reader import (
@@ -42,13 +42,13 @@ from shards.linear import CORRELATIONS, NAMES, PRIVATE, SAMPLES, build_linear
 
 STARTS = {"closed_form": "closed form", "orthogonal": "random"}
 SHARED = len(CORRELATIONS)
-LEAST_RHO, MOST_MINIMISED, MOST_DEGREES = 0.99, 1e-3, 5.0
+LEAST_RHO, MOST_MINIMIZED, MOST_DEGREES = 0.99, 1e-3, 5.0
 Sides = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Found:
-    """rho: sum of the correlations of the common codes, on training and held-out samples. minimised: all three terms.
+class Recovered:
+    """rho: sum of the correlations of the common codes, on training and held-out samples. minimized: all three terms.
 
     left: the largest share of a modality's variance that its codes leave. common, individual: degrees between loadings
     and those of the closed form, the larger of both modalities.
@@ -56,7 +56,7 @@ class Found:
 
     rho: float
     held_out: float
-    minimised: float
+    minimized: float
     left: float
     common: float
     individual: float
@@ -64,7 +64,7 @@ class Found:
     def passes(self, optimum: float) -> bool:
         """Whether the gate lets it through."""
         near = max(self.common, self.individual) < MOST_DEGREES
-        return self.rho >= LEAST_RHO * optimum and self.minimised <= MOST_MINIMISED and near
+        return self.rho >= LEAST_RHO * optimum and self.minimized <= MOST_MINIMIZED and near
 
 
 def read_sides(data: Path, split: str) -> Sides:
@@ -94,20 +94,20 @@ def covariances(columns: Mapping[tuple[str, str], Tensor]) -> Blocks:
     return Blocks(joint.covariance, {name: rows.shape[1] for name, rows in columns.items()})
 
 
-def compare(run: Path, train: Sides, test: Sides, right: Canonical) -> Found:
+def compare(run: Path, train: Sides, test: Sides, right: Canonical) -> Recovered:
     """A release with the closed form on the same training samples."""
     found, held_out = covariances(codes_of(run, train)), covariances(codes_of(run, test))
     cross = whiten(found.only([n for n in found.widths if n[0] != EMBED]), 0.0)
     first, second = NAMES
     pairs = [((INDIVIDUAL, first), (INDIVIDUAL, second))]
     pairs += [((INDIVIDUAL, m), (COMMON, n)) for m in NAMES for n in NAMES]
-    minimised = [sum_of_squares(cross.of(a, b)) / min(cross.widths[a], cross.widths[b]) for a, b in pairs]
+    minimized = [sum_of_squares(cross.of(a, b)) / min(cross.widths[a], cross.widths[b]) for a, b in pairs]
     left = [unexplained(found, (EMBED, m), [(COMMON, m), (INDIVIDUAL, m)], 0.0) for m in NAMES]
-    return Found(
+    return Recovered(
         rho=float(cross.of((COMMON, first), (COMMON, second)).diagonal().sum()),
         # A release's codes are canonical on the training samples: held-out ones need no rotation of their own.
         held_out=float(held_out.of((COMMON, first), (COMMON, second)).diagonal().sum()),
-        minimised=float(torch.stack(minimised).sum()),
+        minimized=float(torch.stack(minimized).sum()),
         left=float(torch.stack(left).max()),
         common=degrees(found, COMMON, right.common(SHARED), right),
         individual=degrees(found, INDIVIDUAL, right.individual(SHARED, PRIVATE), right),
@@ -124,19 +124,19 @@ def degrees(found: Blocks, kind: str, maps: Sides, right: Canonical) -> float:
     return float(torch.stack(angles).max())
 
 
-def table(found: Mapping[str, Found], optimum: float, held_out: float, samples: int) -> str:
+def table(found: Mapping[str, Recovered], optimum: float, held_out: float, samples: int) -> str:
     """Each start's figures, and the optimum's."""
-    header = ["start", "sum of rho", "held out", "minimised", "unexplained", "common, degrees", "individual", "gate"]
+    header = ["start", "sum of rho", "held out", "minimized", "unexplained", "common, degrees", "individual", "gate"]
     rows = [["closed form itself", f"{optimum:.4f}", f"{held_out:.4f}", "", "", "", "", ""]]
     for name, result in found.items():
-        figures = [f"{result.rho:.4f}", f"{result.held_out:.4f}", f"{result.minimised:.1e}", f"{result.left:.1e}"]
+        figures = [f"{result.rho:.4f}", f"{result.held_out:.4f}", f"{result.minimized:.1e}", f"{result.left:.1e}"]
         angles = [f"{result.common:.2f}", f"{result.individual:.2f}"]
         rows.append([STARTS[name], *figures, *angles, "passed" if result.passes(optimum) else "FAILED"])
     return f"MUCMM (reconstruction), {samples} samples seen.\n\n" + markdown(header, rows)
 
 
 def figure(runs: Mapping[str, Path], optimum: float) -> Figure:
-    """Correlation and what is minimised, by samples seen."""
+    """Correlation and what is minimized, by samples seen."""
     drawn = Figure(figsize=(8.5, 3.6), facecolor="white", layout="constrained")
     left, right = drawn.subplots(1, 2)
     for color, (name, run) in zip(COLORS, runs.items(), strict=False):
@@ -147,7 +147,7 @@ def figure(runs: Mapping[str, Path], optimum: float) -> Figure:
         left.plot(seen, smooth(rho), color=color, label=f"start: {STARTS[name]}")
         right.plot(seen, smooth(np.sum(parts, axis=0)), color=color)
     left.axhline(optimum, color=INK, linestyle="--", linewidth=1, label="closed form")
-    right.axhline(MOST_MINIMISED, color=INK, linestyle=":", linewidth=1)
+    right.axhline(MOST_MINIMIZED, color=INK, linestyle=":", linewidth=1)
     right.set_yscale("log")
     for axes, title in (
         (left, "Sum of the common codes' correlations"),
@@ -173,7 +173,7 @@ def main() -> None:
     if not check_dataset(options.data, SAMPLES):
         build_linear(options.data)
     tokens = ["experiment=linear", f"data.path={options.data}", f"train.samples={seen}"]
-    jobs = [Job(start, [*tokens, f"method.start={start}"], seed=0) for start in STARTS]
+    jobs = [TrainingJob(start, [*tokens, f"method.start={start}"], seed=0) for start in STARTS]
     runs = dict(zip(STARTS, train_side_by_side(jobs, root, at_once=1), strict=True))
     train, test = read_sides(options.data, "train"), read_sides(options.data, "test")
     right = canonical_of_rows(*train, ridge=0.0)

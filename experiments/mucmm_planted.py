@@ -26,11 +26,11 @@ from matplotlib.figure import Figure
 
 from experiments.training import cell, check_dataset, markdown, train
 from mmpretrain.explain.attribution_maps import attribution_maps
-from mmpretrain.explain.decomposition import Decomposition, Origin
+from mmpretrain.explain.decomposition import CodesOrigin, Decomposition
 from mmpretrain.explain.explain_figures import COMMON, OWN
 from mmpretrain.explain.opened import Opened, open_release
 from mmpretrain.explain.report import Report, information_report
-from mmpretrain.explain.settings import Attribution, Form, Settings
+from mmpretrain.explain.settings import Attribution, AttributionForm, Settings
 from mmpretrain.figures import INK
 from shards.planted import SIDE, TEST, TRAIN, Right, build_planted, default_folder
 
@@ -72,7 +72,7 @@ def measure(run: Path, data: Path, explained: int) -> Measured:
     opened = open_release(str(run / "release"), str(data), None, torch.device("cpu"))
     assert opened.info is not None
     train_split, test_split = opened.embed("train", 10_000), opened.embed("test", 10_000)
-    settings = SETTINGS if opened.origin is Origin.closed_form else Settings()
+    settings = SETTINGS if opened.origin is CodesOrigin.closed_form else Settings()
     report = information_report(train_split, test_split, opened.pair, settings, opened.origin, opened.info.factors)
     return Measured(report, masses(opened, report.decomposition, explained))
 
@@ -82,7 +82,7 @@ def masses(opened: Opened, fitted: Decomposition, explained: int) -> dict[tuple[
     sums: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for batch in opened.stream("test").split_batches(BATCH, explained):
         for how in ATTRIBUTIONS:
-            found = attribution_maps(opened, fitted, Form(attribution=how), batch.inputs)
+            found = attribution_maps(opened, fitted, AttributionForm(attribution=how), batch.inputs)
             for name, maps in found.items():
                 for part, values in zip(("common", "individual"), maps, strict=True):
                     lengths = values.double().norm(dim=1)

@@ -4,7 +4,7 @@ view's own part about the disease? (Experiment on MUCMM, arXiv 2305.03125; docs/
     mmpretrain shards build omics --name rosmap --source FOLDER
     python -m experiments.mucmm_rosmap [--data data/rosmap] [--root runs/mucmm_rosmap]
 
-Every pair of views is decomposed in closed form, on features standardised by the train split: common and individual
+Every pair of views is decomposed in closed form, on features standardized by the train split: common and individual
 codes, fitted on 245 persons and scored on the other 106. Writes table.md and a picture per pair to --root. Nothing is
 random but the shuffles of the null, whose seed is fixed.
 """
@@ -27,7 +27,7 @@ from mmpretrain.data.reader import (
     read_sample,
 )
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.explain.decomposition import Origin
+from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.explain.report import Report, advice, information_report
 from mmpretrain.explain.report_figures import draw_report
 from mmpretrain.explain.settings import Settings
@@ -48,7 +48,7 @@ def read_views(folder: Path) -> Embeddings:
     return Embeddings(np.arange(len(samples)), views, labels=np.array(labels))
 
 
-def standardised(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings]:
+def standardized(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings]:
     """Every feature with mean 0 and deviation 1 in ``train``."""
     scales = {name: (rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-8)) for name, rows in train.embeds.items()}
 
@@ -91,11 +91,11 @@ def main() -> None:
     if not (options.data / "train").is_dir():
         build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
         sys.exit(f"{options.data} is missing: {build}")
-    train, test = standardised(*(read_views(options.data / split) for split in ("train", "test")))
+    train, test = standardized(*(read_views(options.data / split) for split in ("train", "test")))
     options.root.mkdir(parents=True, exist_ok=True)
     reports = []
     for pair in combinations(VIEWS, 2):
-        reports.append(information_report(train, test, pair, Settings(), Origin.closed_form, {}))
+        reports.append(information_report(train, test, pair, Settings(), CodesOrigin.closed_form, {}))
         draw_report(reports[-1], f"ROSMAP: {pair[0]} and {pair[1]}").savefig(
             options.root / f"{'-'.join(pair)}.png", dpi=120
         )

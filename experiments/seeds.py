@@ -17,7 +17,7 @@ from mmpretrain.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Reading:
+class CurveReading:
     """Three readings of one run's curve. best: at the step where the choosing score is highest (the earliest such)."""
 
     last: float
@@ -25,7 +25,7 @@ class Reading:
     best: float
 
 
-def read_run(run_folder: Path, scores: Sequence[str], split: str = "test") -> dict[str, Reading]:
+def read_run(run_folder: Path, scores: Sequence[str], split: str = "test") -> dict[str, CurveReading]:
     """The readings of ``scores`` (names like ``classification/accuracy``) of one run; the first score chooses the best.
 
     The second half is made of the evaluations at or after half of the last evaluated step.
@@ -63,10 +63,10 @@ def seeds_table(runs: dict[str, Sequence[Path]], scores: Sequence[str], split: s
     return "\n".join(lines) + "\n"
 
 
-def _reading(curve: dict[int, float], best: int) -> Reading:
+def _reading(curve: dict[int, float], best: int) -> CurveReading:
     last = max(curve)
     late = [value for step, value in curve.items() if 2 * step >= last]
-    return Reading(curve[last], float(np.mean(late)), curve[best])
+    return CurveReading(curve[last], float(np.mean(late)), curve[best])
 
 
 def _mean_and_deviation(values: list[float]) -> str:

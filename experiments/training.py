@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One run: its name, tokens for the launcher, its seed."""
 
     name: str
@@ -34,13 +34,13 @@ def train(name: str, tokens: Sequence[str], root: str | Path, seed: int) -> Path
 
     Raises CalledProcessError when the run fails, or has been made with other settings.
     """
-    run, everything = RunFolder(Path(root) / name), _everything(Job(name, tokens, seed), root)
+    run, everything = RunFolder(Path(root) / name), _everything(TrainingJob(name, tokens, seed), root)
     if not _complete(run, everything):
         subprocess.run([*_launcher(2), *everything], check=True)
     return run.path
 
 
-def train_side_by_side(jobs: Sequence[Job], root: Path, at_once: int = 2) -> list[Path]:
+def train_side_by_side(jobs: Sequence[TrainingJob], root: Path, at_once: int = 2) -> list[Path]:
     """Train ``jobs`` on one process and one thread each, ``at_once`` at a time; their folders.
 
     Small models lose less this way than by sharing every batch. Each job's output goes to ``root/NAME.log``.
@@ -51,7 +51,7 @@ def train_side_by_side(jobs: Sequence[Job], root: Path, at_once: int = 2) -> lis
         return list(pool.map(lambda job: _train_alone(job, root), jobs))
 
 
-def _train_alone(job: Job, root: Path) -> Path:
+def _train_alone(job: TrainingJob, root: Path) -> Path:
     run, everything = RunFolder(root / job.name), _everything(job, root, "engine.threads=1")
     if _complete(run, everything):
         return run.path
@@ -68,7 +68,7 @@ def _launcher(ranks: int) -> list[str]:
     return [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local", f"--gpus-per-node={ranks}"]
 
 
-def _everything(job: Job, root: str | Path, *more: str) -> list[str]:
+def _everything(job: TrainingJob, root: str | Path, *more: str) -> list[str]:
     return [*job.tokens, *more, f"seed={job.seed}", f"run.name={job.name}", f"run.root={root}"]
 
 

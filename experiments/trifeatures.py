@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.training import Job, cell, check_dataset, evaluation, markdown, mean_of, train_side_by_side
+from experiments.training import TrainingJob, cell, check_dataset, evaluation, markdown, mean_of, train_side_by_side
 from mmpretrain.figures import COLORS, INK
 from shards.trifeatures import SIZES, Size, build_trifeatures, default_folder
 from shards.trifeatures_pairs import Pairs
@@ -77,12 +77,12 @@ CONTROLS = [
 COLUMNS = {
     "R (shape)": ["shape/balanced_accuracy"],
     "U texture": ["texture1/balanced_accuracy", "texture2/balanced_accuracy"],
-    "U colour": ["colour1/balanced_accuracy", "colour2/balanced_accuracy"],
+    "U color": ["colour1/balanced_accuracy", "colour2/balanced_accuracy"],
     "S": ["synergy/balanced_accuracy"],
     "S weighted": ["synergy/weighted_balanced_accuracy"],
     "S AUROC": ["synergy/roc_auc"],
 }
-CHANCE = {"R (shape)": 0.2, "U texture": 0.2, "U colour": 0.2, "S": 0.5, "S weighted": 0.5, "S AUROC": 0.5}
+CHANCE = {"R (shape)": 0.2, "U texture": 0.2, "U color": 0.2, "S": 0.5, "S weighted": 0.5, "S AUROC": 0.5}
 # Table 7 and figure 4: 10 levels, AlexNet, 100 epochs; the released code's probe searches C.
 PAPER = {
     "Cross": ("100.0 ± 0.02", "11.6 ± 0.9", "50.0 ± 0.0"),
@@ -95,13 +95,13 @@ Scores = dict[str, list[float]]  # column -> a share for each seed
 PATTERN = [
     *((variant.title, "R (shape)", 0.95, 1.0) for variant in VARIANTS),
     ("Cross (CLIP), unbiased", "U texture", 0.0, 0.55),
-    ("Cross (CLIP), unbiased", "U colour", 0.0, 0.35),
+    ("Cross (CLIP), unbiased", "U color", 0.0, 0.35),
     ("Cross (CLIP), unbiased", "S weighted", 0.0, 0.53),
     ("Cross+Self, unbiased", "U texture", 0.75, 1.0),
     ("Cross+Self, unbiased", "S weighted", 0.0, 0.53),
     ("Cross+Self, biased", "S weighted", 0.0, 0.53),
     ("CoMM, biased", "U texture", 0.75, 1.0),
-    ("CoMM, biased", "U colour", 0.9, 1.0),
+    ("CoMM, biased", "U color", 0.9, 1.0),
     ("CoMM, biased", "S weighted", 0.6, 1.0),
     ("CoMM, biased", "S AUROC", 0.65, 1.0),
 ]
@@ -147,7 +147,7 @@ def against_the_pattern(results: Mapping[str, Scores]) -> list[str]:
 
 def figure(results: Mapping[str, Scores]) -> Figure:
     """Bars of the means and a point for each seed, beside chance."""
-    columns = ["R (shape)", "U texture", "U colour", "S weighted", "S AUROC"]
+    columns = ["R (shape)", "U texture", "U color", "S weighted", "S AUROC"]
     drawn = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
     axes = drawn.subplots()
     width = 0.8 / len(results)
@@ -185,7 +185,7 @@ def main() -> None:
     folders = data_folders(size, root / "data" if options.quick else options.data)
     variants = [*VARIANTS, *(CONTROLS if options.controls else [])]
     jobs = [
-        Job(f"{variant.name}-seed{seed}", variant.overrides(folders[variant.pairs], steps), seed)
+        TrainingJob(f"{variant.name}-seed{seed}", variant.overrides(folders[variant.pairs], steps), seed)
         for variant in variants
         for seed in range(options.seeds)
     ]

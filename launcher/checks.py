@@ -76,9 +76,9 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
         return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
     found: list[str] = []
     for split in dict.fromkeys(("train", *config.evaluation.splits)):
-        labelled = data.classes is not None
+        labeled = data.classes is not None
         optional = [name for name, modality in data.modalities.items() if modality.optional]
-        found += check_shards(_split(config, split), data.modalities, labelled, data.build, optional)
+        found += check_shards(_split(config, split), data.modalities, labeled, data.build, optional)
     return Findings(problems=(*found, *_lacks_factors(config)))
 
 

@@ -21,7 +21,7 @@ from launcher import slurm_client
 from launcher.failures import failure_record, record_failure, root_cause
 from mmpretrain.config.compose import load_config
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
-from mmpretrain.training.preemption import Preempted, request_preemption
+from mmpretrain.training.preemption import PreemptedError, request_preemption
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Job:
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
             self.train()
-        except Preempted as stop:
+        except PreemptedError as stop:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
             raise SystemExit(0) from None
@@ -120,7 +120,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
     return Rank(ranks.rank, ranks.world_size, env.job_id, env.cluster, env.paths)
 
 
-def leave(folder: RunFolder, rank: Rank, stop: Preempted) -> None:
+def leave(folder: RunFolder, rank: Rank, stop: PreemptedError) -> None:
     """After a preemption: rank 0 notes it and puts a Slurm job back into the queue.
 
     Raises SlurmError when Slurm refuses; the checkpoint is there, and the same command resumes.

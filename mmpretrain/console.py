@@ -16,19 +16,19 @@ from rich.text import Text
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-class Form(Enum):
+class AnswerForm(Enum):
     """How a command answers."""
 
     rich = "rich"
     json = "json"
 
     @classmethod
-    def of(cls, json_flag: bool) -> Form:
+    def of(cls, json_flag: bool) -> AnswerForm:
         """The form that ``--json`` asks for."""
         return cls.json if json_flag else cls.rich
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """Ends a command with exit code 1; ``problems`` holds one sentence each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -36,22 +36,22 @@ class Failure(Exception):
         super().__init__("\n".join(problems))
 
 
-def answer(form: Form, result: dict[str, Any], view: RenderableType) -> None:
+def answer(form: AnswerForm, result: dict[str, Any], view: RenderableType) -> None:
     """Print the result of a command on stdout: ``result`` as JSON, or ``view`` for people."""
-    if form is Form.json:
+    if form is AnswerForm.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         Console(highlight=False).print(view, markup=False, soft_wrap=isinstance(view, str))
 
 
 @contextmanager
-def command_errors(form: Form) -> Iterator[None]:
+def command_errors(form: AnswerForm) -> Iterator[None]:
     """Turn the errors of a command into messages on stderr (with ``--json``: an object on stdout), exit code 1."""
     try:
         yield
-    except (Failure, ValueError, OSError) as error:
+    except (CommandError, ValueError, OSError) as error:
         problems = getattr(error, "problems", None) or [str(error)]
-        if form is Form.json:
+        if form is AnswerForm.json:
             print(json.dumps({"errors": problems}, indent=2, ensure_ascii=False))
         else:
             console = Console(stderr=True, highlight=False)
@@ -61,9 +61,9 @@ def command_errors(form: Form) -> Iterator[None]:
 
 
 @contextmanager
-def working(form: Form, what: str) -> Iterator[Console]:
+def working(form: AnswerForm, what: str) -> Iterator[Console]:
     """A spinner on stderr while something takes its time; silent where nobody watches."""
-    console = Console(stderr=True, quiet=form is Form.json)
+    console = Console(stderr=True, quiet=form is AnswerForm.json)
     with console.status(what):
         yield console
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class Unusable(ValueError):
+class UnusableError(ValueError):
     """A model's config cannot work; ``problems`` holds one sentence each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -25,8 +25,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def cannot_open(key: str, source: str, error: Exception) -> Unusable:
+def cannot_open(key: str, source: str, error: Exception) -> UnusableError:
     """The error for a folder or Hub id that does not open."""
-    return Unusable(
+    return UnusableError(
         [f"{key}: cannot open {source!r} ({one_line(error)}); give a local folder, or check the id and the network"]
     )

@@ -10,7 +10,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, table, working
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, table, working
 from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
@@ -31,7 +31,7 @@ def build_digits_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """scikit-learn's scanned digits: left half, right half, caption (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.digits import build_digits
 
@@ -52,7 +52,7 @@ def build_omics_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Multi-omics matrices in the layout of the MOGONET benchmark."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.omics import build_omics
 
@@ -66,7 +66,7 @@ def build_omics_command(
 @build_app.command("trifeatures", epilog="Example: mmpretrain shards build trifeatures --pairs biased")
 def build_trifeatures_command(
     out: Annotated[Path | None, typer.Option(help="Folder to make (default: data/ and a name for the choice).")] = None,
-    levels: Annotated[int, typer.Option(help="Shapes, textures and colours: 10 as published, or 5 for CPUs.")] = 5,
+    levels: Annotated[int, typer.Option(help="Shapes, textures and colors: 10 as published, or 5 for CPUs.")] = 5,
     pixels: Annotated[int | None, typer.Option(help="Side of the images (default: 40, 10 levels: 224).")] = None,
     pairs: Annotated[str, typer.Option(help="Pretraining pairs: unbiased, or biased (synergy).")] = "unbiased",
     count: Annotated[int | None, typer.Option(help="Pretraining pairs (default: 30000, 10 levels: 10000).")] = None,
@@ -76,7 +76,7 @@ def build_trifeatures_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Pairs of rendered images with known redundant, unique and synergistic factors (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.trifeatures import build_trifeatures, choose_size, default_folder
 
@@ -95,7 +95,7 @@ def build_latents_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Vectors made of shared and unique latents, with labels of known origin (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.latents import build_latents
 
@@ -114,7 +114,7 @@ def build_linear_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Two vectors that share two directions, known in closed form (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.linear import build_linear
 
@@ -133,7 +133,7 @@ def build_planted_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Pairs of images of two digits each, of which they share the left one (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.planted import build_planted, choose_right, default_folder
 
@@ -153,7 +153,7 @@ def build_world_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Three modalities that are never seen together: data to connect two spaces with (no download)."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         from shards.world import build_world
 
@@ -167,7 +167,7 @@ def build_world_command(
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
 def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
     """Scan the tars of a local folder and write index.json; damaged or hostile tars are refused."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form), working(form, f"indexing {folder}") as console:
         indexes = [build_index(path, console.print) for path in split_folders(folder)]
         result = {i.folder: {"shards": len(i.shards), "samples": len(i), "fingerprint": i.fingerprint} for i in indexes}
@@ -178,13 +178,13 @@ def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
 @app.command("verify", epilog="Example: mmpretrain shards verify data/digits")
 def verify_command(folder: Folder, json_flag: JsonFlag = False) -> None:
     """Hash every shard of a local folder and compare with its index."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         indexes = [load_index(path) for path in split_folders(folder)]
         with working(form, f"hashing {folder}"):
             problems = [problem for index in indexes for problem in verify_shards(index)]
         if problems:
-            raise Failure(problems)
+            raise CommandError(problems)
         counts = {index.folder: len(index.shards) for index in indexes}
         answer(form, {"verified": counts}, f"all {sum(counts.values())} shards of {folder} are as indexed")
 
@@ -196,7 +196,7 @@ def inspect_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Show what a dataset holds, or the members of one sample."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         if sample is None:
             described = describe_dataset(folder)
@@ -212,7 +212,7 @@ def _overwrite(force: bool) -> Overwrite:
     return Overwrite.anything if force else Overwrite.same_dataset
 
 
-def _show_build(form: Form, build: Build) -> None:
+def _show_build(form: AnswerForm, build: Build) -> None:
     result = {**asdict(build), "path": str(build.path)}
     counts = ", ".join(f"{count} {split}" for split, count in build.samples.items())
     answer(form, result, f"{build.path} {DONE[build.outcome]}: {counts} samples")

@@ -1,6 +1,6 @@
 """Bimodal Trifeatures: pairs of rendered images whose redundant, unique and synergistic factors are known.
 
-Published size: 10 levels of shape, texture and colour, 224 pixels, 10 000 pairs (arXiv 2409.07402, section 4.1). Small
+Published size: 10 levels of shape, texture and color, 224 pixels, 10 000 pairs (arXiv 2409.07402, section 4.1). Small
 size, for CPUs: 5 levels, 40 pixels. Factors and pairs: trifeatures_pairs.py; pixels: trifeatures_render.py.
 """
 
@@ -36,7 +36,7 @@ from shards.trifeatures_render import PUBLISHED_SIDE, render_coarse, render_publ
 SMALLEST_SIDE = 16
 
 
-class Stream(IntEnum):
+class RandomStream(IntEnum):
     """Independent streams of random numbers."""
 
     train_images = 1
@@ -97,11 +97,11 @@ def build_trifeatures(
     if size.side < SMALLEST_SIDE or min(size.train, size.probe, size.test) < 1:
         raise BuildError(f"images need at least {SMALLEST_SIDE} pixels, and every split at least one pair")
     train, test = split_images(size.levels)
-    seen, held_out = _render(train, size, Stream.train_images), _render(test, size, Stream.test_images)
+    seen, held_out = _render(train, size, RandomStream.train_images), _render(test, size, RandomStream.test_images)
     splits = {
-        "train": _samples(train, seen, size.levels, pairs, size.train, Stream.train_pairs),
-        "probe": _samples(train, seen, size.levels, Pairs.unbiased, size.probe, Stream.probe_pairs),
-        "test": _samples(test, held_out, size.levels, Pairs.unbiased, size.test, Stream.test_pairs),
+        "train": _samples(train, seen, size.levels, pairs, size.train, RandomStream.train_pairs),
+        "probe": _samples(train, seen, size.levels, Pairs.unbiased, size.probe, RandomStream.probe_pairs),
+        "test": _samples(test, held_out, size.levels, Pairs.unbiased, size.test, RandomStream.test_pairs),
     }
     return build_dataset(out, info, splits, overwrite=overwrite)
 
@@ -118,7 +118,7 @@ def _info(size: Size, pairs: Pairs) -> DatasetInfo:
     )
 
 
-def _render(images: Images, size: Size, stream: Stream) -> list[bytes]:
+def _render(images: Images, size: Size, stream: RandomStream) -> list[bytes]:
     """PNG of each image."""
     draw = np.random.default_rng([SEED, stream])
     render = render_coarse if size.levels.count == SMALL.count else render_published
@@ -126,7 +126,7 @@ def _render(images: Images, size: Size, stream: Stream) -> list[bytes]:
 
 
 def _samples(
-    images: Images, pictures: list[bytes], levels: Levels, pairs: Pairs, count: int, stream: Stream
+    images: Images, pictures: list[bytes], levels: Levels, pairs: Pairs, count: int, stream: RandomStream
 ) -> Iterator[RawSample]:
     mapping = levels.mapping()
     chosen = choose_pairs(allowed_pairs(images, mapping, pairs), count, stream)

@@ -1,8 +1,8 @@
 """Factors, split and pairs of bimodal Trifeatures, without a pixel.
 
 Dufumier et al. 2025 (arXiv 2409.07402), after Hermann & Lampinen 2020: an image is one of n shapes with one of n
-textures in one of n colours. A pair of images has one shape (redundancy); textures and colours are each image's own
-(uniqueness); whether the colour of the second is the one that a fixed bijection M gives to the texture of the first is
+textures in one of n colors. A pair of images has one shape (redundancy); textures and colors are each image's own
+(uniqueness); whether the color of the second is the one that a fixed bijection M gives to the texture of the first is
 known from both together only (synergy).
 
 Split, M, rendering and choice of pairs have random streams of their own. In the released code rendering shares M's, so
@@ -18,7 +18,7 @@ import numpy as np
 
 SHAPES = ("triangle", "square", "plus", "circle", "tee", "rhombus", "pentagon", "star", "fivesquare", "trapezoid")
 TEXTURES = ("solid", "stripes", "grid", "hexgrid", "dots", "noise", "triangles", "zigzags", "rain", "pluses")
-COLOURS = {
+COLORS = {
     "red": (1.0, 0.0, 0.0),
     "green": (0.0, 1.0, 0.0),
     "blue": (0.0, 0.0, 1.0),
@@ -35,7 +35,7 @@ TEST_SHARE = 0.2
 
 
 class Pairs(StrEnum):
-    """Which pairs pretraining sees: all of one shape, or of these only those whose colours and textures obey M."""
+    """Which pairs pretraining sees: all of one shape, or of these only those whose colors and textures obey M."""
 
     unbiased = "unbiased"
     biased = "biased"
@@ -47,7 +47,7 @@ class Levels:
 
     shapes: tuple[str, ...]
     textures: tuple[str, ...]
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     train_renderings: int
     test_renderings: int
 
@@ -57,21 +57,21 @@ class Levels:
         return len(self.shapes)
 
     def mapping(self) -> np.ndarray:
-        """int64 [n], M: number of a texture -> number of its colour."""
+        """int64 [n], M: number of a texture -> number of its color."""
         return np.random.default_rng(SEED).permutation(self.count)
 
     def factors(self) -> dict[str, int]:
-        """What a pair is labelled with, and how many classes each factor has."""
+        """What a pair is labeled with, and how many classes each factor has."""
         own = dict.fromkeys(("shape", "texture1", "texture2", "colour1", "colour2"), self.count)
         return {**own, "synergy": 2}
 
 
-PUBLISHED = Levels(SHAPES, TEXTURES, tuple(COLOURS), train_renderings=3, test_renderings=1)
+PUBLISHED = Levels(SHAPES, TEXTURES, tuple(COLORS), train_renderings=3, test_renderings=1)
 # So few and so coarse that they can be told apart in 32 pixels.
 SMALL = Levels(
     shapes=("square", "plus", "circle", "triangle", "fivesquare"),
     textures=("solid", "stripes", "grid", "dots", "zigzags"),
-    colours=("red", "green", "blue", "yellow", "cyan"),
+    colors=("red", "green", "blue", "yellow", "cyan"),
     train_renderings=16,
     test_renderings=16,
 )
@@ -79,11 +79,11 @@ SMALL = Levels(
 
 @dataclass(frozen=True)
 class Images:
-    """What is to be rendered: shape, texture, colour: int64 [n] each, numbers in the levels."""
+    """What is to be rendered: shape, texture, color: int64 [n] each, numbers in the levels."""
 
     shape: np.ndarray
     texture: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
 
     def __len__(self) -> int:
         return len(self.shape)
@@ -117,8 +117,8 @@ def choose_pairs(allowed: np.ndarray, count: int, stream: int) -> np.ndarray:
 
 
 def obeys(images: Images, pairs: np.ndarray, mapping: np.ndarray) -> np.ndarray:
-    """bool [p]: the second image of each of ``pairs`` [p, 2] has the colour of the first one's texture."""
-    return images.colour[pairs[:, 1]] == mapping[images.texture[pairs[:, 0]]]
+    """bool [p]: the second image of each of ``pairs`` [p, 2] has the color of the first one's texture."""
+    return images.color[pairs[:, 1]] == mapping[images.texture[pairs[:, 0]]]
 
 
 def pair_factors(images: Images, pairs: np.ndarray, mapping: np.ndarray) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def pair_factors(images: Images, pairs: np.ndarray, mapping: np.ndarray) -> dict
         "shape": images.shape[first],
         "texture1": images.texture[first],
         "texture2": images.texture[second],
-        "colour1": images.colour[first],
-        "colour2": images.colour[second],
+        "colour1": images.color[first],
+        "colour2": images.color[second],
         "synergy": obeys(images, pairs, mapping).astype(np.int64),
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from shards.trifeatures_pairs import COLOURS, Images, Levels
+from shards.trifeatures_pairs import COLORS, Images, Levels
 from shards.trifeatures_shapes import BOX, CELL, coarse_texture, published_texture, shape_mask
 
 PUBLISHED_SIDE = 224
@@ -24,13 +24,13 @@ CHUNK = 256
 def render_published(images: Images, levels: Levels, draw: np.random.Generator, side: int) -> Iterator[np.ndarray]:
     """uint8 [side, side, 3] of each image, averaged down from 224 x 224 unless ``side`` is 224."""
     masks = [shape_mask(name).astype(np.float32) for name in levels.shapes]
-    rgb = np.array([COLOURS[name] for name in levels.colours], np.float32)
-    for shape, texture, colour in zip(images.shape, images.texture, images.colour, strict=True):
+    rgb = np.array([COLORS[name] for name in levels.colors], np.float32)
+    for shape, texture, color in zip(images.shape, images.texture, images.color, strict=True):
         placed = _place(_turn(masks[shape], int(draw.integers(-45, 45))), draw)
         offsets = int(draw.integers(CELL)), int(draw.integers(CELL))
         whole = published_texture(levels.textures[texture], 2 * PUBLISHED_SIDE, offsets, draw)
-        alpha = placed * _turned_centre(whole, int(draw.integers(-45, 45)))
-        pixels = _colour(alpha, rgb[colour])
+        alpha = placed * _turned_center(whole, int(draw.integers(-45, 45)))
+        pixels = _color(alpha, rgb[color])
         if side != PUBLISHED_SIDE:
             pixels = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
         yield pixels
@@ -39,25 +39,25 @@ def render_published(images: Images, levels: Levels, draw: np.random.Generator, 
 def render_coarse(images: Images, levels: Levels, draw: np.random.Generator, side: int) -> Iterator[np.ndarray]:
     """uint8 [side, side, 3] of each image."""
     masks = np.stack([shape_mask(name) for name in levels.shapes])
-    rgb = np.array([COLOURS[name] for name in levels.colours], np.float32)
+    rgb = np.array([COLORS[name] for name in levels.colors], np.float32)
     for start in range(0, len(images), CHUNK):
         rows = slice(start, start + CHUNK)
-        shape, texture, colour = images.shape[rows], images.texture[rows], images.colour[rows]
+        shape, texture, color = images.shape[rows], images.texture[rows], images.color[rows]
         inside = _coarse_shapes(masks[shape], side, draw) & _coarse_textures(texture, levels, side, draw)
         points = inside.reshape(len(shape), side, SUBSAMPLES, side, SUBSAMPLES)
-        yield from _colour(points.mean(axis=(2, 4), dtype=np.float32), rgb[colour, None, None])
+        yield from _color(points.mean(axis=(2, 4), dtype=np.float32), rgb[color, None, None])
 
 
-def _colour(alpha: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def _color(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
     """uint8 [..., side, side, 3] of alpha [..., side, side] on a grey ground."""
     alpha = alpha[..., None]
-    return ((alpha * colour + (1 - alpha) * 0.5) * 255).astype(np.uint8)
+    return ((alpha * color + (1 - alpha) * 0.5) * 255).astype(np.uint8)
 
 
 def _points(side: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (down, right) of the sub-samples from the middle of the image, in pixels: [3 side, 3 side] each."""
-    centres = (np.arange(SUBSAMPLES * side) + 0.5) / SUBSAMPLES - side / 2
-    down, right = np.meshgrid(centres, centres, indexing="ij")
+    centers = (np.arange(SUBSAMPLES * side) + 0.5) / SUBSAMPLES - side / 2
+    down, right = np.meshgrid(centers, centers, indexing="ij")
     return down.astype(np.float32), right.astype(np.float32)
 
 
@@ -116,7 +116,7 @@ def _place(mask: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     return image
 
 
-def _turned_centre(texture: np.ndarray, angle: int) -> np.ndarray:
+def _turned_center(texture: np.ndarray, angle: int) -> np.ndarray:
     """The central 224 x 224 pixels of a texture of twice that side, turned by ``angle`` degrees (nearest pixel)."""
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     row, column = _back(PUBLISHED_SIDE, cos, sin, len(texture))
@@ -125,7 +125,7 @@ def _turned_centre(texture: np.ndarray, angle: int) -> np.ndarray:
 
 def _back(side: int, cos: float, sin: float, source: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of a turned [side, side] image come from in a [source, source] one: rows, columns (real)."""
-    centred = np.arange(side) - (side - 1) / 2
-    down, right = np.meshgrid(centred, centred, indexing="ij")
+    centered = np.arange(side) - (side - 1) / 2
+    down, right = np.meshgrid(centered, centered, indexing="ij")
     middle = (source - 1) / 2
     return cos * down + sin * right + middle, cos * right - sin * down + middle

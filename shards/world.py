@@ -1,6 +1,6 @@
 """A world of three modalities, no two spaces of which see the same samples: what connecting spaces is tried on.
 
-For each sample, with 64 cluster centres m_k ~ N(0, I) in R^16 that are the world's:
+For each sample, with 64 cluster centers m_k ~ N(0, I) in R^16 that are the world's:
 
     z = m_k + 0.6 N(0, I),   s ~ N(0, 1.44 I) [8],   x = tanh([z, s] U) V + 0.05 N(0, I) [32]
 
@@ -24,7 +24,7 @@ import numpy as np
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.writing import Build, BuildError, Overwrite, RawSample, build_dataset, npy, refuse_overwrite
 
-CENTRES, LATENT, PRIVATE, HIDDEN, FEATURES = 64, 16, 8, 64, 32
+CENTERS, LATENT, PRIVATE, HIDDEN, FEATURES = 64, 16, 8, 64, 32
 SPREAD, PRIVATE_SPREAD, NOISE = 0.6, 1.2, 0.05
 TRIPLES = "triples"
 DATASETS = {"ab": "ab", "bc": "bc", "ac": "ac", "corpus": "b", "memory_a": "a", "memory_c": "c", TRIPLES: "abc"}
@@ -33,28 +33,28 @@ Rows = dict[str, np.ndarray]  # modality -> float32 [n, 32]
 
 
 @dataclass(frozen=True)
-class World:
-    """The maps and centres of one world, and where its samples come from."""
+class ThreeModalityWorld:
+    """The maps and centers of one world, and where its samples come from."""
 
     seed: int
-    centres: np.ndarray
+    centers: np.ndarray
     maps: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     @classmethod
-    def of(cls, seed: int) -> World:
+    def of(cls, seed: int) -> ThreeModalityWorld:
         """The same for the same seed."""
         draw = np.random.default_rng([seed, 0])
-        centres = draw.normal(size=(CENTRES, LATENT))
+        centers = draw.normal(size=(CENTERS, LATENT))
         maps = {
             name: (draw.normal(0, 1 / 5, (LATENT + PRIVATE, HIDDEN)), draw.normal(0, 1 / 8, (HIDDEN, FEATURES)))
             for name in "abc"
         }
-        return cls(seed, centres, maps)
+        return cls(seed, centers, maps)
 
     def draw(self, dataset: str, count: int) -> Rows:
         """``count`` samples of a dataset; those of other datasets are other ones."""
         draw = np.random.default_rng([self.seed, 1 + list(DATASETS).index(dataset)])
-        latents = self.centres[draw.integers(CENTRES, size=count)] + draw.normal(0, SPREAD, (count, LATENT))
+        latents = self.centers[draw.integers(CENTERS, size=count)] + draw.normal(0, SPREAD, (count, LATENT))
         rows: Rows = {}
         for name in DATASETS[dataset]:
             first, second = self.maps[name]
@@ -77,7 +77,7 @@ def build_world(
     """
     if min(samples, test_samples) < 1:
         raise BuildError(f"{samples} samples and {test_samples} triples: at least one of each is needed")
-    world = World.of(seed)
+    world = ThreeModalityWorld.of(seed)
     for dataset in DATASETS:
         refuse_overwrite(Path(out, dataset).resolve(), _info(world, dataset).name, overwrite)
     triples = world.draw(TRIPLES, test_samples)
@@ -90,7 +90,7 @@ def build_world(
     return builds
 
 
-def _info(world: World, dataset: str) -> DatasetInfo:
+def _info(world: ThreeModalityWorld, dataset: str) -> DatasetInfo:
     return DatasetInfo(
         name=f"world{world.seed}-{dataset.replace('_', '-')}",
         title=f"Synthetic world {world.seed} of three modalities, {dataset.replace('_', ' ')}",

@@ -14,13 +14,13 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 
 
 def build_model(config: Config) -> MMPretrainModel:
     """The model in float32 and training mode, its weights pretrained or random from torch's current seed.
 
-    Encoders with ``freeze`` take no gradients. Raises Unusable (a ValueError) if the config does not fit together,
+    Encoders with ``freeze`` take no gradients. Raises UnusableError (a ValueError) if the config does not fit together,
     pretrained weights cannot be loaded whole, or an encoder cannot train the way it is asked to.
     """
     tokenizers = load_tokenizers(config)
@@ -33,7 +33,7 @@ def build_model(config: Config) -> MMPretrainModel:
         length = config.data.modalities[name].max_length
         backbone = model.get_submodule(f"encoders.{name}.backbone")
         if problems := text_problems(name, backbone, length, tokenizer):
-            raise Unusable(problems)
+            raise UnusableError(problems)
     for name, encoder in config.model.encoders.items():
         load_weights(model, name, encoder, specs[name])
     freeze(model, config)

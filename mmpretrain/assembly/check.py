@@ -13,15 +13,15 @@ from mmpretrain.assembly.tokenizers import load_tokenizer, not_built, text_probl
 from mmpretrain.assembly.training_options import option_problems
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.engine import Precision
-from mmpretrain.config.model import Attention
+from mmpretrain.config.model import AttentionKernel
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import ShardError
 from mmpretrain.methods.cmcr_release import release_problems
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pooling_mmpretrain import Form
-from mmpretrain.problems import Unusable, one_line
+from mmpretrain.models.pooling_mmpretrain import StateForm
+from mmpretrain.problems import UnusableError, one_line
 
 
 class Checked(NamedTuple):
@@ -60,14 +60,14 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
         if modality.kind is Kind.image:
             _try_images(name, encoder, modality, config.fuses_tokens)
         tower = find_tower(name, entry)
-    except Unusable as error:
+    except UnusableError as error:
         problems += error.problems
         return None
     if modality.kind is Kind.text:
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
     problems += tower.problems(encoder) if tower else []
     problems += option_problems(f"model.encoders.{name}", entry, encoder.backbone)
-    if entry.attention is Attention.flash_attention_2 and config.engine.precision is Precision.float32:
+    if entry.attention is AttentionKernel.flash_attention_2 and config.engine.precision is Precision.float32:
         problems.append(f"model.encoders.{name}.attention is flash_attention_2: it needs engine.precision=bfloat16")
     scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
     if scalars:
@@ -90,7 +90,7 @@ def _tokenizer(name: str, config: Config, problems: list[str], notes: list[str])
         return None
     try:
         return load_tokenizer(name, entry)
-    except Unusable as error:
+    except UnusableError as error:
         problems += error.problems
         return None
 
@@ -101,7 +101,7 @@ def _on_meta(name: str, spec: dict[str, Any]) -> Encoder:
             return Encoder(name, spec)
     except Exception as error:  # Every architecture refuses wrong sizes in its own way.
         reason = f"{spec['architecture']} cannot be built ({one_line(error)})"
-        raise Unusable([f"model.encoders.{name}.config: {reason}"]) from error
+        raise UnusableError([f"model.encoders.{name}.config: {reason}"]) from error
 
 
 def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bool) -> None:
@@ -114,16 +114,16 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bo
         if "meta" in str(error):
             return  # Some architectures look at values, of which there are none here.
         reason = f"takes no images of shape {list(shape[1:])} ({one_line(error)})"
-        raise Unusable([f"{where}.config: the encoder {reason}"]) from error
-    if not fused and encoder.form is Form.map and encoder.pool in ("cls", "last"):
+        raise UnusableError([f"{where}.config: the encoder {reason}"]) from error
+    if not fused and encoder.form is StateForm.map and encoder.pool in ("cls", "last"):
         found = "the encoder gives a feature map, which has no first and no last token"
-        raise Unusable([f"{where}.pool is {encoder.pool}, but {found}: use mean or pooler"])
+        raise UnusableError([f"{where}.pool is {encoder.pool}, but {found}: use mean or pooler"])
     if not fused and output.shape != (2, encoder.output_size):
-        raise Unusable([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
+        raise UnusableError([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
     width = output.shape[1 if output.ndim == 4 else -1]
-    if fused and (width != encoder.state_size or (output.ndim == 4 and encoder.form is not Form.map)):
+    if fused and (width != encoder.state_size or (output.ndim == 4 and encoder.form is not StateForm.map)):
         found = f"states of shape {list(output.shape)}, which the fusion cannot take for {encoder.form.value}"
-        raise Unusable([f"{where}: {found} of width {encoder.state_size}; choose another architecture"])
+        raise UnusableError([f"{where}: {found} of width {encoder.state_size}; choose another architecture"])
 
 
 def _check_whole(

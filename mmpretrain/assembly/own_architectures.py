@@ -7,7 +7,7 @@ from typing import Any
 
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.model import EncoderConfig
-from mmpretrain.problems import Unusable, nearest
+from mmpretrain.problems import UnusableError, nearest
 
 # What each takes: sizes that the data knows, keywords that must be given, and those that have a default.
 _KEYS = {
@@ -22,7 +22,7 @@ _MAY_BE_0 = {"padding", "pool"}
 
 
 def own_config(where: str, encoder: EncoderConfig, modality: ModalityConfig) -> dict[str, Any]:
-    """Constructor arguments of the architecture. where: the encoder's key. Raises Unusable with all that is wrong."""
+    """Constructor arguments of the architecture. where: the encoder's key. Raises UnusableError."""
     architecture = str(encoder.architecture)
     sized, required, optional = _KEYS[architecture]
     check_keywords(where, encoder.config, (*sized, *required, *optional))
@@ -37,15 +37,15 @@ def own_config(where: str, encoder: EncoderConfig, modality: ModalityConfig) -> 
         if config[key] != size
     ]
     if problems:
-        raise Unusable(problems)
+        raise UnusableError(problems)
     return config
 
 
 def check_keywords(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises Unusable with every keyword in ``WHERE.config`` that the architecture does not take."""
+    """Raises UnusableError with every keyword in ``WHERE.config`` that the architecture does not take."""
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise Unusable(f"{where}.config.{key}: unknown keyword{nearest(key, known)}" for key in unknown)
+        raise UnusableError(f"{where}.config.{key}: unknown keyword{nearest(key, known)}" for key in unknown)
 
 
 def _sizes(architecture: str, modality: ModalityConfig) -> dict[str, Any]:

@@ -13,31 +13,33 @@ from transformers.utils import cached_file
 
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.models.encoders_mmpretrain import backbone_config, pooling_arguments
-from mmpretrain.problems import Unusable, cannot_open, one_line
+from mmpretrain.problems import UnusableError, cannot_open, one_line
 
 
 def open_config(where: str, encoder: EncoderConfig) -> PreTrainedConfig:
-    """The config of ``encoder.pretrained``, a transformers model or a release of ours. Raises Unusable."""
+    """The config of ``encoder.pretrained``, a transformers model or a release of ours. Raises UnusableError."""
     source = str(encoder.pretrained)
     try:
         config = AutoConfig.from_pretrained(source, revision=encoder.revision or "main", trust_remote_code=False)
     except Exception as error:  # Damaged files raise whatever their parser raises.
         raise cannot_open(f"{where}.pretrained", source, error) from error
     if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
-        raise Unusable([f"{where}.pretrained: {source} has no .safetensors file, and other formats are never loaded"])
+        raise UnusableError(
+            [f"{where}.pretrained: {source} has no .safetensors file, and other formats are never loaded"]
+        )
     return config
 
 
 def load_config(where: str, encoder: EncoderConfig) -> PreTrainedConfig:
-    """The config of a transformers model. Raises Unusable if it cannot be opened or has no usable weights."""
+    """The config of a transformers model. Raises UnusableError if it cannot be opened or has no usable weights."""
     config = open_config(where, encoder)
     if type(config) not in MODEL_MAPPING:
-        raise Unusable([f"{where}.pretrained: transformers has no AutoModel for a {config.model_type}"])
+        raise UnusableError([f"{where}.pretrained: transformers has no AutoModel for a {config.model_type}"])
     return config
 
 
 def load_backbone(where: str, encoder: EncoderConfig, spec: dict[str, Any]) -> nn.Module:
-    """The encoder's weights in float32, for the architecture ``spec``. Raises Unusable if any is missing or misfits."""
+    """The encoder's weights in float32, for the architecture ``spec``. Raises UnusableError if they misfit."""
     config, source = backbone_config(spec), str(encoder.pretrained)
     try:
         backbone, info = AutoModel.from_pretrained(
@@ -51,10 +53,10 @@ def load_backbone(where: str, encoder: EncoderConfig, spec: dict[str, Any]) -> n
             **pooling_arguments(config, spec["pool"]),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise Unusable([f"{where}.pretrained: {source!r} cannot be loaded ({one_line(error)})"]) from error
+        raise UnusableError([f"{where}.pretrained: {source!r} cannot be loaded ({one_line(error)})"]) from error
     lacking = sorted(str(key) for key in info["missing_keys"])
     if lacking:
-        raise Unusable([f"{where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
+        raise UnusableError([f"{where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
     return backbone
 
 

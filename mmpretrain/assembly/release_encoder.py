@@ -17,7 +17,7 @@ from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import Unusable, nearest, one_line
+from mmpretrain.problems import UnusableError, nearest, one_line
 from mmpretrain.release_folder import CHECKSUMS, verify_release
 
 # What a release's processor knows of its training data, and how it fits images into their size.
@@ -41,14 +41,14 @@ class Tower:
         return found
 
     def processor(self) -> MMPretrainProcessor:
-        """The release's. Raises Unusable if it cannot be opened."""
+        """The release's. Raises UnusableError if it cannot be opened."""
         try:
             return MMPretrainProcessor.from_pretrained(self._source, revision=self._revision)
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise self._unusable(f"the processor of {self._source} cannot be opened ({one_line(error)})") from error
 
     def tokenizer(self) -> Any:
-        """That of the modality. Raises Unusable if there is none."""
+        """That of the modality. Raises UnusableError if there is none."""
         found = self.processor().tokenizers.get(self.part)
         if found is None:
             raise self._unusable(f"{self._source} reads no texts as {self.part!r}")
@@ -57,17 +57,19 @@ class Tower:
     def by_architecture(self, modality: ModalityConfig) -> EncoderConfig:
         """The same encoder by architecture and config, for this modality of the data.
 
-        Raises Unusable if the release takes other inputs, or the run's config asks for another architecture.
+        Raises UnusableError if the release takes other inputs, or the run's config asks for another architecture.
         """
         if misfit := _misfit(self.processor().modalities[self.part], modality):
             raise self._unusable(f"{self._source} takes {misfit} as {self.part!r}: take other data or another release")
         architecture, config, asked = self.entry["architecture"], self.entry["config"], self.encoder.config
         changed = [key for key, value in asked.items() if config.get(key) != value]
         if changed and architecture in OWN_POOLS:
-            raise Unusable([f"{self.where}.config.{changed[0]} is not that of {self._source}: leave it out"])
+            raise UnusableError([f"{self.where}.config.{changed[0]} is not that of {self._source}: leave it out"])
         pool = self.encoder.pool or Pool(self.entry["pool"])
         if pool not in OWN_POOLS.get(architecture, (pool,)):
-            raise Unusable([f"{self.where}.pool is {pool}: {architecture} knows {', '.join(OWN_POOLS[architecture])}"])
+            raise UnusableError(
+                [f"{self.where}.pool is {pool}: {architecture} knows {', '.join(OWN_POOLS[architecture])}"]
+            )
         return replace(self.encoder, architecture=architecture, config=config | asked, pretrained=None, pool=pool)
 
     def problems(self, encoder: Encoder) -> list[str]:
@@ -87,7 +89,7 @@ class Tower:
         return embed_dim is not None and embed_dim == self.config.embed_dim and same_pool
 
     def load(self, backbone: nn.Module, projection: nn.Module | None) -> None:
-        """Fill both with its weights. Raises Unusable if any is missing or misfits."""
+        """Fill both with its weights. Raises UnusableError if any is missing or misfits."""
         try:
             release, info = self._open()
             own = release.encoders[self.part].backbone.state_dict()
@@ -119,33 +121,37 @@ class Tower:
     def _revision(self) -> str:
         return self.encoder.revision or "main"
 
-    def _unusable(self, problem: str) -> Unusable:
-        return Unusable([f"{self.where}.pretrained: {problem}"])
+    def _unusable(self, problem: str) -> UnusableError:
+        return UnusableError([f"{self.where}.pretrained: {problem}"])
 
 
 def find_tower(name: str, encoder: EncoderConfig) -> Tower | None:
     """What the encoder of modality ``name`` starts from, None if that is no release of ours.
 
-    Raises Unusable if it cannot be opened, or has no encoder for the modality.
+    Raises UnusableError if it cannot be opened, or has no encoder for the modality.
     """
     where = f"model.encoders.{name}"
     config = open_config(where, encoder) if encoder.pretrained else None
     if not isinstance(config, MMPretrainConfig):
         if encoder.part is not None:
-            raise Unusable([f"{where}.part has no effect: {encoder.pretrained} is no release of ours, leave it out"])
+            raise UnusableError(
+                [f"{where}.part has no effect: {encoder.pretrained} is no release of ours, leave it out"]
+            )
         return None
     part = encoder.part or name
     if part not in config.encoders:
         known = ", ".join(config.encoders) or "none, for it connects two other releases: name one of these"
         hint = nearest(part, config.encoders)
-        raise Unusable([f"{where}.part: {encoder.pretrained} has no encoder {part!r}{hint}; its encoders: {known}"])
+        raise UnusableError(
+            [f"{where}.part: {encoder.pretrained} has no encoder {part!r}{hint}; its encoders: {known}"]
+        )
     return Tower(where, encoder, part, config)
 
 
 def load_weights(model: MMPretrainModel, name: str, encoder: EncoderConfig, spec: dict[str, Any]) -> None:
     """Give the encoder of modality ``name`` its pretrained weights, if any, and a release's projection if it fits.
 
-    spec: the encoder's entry in the model's config. Raises Unusable.
+    spec: the encoder's entry in the model's config. Raises UnusableError.
     """
     if tower := find_tower(name, encoder):
         projection = model.projections[name] if _brings_projection(tower, model, name) else None

@@ -16,13 +16,13 @@ from mmpretrain.assembly.release_encoder import find_tower
 from mmpretrain.assembly.tokenizers import vocabulary_size
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.methods.cmcr import PARTNER, SHARED
-from mmpretrain.config.model import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, EncoderConfig, Pool, Space
+from mmpretrain.config.model import OWN_POOLS, POOLS, TRANSFORMERS_KINDS, ConnectedSpace, EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import output_width, state_form
-from mmpretrain.models.pooling_mmpretrain import Form
-from mmpretrain.problems import Unusable, nearest, one_line
+from mmpretrain.models.pooling_mmpretrain import StateForm
+from mmpretrain.problems import UnusableError, nearest, one_line
 
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
@@ -33,13 +33,13 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
     """The entry of ``MMPretrainConfig.encoders`` for one modality; sizes not given are taken from the data.
 
     tokenizer: the text modality's (None: not at hand yet, the architecture's own vocabulary size stands).
-    Raises Unusable with everything that is wrong.
+    Raises UnusableError with everything that is wrong.
     """
     where, asked = f"model.encoders.{name}", encoder.config
     if tower := find_tower(name, encoder):
         encoder = tower.by_architecture(modality)
     elif encoder.pretrained and modality.kind not in TRANSFORMERS_KINDS:
-        raise Unusable(
+        raise UnusableError(
             [
                 f"{where}.pretrained: {encoder.pretrained} is no release of ours, and no other model encodes a"
                 f" {modality.kind.value}"
@@ -56,15 +56,15 @@ def encoder_spec(name: str, encoder: EncoderConfig, modality: ModalityConfig, to
     try:
         config = config_class.from_dict(given | encoder.config)
     except Exception as error:  # Validators of config classes raise types of their own.
-        raise Unusable([f"{where}.config: {one_line(error)}"]) from error
+        raise UnusableError([f"{where}.config: {one_line(error)}"]) from error
     if problems := _mismatches(name, config, encoder, modality):
-        raise Unusable(problems)
+        raise UnusableError(problems)
     return architecture_entry(config, _pooling(encoder, config))
 
 
 def _pooling(encoder: EncoderConfig, config: PreTrainedConfig) -> Pool:
     """``encoder.pool``, or the default for this architecture of transformers: a feature map has no first token."""
-    return encoder.pool or (Pool.mean if state_form(config) is Form.map else Pool.cls)
+    return encoder.pool or (Pool.mean if state_form(config) is StateForm.map else Pool.cls)
 
 
 def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
         embed_dim=None if config.method.fuses else config.model.embed_dim,
         method=config.method.name,
         fusion=config.model.fusion.arguments() if config.method.fuses else None,
-        factors=asdict(config.model.factors) if config.method.factorises else None,
+        factors=asdict(config.model.factors) if config.method.factorizes else None,
         components=config.model.components.arguments(specs) if config.method.decomposes else None,
         **labels,
     )
@@ -109,12 +109,12 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
 def _connection_config(config: Config) -> MMPretrainConfig:
     """The projectors as ``config.model.projectors`` says; sizes not given are taken from the data."""
     settings = config.model.projectors
-    widths = {space: config.data.modalities[SHARED[space]].size[0] for space in Space}
+    widths = {space: config.data.modalities[SHARED[space]].size[0] for space in ConnectedSpace}
     inputs = {name: space.value for names in (SHARED, PARTNER) for space, name in names.items()}
     connection = {
         **{key: getattr(value, "value", value) for key, value in asdict(settings).items()},
-        "hidden": settings.hidden or 2 * widths[Space.first],
-        "width": settings.width or widths[settings.unprojected or Space.first],
+        "hidden": settings.hidden or 2 * widths[ConnectedSpace.first],
+        "width": settings.width or widths[settings.unprojected or ConnectedSpace.first],
         "spaces": {space.value: {"width": width} for space, width in widths.items()},
         "inputs": {name: inputs[name] for name in config.data.modalities},
     }
@@ -132,10 +132,10 @@ def keywords(config_class: type[PreTrainedConfig]) -> set[str]:
 def _config_class(where: str, architecture: str) -> type[PreTrainedConfig]:
     if architecture not in CONFIG_MAPPING:
         hint = nearest(architecture, [*CONFIG_MAPPING.keys(), *OWN_POOLS])
-        raise Unusable([f"{where}.architecture is {architecture}: no such transformers model_type{hint}"])
+        raise UnusableError([f"{where}.architecture is {architecture}: no such transformers model_type{hint}"])
     config_class = CONFIG_MAPPING[architecture]
     if config_class not in MODEL_MAPPING:
-        raise Unusable([f"{where}.architecture is {architecture}: transformers has no AutoModel for it"])
+        raise UnusableError([f"{where}.architecture is {architecture}: transformers has no AutoModel for it"])
     return config_class
 
 

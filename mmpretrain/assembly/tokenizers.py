@@ -12,21 +12,21 @@ from mmpretrain.assembly.release_encoder import find_tower
 from mmpretrain.config.data import DataConfig, Kind
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.config.root import Config
-from mmpretrain.problems import Unusable, cannot_open
+from mmpretrain.problems import UnusableError, cannot_open
 
 
 def load_tokenizers(config: Config) -> dict[str, Any]:
-    """Modality -> tokenizer, for texts. Raises Unusable as :func:`load_tokenizer`."""
+    """Modality -> tokenizer, for texts. Raises UnusableError as :func:`load_tokenizer`."""
     texts = [name for name, modality in config.data.modalities.items() if modality.kind is Kind.text]
     return {name: load_tokenizer(name, config.model.encoders[name]) for name in texts}
 
 
 def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
-    """The text encoder's tokenizer. Raises Unusable if it cannot be opened or cannot pad."""
+    """The text encoder's tokenizer. Raises UnusableError if it cannot be opened or cannot pad."""
     key = f"model.encoders.{name}.{'tokenizer' if encoder.tokenizer else 'pretrained'}"
     source = tokenizer_source(encoder)
     if not source:
-        raise Unusable([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
+        raise UnusableError([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
     if not encoder.tokenizer and (tower := find_tower(name, encoder)):
         return tower.tokenizer()
     revision = None if encoder.tokenizer else encoder.revision
@@ -35,7 +35,7 @@ def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
     except Exception as error:  # Damaged files raise whatever their parser raises.
         raise cannot_open(key, source, error) from error
     if tokenizer.pad_token_id is None:
-        raise Unusable([f"{key}: the tokenizer {source!r} has no padding token; choose one that has"])
+        raise UnusableError([f"{key}: the tokenizer {source!r} has no padding token; choose one that has"])
     return tokenizer
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from mmpretrain.config.model import Attention, EncoderConfig
+from mmpretrain.config.model import AttentionKernel, EncoderConfig
 from mmpretrain.distributed.batch_norm import training_batch_norms
-from mmpretrain.problems import Unusable, one_line
+from mmpretrain.problems import UnusableError, one_line
 
 
 def option_problems(where: str, encoder: EncoderConfig, backbone: nn.Module) -> list[str]:
@@ -37,14 +37,14 @@ def option_problems(where: str, encoder: EncoderConfig, backbone: nn.Module) -> 
 def set_options(where: str, encoder: EncoderConfig, backbone: nn.Module) -> None:
     """Make ``backbone`` train as ``encoder`` says; parameters, their names and the state dict stay as they are.
 
-    Raises Unusable with everything that stands against it.
+    Raises UnusableError with everything that stands against it.
     """
     if problems := option_problems(where, encoder, backbone):
-        raise Unusable(problems)
+        raise UnusableError(problems)
     try:
         _switch(encoder, backbone)
     except (ValueError, ImportError) as error:  # transformers knows more about the machine than we do.
-        raise Unusable([f"{where}: {one_line(error)}"]) from error
+        raise UnusableError([f"{where}: {one_line(error)}"]) from error
 
 
 def compiler_lacking() -> str | None:
@@ -81,7 +81,7 @@ def _attention_problems(where: str, encoder: EncoderConfig, backbone: Any) -> li
         architecture = backbone.config.model_type
         return [f"{where}.attention is {encoder.attention}: {architecture} knows {', '.join(choices)} (null: default)"]
     # transformers would fetch a replacement from the Hub, and run code of others.
-    if encoder.attention is Attention.flash_attention_2 and importlib.util.find_spec("flash_attn") is None:
+    if encoder.attention is AttentionKernel.flash_attention_2 and importlib.util.find_spec("flash_attn") is None:
         return [
             f"{where}.attention is flash_attention_2, and the package flash-attn is not installed: pip install"
             " flash-attn (CUDA GPUs only), or choose sdpa, which has flash kernels of its own"
@@ -92,8 +92,11 @@ def _attention_problems(where: str, encoder: EncoderConfig, backbone: Any) -> li
 def _attention_choices(backbone: Any) -> list[str]:
     if not backbone._can_set_attn_implementation():
         return [backbone.config._attn_implementation]
-    optional = {Attention.sdpa: backbone._supports_sdpa, Attention.flash_attention_2: backbone._supports_flash_attn}
-    return [Attention.eager, *(attention for attention, known in optional.items() if known)]
+    optional = {
+        AttentionKernel.sdpa: backbone._supports_sdpa,
+        AttentionKernel.flash_attention_2: backbone._supports_flash_attn,
+    }
+    return [AttentionKernel.eager, *(attention for attention, known in optional.items() if known)]
 
 
 def _checkpointing_problems(key: str, backbone: Any) -> list[str]:

@@ -133,7 +133,7 @@ class AugmentConfig:
         return found
 
 
-def usual(kind: Kind) -> AugmentConfig:
+def default_augment(kind: Kind) -> AugmentConfig:
     """What is usually done to modalities of a kind (Dufumier et al., arXiv 2409.07402, and its released code)."""
     if kind is Kind.image:
         return AugmentConfig(crop=[0.08, 1.0], flip=0.5, jitter=0.8, grey=0.2, blur=0.5)

@@ -22,7 +22,7 @@ from mmpretrain.config.merging import leaves, merge, nearest, nest, show
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
 SAME_AS_DATA = "@data"
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from mmpretrain.config.augment import AugmentConfig, Choose, usual
+from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
 from mmpretrain.config.kind import Kind
 
 __all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
@@ -59,7 +59,7 @@ class ModalityConfig:
     @property
     def view(self) -> AugmentConfig:
         """What views get."""
-        return self.augment or usual(self.kind)
+        return self.augment or default_augment(self.kind)
 
     @property
     def unique_view(self) -> AugmentConfig:
@@ -101,8 +101,8 @@ class DataConfig:
 
     path: folder with ``train/`` and ``test/`` (tars and an index.json each) and ``dataset.json``, local or a URL.
     cache_gb: disk of each node for the shards of a URL, in 10^9 bytes (where: $MMPRETRAIN_CACHE).
-    build: the command that makes that folder, named in messages. classes: number of labels, null if unlabelled.
-    global_batch: samples per optimiser step over all ranks. window: shards whose samples are shuffled together.
+    build: the command that makes that folder, named in messages. classes: number of labels, null if unlabeled.
+    global_batch: samples per optimizer step over all ranks. window: shards whose samples are shuffled together.
     workers: loader processes per rank (0: in the training process). max_bad_fraction: share of undecodable samples
     that ends the run. record_keys: write the keys of every batch to consumed.jsonl (long for huge batches).
     """

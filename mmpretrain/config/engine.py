@@ -1,4 +1,4 @@
-"""Config of optimisation, ZeRO, checkpoints and the training budget (no torch here)."""
+"""Config of optimization, ZeRO, checkpoints and the training budget (no torch here)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Schedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Type in which encoders compute; weights, heads, losses and optimisers are float32 in any case.
+    """Type in which encoders compute; weights, heads, losses and optimizers are float32 in any case.
 
     float16 scales the losses (engine/loss_scale.py); bfloat16 needs no scale.
     """
@@ -35,7 +35,7 @@ class Precision(StrEnum):
 
 @dataclass
 class OptimConfig:
-    """Optimiser and learning rate.
+    """Optimizer and learning rate.
 
     decay_all: apply weight decay to biases and norms as well. heads_lr: learning rate of what only training needs
     (temperature, unimodal heads); default lr. warmup_samples: linear from 0. final_lr: share of lr at the end of

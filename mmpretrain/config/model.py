@@ -69,14 +69,14 @@ class ProjectorStart(StrEnum):
     identity = "identity"
 
 
-class Space(StrEnum):
+class ConnectedSpace(StrEnum):
     """One of two spaces that are connected."""
 
     first = "first"
     second = "second"
 
 
-class Attention(StrEnum):
+class AttentionKernel(StrEnum):
     """Implementation of an encoder's attention, under transformers' names."""
 
     eager = "eager"
@@ -114,7 +114,7 @@ class EncoderConfig:
     freeze: bool = False
     lr_scale: float = 1.0
     checkpointing: bool = False
-    attention: Attention | None = None
+    attention: AttentionKernel | None = None
     compile: bool = False
 
     @property
@@ -216,7 +216,7 @@ class ProjectorsConfig:
     hidden: int | None = None
     width: int | None = None
     start: ProjectorStart = ProjectorStart.xavier
-    unprojected: Space | None = None
+    unprojected: ConnectedSpace | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -50,7 +50,7 @@ class Config:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the run: the sample budget in full global batches, rounded up."""
+        """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
         return math.ceil(self.train.samples / self.data.global_batch)
 
     @property
@@ -109,7 +109,7 @@ class Config:
             wanted = sorted(metric for metric in metrics if metric is not Metric.retrieval)
             found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
         elif self.data.classes < 2:
-            found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabelled data")
+            found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabeled data")
         if Metric.classification in metrics and not self.method.classifies:
             found.append(
                 f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"

@@ -74,10 +74,10 @@ class Batcher:
 
     def _assembled(self, rows: list[_Row], positions: np.ndarray, replaced: list[Replacement]) -> Batch:
         objects = {m: [row.objects[m] for row in rows] for m in self._config.modalities}
-        labelled = self._config.classes is not None
+        labeled = self._config.classes is not None
         return Batch(
             inputs=self._processor(**objects) if rows else {},
-            labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labelled else None,
+            labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labeled else None,
             sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
             positions=torch.from_numpy(positions),
             keys=tuple(row.key for row in rows),

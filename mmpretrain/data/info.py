@@ -16,7 +16,7 @@ class DatasetInfo:
     """What the shards do not say themselves.
 
     modalities: name -> kind, size, channels, max_length as in the config.
-    classes: name of each label, None if unlabelled or if labels are codes of factors.
+    classes: name of each label, None if unlabeled or if labels are codes of factors.
     factors: name of a factor -> number of its classes; a label is then the mixed-radix code of all factors, the first
     one most significant.
     statistics: vector modality -> {"minimum": [features], "maximum": [features]} of the train split.

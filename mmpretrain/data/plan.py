@@ -2,7 +2,7 @@
 
 The stream is endless: epoch after epoch, each a permutation of the data set. Epoch e permutes the shards with
 Philox(seed, e), takes them in groups of ``window`` and permutes the samples inside each group. Only the group
-that holds a position is ever materialised, so a billion samples cost nothing at the start. Ranks and loader workers
+that holds a position is ever materialized, so a billion samples cost nothing at the start. Ranks and loader workers
 do not enter: step n is positions [n * global_batch, (n + 1) * global_batch) and rank r takes a contiguous slice,
 so that every sample comes once per epoch and all ranks make the same number of steps, for any number of ranks.
 

@@ -12,7 +12,7 @@ import torch
 class Step:
     """Where the run stands.
 
-    index: optimiser steps done. epoch: samples seen before this step over the size of the dataset.
+    index: optimizer steps done. epoch: samples seen before this step over the size of the dataset.
     total_epochs: the whole run in the same unit. seed: of the run.
     """
 

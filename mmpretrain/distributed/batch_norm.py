@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy, 2015, arXiv 1502.03167) over the rows of all ranks, on any backend.
+"""Batch normalization (Ioffe and Szegedy, 2015, arXiv 1502.03167) over the rows of all ranks, on any backend.
 
 For one channel with N values in the whole batch, m their mean and v that of (x - m)^2; with g the gradient for y, and
 both sums over the whole batch:
@@ -6,7 +6,7 @@ both sums over the whole batch:
     y  = w (x - m) / sqrt(v + eps) + b
     dx = w / sqrt(v + eps) [ g  -  sum(g) / N  -  (x - m) / (v + eps) sum(g (x - m)) / N ]
 
-Each rank sends its count, mean and centred squares, so that a large mean costs no precision: one collective forward,
+Each rank sends its count, mean and centered squares, so that a large mean costs no precision: one collective forward,
 one backward. The gradients of w and b are those of the rank's own rows, which the average over ranks makes whole.
 """
 
@@ -49,7 +49,7 @@ class SyncBatchNorm(_BatchNorm):
         with torch.autocast(input.device.type, enabled=False):
             batch = _whole_batch(input.detach(), self.world)
             self._track(batch)
-            return _Normalise.apply(input, self.weight, self.bias, batch, self.eps, self.world)
+            return _Normalize.apply(input, self.weight, self.bias, batch, self.eps, self.world)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -68,18 +68,18 @@ class SyncBatchNorm(_BatchNorm):
             running.copy_(running + share * (new - running))
 
 
-def synchronise(model: nn.Module, world: World) -> None:
+def synchronize(model: nn.Module, world: World) -> None:
     """Turn every batch norm inside ``model`` into a :class:`SyncBatchNorm` of ``world``, in place; alone, do nothing.
 
-    Modules, parameters, buffers, hooks, names and training modes stay as they are, so an optimiser may exist already.
+    Modules, parameters, buffers, hooks, names and training modes stay as they are, so an optimizer may exist already.
     Raises ValueError for a layer that derives from torch's batch norm and computes something of its own.
     """
     if world.size == 1:
         return
     for name, layer in batch_norms(model):
         if type(layer).forward not in (*_KNOWN, SyncBatchNorm.forward):
-            raise ValueError(f"{name} is a {type(layer).__name__}, which has no synchronised form: use torch's own")
-        # As torch's lazy modules do: whoever holds the layer, under whatever name, holds the synchronised one.
+            raise ValueError(f"{name} is a {type(layer).__name__}, which has no synchronized form: use torch's own")
+        # As torch's lazy modules do: whoever holds the layer, under whatever name, holds the synchronized one.
         layer.__class__ = SyncBatchNorm
         layer.world = world  # type: ignore[assignment]
 
@@ -93,7 +93,7 @@ def training_batch_norms(model: nn.Module) -> list[str]:
 
 
 def batch_norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
-    """Name and layer of every batch norm inside ``model``, synchronised or not."""
+    """Name and layer of every batch norm inside ``model``, synchronized or not."""
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
 
 
@@ -124,7 +124,7 @@ def _whole_batch(rows: Tensor, world: World) -> _Batch:
     mean = exact.sum(dims) / max(values, 1)
     squares = (exact - _per_channel(mean, rows)).square().sum(dims)
     own = torch.stack([torch.full_like(mean, values), mean, squares]).double()
-    counts, means, centred = world.all_gather_rows(own[None]).unbind(1)
+    counts, means, centered = world.all_gather_rows(own[None]).unbind(1)
     count = counts.sum(0)
     # Looking at the count makes the host wait for the device; a rank with two values of its own knows enough.
     if values < 2 and count[0] < 2:
@@ -133,11 +133,11 @@ def _whole_batch(rows: Tensor, world: World) -> _Batch:
             f" {list(rows.shape)}): enlarge data.global_batch"
         )
     overall = (counts * means).sum(0) / count
-    variance = (centred + counts * (means - overall).square()).sum(0) / count
+    variance = (centered + counts * (means - overall).square()).sum(0) / count
     return _Batch(count, overall, variance)
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """y and its gradients as in the module's docstring."""
 
     @staticmethod
@@ -159,14 +159,14 @@ class _Normalise(torch.autograd.Function):
         """Gradients of x (from all ranks' rows), weight and bias (from this rank's)."""
         x, weight, mean, inverse, count = ctx.saved_tensors
         dims, grad = _all_but_channels(x), grad.to(mean.dtype)
-        centred = x.to(mean.dtype) - _per_channel(mean, x)
-        sums = torch.stack([grad.sum(dims), (grad * centred).sum(dims)])
+        centered = x.to(mean.dtype) - _per_channel(mean, x)
+        sums = torch.stack([grad.sum(dims), (grad * centered).sum(dims)])
         own_bias, own_weight = sums[0], sums[1] * inverse
         dx = None
         if ctx.needs_input_grad[0]:
             mean_grad, mean_product = ctx.world.all_reduce_sum(sums.double()).div(count).to(mean.dtype)
             slope = mean_product * inverse.square()
-            inner = grad - _per_channel(mean_grad, x) - centred * _per_channel(slope, x)
+            inner = grad - _per_channel(mean_grad, x) - centered * _per_channel(slope, x)
             dx = (inner * _per_channel(inverse if weight is None else inverse * weight, x)).to(x.dtype)
         if weight is None:
             return dx, None, None, None, None, None

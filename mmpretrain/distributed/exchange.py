@@ -4,7 +4,7 @@
 
 ``visit(block)`` computes with the rows of a block and adds to ``block.sums``, accumulators of these very rows; what
 comes back are the sums of this rank's own rows over all ranks. With ``ring=False`` all rows come at once, by an
-all-gather, and the sums go home by a reduce-scatter. With ``ring=True`` the ranks pass blocks on to their neighbour:
+all-gather, and the sums go home by a reduce-scatter. With ``ring=True`` the ranks pass blocks on to their neighbor:
 memory is that of three blocks however many ranks there are: the own one, the one visited, the one under way.
 
 No autograd here: callers are autograd functions. Bytes sent by a rank, for b rows of p payload bytes and c sum bytes
@@ -25,7 +25,7 @@ from mmpretrain.distributed.world import World
 
 
 @dataclass
-class Block:
+class RowBlock:
     """Rows [n, ...] of one rank or of all. start: number of the first one in the whole batch.
 
     sums: [n, c], to be added to in place.
@@ -36,7 +36,7 @@ class Block:
     sums: Tensor
 
 
-Visit = Callable[[Block], None]
+Visit = Callable[[RowBlock], None]
 
 
 @torch.no_grad()
@@ -56,13 +56,13 @@ def travel(
     rows = tuple(tensor.contiguous() for tensor in payload)
     own = rows[0].new_zeros(len(rows[0]), width, dtype=dtype)
     if world.size == 1:
-        visit(Block(0, rows, own))
+        visit(RowBlock(0, rows, own))
     elif ring:
         own += _around(rows, own, visit, world)
     else:
         gathered = tuple(world.all_gather_rows(tensor) for tensor in rows)
         sums = own.new_zeros(world.size * len(own), width)
-        visit(Block(0, gathered, sums))
+        visit(RowBlock(0, gathered, sums))
         own = collectives.reduce_scatter_rows(sums, world.group) if width else own
     return own
 
@@ -71,7 +71,7 @@ def _around(rows: tuple[Tensor, ...], own: Tensor, visit: Visit, world: World) -
     """Visit the own block (sums into ``own``), then each that arrives; what the other ranks added to the own rows."""
     rank, size, count = world.rank, world.size, len(own)
     arriving = _Exchange(rows, world)
-    visit(Block(rank * count, rows, own))
+    visit(RowBlock(rank * count, rows, own))
     sums: _Exchange | None = None
     for hop in range(1, size):
         block = arriving.wait()
@@ -79,7 +79,7 @@ def _around(rows: tuple[Tensor, ...], own: Tensor, visit: Visit, world: World) -
             arriving = _Exchange(block, world)
         # A block's sums follow it one visit behind: the first host starts them.
         added = torch.zeros_like(own) if sums is None else sums.wait()[0]
-        visit(Block((rank - hop) % size * count, block, added))
+        visit(RowBlock((rank - hop) % size * count, block, added))
         sums = _Exchange((added,), world)
     assert sums is not None
     return sums.wait()[0]

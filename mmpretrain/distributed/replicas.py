@@ -17,7 +17,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Replace every ``.grad`` by its mean over the ranks: one collective per dtype, one for the next rule.
 
     A parameter that got a gradient on some rank takes part on every rank, with zeros where it got none, so
-    that replicas stay equal; one that got none anywhere keeps ``None``: its optimiser leaves it alone.
+    that replicas stay equal; one that got none anywhere keeps ``None``: its optimizer leaves it alone.
     """
     trainable = [p for p in parameters if p.requires_grad]
     if world.size == 1 or not trainable:

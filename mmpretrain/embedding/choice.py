@@ -13,7 +13,7 @@ from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
 from mmpretrain.data.reader import Reader
 from mmpretrain.embedding.jobs import EmbedJob
 from mmpretrain.embedding.space import Space
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 
 ANY_CLASS = 10**9  # labels are passed on, not judged
 
@@ -22,18 +22,18 @@ def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] |
     """Modality of the data -> tower of the space.
 
     wanted: modality -> tower, or None for the one that fits; None: every modality that a tower fits.
-    Raises Unusable for a modality that the data or the space does not know, or of another kind or width.
+    Raises UnusableError for a modality that the data or the space does not know, or of another kind or width.
     """
     kinds = _kinds(index)
     fitting = {name: tower for name, held in kinds.items() if (tower := space.tower_for(name, held)) is not None}
     if wanted is None and not fitting:
-        raise Unusable([f"{_both(space, kinds)}: say which is which, --modalities NAME=TOWER"])
+        raise UnusableError([f"{_both(space, kinds)}: say which is which, --modalities NAME=TOWER"])
     chosen = {name: tower or fitting.get(name) for name, tower in (wanted or fitting).items()}
     problems = [p for name, tower in chosen.items() if (p := _misfit(space, kinds, name, tower)) is not None]
     towers = {name: tower for name, tower in chosen.items() if tower is not None}
     problems = problems or [p for name, tower in towers.items() if (p := _other_size(space, index, name, tower))]
     if problems:
-        raise Unusable(problems)
+        raise UnusableError(problems)
     return towers
 
 
@@ -43,12 +43,12 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
         name: replace(space.towers[tower], optional=not all(shard.holds(name).all() for shard in index.shards))
         for name, tower in towers.items()
     }
-    labelled = all(shard.holds(LABEL).all() for shard in index.shards)
+    labeled = all(shard.holds(LABEL).all() for shard in index.shards)
     return DataConfig(
         name=job.data,
         path=job.data,
         modalities=modalities,
-        classes=ANY_CLASS if labelled else None,
+        classes=ANY_CLASS if labeled else None,
         global_batch=job.batch,
         workers=job.workers,
         max_bad_fraction=1.0,  # LeftOut judges

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors
 from mmpretrain.data.index import INDEX_NAME, load_index
 from mmpretrain.data.info import load_info
-from mmpretrain.embedding.jobs import SAMPLES_PER_SHARD, EmbedJob, Job, PairJob, Precision
-from mmpretrain.embedding.perplexity import read_hubness
+from mmpretrain.embedding.jobs import SAMPLES_PER_SHARD, EmbeddingJob, EmbedJob, PairJob, VectorPrecision
+from mmpretrain.embedding.perplexity import read_perplexity
 from mmpretrain.embedding.ranks import run_job
 
 Out = Annotated[Path, typer.Option(help="Folder to make, or to continue.")]
 Split = Annotated[str, typer.Option(help="Split to read and to write.")]
 Ranks = Annotated[int | None, typer.Option(help="Local processes (default 1; under srun: its tasks).")]
-Dtype = Annotated[Precision, typer.Option(help="Type of the vectors in the shards.")]
+Dtype = Annotated[VectorPrecision, typer.Option(help="Type of the vectors in the shards.")]
 PerShard = Annotated[int, typer.Option(help="Source samples behind each shard.")]
 
 
@@ -29,7 +29,7 @@ def embed_command(
     split: Split = "train",
     modalities: Annotated[str | None, typer.Option(help="NAME or NAME=TOWER, ... (default: all that fit).")] = None,
     ranks: Ranks = None,
-    dtype: Dtype = Precision.float32,
+    dtype: Dtype = VectorPrecision.float32,
     batch: Annotated[int, typer.Option(help="Samples per forward pass.")] = 256,
     pool: Annotated[str, typer.Option(help="Of a single transformers encoder: mean, cls, last, pooler.")] = "mean",
     workers: Annotated[int, typer.Option(help="Loader processes per rank.")] = 0,
@@ -60,7 +60,7 @@ def pair_command(
         bool, typer.Option("--allow-other-data", help="The corpora are of different data with the same keys.")
     ] = False,
     ranks: Ranks = None,
-    dtype: Dtype = Precision.float32,
+    dtype: Dtype = VectorPrecision.float32,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json_flag: JsonFlag = False,
 ) -> None:
@@ -71,18 +71,18 @@ def pair_command(
     _run(PairJob(**common, **corpora, **memories, temperature=temperature), ranks, json_flag)
 
 
-def _run(job: Job, ranks: int | None, json_flag: bool) -> None:
-    form = Form.of(json_flag)
+def _run(job: EmbeddingJob, ranks: int | None, json_flag: bool) -> None:
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         if problems := job.problems():
-            raise Failure(problems)
+            raise CommandError(problems)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         run_job(job, ranks)
         result = _result(job)
         answer(form, result, _view(result))
 
 
-def _result(job: Job) -> dict[str, Any]:
+def _result(job: EmbeddingJob) -> dict[str, Any]:
     """What is there now, as far as this process can tell."""
     folder = Path(job.out) / job.split
     done: dict[str, Any] = {"path": str(folder), "complete": (folder / INDEX_NAME).exists()}
@@ -90,8 +90,8 @@ def _result(job: Job) -> dict[str, Any]:
         index = load_index(folder)
         sizes = {name: entry["size"][0] for name, entry in load_info(job.out).modalities.items()}
         done |= {"samples": len(index), "shards": len(index.shards), "widths": sizes, "fingerprint": index.fingerprint}
-        hubness = read_hubness(folder)
-        done |= {"effective": hubness} if hubness else {}
+        perplexity = read_perplexity(folder)
+        done |= {"effective": perplexity} if perplexity else {}
     return done
 
 

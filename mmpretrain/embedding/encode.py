@@ -18,12 +18,12 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.embedding.bad_samples import LeftOut
 from mmpretrain.embedding.choice import choose_towers, holders, reading
-from mmpretrain.embedding.jobs import EmbedJob, Precision
-from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
+from mmpretrain.embedding.output import Output, SplitOrigin
 from mmpretrain.embedding.space import Space
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.losses.similarity import unit_rows
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 
 LOG_EVERY_S = 10.0
 TRIES = 100  # samples that may be unreadable before one shows how wide an embedding is
@@ -35,12 +35,12 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     """Write this rank's share of the shards that are missing, and the index once all are there.
 
     Raises:
-        Unusable: the release cannot be opened, or does not fit the data.
+        UnusableError: the release cannot be opened, or does not fit the data.
         ShardError: the data or the output folder cannot be used.
         BadDataError: more samples are unreadable than the job allows, here or in all finished shards together.
     """
     stream, encoder = _open(job, device)
-    origin = Origin({"data": stream.index.fingerprint}, len(stream.index), job.samples_per_shard)
+    origin = SplitOrigin({"data": stream.index.fingerprint}, len(stream.index), job.samples_per_shard)
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
@@ -60,12 +60,12 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
 
 
 @dataclass(frozen=True)
-class Encoder:
+class SampleEncoder:
     """Samples of a data set -> members of embedding shards. towers: modality of the data -> tower of the space."""
 
     space: Space
     towers: dict[str, str]
-    dtype: Precision
+    dtype: VectorPrecision
 
     def tensors(self, **objects: list[Raw | None]) -> Inputs:
         """The stream's processor. A modality's tensors are of the samples that have it; ``present`` says which."""
@@ -89,7 +89,7 @@ class Encoder:
     def widths(self, stream: Stream) -> dict[str, int]:
         """Modality -> width of its embedding, found by encoding the first readable sample that has it.
 
-        Raises Unusable if the first TRIES samples with a modality cannot be read.
+        Raises UnusableError if the first TRIES samples with a modality cannot be read.
         """
         return {name: self._width(stream, name) for name in self.towers}
 
@@ -98,7 +98,7 @@ class Encoder:
         for batch in stream.listed_batches(list(first[:, None])):
             if len(batch):
                 return next(iter(self._vectors(name, batch.inputs[name]).values())).size
-        raise Unusable([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
+        raise UnusableError([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
 
     def _present(self, name: str, items: list[Raw | None]) -> dict[str, Tensor]:
         given = [item for item in items if item is not None]
@@ -117,11 +117,11 @@ class Encoder:
         return dict(zip(rows, found.astype(self.dtype.value), strict=True))
 
 
-def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, Encoder]:
+def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, SampleEncoder]:
     space = open_space(job.release, device, job.pool)
     index = load_index(f"{job.data.rstrip('/')}/{job.split}")
     towers = choose_towers(space, index, job.wanted)
-    encoder = Encoder(space, towers, job.dtype)
+    encoder = SampleEncoder(space, towers, job.dtype)
     # The order of the stream is not used, only its reading, so neither seed nor ranks matter.
     return Stream(reading(job, space, index, towers), job.split, 0, 0, 1, encoder.tensors), encoder
 
@@ -135,7 +135,7 @@ def _turns(held: np.ndarray, rows: range, batch: int) -> list[np.ndarray]:
     return [held[start : min(start + batch, stop)] for start in range(first, stop, batch)]
 
 
-def _describe(job: EmbedJob, stream: Stream, encoder: Encoder) -> DatasetInfo:
+def _describe(job: EmbedJob, stream: Stream, encoder: SampleEncoder) -> DatasetInfo:
     """dataset.json of the shards: the same for every split, rank and machine."""
     try:
         source = load_info(job.data)

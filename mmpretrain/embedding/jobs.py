@@ -13,7 +13,7 @@ from mmpretrain.data.index import is_remote
 SAMPLES_PER_SHARD = 1024
 
 
-class Precision(StrEnum):
+class VectorPrecision(StrEnum):
     """Type of the vectors in the shards; they are computed in float32."""
 
     float16 = "float16"
@@ -21,7 +21,7 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
-class Job:
+class EmbeddingJob:
     """What all ranks of a command share.
 
     out: dataset folder to make or continue. split: of every folder that is read, and of the one that is written.
@@ -32,7 +32,7 @@ class Job:
 
     out: str
     split: str = "train"
-    dtype: Precision = Precision.float32
+    dtype: VectorPrecision = VectorPrecision.float32
     samples_per_shard: int = SAMPLES_PER_SHARD
 
     def problems(self) -> list[str]:
@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class EmbedJob(Job):
+class EmbedJob(EmbeddingJob):
     """Encode a data set by a release.
 
     modalities: NAME or NAME=TOWER, separated by commas; None: all that the release can encode. pool: how the states of
@@ -93,7 +93,7 @@ class EmbedJob(Job):
 
 
 @dataclass(frozen=True)
-class PairJob(Job):
+class PairJob(EmbeddingJob):
     """Find pseudo partners of a corpus in two memories.
 
     first, second: embedding shards of one corpus in either space; shared: the modality that was embedded.
@@ -123,13 +123,13 @@ class PairJob(Job):
 
 
 POOLS = ("mean", "cls", "last", "pooler")
-_KINDS: dict[str, Callable[..., Job]] = {EmbedJob.kind: EmbedJob, PairJob.kind: PairJob}
+_KINDS: dict[str, Callable[..., EmbeddingJob]] = {EmbedJob.kind: EmbedJob, PairJob.kind: PairJob}
 
 
-def job_from_json(text: str) -> Job:
-    """The job that :meth:`Job.to_json` wrote."""
+def job_from_json(text: str) -> EmbeddingJob:
+    """The job that :meth:`EmbeddingJob.to_json` wrote."""
     content = json.loads(text)
-    return _KINDS[content.pop("kind")](**{**content, "dtype": Precision(content["dtype"])})
+    return _KINDS[content.pop("kind")](**{**content, "dtype": VectorPrecision(content["dtype"])})
 
 
 def _malformed(modalities: str | None) -> Iterator[str]:

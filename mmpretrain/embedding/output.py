@@ -29,7 +29,7 @@ ORIGIN_NAME = "origin.json"
 
 
 @dataclass(frozen=True)
-class Origin:
+class SplitOrigin:
     """What a split is made from: fingerprints of the source's indexes, how many samples, and how many per shard."""
 
     sources: dict[str, str]
@@ -44,7 +44,7 @@ class Output:
         ShardError: the folder holds something else, or the same made from other sources.
     """
 
-    def __init__(self, out: str | Path, split: str, info: DatasetInfo, origin: Origin) -> None:
+    def __init__(self, out: str | Path, split: str, info: DatasetInfo, origin: SplitOrigin) -> None:
         self.root, self.folder, self.origin = Path(out), Path(out) / split, origin
         self.root.mkdir(parents=True, exist_ok=True)
         # Listed first: what another rank has made meanwhile comes after its dataset.json.

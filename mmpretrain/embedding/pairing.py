@@ -25,8 +25,8 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.output import Origin, Output
-from mmpretrain.embedding.perplexity import Hubness
+from mmpretrain.embedding.output import Output, SplitOrigin
+from mmpretrain.embedding.perplexity import Perplexity
 from mmpretrain.embedding.soft_retrieval import soft_retrieve
 from mmpretrain.embedding.vectors import Vectors
 from mmpretrain.losses.similarity import unit_rows
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Side:
+class PairedSpace:
     """One space: the corpus in it, and the memory of its other modality. ordinals: the corpus in the first's order."""
 
     corpus: Vectors
@@ -55,7 +55,7 @@ def pair_share(job: PairJob, world: World) -> None:
     sides = open_sides(job)
     keys = sides[0].corpus.keys()
     output = Output(job.out, job.split, _describe(job, sides), _origin(job, sides))
-    hubness = Hubness(output.folder, [len(side.memory) for side in sides])
+    perplexity = Perplexity(output.folder, [len(side.memory) for side in sides])
     todo = _agreed(output, world)
     if todo:
         memories = [side.memory.read(side.memory.share(world.rank, world.size)).to(world.device) for side in sides]
@@ -63,14 +63,14 @@ def pair_share(job: PairJob, world: World) -> None:
         rows = range(0) if number is None else output.rows(number)
         answers = [_answer(side, rows, memory, job, world) for side, memory in zip(sides, memories, strict=True)]
         if number is not None:
-            hubness.note(number, torch.stack([effective for *_, effective in answers], dim=1).cpu().numpy())
+            perplexity.note(number, torch.stack([effective for *_, effective in answers], dim=1).cpu().numpy())
             output.write(number, _samples(keys, rows, answers, job.dtype.value))
     world.barrier()
     if world.rank == 0 and output.finish(changed=bool(todo)) is not None:
-        hubness.summarise(output.shards)
+        perplexity.summarize(output.shards)
 
 
-def open_sides(job: PairJob) -> tuple[Side, Side]:
+def open_sides(job: PairJob) -> tuple[PairedSpace, PairedSpace]:
     """Both spaces, checked. Raises ShardError with what does not fit together."""
     corpora = [Vectors(folder, job.split, job.shared) for folder in (job.first, job.second)]
     memories = [Vectors(*_place(entry, job.split)) for entry in (job.first_memory, job.second_memory)]
@@ -79,7 +79,7 @@ def open_sides(job: PairJob) -> tuple[Side, Side]:
     second = align(corpora[0], corpora[1])
     if not job.allow_other_data:
         _check_data(corpora[0], corpora[1])
-    return Side(corpora[0], memories[0], corpora[0].ordinals), Side(corpora[1], memories[1], second)
+    return PairedSpace(corpora[0], memories[0], corpora[0].ordinals), PairedSpace(corpora[1], memories[1], second)
 
 
 def align(first: Vectors, second: Vectors) -> np.ndarray:
@@ -149,7 +149,9 @@ def _rounds(todo: list[int], world: World) -> Iterator[int | None]:
         yield todo[mine] if mine < len(todo) else None
 
 
-def _answer(side: Side, rows: range, memory: Tensor, job: PairJob, world: World) -> tuple[Tensor, Tensor, Tensor]:
+def _answer(
+    side: PairedSpace, rows: range, memory: Tensor, job: PairJob, world: World
+) -> tuple[Tensor, Tensor, Tensor]:
     """(queries of unit norm [b, d], partners [b, d], effective numbers of memory items [b])."""
     read = side.corpus.read(side.ordinals[rows.start : rows.stop]).to(world.device)
     queries = unit_rows(read)
@@ -169,14 +171,14 @@ def _samples(
         yield {"__key__": keys[ordinal], **{name: npy(values[row]) for name, values in columns.items()}}
 
 
-def _origin(job: PairJob, sides: tuple[Side, Side]) -> Origin:
+def _origin(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> SplitOrigin:
     sources: dict[str, str] = {}
     for name, side in zip(SIDES, sides, strict=True):
         sources |= {name: side.corpus.index.fingerprint, f"{name}_memory": side.memory.index.fingerprint}
-    return Origin(sources, len(sides[0].corpus), job.samples_per_shard)
+    return SplitOrigin(sources, len(sides[0].corpus), job.samples_per_shard)
 
 
-def _describe(job: PairJob, sides: tuple[Side, Side]) -> DatasetInfo:
+def _describe(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> DatasetInfo:
     """dataset.json of the pairs."""
     try:
         source = load_info(job.first)

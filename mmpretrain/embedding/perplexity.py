@@ -14,12 +14,12 @@ import numpy as np
 
 from mmpretrain.files import replace_text
 
-HUBNESS_NAME = "hubness.json"
+PERPLEXITY_NAME = "perplexity.json"
 
 log = logging.getLogger(__name__)
 
 
-class Hubness:
+class Perplexity:
     """Effective numbers of every shard beside it (so that a killed command keeps them), summed up at the end.
 
     memories: items in the memories of the first and the second space.
@@ -32,15 +32,15 @@ class Hubness:
         """Keep a shard's numbers, float [b, 2]; before the shard itself is written."""
         replace_text(self._path(number), json.dumps(effective.round(4).tolist()))
 
-    def summarise(self, shards: int) -> None:
-        """Write hubness.json from the numbers of all shards and log it; where it stands, remove the numbers.
+    def summarize(self, shards: int) -> None:
+        """Write perplexity.json from the numbers of all shards and log it; where it stands, remove the numbers.
 
         It stands without them if shards of a complete output were made once more: then it is as it was.
         """
         paths = [self._path(number) for number in range(shards)]
         if all(path.exists() for path in paths):
             self._write(paths)
-        if (self._folder / HUBNESS_NAME).exists():
+        if (self._folder / PERPLEXITY_NAME).exists():
             for path in paths:
                 path.unlink(missing_ok=True)
 
@@ -50,7 +50,7 @@ class Hubness:
             name: {"memory": size, **_figures(column)}
             for name, size, column in zip(("first", "second"), self._memories, rows.T, strict=True)
         }
-        replace_text(self._folder / HUBNESS_NAME, json.dumps(summary, indent=1) + "\n")
+        replace_text(self._folder / PERPLEXITY_NAME, json.dumps(summary, indent=1) + "\n")
         for name, figures in summary.items():
             log.info(
                 "%s memory: of %d items, a median of %.4g carry a query", name, figures["memory"], figures["median"]
@@ -60,9 +60,9 @@ class Hubness:
         return self._folder / f".effective-{number:06d}.json"
 
 
-def read_hubness(folder: Path) -> dict[str, dict[str, float]] | None:
-    """hubness.json of a split: side -> memory (items), and mean, median, p10, p90 of the effective number."""
-    path = folder / HUBNESS_NAME
+def read_perplexity(folder: Path) -> dict[str, dict[str, float]] | None:
+    """perplexity.json of a split: side -> memory (items), and mean, median, p10, p90 of the effective number."""
+    path = folder / PERPLEXITY_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -10,24 +10,24 @@ import tempfile
 import time
 from dataclasses import asdict
 
-from mmpretrain.console import Failure
-from mmpretrain.embedding.jobs import Job
+from mmpretrain.console import CommandError
+from mmpretrain.embedding.jobs import EmbeddingJob
 from mmpretrain.embedding.place import Place, place_of_step
 
 POLL_S = 0.05
 LAST_WORDS_S = 5.0  # for the rank that knows what went wrong, where another one ended first
 
 
-def run_job(job: Job, ranks: int | None) -> None:
+def run_job(job: EmbeddingJob, ranks: int | None) -> None:
     """Do the work: this task's share in a Slurm step, else all of it by ``ranks`` local processes (default 1).
 
     Raises Failure with what the first rank that failed said; whole shards stay, and the same command goes on.
     """
     if ranks is not None and ranks < 1:
-        raise Failure([f"--ranks is {ranks}: it must be at least 1"])
+        raise CommandError([f"--ranks is {ranks}: it must be at least 1"])
     place = place_of_step(job)
     if place is not None and ranks is not None:
-        raise Failure([f"--ranks is {ranks}, but srun has started {place.size} tasks already: leave it out"])
+        raise CommandError([f"--ranks is {ranks}, but srun has started {place.size} tasks already: leave it out"])
     if place is None and ranks is not None and ranks > 1:
         _run_local(job, ranks)
     else:
@@ -36,7 +36,7 @@ def run_job(job: Job, ranks: int | None) -> None:
         work(job, place or Place())
 
 
-def _run_local(job: Job, ranks: int) -> None:
+def _run_local(job: EmbeddingJob, ranks: int) -> None:
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         places = [Place(rank, ranks, rank, f"{folder}/meeting") for rank in range(ranks)]
         children = [_start(job, place) for place in places]
@@ -48,12 +48,12 @@ def _run_local(job: Job, ranks: int) -> None:
             for child in children:
                 child.communicate()
     if problems:
-        raise Failure(problems)
+        raise CommandError(problems)
 
 
-def _start(job: Job, place: Place) -> subprocess.Popen[str]:
+def _start(job: EmbeddingJob, place: Place) -> subprocess.Popen[str]:
     threads = max(1, len(os.sched_getaffinity(0)) // place.size)
-    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | os.environ
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELIZM": "false"} | os.environ
     command = [sys.executable, "-m", "mmpretrain.embedding.worker", job.to_json(), json.dumps(asdict(place))]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -45,7 +45,7 @@ def soft_retrieve(
 ) -> Retrieved:
     """What the whole memory holds about this rank's queries; no gradient.
 
-    queries: [b, d]; memory: [n_r, d], this rank's share of it. Rows need not be normalised. b and n_r may differ
+    queries: [b, d]; memory: [n_r, d], this rank's share of it. Rows need not be normalized. b and n_r may differ
     between ranks and be 0 on some. Computed in float32, in float64 if an input is; half precision is widened tile by
     tile. world: the ranks that share the memory (default: this process alone). A collective: every rank must call it.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from mmpretrain.config.data import Kind, ModalityConfig
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import weights_sha256
 
 PixelStatistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
@@ -42,16 +42,16 @@ class Space(ABC):
 
     @abstractmethod
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
-        """float [b, d] on the device, not normalised; evaluation mode, no gradient."""
+        """float [b, d] on the device, not normalized; evaluation mode, no gradient."""
 
 
 def load_model(folder: Path, **arguments: Any) -> nn.Module:
     """The model in float32 and evaluation mode. arguments: of its class.
 
-    Raises Unusable for missing weights, and what transformers raises.
+    Raises UnusableError for missing weights, and what transformers raises.
     """
     arguments |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **arguments)
     if info["missing_keys"]:
-        raise Unusable([f"{folder} has no weights for {', '.join(sorted(map(str, info['missing_keys']))[:5])}"])
+        raise UnusableError([f"{folder} has no weights for {', '.join(sorted(map(str, info['missing_keys']))[:5])}"])
     return model.eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import Space, load_model
 from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
-from mmpretrain.problems import Unusable, one_line
+from mmpretrain.problems import UnusableError, one_line
 from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, release_name, verify_release
 
 # The last three belong to a release of ours, which is verified as a whole: they are hashed, and code is never run.
@@ -31,7 +31,7 @@ class OwnSpace(Space):
 
     def __init__(self, folder: Path, name: str, device: torch.device) -> None:
         if problems := verify_release(folder):
-            raise Unusable(problems)
+            raise UnusableError(problems)
         super().__init__(folder, name, device)
         self.model = load_model(folder).to(device)
         self.processor = MMPretrainProcessor.from_pretrained(folder)
@@ -60,16 +60,16 @@ def open_space(release: str, device: torch.device, pool: str = "mean", revision:
     encoders.
 
     Raises:
-        Unusable: it cannot be opened, is damaged or incomplete, or has no safetensors; a sentence for each problem.
+        UnusableError: it cannot be opened, is damaged or incomplete, or has no safetensors; one sentence each.
     """
     # The other kinds derive from Space.
     from mmpretrain.embedding.transformers_spaces import open_transformers_space
 
     folder, name = _local(release, revision), release_name(release)
     if not (folder / "config.json").is_file():
-        raise Unusable([f"{release} is no release: it has no config.json; name the folder that AutoModel opens"])
+        raise UnusableError([f"{release} is no release: it has no config.json; name the folder that AutoModel opens"])
     if not any(folder.glob(WEIGHTS)):
-        raise Unusable(
+        raise UnusableError(
             [
                 f"{release} has no .safetensors file, and other formats are never loaded: export it again, or name a"
                 " folder or revision that has one"
@@ -79,10 +79,10 @@ def open_space(release: str, device: torch.device, pool: str = "mean", revision:
         if _is_ours(folder):
             return OwnSpace(folder, name, device)
         return open_transformers_space(folder, name, device, pool)
-    except Unusable:
+    except UnusableError:
         raise
     except Exception as error:  # damaged files raise whatever their parsers raise
-        raise Unusable([f"{release} cannot be opened ({one_line(error)}): export or download it again"]) from error
+        raise UnusableError([f"{release} cannot be opened ({one_line(error)}): export or download it again"]) from error
 
 
 def _local(release: str, revision: str | None) -> Path:
@@ -91,7 +91,7 @@ def _local(release: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(release, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # no such repository, no network, no valid name
-        raise Unusable(
+        raise UnusableError(
             [f"{release} is neither a folder nor can be fetched from the Hub ({one_line(error)})"]
         ) from error
 

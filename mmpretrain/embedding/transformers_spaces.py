@@ -17,7 +17,7 @@ from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.pooling_mmpretrain import pool_states
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
 INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
@@ -96,19 +96,19 @@ class SingleSpace(TransformersSpace):
         self.choices = {"pool": pool}
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
-        """The pooled states. Raises Unusable if the model has no pooler and one is asked for."""
+        """The pooled states. Raises UnusableError if the model has no pooler and one is asked for."""
         inputs = {key: tensor.to(self.device) for key, tensor in tensors.items()}
         with torch.inference_mode():
             output = self.model(**inputs)
             if self._pool != "pooler":
                 return pool_states(output.last_hidden_state, inputs.get("attention_mask"), self._pool)
         if getattr(output, "pooler_output", None) is None:
-            raise Unusable([f"{self.name} has no pooler: use --pool mean, cls or last"])
+            raise UnusableError([f"{self.name} has no pooler: use --pool mean, cls or last"])
         return output.pooler_output.flatten(1)
 
 
 def open_transformers_space(folder: Path, name: str, device: torch.device, pool: str) -> Space:
-    """The space of a transformers folder. Raises Unusable for a model of neither form, and what transformers raises."""
+    """The space of a transformers folder. Raises UnusableError for a model of neither form."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     # Many text encoders were published without the pooler that their class would add.
     arguments = pooling_arguments(config, pool) if type(config) in MODEL_MAPPING else {}
@@ -117,7 +117,7 @@ def open_transformers_space(folder: Path, name: str, device: torch.device, pool:
         return DualSpace(folder, name, device, model)
     kind = next((kind for kind, name in INPUTS.items() if name == model.main_input_name), None)
     if kind is None or getattr(model.config, "is_encoder_decoder", False):
-        raise Unusable(
+        raise UnusableError(
             [f"{name} is a {type(model).__name__}, which is neither an encoder of images or texts nor a pair of them"]
         )
     return SingleSpace(folder, name, device, model, kind, pool)

@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from mmpretrain.console import Failure
+from mmpretrain.console import CommandError
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.jobs import EmbedJob, Job, PairJob, job_from_json
+from mmpretrain.embedding.jobs import EmbeddingJob, EmbedJob, PairJob, job_from_json
 from mmpretrain.embedding.place import Place, end_with_parent
 
 PATIENCE = timedelta(hours=2)  # for ranks whose share of a memory takes longer to read
 
 
-def work(job: Job, place: Place) -> None:
+def work(job: EmbeddingJob, place: Place) -> None:
     """This rank's share of a job. Raises Failure, ValueError or OSError with what is wrong."""
     try:
         # Pairing needs no transformers, which take seconds to import.
@@ -37,7 +37,7 @@ def work(job: Job, place: Place) -> None:
             with _world(place) as world:
                 pair_share(job, world)
     except (BadDataError, SampleError) as error:
-        raise Failure([str(error)]) from None
+        raise CommandError([str(error)]) from None
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         _check_gpus(job, place)
         work(job, place)
-    except (Failure, ValueError, OSError) as error:
+    except (CommandError, ValueError, OSError) as error:
         print(json.dumps({"errors": getattr(error, "problems", None) or [str(error)]}), flush=True)
         sys.exit(1)
 
@@ -73,14 +73,14 @@ def _world(place: Place) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _check_gpus(job: Job, place: Place) -> None:
+def _check_gpus(job: EmbeddingJob, place: Place) -> None:
     """Raises Failure if ranks of ``--ranks`` that talk share a GPU: NCCL's own message helps nobody.
 
     Tasks of an ``srun`` do not come here: each may see a GPU of its own, and no other.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if isinstance(job, PairJob) and gpus is not None and place.local_rank >= gpus:
-        raise Failure([f"there are {gpus} GPUs here: start no more ranks, or hide the GPUs"])
+        raise CommandError([f"there are {gpus} GPUs here: start no more ranks, or hide the GPUs"])
 
 
 def _device(place: Place) -> torch.device:

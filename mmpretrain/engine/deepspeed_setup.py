@@ -22,7 +22,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
         "gradient_clipping": config.optim.clip or 0.0,
         **_autocast(config.engine.precision),
         "zero_optimization": {"stage": config.engine.zero, "stage3_gather_16bit_weights_on_model_save": True},
-        # Keep torch's optimisers: DeepSpeed's CPU Adam would be compiled on the spot.
+        # Keep torch's optimizers: DeepSpeed's CPU Adam would be compiled on the spot.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31 - 1,

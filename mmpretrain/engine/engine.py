@@ -1,8 +1,8 @@
-"""The engine: one optimiser step of a method, under DeepSpeed ZeRO 0-3.
+"""The engine: one optimizer step of a method, under DeepSpeed ZeRO 0-3.
 
     report = engine.step(batch, step)
 
-The model is DeepSpeed's; the method's heads and critics stay plain replicated modules with their own optimisers,
+The model is DeepSpeed's; the method's heads and critics stay plain replicated modules with their own optimizers,
 because under ZeRO-3 a parameter used outside the wrapped forward is an empty shard.
 """
 
@@ -24,7 +24,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
-from mmpretrain.distributed.batch_norm import held_statistics, synchronise
+from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.deepspeed_setup import start_accelerator
@@ -73,7 +73,7 @@ class Engine:
         if before is not None:
             before(self.world)
         refuse_batch_norms(method.model, config.engine)
-        synchronise(method.model, self.world)
+        synchronize(method.model, self.world)
         groups = parameter_groups(method.model, config.optim, config.model.encoders)
         if not groups:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")

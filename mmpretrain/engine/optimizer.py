@@ -1,4 +1,4 @@
-"""Optimisers: parameter groups by learning-rate scale and weight decay, and the torch optimiser over them."""
+"""Optimizers: parameter groups by learning-rate scale and weight decay, and the torch optimizer over them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[s
     """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
 
     Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
-    normalisation layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
+    normalization layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
     members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)

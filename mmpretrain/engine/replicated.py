@@ -1,4 +1,4 @@
-"""Modules that every rank holds whole, outside ZeRO: gradients averaged over the ranks, an optimiser of their own."""
+"""Modules that every rank holds whole, outside ZeRO: gradients averaged over the ranks, an optimizer of their own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from torch import nn
 
 from mmpretrain.config.engine import OptimConfig
-from mmpretrain.distributed.batch_norm import synchronise
+from mmpretrain.distributed.batch_norm import synchronize
 from mmpretrain.distributed.replicas import average_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 
 
 class Replicated:
-    """Heads, or critics, and their optimiser (None if nothing in them is trainable)."""
+    """Heads, or critics, and their optimizer (None if nothing in them is trainable)."""
 
     def __init__(self, modules: nn.ModuleDict, config: OptimConfig, world: World) -> None:
         """Move ``modules`` to the world's device and give every rank the weights of rank 0. A collective."""
         self.modules, self.config, self.world = modules.to(world.device), config, world
         broadcast_module(modules, world)
-        synchronise(modules, world)
+        synchronize(modules, world)
         groups = parameter_groups(modules, config, {})
         self.optimizer = build_optimizer(groups, config) if groups else None
 
@@ -49,7 +49,7 @@ class Replicated:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, buffers and the optimiser's state."""
+        """Weights, buffers and the optimizer's state."""
         return {"modules": self.modules.state_dict(), "optimizer": self.optimizer and self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

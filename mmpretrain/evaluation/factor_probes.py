@@ -1,8 +1,8 @@
 """What a linear classifier reads of every factor that a dataset was made from.
 
 For each factor a multinomial logistic regression (L2, C = 1, L-BFGS), fitted on one split and scored on the held-out
-one, on features centred and divided by one overall standard deviation: a scale per feature would blow up whatever small
-non-linear mixture of few factors an embedding holds. Balanced accuracy, as some factors are rare. A rare binary factor
+one, on features centered and divided by one overall standard deviation: a scale per feature would blow up
+one, on features centered and divided by one overall standard deviation: a scale per feature would blow up
 can be read and yet never be the likelier answer, so binary factors have two more scores, from a regression that
 weights both classes alike: its balanced accuracy and its area under the ROC curve.
 

@@ -1,6 +1,6 @@
 """What a linear classifier reads from frozen embeddings.
 
-Multinomial logistic regression (L2, C = 1, L-BFGS) on L2-normalised embeddings, standardised with the train split's
+Multinomial logistic regression (L2, C = 1, L-BFGS) on L2-normalized embeddings, standardized with the train split's
 mean and deviation, fitted on one split and scored on the held-out one. Nothing is tuned on the held-out split, and
 nothing is random. Shapes: n samples, d width.
 """

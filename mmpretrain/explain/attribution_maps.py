@@ -19,17 +19,17 @@ from mmpretrain.config.kind import Kind
 from mmpretrain.data.batch import PRESENT, Inputs
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import PixelStatistics
-from mmpretrain.explain.decomposition import Decomposition, Part
+from mmpretrain.explain.decomposition import Decomposition, ModalityPart
 from mmpretrain.explain.opened import Opened
 from mmpretrain.explain.saliency import TOKENS, GradientInput, attribute
 from mmpretrain.explain.scores import Codes, common_score, individual_score
-from mmpretrain.explain.settings import Form
+from mmpretrain.explain.settings import AttributionForm
 
 PIXELS = "pixel_values"
 
 
 @dataclass(frozen=True)
-class Side:
+class ExplainedSide:
     """One modality of one explained sample.
 
     raw: the decoded object; of an image, what the encoder sees of it. common, individual: attributions in the shape of
@@ -50,9 +50,9 @@ class _Scored:
     """The scores of one modality as functions of its input."""
 
     name: str
-    part: Part
+    part: ModalityPart
     source: GradientInput
-    form: Form
+    form: AttributionForm
     weights: Tensor | None
 
     def common(self, value: Tensor, *rest: Tensor) -> Tensor:
@@ -68,14 +68,14 @@ class _Scored:
         return output_codes(self.part, self.name, self.source.run(value, *further))
 
 
-def output_codes(part: Part, name: str, output: Any) -> Codes:
+def output_codes(part: ModalityPart, name: str, output: Any) -> Codes:
     """The codes of modality ``name`` in a model's output."""
     fields = {"embeds": output.embeds, "shared": output.shared_embeds, "unique": output.unique_embeds}
     return part.codes(name, fields)
 
 
 def attribution_maps(
-    opened: Opened, fitted: Decomposition, form: Form, inputs: Inputs, seed: int = 0
+    opened: Opened, fitted: Decomposition, form: AttributionForm, inputs: Inputs, seed: int = 0
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Modality -> attributions of the common and of its own individual score to its input, [e, ...] each.
 
@@ -97,15 +97,15 @@ def attribution_maps(
 
 
 def explain_samples(
-    opened: Opened, fitted: Decomposition, form: Form, raws: Sequence[Mapping[str, Raw]], keys: Sequence[str]
-) -> list[dict[str, Side]]:
+    opened: Opened, fitted: Decomposition, form: AttributionForm, raws: Sequence[Mapping[str, Raw]], keys: Sequence[str]
+) -> list[dict[str, ExplainedSide]]:
     """Of each of e decoded samples: modality -> its maps; the same whichever others are explained with it."""
     return [_explain_one(opened, fitted, form, raw, key) for raw, key in zip(raws, keys, strict=True)]
 
 
 def _explain_one(
-    opened: Opened, fitted: Decomposition, form: Form, raw: Mapping[str, Raw], key: str
-) -> dict[str, Side]:
+    opened: Opened, fitted: Decomposition, form: AttributionForm, raw: Mapping[str, Raw], key: str
+) -> dict[str, ExplainedSide]:
     """By itself: a batch would pad texts, and draw the noise of all of them at once."""
     inputs = opened.processor(**{name: [raw[name]] for name in fitted.pair})
     maps = attribution_maps(opened, fitted, form, inputs, seed=zlib.crc32(key.encode()))
@@ -119,13 +119,15 @@ def as_seen(pixels: Tensor, statistics: PixelStatistics) -> Image.Image:
     return Image.fromarray(shades.permute(1, 2, 0).squeeze(-1).numpy())
 
 
-def _side(opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor]) -> Side:
+def _side(
+    opened: Opened, name: str, raw: Raw, tensors: Mapping[str, Tensor], maps: tuple[Tensor, Tensor]
+) -> ExplainedSide:
     """tensors, maps: of this sample alone."""
     common, individual = (m[0].double().cpu().numpy() for m in maps)
     if PIXELS in tensors:
         raw = as_seen(tensors[PIXELS][0], opened.pixels[name])
     counting = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else slice(None)
-    side = Side(opened.kinds[name], raw, common[counting], individual[counting])
+    side = ExplainedSide(opened.kinds[name], raw, common[counting], individual[counting])
     if TOKENS not in tensors:
         return side
     tokenizer, ids = opened.tokenizers[name], tensors[TOKENS][0][counting].tolist()

@@ -9,9 +9,8 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, table, working
-from mmpretrain.explain.settings import Attribution, CommonScore, IndividualScore, Settings, Wanted
-from mmpretrain.explain.settings import Form as ScoreForm
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, table, working
+from mmpretrain.explain.settings import Attribution, AttributionForm, CommonScore, IndividualScore, Settings, Wanted
 
 Release = Annotated[str, typer.Argument(help="Release folder, or a transformers model like CLIP.")]
 Data = Annotated[str, typer.Option(help="Dataset: a folder with a folder of tars per split, or a URL.")]
@@ -47,10 +46,10 @@ def explain_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Score what two modalities share and what is their own, and draw where in the inputs it lies."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         settings = _settings(common, individual, dimensions)
-        drawn = ScoreForm(common_score, individual_score, attribution, weight_by_rho)
+        drawn = AttributionForm(common_score, individual_score, attribution, weight_by_rho)
         chosen = tuple(_names(keys))
         _check_counts(samples=samples, limit=limit)
         wanted = Wanted(settings, drawn, samples, chosen, fit_split, split, limit)
@@ -81,7 +80,7 @@ def report_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Say what two modalities of a release share, what is each one's own, and which dimensions carry it."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         settings = _settings(common, individual, dimensions)
         _check_counts(limit=limit)
@@ -102,13 +101,13 @@ def report_command(
 def _settings(common: int | None, individual: int | None, dimensions: int | None) -> Settings:
     settings = Settings(common, individual, dimensions)
     if problems := settings.problems():
-        raise Failure(problems)
+        raise CommandError(problems)
     return settings
 
 
 def _check_counts(**counts: int) -> None:
     if problems := [f"--{key} is {value}: at least 1 is needed" for key, value in counts.items() if value < 1]:
-        raise Failure(problems)
+        raise CommandError(problems)
 
 
 def _names(text: str | None) -> list[str]:

@@ -4,7 +4,7 @@ A model that decomposes its embeddings itself (MUCMM) gives its own codes. Any o
 by canonical correlation analysis, the closed form of the same objective (losses/canonical.py), after they were reduced
 to their principal components: that leaves out directions that hardly vary, and keeps so many samples per dimension that
 unrelated data would not correlate. A model's own codes are white on the data its training ended with; here they are
-centred and whitened once more, on the data of the fit. Everything is fitted once and then held fixed. Shapes: n
+centered and whitened once more, on the data of the fit. Everything is fitted once and then held fixed. Shapes: n
 samples, d width of the embedding, p principal components, r the lesser of both p, k common and u individual directions;
 all float64.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.scores import Codes
-from mmpretrain.explain.settings import Form, Settings
+from mmpretrain.explain.settings import AttributionForm, Settings
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, common_dimension, permutation_null
 
 # Of the codes' variance: what is below it is rounding of a model's float32, not a direction.
@@ -30,7 +30,7 @@ DEPENDENT = 1e-10
 Fields = Mapping[str, Mapping[str, Tensor] | None]  # embeds, shared, unique: modality -> [b, d]
 
 
-class Origin(Enum):
+class CodesOrigin(Enum):
     """Where codes come from: the model itself, or the closed form of its embeddings."""
 
     model = "the model's own codes"
@@ -39,7 +39,7 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class Whitening:
-    """Rows [n, k] to centred rows with covariance I, each column as near to its own as that allows (ZCA).
+    """Rows [n, k] to centered rows with covariance I, each column as near to its own as that allows (ZCA).
 
     mean: [k]. root: [k, k], S^(-1/2); directions that do not vary become 0.
     """
@@ -65,11 +65,11 @@ class Whitening:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModalityPart:
     """One modality's share of a decomposition, as the data it was fitted on says.
 
     mean: [d]. variances: [d] of the embedding's coordinates. components: p. maps: [d, k] and [d, u], which take the
-    centred embedding to its codes; None if the model gives codes itself. loadings: [d, k] and [d, u], covariances of
+    centered embedding to its codes; None if the model gives codes itself. loadings: [d, k] and [d, u], covariances of
     embedding and codes. whitenings: of the model's common and individual codes; None: they are taken as they are.
     """
 
@@ -92,15 +92,15 @@ class Part:
         embeds, shared, unique = (fields[field] for field in ("embeds", "shared", "unique"))
         if self.maps is not None:
             assert embeds is not None
-            centred = embeds[name].double() - self.mean
-            return Codes(centred @ self.maps[0], centred @ self.maps[1])
+            centered = embeds[name].double() - self.mean
+            return Codes(centered @ self.maps[0], centered @ self.maps[1])
         assert shared is not None and unique is not None
         own = (shared[name].double(), unique[name].double())
         if self.whitenings is None:
             return Codes(*own)
         return Codes(*(whitening(rows) for whitening, rows in zip(self.whitenings, own, strict=True)))
 
-    def to(self, device: torch.device) -> Part:
+    def to(self, device: torch.device) -> ModalityPart:
         """The same part, with what codes and scores need on ``device``."""
         maps = None if self.maps is None else (self.maps[0].to(device), self.maps[1].to(device))
         loadings = (self.loadings[0].to(device), self.loadings[1].to(device))
@@ -115,15 +115,15 @@ class Decomposition:
     them reaches without any relation. samples: n."""
 
     pair: tuple[str, str]
-    parts: dict[str, Part]
+    parts: dict[str, ModalityPart]
     rho: Tensor
     spectrum: Tensor
     directions: dict[str, Tensor]
     threshold: float
     samples: int
-    origin: Origin
+    origin: CodesOrigin
 
-    def weights(self, form: Form) -> Tensor | None:
+    def weights(self, form: AttributionForm) -> Tensor | None:
         """[k] or None: how much each common direction counts in the common score."""
         return self.rho if form.weighted else None
 
@@ -138,12 +138,12 @@ class Decomposition:
         return replace(self, parts=parts, rho=self.rho.to(device))
 
 
-def fit(embeddings: Embeddings, pair: tuple[str, str], settings: Settings, origin: Origin) -> Decomposition:
+def fit(embeddings: Embeddings, pair: tuple[str, str], settings: Settings, origin: CodesOrigin) -> Decomposition:
     """Decompose ``pair`` by the samples that have both.
 
     Raises ValueError for too few samples, and for settings that do not fit the embeddings.
     """
-    if origin is Origin.model and (settings.common, settings.individual) != (None, None):
+    if origin is CodesOrigin.model and (settings.common, settings.individual) != (None, None):
         raise ValueError("the model has common and individual codes of its own: leave out --common and --individual")
     both = embeddings.only(embeddings.having(pair))
     if len(both) < 2 * settings.rows_per_dimension:
@@ -158,7 +158,7 @@ def fit(embeddings: Embeddings, pair: tuple[str, str], settings: Settings, origi
     found = canonical_of_rows(reduced[0], reduced[1])
     threshold = permutation_null(reduced[0], reduced[1], draws=settings.draws, seed=settings.seed)
     maps: list[tuple[Tensor, Tensor] | None] = [None, None]
-    if origin is Origin.closed_form:
+    if origin is CodesOrigin.closed_form:
         k = common_dimension(found.rho, threshold) if settings.common is None else settings.common
         maps = [(a @ c, a @ u) for a, (c, u) in zip(axes, _maps(found, k, settings), strict=True)]
     parts = {name: _part(name, fields, r, a.shape[1], m) for name, r, a, m in zip(pair, rows, axes, maps, strict=True)}
@@ -211,10 +211,10 @@ def _maps(found: Canonical, k: int, settings: Settings) -> list[tuple[Tensor, Te
     return list(zip(found.common(k), found.individual(k, widths), strict=True))
 
 
-def _part(name: str, fields: Fields, rows: Tensor, components: int, maps: tuple[Tensor, Tensor] | None) -> Part:
+def _part(name: str, fields: Fields, rows: Tensor, components: int, maps: tuple[Tensor, Tensor] | None) -> ModalityPart:
     mean = rows.mean(dim=0)
     empty = (rows.new_empty(rows.shape[1], 0), rows.new_empty(rows.shape[1], 0))
-    part = Part(mean, rows.var(dim=0), components, maps, empty)
+    part = ModalityPart(mean, rows.var(dim=0), components, maps, empty)
     codes = part.codes(name, fields)
     if maps is None:
         part = replace(part, whitenings=(Whitening.of(codes.common), Whitening.of(codes.individual)))

@@ -15,11 +15,11 @@ import torch
 
 from mmpretrain.data.reader import read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.explain.attribution_maps import Side, explain_samples
+from mmpretrain.explain.attribution_maps import ExplainedSide, explain_samples
 from mmpretrain.explain.decomposition import Decomposition, fit, scored_samples, split_codes
 from mmpretrain.explain.opened import Opened
 from mmpretrain.explain.scores import common_score, individual_score, own_energy
-from mmpretrain.explain.settings import CommonScore, Form, IndividualScore, Wanted
+from mmpretrain.explain.settings import AttributionForm, CommonScore, IndividualScore, Wanted
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Explained:
 
     key: str
     row: int
-    sides: dict[str, Side]
+    sides: dict[str, ExplainedSide]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Explanation:
     decomposition: Decomposition
     scores: Scores
     explained: list[Explained]
-    form: Form = field(default_factory=Form)
+    form: AttributionForm = field(default_factory=AttributionForm)
 
     @property
     def expected(self) -> float:
@@ -80,7 +80,7 @@ def explain(opened: Opened, wanted: Wanted) -> Explanation:
     return Explanation(fitted, scores, explained, wanted.form)
 
 
-def score_table(embeddings: Embeddings, fitted: Decomposition, form: Form, keys: list[str]) -> Scores:
+def score_table(embeddings: Embeddings, fitted: Decomposition, form: AttributionForm, keys: list[str]) -> Scores:
     """The scores of samples that have both modalities: ``common``, ``common_cosine``, and of each modality
     ``common_NAME`` (|c|^2), ``individual_NAME`` (|u|^2) and ``energy_NAME`` (the individual part's share)."""
     codes = split_codes(fitted, embeddings)

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL.Image import Image
 
-from mmpretrain.explain.attribution_maps import Side
+from mmpretrain.explain.attribution_maps import ExplainedSide
 from mmpretrain.explain.explain import Explained, Explanation
 from mmpretrain.figures import COLORS, FAINT, INK
 
 COMMON, OWN = COLORS[0], COLORS[1]
-STRONGEST = 99.5  # percentile of a map that is drawn in full colour
+STRONGEST = 99.5  # percentile of a map that is drawn in full color
 MOST_BARS = 12
 CHARACTERS, LINES = 30, 8  # of a text's panel, at most
 
@@ -54,7 +54,7 @@ def draw_explained(one: Explained, explanation: Explanation, features: Mapping[s
     return figure
 
 
-def draw_input(axes: Axes, side: Side) -> None:
+def draw_input(axes: Axes, side: ExplainedSide) -> None:
     """The sample itself."""
     if isinstance(side.raw, Image):
         axes.imshow(_grey_or_rgb(side.raw), cmap="gray", interpolation="nearest")
@@ -69,7 +69,7 @@ def draw_input(axes: Axes, side: Side) -> None:
         open_frame(axes)
 
 
-def draw_map(axes: Axes, side: Side, values: np.ndarray, color: str, names: Sequence[str]) -> None:
+def draw_map(axes: Axes, side: ExplainedSide, values: np.ndarray, color: str, names: Sequence[str]) -> None:
     """An attribution (``side.common`` or ``side.individual``) over the sample; names: of a vector's features."""
     if isinstance(side.raw, Image):
         axes.imshow(overlay(side.raw, strength(values), color), interpolation="nearest")
@@ -144,7 +144,7 @@ def open_frame(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
 
 
-def _height(side: Side) -> float:
+def _height(side: ExplainedSide) -> float:
     """Inches of a sample's row of three panels, each about three wide."""
     if isinstance(side.raw, Image):
         rows, columns = side.common.shape[-2:]
@@ -169,8 +169,8 @@ def _token_places(tokens: Sequence[str]) -> list[tuple[int, int]]:
     return places
 
 
-def _draw_tokens(axes: Axes, side: Side, heat: np.ndarray, color: str) -> None:
-    """Tokens on coloured ground, as many as there is room for; grey: those that the tokenizer added."""
+def _draw_tokens(axes: Axes, side: ExplainedSide, heat: np.ndarray, color: str) -> None:
+    """Tokens on colored ground, as many as there is room for; grey: those that the tokenizer added."""
     places = _token_places(side.tokens)
     for (column, line), token, special, alpha in zip(places, side.tokens, side.special, heat.tolist(), strict=True):
         width = len(token) + 0.7
@@ -185,7 +185,7 @@ def _draw_tokens(axes: Axes, side: Side, heat: np.ndarray, color: str) -> None:
 
 
 def _draw_sequence(axes: Axes, values: np.ndarray, colors: str) -> None:
-    """[T, d] as a picture: time from left to right, a line per feature; a diverging map is centred at 0."""
+    """[T, d] as a picture: time from left to right, a line per feature; a diverging map is centered at 0."""
     largest = max(float(np.abs(values).max()), 1e-300)
     limits = (None, None) if colors == "Greys" else (-largest, largest)
     axes.imshow(values.T, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")

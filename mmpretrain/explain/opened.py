@@ -24,7 +24,7 @@ from mmpretrain.embedding.space import PixelStatistics, Space
 from mmpretrain.embedding.spaces import OwnSpace, open_space
 from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
-from mmpretrain.explain.decomposition import Origin
+from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 
 BATCH = 128
@@ -56,10 +56,10 @@ class Opened:
         return {name: modality.kind for name, modality in self.data.modalities.items()}
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> CodesOrigin:
         """Whether the model gives common and individual codes itself."""
         own = getattr(self.model.config, "components", None) is not None
-        return Origin.model if own else Origin.closed_form
+        return CodesOrigin.model if own else CodesOrigin.closed_form
 
     def stream(self, split: str) -> Stream:
         """The samples of a split. Raises ShardError."""

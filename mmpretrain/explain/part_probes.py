@@ -1,6 +1,6 @@
 """What linear classifiers read of labels from common codes, from individual codes, and from both.
 
-Logistic regression (L2, C = 1, L-BFGS) on standardised codes, fitted on one split and scored on another; nothing is
+Logistic regression (L2, C = 1, L-BFGS) on standardized codes, fitted on one split and scored on another; nothing is
 tuned. Two classes: area under the ROC curve; more: balanced accuracy. Shapes: n samples.
 """
 

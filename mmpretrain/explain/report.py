@@ -18,7 +18,14 @@ from torch import Tensor
 
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.retrieval import exact_scores, pair_places, unit_rows
-from mmpretrain.explain.decomposition import Decomposition, Origin, code_correlations, fit, scored_samples, split_codes
+from mmpretrain.explain.decomposition import (
+    CodesOrigin,
+    Decomposition,
+    code_correlations,
+    fit,
+    scored_samples,
+    split_codes,
+)
 from mmpretrain.explain.part_probes import part_probes, targets_of
 from mmpretrain.explain.scores import Codes
 from mmpretrain.explain.settings import Settings
@@ -29,7 +36,7 @@ from mmpretrain.records import Score
 ABOVE_CHANCE = 1.645
 
 
-class Verdict(StrEnum):
+class DimensionVerdict(StrEnum):
     """Whether the common dimension fits: individual codes still correlate, or more canonical correlations of the
     embeddings stand out than there are common codes (too small); or some common directions do not correlate on
     held-out samples (too large)."""
@@ -69,12 +76,12 @@ class Report:
     samples: dict[str, int]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> DimensionVerdict:
         """Whether the common dimension fits."""
         # Individual codes that are narrow, or trained to, leave out what the common ones had no room for.
         if self.leftover.exceeding or self.decomposition.exceeding > len(self.decomposition.rho):
-            return Verdict.too_small
-        return Verdict.too_large if self.confirmed_dimensions < len(self.confirmed) else Verdict.fits
+            return DimensionVerdict.too_small
+        return DimensionVerdict.too_large if self.confirmed_dimensions < len(self.confirmed) else DimensionVerdict.fits
 
     @property
     def confirmed_dimensions(self) -> int:
@@ -112,7 +119,7 @@ def information_report(
     test: Embeddings,
     pair: tuple[str, str],
     settings: Settings,
-    origin: Origin,
+    origin: CodesOrigin,
     factors: Mapping[str, int],
     split: str = "test",
 ) -> Report:
@@ -140,7 +147,7 @@ def information_report(
 def advice(report: Report) -> str:
     """The verdict in words, with the numbers."""
     fitted, k = report.decomposition, len(report.decomposition.rho)
-    if report.verdict is Verdict.too_small:
+    if report.verdict is DimensionVerdict.too_small:
         more, left = report.leftover.exceeding, report.leftover.correlations
         if not more:
             return (
@@ -152,7 +159,7 @@ def advice(report: Report) -> str:
             f"{k} common dimensions are too few: {more} correlations between the individual codes (largest"
             f" {float(left[0]):.2f}) exceed {report.leftover.threshold:.2f}, what unrelated data reach; try {k + more}"
         )
-    if report.verdict is Verdict.too_large:
+    if report.verdict is DimensionVerdict.too_large:
         confirmed = report.confirmed_dimensions
         return (
             f"{k} common dimensions are too many: only {confirmed} of them correlate on held-out samples; try"
@@ -196,7 +203,7 @@ def _leftover(fitted: Decomposition, codes: Mapping[str, Codes], settings: Setti
     if not min(first.shape[1], second.shape[1]):
         return Leftover(fitted.rho.new_empty(0), fitted.threshold)
     correlations = canonical_of_rows(first, second).rho
-    if fitted.origin is Origin.closed_form and settings.individual is None:
+    if fitted.origin is CodesOrigin.closed_form and settings.individual is None:
         # The dimension was chosen by this threshold; another one would contradict it at the margin. Of cut codes fewer
         # dimensions are compared, which reach less by chance.
         return Leftover(correlations, fitted.threshold)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mmpretrain.explain.decomposition import Origin
+from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.explain.explain_figures import COMMON, OWN, open_frame
 from mmpretrain.explain.report import Report, coordinate_shares
 from mmpretrain.figures import FAINT, INK, draw_bars
@@ -47,7 +47,7 @@ def draw_spectrum(axes: Axes, report: Report) -> None:
     spectrum = fitted.spectrum[:MOST_CORRELATIONS].numpy()
     places = np.arange(1, max(len(spectrum), min(k, MOST_CORRELATIONS)) + 1)
     shown = min(k, len(places))
-    if fitted.origin is Origin.model:
+    if fitted.origin is CodesOrigin.model:
         held_out = report.confirmed[:shown]
         axes.bar(places[: len(spectrum)], spectrum, color=REST, label="embeddings, closed form")
         axes.bar(places[:shown], fitted.rho[:shown].numpy(), width=0.5, color=COMMON, label=f"common codes ({k})")

@@ -57,7 +57,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Form:
+class AttributionForm:
     """Which scores are attributed, and how. weighted: directions of the common score count by their correlation."""
 
     common: CommonScore = CommonScore.product
@@ -75,7 +75,7 @@ class Wanted:
     """
 
     settings: Settings = field(default_factory=Settings)
-    form: Form = field(default_factory=Form)
+    form: AttributionForm = field(default_factory=AttributionForm)
     samples: int = 6
     keys: tuple[str, ...] = ()
     fit_split: str = "train"

@@ -102,7 +102,7 @@ def usage(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> 
         *(f"    {name}=[{_example(modality)}]," for name, modality in modalities.items()),
         ")",
         "output = model(**inputs)",
-        "output.embeds  # modality -> [batch, width]; normalise before taking cosine similarities",
+        "output.embeds  # modality -> [batch, width]; normalize before taking cosine similarities",
     ]
     lines += ["output.logits  # [batch, classes], if every modality was passed"] * has_classifier
     return "\n".join(lines) + "\n"
@@ -204,7 +204,7 @@ def _data(dataset: DatasetInfo) -> str:
 
 def _training(training: TrainingFacts) -> str:
     lines = [
-        f"- Samples seen: {training.samples:,} in {training.steps:,} optimiser steps",
+        f"- Samples seen: {training.samples:,} in {training.steps:,} optimizer steps",
         f"- Processes: {training.world_size}",
     ]
     if training.samples_per_s is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmpretrain.config.data import RESERVED
-from mmpretrain.console import Failure, Form, JsonFlag, answer, command_errors, working
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
 
 
 def convert_command(
@@ -20,11 +20,11 @@ def convert_command(
     json_flag: JsonFlag = False,
 ) -> None:
     """Turn a published CLIP into a release that connections and frozen encoders take, with the same embeddings."""
-    form = Form.of(json_flag)
+    form = AnswerForm.of(json_flag)
     with command_errors(form):
         image, text = _names(names)
         if out.exists():
-            raise Failure([f"{out} exists: remove it, or name another folder"])
+            raise CommandError([f"{out} exists: remove it, or name another folder"])
         from mmpretrain.hub.conversion import convert
 
         with working(form, f"converting {model}"):
@@ -36,5 +36,5 @@ def convert_command(
 def _names(given: str) -> tuple[str, str]:
     names = [name.strip() for name in given.split(",")]
     if len(set(names)) != 2 or not all(name.isidentifier() and name not in RESERVED for name in names):
-        raise Failure([f"--names is {given!r}: two plain identifiers are needed, none of {', '.join(RESERVED)}"])
+        raise CommandError([f"--names is {given!r}: two plain identifiers are needed, none of {', '.join(RESERVED)}"])
     return names[0], names[1]

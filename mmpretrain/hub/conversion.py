@@ -26,7 +26,7 @@ from mmpretrain.hub.export import export_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import Unusable, one_line
+from mmpretrain.problems import UnusableError, one_line
 
 # Of CLIP and its kin: kind -> tower, projection, and the tower's config.
 PARTS = {
@@ -42,14 +42,16 @@ def convert(
 ) -> MMPretrainModel:
     """Write ``source`` (folder or Hub id) to ``folder`` as a release whose modalities are ``names``, image and text.
 
-    license: of the weights, an id that the Hub knows. revision: of ``source`` there. Raises Unusable for a model that
-    has no such form, and for names that torch needs for itself.
+    license: of the weights, an id that the Hub knows. revision: of ``source`` there. Raises UnusableError for a model
+    that has no such form, and for names that torch needs for itself.
     """
     if taken := [name for name in names if hasattr(nn.ModuleDict, name)]:
-        raise Unusable([f"{taken[0]!r} is a name that torch needs for itself: choose another one"])
+        raise UnusableError([f"{taken[0]!r} is a name that torch needs for itself: choose another one"])
     space = open_space(source, torch.device("cpu"), revision=revision)
     if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
-        raise Unusable([f"{source} is no pair of an image and a text encoder, as CLIP is: only these are converted"])
+        raise UnusableError(
+            [f"{source} is no pair of an image and a text encoder, as CLIP is: only these are converted"]
+        )
     by_kind = dict(zip(PARTS, names, strict=True))
     entries = {name: _entry(source, space.model, kind) for kind, name in by_kind.items()}
     config = MMPretrainConfig(encoders=entries, embed_dim=space.model.config.projection_dim, method="clip")
@@ -76,10 +78,14 @@ def _entry(source: str, model: Any, kind: Kind) -> dict[str, Any]:
     linear = getattr(model, projection, None)
     if not isinstance(linear, nn.Linear) or linear.bias is not None or not hasattr(model, tower):
         found = model.config.model_type
-        raise Unusable([f"{source}: a {found} has no {tower} with a linear {projection} without bias, as CLIP has"])
+        raise UnusableError(
+            [f"{source}: a {found} has no {tower} with a linear {projection} without bias, as CLIP has"]
+        )
     config = getattr(model.config, part)
     if type(config) not in MODEL_MAPPING:
-        raise Unusable([f"{source}: transformers has no AutoModel for a {config.model_type}, so it cannot stand alone"])
+        raise UnusableError(
+            [f"{source}: transformers has no AutoModel for a {config.model_type}, so it cannot stand alone"]
+        )
     return architecture_entry(config, Pool.pooler)
 
 
@@ -87,18 +93,18 @@ def _fill(source: str, ours: nn.Module, theirs: nn.Module) -> None:
     try:
         ours.load_state_dict(theirs.state_dict())
     except RuntimeError as error:
-        raise Unusable([f"{source}: its encoders cannot stand alone here ({one_line(error)})"]) from error
+        raise UnusableError([f"{source}: its encoders cannot stand alone here ({one_line(error)})"]) from error
 
 
 def _preprocessing(source: str, images: Any) -> dict[str, Any]:
-    """What the model's image processor does, in the words of ours. Raises Unusable if that cannot say it."""
+    """What the model's image processor does, in the words of ours. Raises UnusableError if that cannot say it."""
     settings = images.to_dict()
     edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
     height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))
     usual = settings.get("do_resize") and settings.get("do_normalize") and settings.get("do_rescale")
     if not usual or settings.get("resample") != Image.Resampling.BICUBIC or None in (height, width):
-        raise Unusable(
-            [f"{source}: its image processor does not resize (bicubic), crop and normalise as CLIP's: {settings}"]
+        raise UnusableError(
+            [f"{source}: its image processor does not resize (bicubic), crop and normalize as CLIP's: {settings}"]
         )
     statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
     cut = {} if edge is None else {"shortest_edge": edge}
@@ -109,7 +115,7 @@ def _preprocessing(source: str, images: Any) -> dict[str, Any]:
 def _check_same(
     source: str, space: DualSpace, model: MMPretrainModel, processor: MMPretrainProcessor, by_kind: dict[Kind, str]
 ) -> None:
-    """Raises Unusable if made-up samples are read or embedded otherwise than by the model itself."""
+    """Raises UnusableError if made-up samples are read or embedded otherwise than by the model itself."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 90, 130, 3), dtype=np.uint8)
     samples: dict[Kind, list[Any]] = {
         Kind.image: [Image.fromarray(a) for a in noise],
@@ -130,4 +136,4 @@ def _check_same(
 
 def _require(source: str, what: str, same: bool) -> None:
     if not same:
-        raise Unusable([f"{source}: its {what} came out differently as a release, so that it cannot be one"])
+        raise UnusableError([f"{source}: its {what} came out differently as a release, so that it cannot be one"])

@@ -1,6 +1,6 @@
 """Canonical correlation analysis in closed form: what two modalities have in common, and what is left of each.
 
-Section by section of MUCMM (reconstruction), docs/methods/mucmm.md. For centred features h_1 and h_2 with covariances
+Section by section of MUCMM (reconstruction), docs/methods/mucmm.md. For centered features h_1 and h_2 with covariances
 S11, S22, S12 (a ridge r on the diagonals) the whitened cross-correlation has the singular value decomposition
 
     K = S11^{-1/2} S12 S22^{-1/2} = U diag(rho) V^T,    rho_1 >= rho_2 >= ... in [0, 1]     (Hotelling 1936)

@@ -98,10 +98,10 @@ class _Contrast(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradients: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the sides that need one."""
-        share, travelling, counterparts, *rest = ctx.saved_tensors
+        share, traveling, counterparts, *rest = ctx.saved_tensors
         features = rest.pop(0) if ctx.gathered else None
         needed = ctx.needs_input_grad[2:]
         sides, kept = rest[: len(needed)], dict(zip(ctx.kept, rest[len(needed) :], strict=True))
         with torch.autocast(share.device.type, enabled=False):
-            sweep = BackwardSweep(ctx.setup, sides, travelling, counterparts, gradients * share, needed)
+            sweep = BackwardSweep(ctx.setup, sides, traveling, counterparts, gradients * share, needed)
             return None, None, *sweep.run(features, kept)

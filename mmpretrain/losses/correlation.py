@@ -56,7 +56,7 @@ def whiten(covariances: Blocks, ridge: float) -> Blocks:
     return Blocks(_solve(factors, inner.mT).mT, covariances.widths)
 
 
-def standardise(covariances: Blocks) -> Blocks:
+def standardize(covariances: Blocks) -> Blocks:
     """Every column of variance 1: blocks R(a, b), plain correlations."""
     scale = covariances.matrix.diagonal().clamp_min(torch.finfo(torch.float64).tiny).rsqrt()
     return Blocks(scale[:, None] * covariances.matrix * scale, covariances.widths)

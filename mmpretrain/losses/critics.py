@@ -6,7 +6,7 @@ arXiv 2306.05268, equations 10 and 11 as its code evaluates them; natural logari
     I_NCE = 1/N sum_i [F_ii - log sum_j exp F_ij + log N],  at most log N;    nce returns -I_NCE
     I_CLUB = 1/N sum_i [F_ii - 1/N sum_j F_ij],              at least I_NCE;   club returns I_CLUB
 
-Both are to be minimised. Candidates are negatives for the anchors, not the other way round.
+Both are to be minimized. Candidates are negatives for the anchors, not the other way round.
 
 Missing modalities and copies: anchors are the samples whose both sides are valid; their candidates are all valid a_j
 but, with ``sample_ids``, other copies of the anchor's sample. N is the number of anchors in means over i and that of an

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
-from mmpretrain.distributed.exchange import Block, travel
+from mmpretrain.distributed.exchange import RowBlock, travel
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import resolve_negatives
 from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
@@ -54,7 +54,7 @@ class SigmoidSetup:
 
 
 @dataclass(frozen=True)
-class Found:
+class RowSums:
     """Sums over own rows, not yet divided by their number.
 
     losses, hits (own key nearer than all others), ranks of the own key, by_scale, by_bias: [pairs]. by_sides:
@@ -94,7 +94,7 @@ class SigmoidSweep:
         self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
         self.above = torch.zeros_like(self.own)
 
-    def run(self) -> Found:
+    def run(self) -> RowSums:
         """The losses and what they have for gradients; a collective."""
         setup, payload = self.setup, self._payload()
         mode = resolve_negatives(setup.settings, len(self.keys[0]), payload[0].shape[1], setup.world)
@@ -120,7 +120,7 @@ class SigmoidSweep:
         parts = iter(rows.split(widths, dim=1) if widths else ())
         return [next(parts) if need else None for need in self.by_key]
 
-    def _visit(self, block: Block) -> None:
+    def _visit(self, block: RowBlock) -> None:
         features, *rest = block.rows
         keys = features.split([key.shape[1] for key in self.distinct], dim=1)
         ids = rest.pop(0) if self.setup.sample_ids is not None else None
@@ -167,7 +167,7 @@ class SigmoidSweep:
         if sums is not None:
             self.arithmetic.add_product(sums[tile.columns], gradient.T, rows)
 
-    def _with_counterparts(self, sums: list[Tensor | None]) -> Found:
+    def _with_counterparts(self, sums: list[Tensor | None]) -> RowSums:
         """Everything with the positives added."""
         paired = torch.stack([self.setup.paired(pair, own) for pair, own in enumerate(self.own)])
         losses = (paired * torch.logaddexp(-self.own, torch.zeros_like(self.own))).sum(dim=1)
@@ -181,7 +181,7 @@ class SigmoidSweep:
             by_scale.append(own.new_zeros(()) if product is None else (query * product).sum())
         hits, ranks = (paired * (self.above == 0)).sum(dim=1), (paired * (1 + self.above)).sum(dim=1)
         unknown = torch.full_like(hits, torch.nan)
-        return Found(
+        return RowSums(
             losses=self.losses + losses,
             hits=hits if self.setup.metrics else unknown,
             ranks=ranks if self.setup.metrics else unknown,

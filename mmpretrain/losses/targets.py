@@ -43,7 +43,7 @@ class Labels:
 class Soft:
     """``P = rowsoftmax(scale r r^T)``: what resembles a sample in the reference should do so in the pair (SoftCLIP).
 
-    reference: r [b, d'], not normalised. scale: None is the loss's own. detach: no gradient through P.
+    reference: r [b, d'], not normalized. scale: None is the loss's own. detach: no gradient through P.
     """
 
     reference: Tensor
@@ -56,7 +56,7 @@ Targets = Diagonal | Mixup | Labels | Soft
 
 @dataclass(frozen=True)
 class Pair:
-    """query, key: [b, d], not normalised. targets: which keys belong to which query rows.
+    """query, key: [b, d], not normalized. targets: which keys belong to which query rows.
 
     same_side: the other rows of a row's own side are negatives as well (NT-Xent; with Diagonal or Labels).
     query_valid, key_valid: bool [b], False for rows of a missing modality: what such rows hold is ignored, they get

@@ -12,7 +12,7 @@ class Temperature(nn.Module):
     """``scale = exp(logit_scale) = 1 / temperature``, with logit_scale a parameter of shape (1,).
 
     temperature: the initial value. max_scale: upper limit of the scale, which :meth:`clamp_` restores after
-    every optimiser step. Clamping by value keeps the gradient at the limit, where clamping in the forward
+    every optimizer step. Clamping by value keeps the gradient at the limit, where clamping in the forward
     pass would stop the temperature for good.
     """
 

@@ -3,12 +3,12 @@
     batch = method.prepare(batch, step)               # views and mixing, per rank, before any micro-batching
     features = method.encode(model, batch)            # the model only, sample by sample
     losses = method.objective(features, step, world)  # the only place where ranks see one another
-    ...backward, optimiser steps...
+    ...backward, optimizer steps...
     method.clamp_()
 
-Before the first step and after the last one a method may look at data at large: ``initialise``, ``conclude``.
+Before the first step and after the last one a method may look at data at large: ``initialize``, ``conclude``.
 
-A method with ``critics`` plays against them: they have an optimiser and steps of their own (``refinement``), each by
+A method with ``critics`` plays against them: they have an optimizer and steps of their own (``refinement``), each by
 ``method.refine(features, step, world)`` on features without graph, and are held fixed in ``objective``.
 
 Shape legend: b samples of this rank, d width of an embedding, C classes.
@@ -41,7 +41,7 @@ Once = tuple[Batch, Tensor]  # a batch, and bool [b]: which of its rows are samp
 class Features:
     """What the model makes of one batch, and what the batch says about its samples.
 
-    embeds: modality -> [b, d], not normalised. views: view name -> modality -> [b, d]. logits: [b, C] or
+    embeds: modality -> [b, d], not normalized. views: view name -> modality -> [b, d]. logits: [b, C] or
     None. fused: view name -> [b, d], all modalities together. labels: int64 [b] or None. sample_ids, positions:
     int64 [b]. mixing, present: as in :class:`Batch`.
     """
@@ -160,7 +160,7 @@ class Method(ABC):
         self.modalities: Sequence[str] = tuple(config.data.modalities)
         self.contrast = config.objective
 
-    def initialise(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:  # noqa: B027 - as clamp_
+    def initialize(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:  # noqa: B027 - as clamp_
         """Look at data before the first step; called at a run's first start, before DeepSpeed takes the weights over.
 
         batches: how many samples -> this rank's batches of about so many of the stream's first; nothing is read unless
@@ -205,7 +205,7 @@ class Method(ABC):
         return Shipped(self.model, state, processor)
 
     def clamp_(self) -> None:  # noqa: B027 - a hook that most methods leave alone
-        """Bring head parameters back into their allowed range; called after every optimiser step."""
+        """Bring head parameters back into their allowed range; called after every optimizer step."""
 
 
 def require_equal_widths(model: MMPretrainModel) -> None:

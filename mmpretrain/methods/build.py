@@ -1,4 +1,4 @@
-"""From a config to a method with its freshly initialised (or pretrained) model."""
+"""From a config to a method with its freshly initialized (or pretrained) model."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from mmpretrain.config.methods.cmcr import PARTNER, SHARED
 from mmpretrain.config.methods.names import CmcrConfig, Passes
-from mmpretrain.config.model import Space
+from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.random import normal
@@ -60,10 +60,10 @@ class Cmcr(Method):
         if self.settings.passes is Passes.separate:
             return Features.of(batch, model(**batch.inputs).embeds)
         values = {name: inputs["values"] for name, inputs in batch.inputs.items()}
-        both = {SHARED[s]: {"values": torch.cat([values[SHARED[s]], values[PARTNER[s]]])} for s in Space}
+        both = {SHARED[s]: {"values": torch.cat([values[SHARED[s]], values[PARTNER[s]]])} for s in ConnectedSpace}
         output = model(**both).embeds
-        halves = {s: output[SHARED[s]].chunk(2) for s in Space}
-        embeds = {names[s]: halves[s][i] for i, names in enumerate((SHARED, PARTNER)) for s in Space}
+        halves = {s: output[SHARED[s]].chunk(2) for s in ConnectedSpace}
+        embeds = {names[s]: halves[s][i] for i, names in enumerate((SHARED, PARTNER)) for s in ConnectedSpace}
         return Features.of(batch, {name: embeds[name] for name in batch.inputs})
 
     def objective(self, features: Features, step: Step, world: World) -> Losses:
@@ -71,7 +71,7 @@ class Cmcr(Method):
         settings = self.settings
         terms, accuracies = self._contrasts(features, world)
         if settings.intra:
-            terms["intra"] = pull(features.embeds)
+            terms["intra"] = intra_alignment(features.embeds)
         return Losses(terms, {"partner": settings.partner_weight, "intra": settings.intra}, accuracies)
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
@@ -94,15 +94,15 @@ class Cmcr(Method):
             wanted["partner"] = (PARTNER, settings.partner_temperature)
         terms, accuracies = {}, {}
         for term, (names, temperature) in wanted.items():
-            pair = Pair(features.embeds[names[Space.first]], features.embeds[names[Space.second]])
+            pair = Pair(features.embeds[names[ConnectedSpace.first]], features.embeds[names[ConnectedSpace.second]])
             (result,) = self.contrastive([pair], features, scale=1 / temperature, world=world)
             terms[term], accuracies[f"accuracy/{term}"] = result.loss, result.accuracy
         return terms, accuracies
 
 
-def pull(embeds: Embeds) -> Tensor:
+def intra_alignment(embeds: Embeds) -> Tensor:
     """Half of the mean distance, over this rank's rows, of shared rows and their partners, summed over both spaces."""
     # float32 at least: under bfloat16, near rows would be as far apart as their rounding.
     unit = {name: unit_rows(rows) for name, rows in embeds.items()}
-    distances = [((unit[SHARED[s]] - unit[PARTNER[s]]).square().sum(dim=1) + EPS).sqrt() for s in Space]
+    distances = [((unit[SHARED[s]] - unit[PARTNER[s]]).square().sum(dim=1) + EPS).sqrt() for s in ConnectedSpace]
     return 0.5 * torch.stack(distances).sum(dim=0).mean()

@@ -18,14 +18,14 @@ from transformers import AutoConfig
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.cmcr import SHARED
 from mmpretrain.config.methods.names import CmcrConfig
-from mmpretrain.config.model import Space
+from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.methods.base import Shipped
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import Unusable, cannot_open
+from mmpretrain.problems import UnusableError, cannot_open
 from mmpretrain.release_folder import verify_release, weights_sha256
 
 # Where a release lay and what wrote it: nothing of the model.
@@ -36,12 +36,12 @@ def with_spaces(config: Config, trained: MMPretrainModel, state: Mapping[str, Te
     """The trained projectors around the releases ``method.first`` and ``method.second``; the model on the meta device.
 
     state: the whole weights of what trained. A space without a release is given by its embeddings, as a vector that is
-    called like the space. Raises Unusable for a release that is damaged or misfits.
+    called like the space. Raises UnusableError for a release that is damaged or misfits.
     """
     assert isinstance(config.method, CmcrConfig) and trained.config.connection is not None
     releases = _open(config.method)
     if problems := _misfits(config, releases):  # a space may have been exported again since the preflight
-        raise Unusable(problems)
+        raise UnusableError(problems)
     inputs = _inputs(config.method, releases)
     spaces = {name: dict(entry) for name, entry in trained.config.connection["spaces"].items()}
     whole = dict(state)
@@ -56,7 +56,7 @@ def with_spaces(config: Config, trained: MMPretrainModel, state: Mapping[str, Te
     wanted = MMPretrainConfig(modalities=list(inputs), method=config.method.name, connection=connection)
     with torch.device("meta"):
         model = MMPretrainModel(wanted)
-    return Shipped(model, whole, _processor(inputs, releases, {s: spaces[s]["width"] for s in Space}))
+    return Shipped(model, whole, _processor(inputs, releases, {s: spaces[s]["width"] for s in ConnectedSpace}))
 
 
 def release_problems(config: Config) -> list[str]:
@@ -65,7 +65,7 @@ def release_problems(config: Config) -> list[str]:
     try:
         releases = _open(config.method)
         _inputs(config.method, releases)
-    except Unusable as error:
+    except UnusableError as error:
         return error.problems
     # The widths of the pairs come first: spaces are compared with those of the config.
     return list(_other_sizes(config)) or _misfits(config, releases)
@@ -82,16 +82,16 @@ class Release:
 
     @classmethod
     def open(cls, key: str, folder: Path) -> Release:
-        """Raises Unusable if it is none of ours, or damaged."""
+        """Raises UnusableError if it is none of ours, or damaged."""
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise cannot_open(key, str(folder), error) from error
         if not isinstance(config, MMPretrainConfig):
             known = f"{key}: {folder} is a {config.model_type}, no release of ours"
-            raise Unusable([f"{known}: convert it if it is a CLIP (mmpretrain convert), or leave it null"])
+            raise UnusableError([f"{known}: convert it if it is a CLIP (mmpretrain convert), or leave it null"])
         if problems := verify_release(folder):
-            raise Unusable(f"{key}: {problem}" for problem in problems)
+            raise UnusableError(f"{key}: {problem}" for problem in problems)
         with torch.device("meta"):
             model = MMPretrainModel(config)
         return cls(key, folder, model, MMPretrainProcessor.from_pretrained(folder))
@@ -134,7 +134,7 @@ def _other_sizes(config: Config) -> Iterator[str]:
             )
 
 
-def _misfits(config: Config, releases: Mapping[Space, Release]) -> list[str]:
+def _misfits(config: Config, releases: Mapping[ConnectedSpace, Release]) -> list[str]:
     """A sentence for each release that did not make the embeddings of the data."""
     info = dataset_info(config.data)
     made = info.provenance if info else {}
@@ -145,29 +145,34 @@ def _misfits(config: Config, releases: Mapping[Space, Release]) -> list[str]:
     ]
 
 
-def _open(settings: CmcrConfig) -> dict[Space, Release]:
-    given = {Space.first: settings.first, Space.second: settings.second}
+def _open(settings: CmcrConfig) -> dict[ConnectedSpace, Release]:
+    given = {ConnectedSpace.first: settings.first, ConnectedSpace.second: settings.second}
     return {space: Release.open(f"method.{space}", Path(folder)) for space, folder in given.items() if folder}
 
 
-def _inputs(settings: CmcrConfig, releases: Mapping[Space, Release]) -> dict[str, Space]:
+def _inputs(settings: CmcrConfig, releases: Mapping[ConnectedSpace, Release]) -> dict[str, ConnectedSpace]:
     """Modality -> the space that it goes through.
 
-    Raises Unusable for a name that means two things, and for a release that has nothing to be connected.
+    Raises UnusableError for a name that means two things, and for a release that has nothing to be connected.
     """
-    if len(releases) == len(Space) and (problems := list(_confused(*releases.values()))):
-        raise Unusable(problems)
-    names = {space: releases[space].model.config.modalities if space in releases else [space.value] for space in Space}
-    common = set(names[Space.first]) & set(names[Space.second])
-    if common and len(releases) < len(Space):
-        missing = next(space for space in Space if space not in releases)
-        raise Unusable(
+    if len(releases) == len(ConnectedSpace) and (problems := list(_confused(*releases.values()))):
+        raise UnusableError(problems)
+    names = {
+        space: releases[space].model.config.modalities if space in releases else [space.value]
+        for space in ConnectedSpace
+    }
+    common = set(names[ConnectedSpace.first]) & set(names[ConnectedSpace.second])
+    if common and len(releases) < len(ConnectedSpace):
+        missing = next(space for space in ConnectedSpace if space not in releases)
+        raise UnusableError(
             [
                 f"method.{missing} is null, so that its embeddings are passed as {missing.value!r}, and the other"
                 f" release calls a modality so: give method.{missing} a release too"
             ]
         )
-    return {name: space for space in Space for name in names[space]} | dict.fromkeys(common, settings.shared_through)
+    return {name: space for space in ConnectedSpace for name in names[space]} | dict.fromkeys(
+        common, settings.shared_through
+    )
 
 
 def _confused(first: Release, second: Release) -> Iterator[str]:
@@ -198,7 +203,9 @@ def _form(entry: Mapping[str, Any]) -> str:
 
 
 def _processor(
-    inputs: Mapping[str, Space], releases: Mapping[Space, Release], widths: Mapping[Space, int]
+    inputs: Mapping[str, ConnectedSpace],
+    releases: Mapping[ConnectedSpace, Release],
+    widths: Mapping[ConnectedSpace, int],
 ) -> MMPretrainProcessor:
     """Every modality as the processor of its release has it; embeddings of a space without one as vectors."""
     modalities: dict[str, dict[str, Any]] = {}

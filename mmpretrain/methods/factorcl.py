@@ -13,8 +13,8 @@ Every term has a head h per modality; they ship with the model: Z_S = shared_emb
 X1's, anchors X2's. A condition is appended to both sides, and the negatives stay the whole batch: with labels this
 bounds I(X1; X2 | Y) + H(Y). form=ssl appends h(x1') to the one side and h(x2') to the other.
 
-The critics of the two upper bounds play against everything else. L is minimised by all but them; in ``critic_steps``
-steps of their own they minimise their own -I_NCE, as in algorithm 3 but for the batch: see ``CriticBatch``.
+The critics of the two upper bounds play against everything else. L is minimized by all but them; in ``critic_steps``
+steps of their own they minimize their own -I_NCE, as in algorithm 3 but for the batch: see ``CriticBatch``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpretrain.config.methods.names import Condition, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.config.methods.names import Condition, CriticForm, FactorclConfig, LabelInput, Supervision
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
@@ -150,7 +150,7 @@ class Factorcl(Method):
         return Heads(*shared.chunk(2, dim=1), *unique.chunk(3, dim=1))
 
     def _given(self, features: Features, name: str) -> Given:
-        if self.settings.form is Form.ssl:
+        if self.settings.form is Supervision.ssl:
             augmented = self._heads(features, name, AUGMENTED)
             return Given(augmented.task, augmented.shared_conditional, augmented.unique_conditional)
         assert features.labels is not None
@@ -168,7 +168,7 @@ class Factorcl(Method):
         factors = model.factors[name]
         assert isinstance(factors, FactorHeads)
         width = factors.width
-        if self.settings.form is Form.ssl:
+        if self.settings.form is Supervision.ssl:
             return width, width, width
         task = self.classes if self.settings.label_input is LabelInput.onehot else 1
         return width, task, self.classes if self._conditioned(name) else 0

@@ -1,7 +1,7 @@
-"""MUCMM: multimodal understanding through correlation maximisation and minimisation (Shi and Niethammer, 2023).
+"""MUCMM: multimodal understanding through correlation maximization and minimization (Shi and Niethammer, 2023).
 
 arXiv 2305.03125. A RECONSTRUCTION: only title, abstract and introduction were available. They say that each modality
-gets a common and an individual code on top of pretrained networks, by maximising and minimising correlation. The
+gets a common and an individual code on top of pretrained networks, by maximizing and minimizing correlation. The
 formulas are this project's, from the literature of canonical correlations (docs/methods/mucmm.md).
 
 With embeddings h_m, common codes c_m [k_c], individual codes u_m [k_u], K(a, b) the whitened cross-correlation and
@@ -9,14 +9,14 @@ rho_i its singular values (losses/correlation.py), over all pairs m, l of modali
 
     L = L_common + alpha (w_individual L_individual + w_own L_own + w_other L_other) + gamma L_reconstruction
 
-    L_common         = - mean over m < l of 1/k_c sum_i rho_i(c_m, c_l)                      maximisation (deep CCA)
-    L_individual     = sum over m < l of ||K(u_m, u_l)||_F^2 / min(k_u)                      minimisation
+    L_common         = - mean over m < l of 1/k_c sum_i rho_i(c_m, c_l)                      maximization (deep CCA)
+    L_individual     = sum over m < l of ||K(u_m, u_l)||_F^2 / min(k_u)                      minimization
     L_own            = sum over m of ||K(u_m, c_m)||_F^2 / min(k_u, k_c)
     L_other          = sum over m != l of ||K(u_m, c_l)||_F^2 / min(k_u, k_c)
     L_reconstruction = sum over m of the share of h_m's variance that [c_m, u_m] leave to a linear decoder
 
 Options: max_power=2 sums rho^2; among=maxvar correlates all c_m with one code; corr=soft takes plain correlations of
-standardised codes (Soft-CCA, Barlow Twins) in the place of K and of L_common. All are functions of the moments of
+standardized codes (Soft-CCA, Barlow Twins) in the place of K and of L_common. All are functions of the moments of
 [h, c, u] over the whole batch, averaged over past batches (momentum): moments travel, samples do not.
 """
 
@@ -43,7 +43,7 @@ from mmpretrain.losses.correlation import (
     agreement,
     correlations,
     redundancy,
-    standardise,
+    standardize,
     sum_of_correlations,
     sum_of_squares,
     unexplained,
@@ -74,7 +74,7 @@ class Mucmm(Method):
         if self.settings.momentum:
             self.heads["moments"] = RunningMoments(sum(self.widths.values()), self.settings.momentum)
 
-    def initialise(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:
+    def initialize(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:
         """Whitening, and linear heads at the closed form, by ``start_samples`` samples of the stream."""
         pooled = PooledMoments()
         self.model.to(device=world.device)  # type: ignore[call-arg]
@@ -127,7 +127,7 @@ class Mucmm(Method):
         """All terms as functions of the moments of the columns ``widths``."""
         settings, every = self.settings, Blocks(found.covariance, self.widths)
         codes = every.only(list(self.codes))
-        cross = standardise(codes) if settings.corr is Corr.soft else whiten(codes, settings.ridge)
+        cross = standardize(codes) if settings.corr is Corr.soft else whiten(codes, settings.ridge)
         weights = {
             "common": 1.0,
             "individual": settings.alpha * settings.w_individual,
@@ -138,9 +138,9 @@ class Mucmm(Method):
         left = self._unexplained(every)
         terms = {
             "common": self._common(cross),
-            "individual": self._minimised(cross, [((INDIVIDUAL, m), (INDIVIDUAL, n)) for m, n in self.pairs]),
-            "own": self._minimised(cross, [((INDIVIDUAL, m), (COMMON, m)) for m in self.modalities]),
-            "other": self._minimised(
+            "individual": self._minimized(cross, [((INDIVIDUAL, m), (INDIVIDUAL, n)) for m, n in self.pairs]),
+            "own": self._minimized(cross, [((INDIVIDUAL, m), (COMMON, m)) for m in self.modalities]),
+            "other": self._minimized(
                 cross, [((INDIVIDUAL, m), (COMMON, n)) for m, n in permutations(self.modalities, 2)]
             ),
             "reconstruction": sum(left.values(), found.mean.new_zeros(())),
@@ -164,7 +164,7 @@ class Mucmm(Method):
         summed = sum_of_squares if self.settings.max_power == 2 else sum_of_correlations
         return -torch.stack([summed(block) for block in blocks]).mean() / width
 
-    def _minimised(self, cross: Blocks, pairs: list[tuple[Name, Name]]) -> Tensor:
+    def _minimized(self, cross: Blocks, pairs: list[tuple[Name, Name]]) -> Tensor:
         blocks = [cross.of(a, b) for a, b in pairs]
         return torch.stack([sum_of_squares(block) / min(block.shape) for block in blocks]).sum()
 

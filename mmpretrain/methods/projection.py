@@ -9,7 +9,7 @@ class ProjectionHead(nn.Sequential):
     """Linear - BatchNorm - ReLU - Linear - BatchNorm - ReLU - Linear: [b, input_size] -> [b, output_size].
 
     Its batch norms look at the batch as a whole: the engine turns them into ones over all ranks, and each embedding of
-    a sample must go through the head in a call of its own. Initialisation is torch's.
+    a sample must go through the head in a call of its own. Initialization is torch's.
     """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:

@@ -6,7 +6,7 @@ the modality's embedding, and each code made by a head (C, U), linear without bi
     x = (h - center) whitening,    c = (C(x) - mean_c) rotation_c,    u = (U(x) - mean_u) rotation_u
 
 center and whitening are the statistics of embeddings at the start, mean and rotation those of the codes at the end:
-until then codes are what the heads give, in a release they are centred and white on the training data, c along the
+until then codes are what the heads give, in a release they are centered and white on the training data, c along the
 canonical directions in the order of ``rho``, u along those in which it explains most of h.
 """
 
@@ -33,7 +33,7 @@ class Code(nn.Module):
         self.register_buffer("rotation", torch.eye(width))
 
     @torch.no_grad()
-    def initialise_(self) -> None:
+    def initialize_(self) -> None:
         """A linear head starts as a random orthogonal projection; weights that were just loaded stay."""
         if isinstance(self.head, nn.Linear):
             init.orthogonal_(self.head.weight)

@@ -22,17 +22,17 @@ class ProjectorLinear(nn.Linear):
     def __init__(self, input_size: int, output_size: int, start: str) -> None:
         super().__init__(input_size, output_size)
         self.start = start
-        self.initialise_()
+        self.initialize_()
 
     @torch.no_grad()
-    def initialise_(self) -> None:
+    def initialize_(self) -> None:
         """Weights that were just loaded stay."""
         STARTS[self.start](self.weight)
         initialization.zeros_(self.bias)
 
 
 class Projector(nn.Module):
-    """Embeddings of one space -> the new one: [b, input_size] -> [b, output_size], not normalised.
+    """Embeddings of one space -> the new one: [b, input_size] -> [b, output_size], not normalized.
 
     form: ``two_layer`` is Linear - BatchNorm - ReLU - Linear - BatchNorm, ``half`` is Linear - BatchNorm - ReLU, whose
     outputs have cosines >= 0. start: of the matrices. Raises KeyError for another form or start.
@@ -92,7 +92,7 @@ class Connection(nn.Module):
 
     def forward(self, inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """Modality -> tensors as its model takes them, or ``{"values": [b, width of the space]}``, which need not have
-        length 1 -> modality -> [b, width], not normalised.
+        length 1 -> modality -> [b, width], not normalized.
 
         Every modality goes through its projector in a call of its own. Raises ValueError for vectors of another width.
         """

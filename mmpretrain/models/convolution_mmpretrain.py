@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .pooling_mmpretrain import Form
+from .pooling_mmpretrain import StateForm
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ class ConvNet(nn.Module):
     """
 
     main_input_name = "pixel_values"
-    form = Form.map
+    form = StateForm.map
 
     def __init__(
         self, input_channels: int, image_size: list[int], layers: list[dict[str, Any]], batch_norm: bool = False

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorIdentity, VectorMLP
-from .pooling_mmpretrain import Form, States, pool_states
+from .pooling_mmpretrain import StateForm, States, pool_states
 from .sequence_mmpretrain import SequenceTransformer
 
 # Architectures of our own, beside those of transformers.
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         output = self._run(tensors)
         if self.pool == "pooler":
             return output.pooler_output.flatten(1)
-        if self.form is Form.vector:
+        if self.form is StateForm.vector:
             return output
         return pool_states(_values(output), tensors.get("attention_mask"), self.pool)
 
@@ -97,9 +97,9 @@ def output_width(config: PreTrainedConfig, pool: str) -> int:
     return state_width(config)
 
 
-def state_form(config: PreTrainedConfig) -> Form:
+def state_form(config: PreTrainedConfig) -> StateForm:
     """Shape of the states: stages of different widths are those of convolutional networks, whose states are maps."""
-    return Form.tokens if getattr(config, "hidden_size", None) else Form.map
+    return StateForm.tokens if getattr(config, "hidden_size", None) else StateForm.map
 
 
 def state_width(config: PreTrainedConfig) -> int:

@@ -22,7 +22,7 @@ from transformers import initialization as init
 
 from .attention_mmpretrain import Block, quick_gelu
 from .heads_mmpretrain import init_linear
-from .pooling_mmpretrain import Form, States
+from .pooling_mmpretrain import StateForm, States
 
 TEMPERATURE = 1e4
 
@@ -36,7 +36,12 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self, encoders: dict[str, tuple[Form, int]], width: int, heads: int, layers: int = 1, vectors: str = "features"
+        self,
+        encoders: dict[str, tuple[StateForm, int]],
+        width: int,
+        heads: int,
+        layers: int = 1,
+        vectors: str = "features",
     ) -> None:
         super().__init__()
         self.width = width
@@ -45,14 +50,14 @@ class Fusion(nn.Module):
         self.cls = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = nn.ModuleList(Block(width, heads, 4 * width, quick_gelu) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.initialise_()
+        self.initialize_()
 
     @torch.no_grad()
-    def initialise_(self) -> None:
+    def initialize_(self) -> None:
         """Initial weights as in the module's docstring, zero biases; weights that were just loaded stay."""
         init.normal_(self.cls)
         for block in self.blocks:
-            _initialise(block, self.width, len(self.blocks))
+            _initialize(block, self.width, len(self.blocks))
 
     def forward(self, states: dict[str, States], present: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """States of the modalities that were passed -> (modality -> [b, d], all of them together [b, d]).
@@ -94,10 +99,10 @@ class FeatureTokenizer(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(features, width))
         self.bias = nn.Parameter(torch.empty(features, width))
-        self.initialise_()
+        self.initialize_()
 
     @torch.no_grad()
-    def initialise_(self) -> None:
+    def initialize_(self) -> None:
         """Standard normal; weights that were just loaded stay."""
         init.normal_(self.weight)
         init.normal_(self.bias)
@@ -144,7 +149,7 @@ def position_code(height: int, width: int, tokens: Tensor) -> Tensor:
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=1)
 
 
-def _initialise(block: Any, width: int, blocks: int) -> None:
+def _initialize(block: Any, width: int, blocks: int) -> None:
     inner, outer = width**-0.5, (2 * blocks * width) ** -0.5
     attention = block.attention
     stds = {attention.query: inner, attention.key_value: inner, attention.output: outer}
@@ -153,12 +158,12 @@ def _initialise(block: Any, width: int, blocks: int) -> None:
         init.zeros_(layer.bias)
 
 
-def _converter(form: Form, size: int, width: int, vectors: str) -> nn.Module:
-    if form is Form.vector and vectors == "features":
+def _converter(form: StateForm, size: int, width: int, vectors: str) -> nn.Module:
+    if form is StateForm.vector and vectors == "features":
         return FeatureTokenizer(size, width)
-    if form is Form.map and width % 4:
+    if form is StateForm.map and width % 4:
         raise ValueError(f"the code of a feature map's positions needs a width that 4 divides, not {width}")
-    return TokenConverter(size, width, linear=form is Form.map or size != width)
+    return TokenConverter(size, width, linear=form is StateForm.map or size != width)
 
 
 def _valid(name: str, tokens: Tensor, mask: Tensor | None, present: Tensor | None) -> Tensor | None:

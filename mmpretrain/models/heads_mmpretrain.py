@@ -1,11 +1,11 @@
-"""MLPs with Xavier initialisation: the vector encoder, the classification head and those of factors; and no MLP."""
+"""MLPs with Xavier initialization: the vector encoder, the classification head and those of factors; and no MLP."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .pooling_mmpretrain import Form
+from .pooling_mmpretrain import StateForm
 
 
 def init_linear(layer: nn.Linear) -> None:
@@ -38,7 +38,7 @@ class VectorIdentity(nn.Module):
     """Feature vectors as they are, such as embeddings that another model made. Raises as :class:`VectorMLP` does."""
 
     main_input_name = "values"
-    form = Form.vector
+    form = StateForm.vector
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class VectorMLP(MLPHead):
     """Encoder of feature vectors. Raises ValueError for vectors of another length than input_size."""
 
     main_input_name = "values"
-    form = Form.vector
+    form = StateForm.vector
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, layers: int = 0) -> None:
         super().__init__(input_size, hidden_size, output_size, layers)

@@ -21,7 +21,7 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str,
     """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
 
     Converted to grey or RGB, resized (bicubic, antialiased) if they differ from ``size``, then ``(x - mean) / std``
-    of values in 0...1. With ``shortest_edge`` they keep their shape: resized to that edge, their centre cut out.
+    of values in 0...1. With ``shortest_edge`` they keep their shape: resized to that edge, their center cut out.
     Raises ValueError for anything but PIL images.
     """
     items = _as_list(name, images)
@@ -134,20 +134,20 @@ def _empty(modality: dict[str, Any]) -> Any:
 
 
 def _sized(image: Any, modality: dict[str, Any]) -> Any:
-    """One image in the colours and the size of the modality."""
+    """One image in the colors and the size of the modality."""
     height, width = modality["size"]
     image = image.convert("L" if modality["channels"] == 1 else "RGB")
     whole: tuple[int, ...] = (width, height)
     if (edge := modality.get("shortest_edge")) is not None:
         # Of a strip the ends never count, and resized as a whole it would fill the memory.
-        image = _centre(image, *(min(side, LONGEST * min(image.size)) for side in image.size))
+        image = _center(image, *(min(side, LONGEST * min(image.size)) for side in image.size))
         whole = tuple(int(edge * side / min(image.size)) for side in image.size)
     if image.size != whole:
         image = image.resize(whole, Image.Resampling.BICUBIC)
-    return _centre(image, width, height)
+    return _center(image, width, height)
 
 
-def _centre(image: Any, width: int, height: int) -> Any:
+def _center(image: Any, width: int, height: int) -> Any:
     if image.size == (width, height):
         return image
     left, top = (image.width - width) // 2, (image.height - height) // 2

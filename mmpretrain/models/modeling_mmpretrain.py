@@ -29,7 +29,7 @@ PRESENT = "present"
 class MMPretrainOutput(ModelOutput):
     """What the model gives for b samples; what the training method does not learn is None.
 
-    logits: [b, num_labels], only if every modality was passed. embeds: modality -> [b, d], not normalised (divide by
+    logits: [b, num_labels], only if every modality was passed. embeds: modality -> [b, d], not normalized (divide by
     the norm before taking cosine similarities). fused_embeds: [b, d] of all passed modalities together.
     shared_embeds, unique_embeds: what each modality shares with the others and what only it knows: modality -> [b, 2 w]
     and [b, 3 w], head by head as in :class:`FactorHeads`, or [b, common] and [b, individual] of :class:`Components`.
@@ -111,7 +111,7 @@ class MMPretrainModel(PreTrainedModel):
         )
 
     def get_embeds(self, /, **inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Only the embeddings of :meth:`forward`: modality -> [b, d], not normalised."""
+        """Only the embeddings of :meth:`forward`: modality -> [b, d], not normalized."""
         embeds = self(**inputs).embeds
         assert embeds is not None
         return embeds
@@ -146,9 +146,9 @@ class MMPretrainModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if (initialise := getattr(module, "initialise_", None)) is not None:
+        if (initialize := getattr(module, "initialize_", None)) is not None:
             # transformers comes to a module after its layers, some of which this one starts otherwise.
-            initialise()
+            initialize()
         elif isinstance(module, nn.Linear):
             init_linear(module)
         elif isinstance(module, nn.Conv2d):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Form(Enum):
+class StateForm(Enum):
     """Shape of an encoder's states: vector [b, w], tokens [b, n, w], or feature map [b, w, height, width]."""
 
     vector = "vector"
@@ -18,7 +18,7 @@ class Form(Enum):
 
 
 class States(NamedTuple):
-    """values: as :class:`Form` says. mask: [b, n], 1 for tokens that count; None: all do."""
+    """values: as :class:`StateForm` says. mask: [b, n], 1 for tokens that count; None: all do."""
 
     values: Tensor
     mask: Tensor | None = None

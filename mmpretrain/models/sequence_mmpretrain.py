@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .attention_mmpretrain import Block
 from .heads_mmpretrain import init_linear
-from .pooling_mmpretrain import Form
+from .pooling_mmpretrain import StateForm
 
 
 class SequenceTransformer(nn.Module):
@@ -18,7 +18,7 @@ class SequenceTransformer(nn.Module):
     """
 
     main_input_name = "values"
-    form = Form.tokens
+    form = StateForm.tokens
 
     def __init__(
         self,

@@ -12,12 +12,12 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import PercentFormatter
 
 from mmpretrain.figures import COLORS, INK, legend_below, style_axes
-from mmpretrain.summary.retrieval_grid import Grid, GridPair, Shown, Verdict
+from mmpretrain.summary.retrieval_grid import Grid, GridPair, RetrievalVerdict, Shown
 
 MARKS = {
-    Verdict.pair: ("✓ pair", "#006D4E"),
-    Verdict.same_class: ("✓", "#2CA02C"),
-    Verdict.wrong: ("✗", "#C62828"),
+    RetrievalVerdict.pair: ("✓ pair", "#006D4E"),
+    RetrievalVerdict.same_class: ("✓", "#2CA02C"),
+    RetrievalVerdict.wrong: ("✗", "#C62828"),
 }
 
 
@@ -67,7 +67,7 @@ def draw_grid_pair(figure: SubFigure, grid: Grid, pair: GridPair) -> None:
         _show(axes[row, 0], grid.shown[pair.query, query], "query", INK)
         _show(axes[row, 1], grid.shown[pair.item, query], "its pair", INK)
         for column, item in enumerate(pair.items[row].tolist()):
-            mark, color = MARKS[Verdict(int(pair.verdicts[row, column]))]
+            mark, color = MARKS[RetrievalVerdict(int(pair.verdicts[row, column]))]
             _show(axes[row, column + 2], grid.shown[pair.item, item], mark, color)
 
 

@@ -26,7 +26,7 @@ GRID_FILE = "retrieval_grid.npz"  # in the run folder
 LARGEST_SIDE = 128
 
 
-class Verdict(IntEnum):
+class RetrievalVerdict(IntEnum):
     """What a retrieved item is to its query: of another class, of the same class, its own pair.
 
     Without labels everything but the pair is ``wrong``.
@@ -156,10 +156,10 @@ def _query_rows(embeddings: Embeddings, queries: int) -> np.ndarray:
 def _pair(embeddings: Embeddings, query: str, item: str, rows: np.ndarray, top: int) -> GridPair:
     similarity = unit_rows(embeddings.embeds[query][rows]) @ unit_rows(embeddings.embeds[item]).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
-    verdicts = np.where(nearest == rows[:, None], Verdict.pair, Verdict.wrong)
+    verdicts = np.where(nearest == rows[:, None], RetrievalVerdict.pair, RetrievalVerdict.wrong)
     if embeddings.labels is not None:
         same = embeddings.labels[nearest] == embeddings.labels[rows, None]
-        verdicts = np.where(same & (verdicts == Verdict.wrong), Verdict.same_class, verdicts)
+        verdicts = np.where(same & (verdicts == RetrievalVerdict.wrong), RetrievalVerdict.same_class, verdicts)
     return GridPair(query, item, embeddings.ordinals[rows], embeddings.ordinals[nearest], verdicts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 _requested = False
 
 
-class Preempted(Exception):
+class PreemptedError(Exception):
     """Training stopped at a step boundary because of a signal, after all ranks saved a checkpoint together."""
 
 

@@ -49,7 +49,7 @@ class Session:
         self.processor = build_processor(self.config)
         self.method = build_method(self.config)
         self._whole_splits: dict[str, Stream] = {}
-        self.engine = Engine(self.config, self.method, self._initialise)
+        self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
         self.stream = self._stream("train", folder.quarantine, build_sources(self.config, self.processor))
         self._agree_on_the_index(self.stream)
@@ -169,11 +169,11 @@ class Session:
         self._whole_splits[name] = stream
         return stream
 
-    def _initialise(self, world: World) -> None:
+    def _initialize(self, world: World) -> None:
         """At a first start, let the method look at data while the model is still whole on every rank."""
         self.world = world
         if not checkpoint.exists(self.folder.checkpoints, world):
-            self.method.initialise(self._first_batches, world)
+            self.method.initialize(self._first_batches, world)
 
     def _first_batches(self, samples: int) -> Iterator[Batch]:
         """Of the stream's first samples, plain; they do not count among what the run reads."""

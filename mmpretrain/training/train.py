@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.training.preemption import Preempted, preemption_requested, request_preemption
+from mmpretrain.training.preemption import PreemptedError, preemption_requested, request_preemption
 from mmpretrain.training.session import Session
 
-__all__ = ["Preempted", "fit", "main", "request_preemption"]
+__all__ = ["PreemptedError", "fit", "main", "request_preemption"]
 
 
 def main(run_folder: Path) -> None:
     """Start or continue the run in ``run_folder`` on this rank and return when it is complete.
 
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be set. Raises Preempted after a signal, with a
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be set. Raises PreemptedError after a signal, with a
     checkpoint of that very step on disk.
     """
     with Session(RunFolder(run_folder)) as session:
@@ -36,5 +36,5 @@ def fit(session: Session) -> None:
         if stop or session.checkpoint_due(done):
             session.save(done)
         if stop and done < session.config.total_steps:
-            raise Preempted(f"stopped after step {done}")
+            raise PreemptedError(f"stopped after step {done}")
     session.finish(done)

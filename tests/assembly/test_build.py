@@ -16,7 +16,7 @@ from mmpretrain.config.methods.names import ClipConfig, M3colConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.models.heads_mmpretrain import MLPHead
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from tests.models.small import BERT, VIT, small_config, small_model, small_samples
 
 
@@ -98,7 +98,7 @@ def test_release_of_a_pretrained_encoder_opens_without_the_original(tmp_path: Pa
 
 
 def test_pretrained_without_the_pooler_that_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match=r"caption.pretrained: .* has no weights for pooler"):
+    with pytest.raises(UnusableError, match=r"caption.pretrained: .* has no weights for pooler"):
         build_model(pretrained_config(tmp_path, pool=Pool.pooler))
 
 
@@ -106,7 +106,7 @@ def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
     config = pretrained_config(tmp_path)
     (tmp_path / "vit" / "model.safetensors").unlink()
     torch.save(ViTModel(ViTConfig(**VIT)).state_dict(), tmp_path / "vit" / "pytorch_model.bin")
-    with pytest.raises(Unusable, match=r"no \.safetensors file"):
+    with pytest.raises(UnusableError, match=r"no \.safetensors file"):
         build_model(config)
 
 

@@ -14,7 +14,7 @@ from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.config.root import Config
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from tests.models.small import BERT, LAYERS, MLP, VIT, small_config, small_model
 
 
@@ -89,7 +89,7 @@ def test_text_that_does_not_fit_its_encoder() -> None:
     problems, _, _ = check_model(text_config(length=17, vocab_size=9))
     assert "max_length is 17, but the encoder has 16 positions" in problems[0]
     assert "vocab_size is 9, but the tokenizer needs 10" in problems[1]
-    with pytest.raises(Unusable, match="16 positions"):
+    with pytest.raises(UnusableError, match="16 positions"):
         build_model(text_config(length=17))
     assert check_model(text_config(length=16))[0] == []
 

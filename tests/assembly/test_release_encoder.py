@@ -16,11 +16,11 @@ from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.check import check_model
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.methods.names import ClipConfig, CommConfig
-from mmpretrain.config.model import Attention, EncoderConfig, Pool
+from mmpretrain.config.model import AttentionKernel, EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.hub.export import export_release
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from tests.engine import runs
 from tests.hub.test_card import facts
 from tests.models.fused import four_config, four_inputs
@@ -109,7 +109,7 @@ def test_a_fusion_starts_from_the_encoders_alone(release: Path) -> None:
 def test_an_option_of_a_transformers_encoder_can_still_be_set(release: Path) -> None:
     config = started(release)
     config.model.encoders["caption"].config = {"hidden_dropout_prob": 0.5}
-    config.model.encoders["caption"].attention = Attention.eager
+    config.model.encoders["caption"].attention = AttentionKernel.eager
     caption = build_model(config).encoders["caption"].backbone
     assert caption.config.hidden_dropout_prob == 0.5 and caption.config._attn_implementation == "eager"
 
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_named(release: Path, name: str, fields: dict[str, 
     spoil(config, name, **fields)
     problems = check_model(config).problems
     assert len(problems) == 1 and re.search(message, problems[0])
-    with pytest.raises(Unusable):
+    with pytest.raises(UnusableError):
         build_model(config)
 
 
@@ -162,11 +162,11 @@ def test_part_is_refused_where_it_has_no_effect(release: Path, tmp_path: Path) -
     plain.save_pretrained(tmp_path / "vit")
     config = started(release)
     spoil(config, "picture", pretrained=str(tmp_path / "vit"), part="picture")
-    with pytest.raises(Unusable, match=r"picture\.part has no effect: .* is no release of ours"):
+    with pytest.raises(UnusableError, match=r"picture\.part has no effect: .* is no release of ours"):
         build_model(config)
     spoil(config, "picture", part=None)
     spoil(config, "genes", pretrained=str(tmp_path / "vit"))
-    with pytest.raises(Unusable, match="is no release of ours, and no other model encodes a vector"):
+    with pytest.raises(UnusableError, match="is no release of ours, and no other model encodes a vector"):
         build_model(config)
 
 
@@ -174,7 +174,7 @@ def test_missing_weights_are_never_made_up(release: Path) -> None:
     weights = load_file(release / "model.safetensors")
     lacking = next(key for key in weights if key.startswith("encoders.genes"))
     save_file({k: v for k, v in weights.items() if k != lacking}, release / "model.safetensors", {"format": "pt"})
-    with pytest.raises(Unusable, match=f"has no weights for {lacking}"):
+    with pytest.raises(UnusableError, match=f"has no weights for {lacking}"):
         build_model(started(release))
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_release_shows_before_the_start(release: Path) -> None:
     problems = check_model(started(release)).problems
     assert len(problems) == 3 and "model.safetensors has changed" in problems[0]
     (release / "model.safetensors").write_bytes(weights[:100])
-    with pytest.raises(Unusable, match=r"picture\.pretrained: .* cannot be loaded"):
+    with pytest.raises(UnusableError, match=r"picture\.pretrained: .* cannot be loaded"):
         build_model(started(release))
 
 
@@ -206,7 +206,7 @@ def test_a_release_that_connects_others_names_them(release: Path) -> None:
     content = json.loads((release / "config.json").read_text())
     content |= {"encoders": {}, "connection": {"inputs": dict.fromkeys(content["modalities"], "first")}}
     (release / "config.json").write_text(json.dumps(content))
-    with pytest.raises(Unusable, match="connects two other releases: name one of these"):
+    with pytest.raises(UnusableError, match="connects two other releases: name one of these"):
         build_model(started(release))
 
 

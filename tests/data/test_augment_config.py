@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmpretrain.config.augment import OPERATIONS, AugmentConfig, Choose, usual
+from mmpretrain.config.augment import OPERATIONS, AugmentConfig, Choose, default_augment
 from mmpretrain.config.compose import ConfigError, compose, diff_configs, load_config, save_config
 from mmpretrain.config.data import Kind, ModalityConfig
 
@@ -90,11 +90,11 @@ def test_published_augmentations_can_be_written(name: str) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_usual_ones_are_comms_and_sound(kind: Kind) -> None:
-    assert usual(kind) == AugmentConfig(**PUBLISHED[f"comm {kind.value}s"][1])
-    assert usual(kind).problems("usual", kind) == []
+    assert default_augment(kind) == AugmentConfig(**PUBLISHED[f"comm {kind.value}s"][1])
+    assert default_augment(kind).problems("usual", kind) == []
     modality = ModalityConfig(kind)
-    assert modality.view == usual(kind)
-    assert modality.unique_view.operations == {k: v for k, v in usual(kind).operations.items() if k != "crop"}
+    assert modality.view == default_augment(kind)
+    assert modality.unique_view.operations == {k: v for k, v in default_augment(kind).operations.items() if k != "crop"}
     assert ModalityConfig(kind, unique=AugmentConfig()).unique_view == AugmentConfig()
 
 

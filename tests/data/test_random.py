@@ -16,7 +16,7 @@ Draw = Callable[..., Tensor]
 POSITIONS = torch.arange(1 << 9)
 INDICES = 1 << 9
 NUMBERS = len(POSITIONS) * INDICES
-NEIGHBOURS = [(1, 0), (0, 1), (1, 1), (0, 2), (2, 0)]  # next position, next index, ...
+NEIGHBORS = [(1, 0), (0, 1), (1, 1), (0, 2), (2, 0)]  # next position, next index, ...
 
 
 def splitmix64(seed: int, position: int, index: int) -> int:
@@ -63,8 +63,8 @@ def test_normal_numbers_are_normal() -> None:
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
-@pytest.mark.parametrize(("down", "right"), NEIGHBOURS)
-def test_neighbours_are_uncorrelated(draw: Draw, down: int, right: int) -> None:
+@pytest.mark.parametrize(("down", "right"), NEIGHBORS)
+def test_neighbors_are_uncorrelated(draw: Draw, down: int, right: int) -> None:
     numbers = draw(11, POSITIONS, (INDICES,)).double()
     numbers = (numbers - numbers.mean()) / numbers.std()
     here = numbers[: len(POSITIONS) - down, : INDICES - right]
@@ -72,7 +72,7 @@ def test_neighbours_are_uncorrelated(draw: Draw, down: int, right: int) -> None:
     assert abs((here**2 * numbers[down:, right:] ** 2).mean() - 1) < 15 / math.sqrt(here.numel())
 
 
-def test_neighbouring_seeds_are_uncorrelated() -> None:
+def test_neighboring_seeds_are_uncorrelated() -> None:
     first, second = (uniform(seed, POSITIONS, (INDICES,)).double() - 0.5 for seed in (4, 5))
     assert abs((first * second).mean() * 12) < 5 / math.sqrt(NUMBERS)
 

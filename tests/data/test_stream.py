@@ -130,7 +130,7 @@ def test_loader_processes_may_start_afresh(dataset: Path) -> None:
     assert content(batcher.batch(*plan.slice(3, 0, 1))) == content(expected)
 
 
-def test_unlabelled_data(dataset: Path) -> None:
+def test_unlabeled_data(dataset: Path) -> None:
     assert next(stream(dataset, classes=None).batches(0, 1)).labels is None
 
 

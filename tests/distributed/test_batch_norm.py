@@ -1,4 +1,4 @@
-"""Synchronised batch norm on 1, 2 and 4 ranks against torch's own on the whole batch in one process, in float64."""
+"""Synchronized batch norm on 1, 2 and 4 ranks against torch's own on the whole batch in one process, in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronise, training_batch_norms
+from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronize, training_batch_norms
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
@@ -60,7 +60,7 @@ def run(norm: Any, shares: list[int], own: int, inner: tuple[int, ...], steps: i
 def on_rank(make: Callable[[], Any], shares: list[int], inner: tuple[int, ...], steps: int) -> Result:
     world = World.current()
     model = nn.Sequential(make())
-    synchronise(model, world)
+    synchronize(model, world)
     assert isinstance(model[0], SyncBatchNorm) == (world.size > 1)
     return run(model[0], shares, world.rank, inner, steps, world)
 
@@ -105,7 +105,7 @@ def test_evaluation_mode_is_torchs(ranks: Ranks, track: bool) -> None:
     def evaluate() -> tuple[Tensor, Tensor]:
         world, plain = World.current(), layer(track_running_stats=track)
         model = nn.Sequential(layer(track_running_stats=track))
-        synchronise(model, world)
+        synchronize(model, world)
         rows, _ = data(4 + world.rank)
         return model.eval()(rows), plain.eval()(rows)
 
@@ -122,7 +122,7 @@ def test_half_precision_under_autocast_is_summed_in_float32(ranks: Ranks) -> Non
     def autocast() -> tuple[Tensor, Tensor]:
         world = World.current()
         model = nn.Sequential(layer().float())
-        synchronise(model, world)
+        synchronize(model, world)
         own = data(64)[0].bfloat16()[world.rank :: 2].requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             y = model(own)
@@ -149,7 +149,7 @@ def transformers_model() -> tuple[bool, list[str], list[str], bool, Result, Tens
     world, model = World.current(), resnet()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: (p, p.requires_grad) for name, p in model.named_parameters()}
-    synchronise(model, world)
+    synchronize(model, world)
     kept = all(before[name] == (p, p.requires_grad) for name, p in model.named_parameters())
     pixels = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     model(pixels[2 * world.rank : 2 * world.rank + 2]).pooler_output.square().mean().backward()
@@ -190,12 +190,12 @@ def test_which_layers_use_the_batch() -> None:
 
 def test_nothing_happens_alone_and_training_modes_stay() -> None:
     model = nn.Sequential(layer(), layer().eval())
-    synchronise(model, World.single())
+    synchronize(model, World.single())
     assert [type(norm) for norm in model] == [nn.BatchNorm1d] * 2
-    synchronise(model, World(0, 2))
+    synchronize(model, World(0, 2))
     assert [type(norm) for norm in model] == [SyncBatchNorm] * 2
     assert [norm.training for norm in model] == [True, False]
-    synchronise(model, World(0, 2))
+    synchronize(model, World(0, 2))
     norm = SyncBatchNorm(CHANNELS, world=World.single(), eps=0.1)
     assert torch.equal(norm(torch.eye(3)), nn.BatchNorm1d(3, eps=0.1)(torch.eye(3)))
 
@@ -206,4 +206,4 @@ def test_layer_of_another_kind_is_refused() -> None:
             return super().forward(input).relu()
 
     with pytest.raises(ValueError, match="0 is a Activated"):
-        synchronise(nn.Sequential(Activated(3)), World(0, 2))
+        synchronize(nn.Sequential(Activated(3)), World(0, 2))

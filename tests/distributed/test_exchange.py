@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import Block, travel
+from mmpretrain.distributed.exchange import RowBlock, travel
 from mmpretrain.distributed.world import World
 from tests.rank_pool import Ranks
 
@@ -26,7 +26,7 @@ def go_round(ring: bool, world: World | None = None) -> tuple[Tensor, list[int]]
     own = slice(world.rank * LOCAL, (world.rank + 1) * LOCAL)
     seen: list[int] = []
 
-    def visit(block: Block) -> None:
+    def visit(block: RowBlock) -> None:
         embeds, numbers = block.rows
         assert numbers.tolist() == list(range(block.start, block.start + len(numbers)))
         assert torch.equal(embeds, rows[block.start : block.start + len(embeds)])

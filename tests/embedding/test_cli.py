@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mmpretrain.cli import app
 from mmpretrain.data.index import load_index
 from mmpretrain.embedding import ranks
-from mmpretrain.embedding.jobs import Job, PairJob
+from mmpretrain.embedding.jobs import EmbeddingJob, PairJob
 from mmpretrain.embedding.place import Place, place_of_step
 from mmpretrain.embedding.vectors import Vectors
 from tests.embedding.spaces import write_data
@@ -85,7 +85,7 @@ def test_two_local_processes_meet_and_share_the_memories(
 ) -> None:
     started: list[tuple[Place, subprocess.Popen[str]]] = []
 
-    def noted(job: Job, place: Place) -> subprocess.Popen[str]:
+    def noted(job: EmbeddingJob, place: Place) -> subprocess.Popen[str]:
         started.append((place, start_rank(job, place)))
         return started[-1][1]
 

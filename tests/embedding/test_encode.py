@@ -1,4 +1,4 @@
-"""Embedding shards: the model's own normalised outputs, the same bytes for any number of ranks, and after a kill."""
+"""Embedding shards: the model's own normalized outputs, the same bytes for any number of ranks, and after a kill."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.data.writing import write_split as write_shards
 from mmpretrain.embedding.encode import embed_share
-from mmpretrain.embedding.jobs import EmbedJob, Precision
+from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
 from mmpretrain.embedding.output import Output
 from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
@@ -67,7 +67,7 @@ def read(folder: Path, modality: str) -> dict[str, np.ndarray]:
     return found
 
 
-def normalised(rows: Tensor) -> np.ndarray:
+def normalized(rows: Tensor) -> np.ndarray:
     """Rows of unit norm."""
     return torch.nn.functional.normalize(rows, dim=1).detach().numpy()
 
@@ -77,7 +77,7 @@ def pictures(side: tuple[int, int]) -> list[Image.Image]:
     return [Image.new("L", side[::-1], 7 * number % 256) for number in TRAIN]
 
 
-def test_vectors_are_the_models_own_normalised_outputs(spaces: Path, tmp_path: Path) -> None:
+def test_vectors_are_the_models_own_normalized_outputs(spaces: Path, tmp_path: Path) -> None:
     embed_share(job(spaces / "own" / "release", spaces / "data", tmp_path / "out"), 0, 1, CPU)
     processor = build_processor(small_config())
     inputs = processor(picture=pictures((8, 4)), caption=[caption(number) for number in TRAIN])
@@ -85,7 +85,7 @@ def test_vectors_are_the_models_own_normalised_outputs(spaces: Path, tmp_path: P
     inputs["genes"] = processor(genes=[genes(number) for number in having])["genes"]
     model = small_model()
     for name in ("picture", "caption", "genes"):
-        expected = normalised(model(**{name: inputs[name]}).embeds[name])
+        expected = normalized(model(**{name: inputs[name]}).embeds[name])
         found = read(tmp_path / "out" / "train", name)
         rows = having if name == "genes" else list(TRAIN)
         assert list(found) == [f"s{number:04d}" for number in rows]
@@ -117,14 +117,14 @@ def test_a_clip_model_is_a_space(spaces: Path, tmp_path: Path) -> None:
     tokens = tokenizer([caption(number) for number in TRAIN], padding="max_length", max_length=10, return_tensors="pt")
     texts = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
     found = read(tmp_path / "out" / "train", "caption")
-    np.testing.assert_allclose(np.stack(list(found.values())), normalised(texts), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.stack(list(found.values())), normalized(texts), rtol=0, atol=1e-6)
     # Flat pictures stay flat when they are resized, so CLIP's preprocessing is one line here.
     mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
     grey = np.array([7 * number % 256 / 255 for number in TRAIN])[:, None]
     pixels = torch.tensor((grey - mean) / std, dtype=torch.float32)[:, :, None, None].expand(-1, 3, 8, 8)
     images = model.get_image_features(pixels).pooler_output
     found = read(tmp_path / "out" / "train", "picture")
-    np.testing.assert_allclose(np.stack(list(found.values())), normalised(images), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(found.values())), normalized(images), rtol=0, atol=1e-5)
     assert load_info(tmp_path / "out").provenance["towers"] == {"caption": "text", "picture": "image"}
 
 
@@ -137,13 +137,13 @@ def test_a_single_encoder_is_a_space(spaces: Path, tmp_path: Path, pool: str) ->
         output = model(**tokenizer(caption(number), return_tensors="pt"))
         states = output.last_hidden_state
         expected = {"mean": states.mean(dim=1), "cls": states[:, 0], "pooler": output.pooler_output}[pool]
-        np.testing.assert_allclose(found[f"s{number:04d}"], normalised(expected)[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[f"s{number:04d}"], normalized(expected)[0], rtol=0, atol=1e-6)
     with pytest.raises(ShardError, match=f'provenance.pool is "{pool}".* "last"'):
         embed_share(job(spaces / "bert", spaces / "data", tmp_path / "out", pool="last"), 0, 1, CPU)
 
 
 def test_float16_takes_half_the_bytes(spaces: Path, tmp_path: Path) -> None:
-    for dtype in Precision:
+    for dtype in VectorPrecision:
         out = tmp_path / dtype.value
         embed_share(job(spaces / "clip", spaces / "data", out, modalities="caption", dtype=dtype), 0, 1, CPU)
     exact, rounded = (read(tmp_path / dtype / "train", "caption") for dtype in ("float32", "float16"))
@@ -313,7 +313,7 @@ def test_a_text_tower_beside_one_of_sounds(spaces: Path, tmp_path: Path) -> None
     tokens = tokenizer(caption(3), return_tensors="pt")
     expected = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
     found = read(tmp_path / "out" / "train", "caption")["s0003"]
-    np.testing.assert_allclose(found, normalised(expected)[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, normalized(expected)[0], rtol=0, atol=1e-6)
     space = open_space(str(tmp_path / "clap"), CPU)
     assert list(space.towers) == ["text"]
     tensors = space.tensors("text", ["a seven " * 40])

@@ -11,12 +11,12 @@ import pytest
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy
-from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.output import Output, SplitOrigin
 
 INFO = DatasetInfo(
     "small", "Small", "made up", "MIT", {"a": {"kind": "vector", "size": [2]}}, provenance={"release": "one", "k": {}}
 )
-ORIGIN = Origin({"data": "abc"}, samples=7, samples_per_shard=3)
+ORIGIN = SplitOrigin({"data": "abc"}, samples=7, samples_per_shard=3)
 
 
 def samples(rows: range) -> list[RawSample]:

@@ -18,9 +18,9 @@ from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy, write_split
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.output import Origin, Output
+from mmpretrain.embedding.output import Output, SplitOrigin
 from mmpretrain.embedding.pairing import _place, align, pair_share
-from mmpretrain.embedding.perplexity import read_hubness
+from mmpretrain.embedding.perplexity import read_perplexity
 from mmpretrain.embedding.vectors import Vectors
 from tests.embedding.files import contents
 from tests.rank_pool import Ranks
@@ -135,7 +135,7 @@ def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path,
             np.testing.assert_allclose(rows, one[name], rtol=0, atol=1e-6)
         keys = [shard.keys for shard in load_index(tmp_path / f"{size}" / "train").shards]
         assert keys == [shard.keys for shard in load_index(tmp_path / "1" / "train").shards]
-        alone, together = (read_hubness(tmp_path / name / "train") for name in ("1", f"{size}"))
+        alone, together = (read_perplexity(tmp_path / name / "train") for name in ("1", f"{size}"))
         assert alone is not None and together is not None
         assert together["first"] == pytest.approx(alone["first"], abs=2e-4)
 
@@ -173,7 +173,7 @@ def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Rank
         np.testing.assert_allclose(part[name], whole[name], rtol=0, atol=1e-6)
     indexes = [load_index(tmp_path / name / "train") for name in ("whole", "part")]
     assert len({tuple(shard.keys for shard in index.shards) for index in indexes}) == 1
-    alone, together = (read_hubness(tmp_path / name / "train") for name in ("whole", "part"))
+    alone, together = (read_perplexity(tmp_path / name / "train") for name in ("whole", "part"))
     assert alone is not None and together is not None
     for side in ("first", "second"):
         assert together[side] == pytest.approx(alone[side], abs=2e-4)
@@ -194,13 +194,13 @@ def test_the_effective_number_of_memory_items_is_logged(
 ) -> None:
     with caplog.at_level("INFO"):
         run(job(world, tmp_path / "hot", temperature=1000.0))
-    found = read_hubness(tmp_path / "hot" / "train")
+    found = read_perplexity(tmp_path / "hot" / "train")
     assert found is not None
     assert found["first"] == pytest.approx({"memory": 23, "mean": 23, "median": 23, "p10": 23, "p90": 23}, abs=0.01)
     assert found["second"]["median"] == pytest.approx(11, abs=0.01)
     assert "first memory: of 23 items, a median of 23 carry a query" in caplog.text
     run(job(world, tmp_path / "cold", temperature=1e-4))
-    found = read_hubness(tmp_path / "cold" / "train")
+    found = read_perplexity(tmp_path / "cold" / "train")
     assert found is not None and found["first"]["median"] == pytest.approx(1, abs=0.01)
     assert not list((tmp_path / "cold" / "train").glob(".effective*"))
 
@@ -232,7 +232,7 @@ def made_of(folder: Path, to: Path, name: str | None, fingerprint: str | None) -
         info = load_info(to)
         (to / "dataset.json").write_text(replace(info, provenance=info.provenance | {"data": name}).to_json())
     if fingerprint is not None:
-        origin = Origin({"data": fingerprint}, TEXTS, 5)
+        origin = SplitOrigin({"data": fingerprint}, TEXTS, 5)
         (to / "train" / "origin.json").write_text(json.dumps(asdict(origin)))
     return to
 
@@ -342,5 +342,5 @@ def test_memories_may_lack_what_they_do_not_have(tmp_path: Path) -> None:
 
 def test_json_of_the_effective_numbers(world: Path, tmp_path: Path) -> None:
     run(job(world, tmp_path / "out"))
-    text = json.loads((tmp_path / "out" / "train" / "hubness.json").read_text())
+    text = json.loads((tmp_path / "out" / "train" / "perplexity.json").read_text())
     assert set(text) == {"first", "second"} and set(text["first"]) == {"memory", "mean", "median", "p10", "p90"}

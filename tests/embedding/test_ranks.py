@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpretrain.console import Failure
-from mmpretrain.embedding.jobs import EmbedJob, PairJob, Precision, job_from_json
+from mmpretrain.console import CommandError
+from mmpretrain.embedding.jobs import EmbedJob, PairJob, VectorPrecision, job_from_json
 from mmpretrain.embedding.place import Place, place_of_step
 from mmpretrain.embedding.ranks import _wait, run_job
 from mmpretrain.embedding.worker import _check_gpus, work
@@ -48,7 +48,7 @@ def test_only_local_ranks_need_a_visible_gpu_each(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: None)
     work(job, third)
     assert met == ["nccl", "cuda:0"]
-    with pytest.raises(Failure, match="there are 1 GPUs here"):
+    with pytest.raises(CommandError, match="there are 1 GPUs here"):
         _check_gpus(job, third)
     _check_gpus(EmbedJob(out="o"), third)  # these do not talk
 
@@ -70,16 +70,16 @@ def test_the_rank_that_knows_is_waited_for() -> None:
 
 def test_counts_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     job = EmbedJob(out="/data/out")
-    with pytest.raises(Failure, match="--ranks is 0"):
+    with pytest.raises(CommandError, match="--ranks is 0"):
         run_job(job, 0)
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(Failure, match="srun has started 4 tasks already"):
+    with pytest.raises(CommandError, match="srun has started 4 tasks already"):
         run_job(job, 2)
 
 
 def test_jobs_travel_as_text_and_know_their_problems() -> None:
-    embed = EmbedJob(out="o", release="r", data="d", dtype=Precision.float16, modalities="a, b=c")
+    embed = EmbedJob(out="o", release="r", data="d", dtype=VectorPrecision.float16, modalities="a, b=c")
     pair = PairJob(out="o", first="f", temperature=0.02)
     for job in (embed, pair):
         assert job_from_json(job.to_json()) == job and job.problems() == []
@@ -101,5 +101,5 @@ def test_a_rank_ends_with_its_parent() -> None:
 @pytest.mark.slow
 def test_what_a_local_rank_says_is_heard(tmp_path: Path) -> None:
     job = EmbedJob(out=str(tmp_path / "out"), release=str(tmp_path), data=str(tmp_path))
-    with pytest.raises(Failure, match=r"no config\.json"):
+    with pytest.raises(CommandError, match=r"no config\.json"):
         run_job(job, 2)

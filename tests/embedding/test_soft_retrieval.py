@@ -24,9 +24,9 @@ CASES = [(size, shares) for size, splits in SHARES.items() for shares in splits]
 def rows(seed: int, count: int, width: int = 12, dtype: torch.dtype = torch.float64) -> Tensor:
     """Rows of any length, around a few directions, so that similarities are far apart."""
     draw = torch.Generator().manual_seed(seed)
-    centres = torch.randn(5, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    centers = torch.randn(5, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     noise = torch.randn(count, width, generator=draw, dtype=torch.float64)
-    return (centres[torch.arange(count) % 5] + 0.5 * noise).to(dtype)
+    return (centers[torch.arange(count) % 5] + 0.5 * noise).to(dtype)
 
 
 def dense(queries: Tensor, memory: Tensor, temperature: float) -> Retrieved:

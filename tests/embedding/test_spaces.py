@@ -24,7 +24,7 @@ from transformers import (
 
 from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.spaces import open_space
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import release_name, verify_release, weights_sha256
 from tests.embedding.spaces import job, write_data
 from tests.models.small import LAYERS
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 def refused(release: Path, data: Path, out: Path, **changes: str) -> str:
     """What embedding says when it refuses."""
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(UnusableError) as error:
         embed_share(job(release, data, out, **changes), 0, 1, CPU)
     assert not out.exists()
     return str(error.value)
@@ -127,7 +127,7 @@ def test_code_of_a_release_is_never_run(
     else:
         auto_map = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
         change(tokenizer / "tokenizer_config.json", tokenizer_class="Strange", auto_map=auto_map)
-    with contextlib.suppress(Unusable):  # what needs no code of the folder may open
+    with contextlib.suppress(UnusableError):  # what needs no code of the folder may open
         open_space(str(strange), CPU)
     assert not (tmp_path / "ran").exists() and not questions
 
@@ -157,14 +157,14 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
 
 def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Unusable, match="neither a folder nor can be fetched"):
+    with pytest.raises(UnusableError, match="neither a folder nor can be fetched"):
         open_space("no/such-model", CPU)
 
 
 def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
     sizes = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
     T5Model(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
-    with pytest.raises(Unusable, match="T5Model, which is neither an encoder of images or texts"):
+    with pytest.raises(UnusableError, match="T5Model, which is neither an encoder of images or texts"):
         open_space(str(tmp_path / "t5"), CPU)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
-from mmpretrain.distributed.batch_norm import synchronise
+from mmpretrain.distributed.batch_norm import synchronize
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
@@ -60,7 +60,7 @@ def start(config: Config, epoch: float, count: int, change: Change | None = None
     world, method = World.current(), make_method(config)
     if change:
         change(method)
-    synchronise(method.heads, world)
+    synchronize(method.heads, world)
     batch = method.prepare(make_batch(config, world.rank, world.size), make_step(epoch))
 
     def encode(number: int, part: Batch) -> Features:

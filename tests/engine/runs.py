@@ -62,7 +62,7 @@ def start(config: Config, *, first: bool = True) -> Engine:
     torch_autocast.TORCH_AUTOCAST_DTYPE = None
     torch.manual_seed(config.seed)
     method = build_method(config)
-    return Engine(config, method, partial(_initialise, method, config) if first else None)
+    return Engine(config, method, partial(_initialize, method, config) if first else None)
 
 
 def split(config: Config, world: World) -> Iterator[Batch]:
@@ -71,8 +71,8 @@ def split(config: Config, world: World) -> Iterator[Batch]:
         yield make_batch(index, world.rank, world.size, modalities=config.data.modalities)
 
 
-def _initialise(method: Method, config: Config, world: World) -> None:
-    method.initialise(lambda _: split(config, world), world)
+def _initialize(method: Method, config: Config, world: World) -> None:
+    method.initialize(lambda _: split(config, world), world)
 
 
 def make_batch(

@@ -43,7 +43,7 @@ HEADS = {
 }
 
 
-# Biases before a normalisation and behind a shift-invariant loss have no gradient but rounding: to what it is compared.
+# Biases before a normalization and behind a shift-invariant loss have no gradient but rounding: to what it is compared.
 FLOORS = dict.fromkeys(["comm", "comm-missing", "cross-self", "factorcl", "mucmm"], 1e-2)
 
 

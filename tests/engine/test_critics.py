@@ -70,7 +70,7 @@ def weights_of(engine: Engine) -> dict[str, Tensor]:
 
 
 def by_plain_loop(tokens: list[str]) -> Course:
-    """Algorithm 3, on the batches that are asked for, by two optimisers on one process; each zeroes what is left."""
+    """Algorithm 3, on the batches that are asked for, by two optimizers on one process; each zeroes what is left."""
     config, world = config_of(*tokens), World.single()
     torch.manual_seed(config.seed)
     method = build_method(config)

@@ -1,4 +1,4 @@
-"""Parameter groups and optimisers: every option changes something."""
+"""Parameter groups and optimizers: every option changes something."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ FEATURES = 6
 
 
 def embeddings(classes: int = 4, each: int = 20, noise: float = 0.3, seed: int = 0) -> Embeddings:
-    """Two modalities around one centre per class (the centres do not depend on ``seed``)."""
-    centres = np.random.default_rng(99).normal(size=(classes, 16))
+    """Two modalities around one center per class (the centers do not depend on ``seed``)."""
+    centers = np.random.default_rng(99).normal(size=(classes, 16))
     labels = np.arange(classes * each) % classes
     draw = np.random.default_rng(seed)
     embeds = {
-        name: (centres[labels] + noise * draw.normal(size=(len(labels), 16))).astype(np.float32)
+        name: (centers[labels] + noise * draw.normal(size=(len(labels), 16))).astype(np.float32)
         for name in ("left", "right")
     }
     return Embeddings(np.arange(len(labels)), embeds, labels=labels)

@@ -60,9 +60,9 @@ def test_two_ranks_measure_what_one_measures(ranks: Callable) -> None:
 def evaluate_without_labels() -> str:
     """A metric that cannot be had: the message on each rank."""
     made = embeddings()
-    unlabelled = Embeddings(made.ordinals, made.embeds)
+    unlabeled = Embeddings(made.ordinals, made.embeds)
     try:
-        evaluate([Metric.classification], lambda split: unlabelled, World.current())
+        evaluate([Metric.classification], lambda split: unlabeled, World.current())
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was raised"

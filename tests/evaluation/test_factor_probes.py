@@ -11,26 +11,26 @@ from mmpretrain.data.factor_codes import decode_factors, encode_factors
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.factor_probes import factor_probes
 
-FACTORS = {"shape": 3, "colour": 4, "synergy": 2}
+FACTORS = {"shape": 3, "color": 4, "synergy": 2}
 
 
 def made(samples: int, seed: int, joint: bool = False) -> Embeddings:
-    """Left holds the shape, right the colour, both with noise; joint: fused holds their combination.
+    """Left holds the shape, right the color, both with noise; joint: fused holds their combination.
 
     Synergy is 1 for a sixth of the combinations, and follows from neither factor.
     """
     draw = np.random.default_rng(seed)
-    shape, colour = draw.integers(3, size=samples), draw.integers(4, size=samples)
-    values = {"shape": shape, "colour": colour, "synergy": (shape == colour).astype(np.int64)}
+    shape, color = draw.integers(3, size=samples), draw.integers(4, size=samples)
+    values = {"shape": shape, "color": color, "synergy": (shape == color).astype(np.int64)}
     noise = 0.05 * draw.normal(size=(3, samples, 12))
-    embeds = {"left": np.eye(3)[shape] + noise[0, :, :3], "right": np.eye(4)[colour] + noise[1, :, :4]}
-    fused = np.eye(12)[4 * shape + colour] + noise[2]
+    embeds = {"left": np.eye(3)[shape] + noise[0, :, :3], "right": np.eye(4)[color] + noise[1, :, :4]}
+    fused = np.eye(12)[4 * shape + color] + noise[2]
     labels = encode_factors(values, FACTORS)
     return Embeddings(np.arange(samples), embeds, labels=labels, fused=fused if joint else None)
 
 
 def test_codes_are_mixed_radix_with_the_first_factor_most_significant() -> None:
-    values = {"shape": np.array([0, 2, 2]), "colour": np.array([1, 0, 3]), "synergy": np.array([1, 0, 1])}
+    values = {"shape": np.array([0, 2, 2]), "color": np.array([1, 0, 3]), "synergy": np.array([1, 0, 1])}
     codes = encode_factors(values, FACTORS)
     assert codes.tolist() == [3, 16, 23]
     assert {name: column.tolist() for name, column in decode_factors(codes, FACTORS).items()} == {
@@ -42,11 +42,11 @@ def test_single_factors_are_read_and_their_combination_only_where_it_is_coded() 
     scores = factor_probes(made(900, 1, joint=True), made(900, 2, joint=True), FACTORS)
     for subject in ("left+right", "fused"):
         assert scores[f"{subject}/shape/balanced_accuracy"] > 0.99
-        assert scores[f"{subject}/colour/balanced_accuracy"] > 0.99
+        assert scores[f"{subject}/color/balanced_accuracy"] > 0.99
     assert scores["left+right/shape/balanced_accuracy/chance"] == pytest.approx(1 / 3)
     assert scores["fused/synergy/weighted_balanced_accuracy"] > 0.99 and scores["fused/synergy/roc_auc"] > 0.99
     for subject in ("left+right", "one_hot"):
-        # The best additive answer knows only that colour 3 excludes it.
+        # The best additive answer knows only that color 3 excludes it.
         assert scores[f"{subject}/synergy/balanced_accuracy"] < 0.7
         assert scores[f"{subject}/synergy/roc_auc"] < 0.75
     assert scores["one_hot/synergy/roc_auc"] == pytest.approx(scores["left+right/synergy/roc_auc"], abs=0.05)
@@ -74,7 +74,7 @@ def test_shared_and_unique_are_read_together() -> None:
     splits = [replace(s, shared={"left": s.embeds["left"]}, unique={"right": s.embeds["right"]}) for s in (train, test)]
     scores = factor_probes(*splits, FACTORS)
     assert {name.split("/")[0] for name in scores} == {"left+right", "shared+unique", "one_hot"}
-    assert scores["shared+unique/colour/balanced_accuracy"] == scores["left+right/colour/balanced_accuracy"]
+    assert scores["shared+unique/color/balanced_accuracy"] == scores["left+right/color/balanced_accuracy"]
 
 
 def test_samples_without_a_modality_are_left_out_where_it_is_read() -> None:

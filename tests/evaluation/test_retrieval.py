@@ -29,7 +29,7 @@ def test_equal_modalities_are_found_first() -> None:
 def test_ranks_by_hand() -> None:
     angles = np.deg2rad([0, 10, 40, 90])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    queries = points[[1, 0, 3, 2]]  # each query lies on the item of its neighbour
+    queries = points[[1, 0, 3, 2]]  # each query lies on the item of its neighbor
     ahead, tied = pair_places(queries, points)
     assert ahead.tolist() == [1, 1, 1, 3]
     assert tied.tolist() == [1, 1, 1, 1]

@@ -12,7 +12,7 @@ from PIL import Image
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.methods.names import CommConfig, FactorclConfig
-from mmpretrain.config.model import FactorsConfig, FusionConfig, Space
+from mmpretrain.config.model import ConnectedSpace, FactorsConfig, FusionConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.writing import RawSample, build_dataset
@@ -96,9 +96,9 @@ def write_factors_release(folder: Path) -> None:
 
 def write_connection(folder: Path) -> None:
     """A release that connects (picture, caption) with (caption, genes), as C-MCR's do; random weights."""
-    first = space(folder.parent / "first", ("picture", "caption"), WIDTHS[Space.first], 0)
+    first = space(folder.parent / "first", ("picture", "caption"), WIDTHS[ConnectedSpace.first], 0)
     genes = ModalityConfig(Kind.vector, [7], optional=True)
-    second = space(folder.parent / "second", ("caption",), WIDTHS[Space.second], 1, genes=genes)
+    second = space(folder.parent / "second", ("caption",), WIDTHS[ConnectedSpace.second], 1, genes=genes)
     ship(connection(first=str(first), second=str(second)), folder)
 
 

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from mmpretrain.cli import app
 from mmpretrain.config.kind import Kind
-from mmpretrain.explain.attribution_maps import Side, as_seen, attribution_maps, explain_samples
+from mmpretrain.explain.attribution_maps import ExplainedSide, as_seen, attribution_maps, explain_samples
 from mmpretrain.explain.decomposition import fit
 from mmpretrain.explain.explain_figures import draw_input, draw_map, overlay, strength
 from mmpretrain.explain.opened import Opened, open_release
 from mmpretrain.explain.settings import Attribution, Settings
-from mmpretrain.explain.settings import Form as ScoreForm
+from mmpretrain.explain.settings import AttributionForm as ScoreForm
 from tests.embedding.spaces import write_bert, write_clap, write_clip, write_data
 from tests.explain.explained import (
     SAMPLES,
@@ -100,8 +100,8 @@ def test_a_model_that_decomposes_is_explained_by_its_own_codes(folder: Path, tmp
     opened = open_release(str(folder / "own" / "release"), str(folder / "data"), None, torch.device("cpu"))
     train, test = (opened.embed(split, 1000).shared["picture"] for split in ("train", "test"))
     # Random weights: far from white. |c|^2 of whitened codes is their Mahalanobis distance.
-    centred = test - train.mean(axis=0)
-    expected = ((centred @ np.linalg.inv(np.cov(train.T))) * centred).sum(axis=1)
+    centered = test - train.mean(axis=0)
+    expected = ((centered @ np.linalg.inv(np.cov(train.T))) * centered).sum(axis=1)
     with (tmp_path / "scores.csv").open() as file:
         scores = [float(row["common_picture"]) for row in csv.DictReader(file)]
     assert scores == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-4)
@@ -273,14 +273,16 @@ def test_nothing_of_the_model_changes(folder: Path) -> None:
 @pytest.mark.parametrize(
     "side",
     [
-        Side(Kind.image, Image.new("RGB", (8, 4), (200, 0, 0)), np.ones((3, 4, 8)), np.zeros((3, 4, 8))),
-        Side(Kind.text, "a seven", np.ones((3, 5)), np.ones((3, 5)), ("[CLS]", "a", "seven"), (True, False, False)),
-        Side(Kind.vector, np.arange(30.0), np.arange(30.0), -np.arange(30.0)),
-        Side(Kind.sequence, np.ones((6, 3)), np.ones((6, 3)), np.zeros((6, 3))),
+        ExplainedSide(Kind.image, Image.new("RGB", (8, 4), (200, 0, 0)), np.ones((3, 4, 8)), np.zeros((3, 4, 8))),
+        ExplainedSide(
+            Kind.text, "a seven", np.ones((3, 5)), np.ones((3, 5)), ("[CLS]", "a", "seven"), (True, False, False)
+        ),
+        ExplainedSide(Kind.vector, np.arange(30.0), np.arange(30.0), -np.arange(30.0)),
+        ExplainedSide(Kind.sequence, np.ones((6, 3)), np.ones((6, 3)), np.zeros((6, 3))),
     ],
     ids=lambda side: side.kind.value,
 )
-def test_every_kind_is_drawn(side: Side) -> None:
+def test_every_kind_is_drawn(side: ExplainedSide) -> None:
     from matplotlib.figure import Figure
 
     axes: Any = Figure().subplots(1, 3)

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.explain.decomposition import Origin, code_correlations, split_codes
-from mmpretrain.explain.report import Report, Verdict, advice, information_report
+from mmpretrain.explain.decomposition import CodesOrigin, code_correlations, split_codes
+from mmpretrain.explain.report import DimensionVerdict, Report, advice, information_report
 from mmpretrain.explain.report_figures import draw_report, draw_spectrum
 from mmpretrain.explain.settings import Settings
 from tests.evaluation.made_up import unrelated
@@ -22,7 +22,7 @@ PAIR = ("first", "second")
 FACTORS = {"shared": 2, "own_first": 2, "own_second": 2}
 
 
-def labelled(seed: int, samples: int = 2000) -> Embeddings:
+def labeled(seed: int, samples: int = 2000) -> Embeddings:
     """Two vectors that share one sign and have one of their own each, at known coordinates; labels are these signs."""
     draw = np.random.default_rng(seed)
     signs = draw.integers(2, size=(3, samples))
@@ -35,18 +35,18 @@ def labelled(seed: int, samples: int = 2000) -> Embeddings:
 
 def report(settings: Settings, world: tuple[Embeddings, Embeddings], **factors: int) -> Report:
     pair = (*world[0].embeds,)
-    return information_report(*world, (pair[0], pair[1]), settings, Origin.closed_form, factors)
+    return information_report(*world, (pair[0], pair[1]), settings, CodesOrigin.closed_form, factors)
 
 
 @pytest.mark.parametrize(
     ("settings", "verdict", "text"),
     [
-        (Settings(draws=20), Verdict.fits, "2 common dimensions fit"),
-        (Settings(common=1, draws=20), Verdict.too_small, r"1 common dimensions are too few: 1 .*try 2"),
-        (Settings(common=4, draws=20), Verdict.too_large, r"4 common dimensions are too many: only 2 .*try 2"),
+        (Settings(draws=20), DimensionVerdict.fits, "2 common dimensions fit"),
+        (Settings(common=1, draws=20), DimensionVerdict.too_small, r"1 common dimensions are too few: 1 .*try 2"),
+        (Settings(common=4, draws=20), DimensionVerdict.too_large, r"4 common dimensions are too many: only 2 .*try 2"),
     ],
 )
-def test_verdicts_on_the_linear_world(settings: Settings, verdict: Verdict, text: str) -> None:
+def test_verdicts_on_the_linear_world(settings: Settings, verdict: DimensionVerdict, text: str) -> None:
     found = report(settings, (linear_world(3000, 1), linear_world(3000, 2)))
     assert found.verdict is verdict and not found.probes
     assert re.match(text, advice(found))
@@ -57,7 +57,7 @@ def test_verdicts_on_the_linear_world(settings: Settings, verdict: Verdict, text
 
 
 def test_probes_and_coordinates_say_where_labels_are() -> None:
-    found = report(Settings(draws=20), (labelled(1), labelled(2)), **FACTORS)
+    found = report(Settings(draws=20), (labeled(1), labeled(2)), **FACTORS)
     scores = {(score.subject, score.name): score.value for score in found.probes}
     assert {score.chance for score in found.probes} == {0.5}
     for subject in ("common", "common first", "both"):
@@ -78,7 +78,9 @@ def test_probes_and_coordinates_say_where_labels_are() -> None:
 
 def test_nothing_shared_is_said() -> None:
     found = report(Settings(draws=50), (unrelated(400, 3, 1), unrelated(400, 3, 2)))
-    assert found.verdict is Verdict.fits and advice(found).startswith("nothing is shared: no correlation exceeds")
+    assert found.verdict is DimensionVerdict.fits and advice(found).startswith(
+        "nothing is shared: no correlation exceeds"
+    )
     assert {score.subject.split()[0] for score in found.probes} == {"individual", "both"}
     assert "common score" not in found.retrieval and draw_report(found, "unrelated").axes
 
@@ -90,8 +92,8 @@ def test_individual_codes_of_a_model_are_held_to_a_null_of_their_own() -> None:
         # Codes as a model would give them that took the weaker of two correlations for individual.
         parts = {name: rows / rows.std(axis=0) for name, rows in world.embeds.items()}
         splits.append(replace(world, shared={n: p[:, :1] for n, p in parts.items()}, unique=parts))
-    found = information_report(*splits, PAIR, Settings(draws=20), Origin.model, {})
-    assert found.verdict is Verdict.too_small and found.leftover.exceeding == 2
+    found = information_report(*splits, PAIR, Settings(draws=20), CodesOrigin.model, {})
+    assert found.verdict is DimensionVerdict.too_small and found.leftover.exceeding == 2
     assert found.leftover.threshold < 0.2 and len(found.decomposition.rho) == 1
 
 
@@ -104,9 +106,9 @@ def test_codes_that_leave_a_correlation_out_do_not_hide_it() -> None:
         codes = {name: rows @ directions[name].numpy() for name, rows in world.embeds.items()}
         shared, unique = ({name: found[:, part] for name, found in codes.items()} for part in ([0], [-1]))
         splits.append(replace(world, shared=shared, unique=unique))
-    found = information_report(splits[0], splits[1], PAIR, Settings(draws=20), Origin.model, {})
+    found = information_report(splits[0], splits[1], PAIR, Settings(draws=20), CodesOrigin.model, {})
     assert found.leftover.exceeding == 0 and found.decomposition.spectrum[1] > 0.5
-    assert found.verdict is Verdict.too_small
+    assert found.verdict is DimensionVerdict.too_small
     assert re.match("1 common dimensions are too few: 2 correlations of the embeddings .* try 2", advice(found))
 
 
@@ -135,7 +137,7 @@ def test_the_spectrum_of_a_model_shows_its_own_codes() -> None:
         world = linear_world(2000, seed)
         codes = {name: rows[:, :1] for name, rows in world.embeds.items()}
         splits.append(replace(world, shared=codes, unique=codes))
-    found = information_report(*splits, PAIR, Settings(draws=5), Origin.model, {})
+    found = information_report(*splits, PAIR, Settings(draws=5), CodesOrigin.model, {})
     own = code_correlations(*(codes.common for codes in split_codes(found.decomposition, splits[0]).values()))
     assert bars(found)["common codes (1)"] == pytest.approx(own.tolist())
     assert bars(found)["common codes (1)"][0] < bars(found)["embeddings, closed form"][0]

@@ -13,11 +13,11 @@ from torch import Tensor
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.explain.attribution_maps import attribution_maps, output_codes
-from mmpretrain.explain.decomposition import Decomposition, Origin, Part, fit
+from mmpretrain.explain.decomposition import CodesOrigin, Decomposition, ModalityPart, fit
 from mmpretrain.explain.opened import Opened
 from mmpretrain.explain.saliency import GradientInput, attribute
 from mmpretrain.explain.scores import Codes, common_score, individual_score
-from mmpretrain.explain.settings import Attribution, CommonScore, Form, IndividualScore, Settings
+from mmpretrain.explain.settings import Attribution, AttributionForm, CommonScore, IndividualScore, Settings
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.explain.explained import components_model, linear_world
@@ -42,11 +42,13 @@ def opened(model: Any, sizes: dict[str, int]) -> Opened:
     return Opened(model, dict, {}, {}, data, None, torch.device("cpu"))
 
 
-def random_part(embed: int, common: int, individual: int) -> Part:
+def random_part(embed: int, common: int, individual: int) -> ModalityPart:
     """A part whose model gives the codes, with loadings of no meaning."""
     draw = torch.Generator().manual_seed(embed)
     loadings = [torch.randn(embed, width, generator=draw).double() for width in (common, individual)]
-    return Part(torch.zeros(embed).double(), torch.ones(embed).double(), embed, None, (loadings[0], loadings[1]))
+    return ModalityPart(
+        torch.zeros(embed).double(), torch.ones(embed).double(), embed, None, (loadings[0], loadings[1])
+    )
 
 
 def differences(score: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
@@ -66,14 +68,14 @@ def close(found: Tensor, expected: Tensor, relative: float = 1e-6) -> None:
 @pytest.mark.parametrize("hidden", [None, 5], ids=["linear heads", "MLP heads"])
 @pytest.mark.parametrize(
     "form",
-    [Form(), Form(CommonScore.cosine, IndividualScore.energy, weighted=True)],
+    [AttributionForm(), AttributionForm(CommonScore.cosine, IndividualScore.energy, weighted=True)],
     ids=["product and norm", "cosine and energy"],
 )
-def test_maps_are_finite_differences_of_the_scores(hidden: int | None, form: Form) -> None:
+def test_maps_are_finite_differences_of_the_scores(hidden: int | None, form: AttributionForm) -> None:
     model = components_model(hidden)
     parts = {name: random_part(8, 2, 3) for name in ("first", "second")}
     rho = torch.tensor([0.9, 0.4], dtype=torch.float64)
-    fitted = Decomposition(("first", "second"), parts, rho, rho, {}, 0.1, 9, Origin.model)
+    fitted = Decomposition(("first", "second"), parts, rho, rho, {}, 0.1, 9, CodesOrigin.model)
     inputs = {name: {"values": torch.randn(3, 7, dtype=torch.float64)} for name in parts}
     found = attribution_maps(opened(model, {"first": 7, "second": 7}), fitted, form, inputs)
 
@@ -88,7 +90,7 @@ def test_maps_are_finite_differences_of_the_scores(hidden: int | None, form: For
                 close(found[name][number], differences(lambda v, s=scores, n=number: s(v)[n], value))
 
 
-def _codes(model: MMPretrainModel, part: Part, name: str, value: Tensor) -> Codes:
+def _codes(model: MMPretrainModel, part: ModalityPart, name: str, value: Tensor) -> Codes:
     return output_codes(part, name, model(**{name: {"values": value}}))
 
 
@@ -96,7 +98,7 @@ def _scores(
     codes: Callable[[Tensor], Codes],
     theirs: Tensor,
     loadings: Tensor,
-    form: Form,
+    form: AttributionForm,
     weights: Tensor | None,
     value: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -108,10 +110,10 @@ def _scores(
 def test_linear_facts() -> None:
     """F1, F2 and F4 of section 5: what the gradients are when an embedding is its own input."""
     world = linear_world(3000, 1)
-    fitted = fit(world, ("first", "second"), Settings(common=2, variance=1.0, draws=2), Origin.closed_form)
+    fitted = fit(world, ("first", "second"), Settings(common=2, variance=1.0, draws=2), CodesOrigin.closed_form)
     inputs = {name: {"values": torch.from_numpy(world.embeds[name][:5]).double()} for name in fitted.pair}
     opened_model = opened(identity_model(), {"first": 8, "second": 6})
-    common, individual = attribution_maps(opened_model, fitted, Form(), inputs)["first"]
+    common, individual = attribution_maps(opened_model, fitted, AttributionForm(), inputs)["first"]
     first, second = (fitted.parts[name] for name in fitted.pair)
     assert first.maps is not None and second.maps is not None
     theirs = (inputs["second"]["values"] - second.mean) @ second.maps[0]

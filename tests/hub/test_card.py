@@ -53,7 +53,7 @@ def test_body_tells_data_method_training_and_evaluation() -> None:
         "arXiv:2409.17777",
         "Source: scikit-learn",
         "License: CC BY 4.0",
-        "12,800 in 100 optimiser steps",
+        "12,800 in 100 optimizer steps",
         "Processes: 2",
         "1,234 samples per second",
         "| linear probe (left) | accuracy | 0.9123 | 0.1000 |",

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from mmpretrain.assembly.build import build_model, build_processor, build_sources
 from mmpretrain.cli import app
 from mmpretrain.config.methods.names import ClipConfig
-from mmpretrain.config.model import EncoderConfig, Space
+from mmpretrain.config.model import ConnectedSpace, EncoderConfig
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.hub.conversion import convert
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import verify_release
 from tests.embedding.spaces import write_bert, write_clap, write_clip
 from tests.methods.test_cmcr_release import WIDTHS, connection, ship, space
@@ -39,7 +39,7 @@ SAMPLES: dict[str, list[Any]] = {
 
 @pytest.fixture(params=["cropped", "squeezed"])
 def clip(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A CLIP whose image processor crops the centre, as OpenAI's does, or resizes to a square."""
+    """A CLIP whose image processor crops the center, as OpenAI's does, or resizes to a square."""
     write_clip(tmp_path / "clip")
     if request.param == "cropped":
         CLIPImageProcessorPil(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8}).save_pretrained(
@@ -96,7 +96,7 @@ print(json.dumps({name: rows[0].tolist() for name, rows in embeds.items()}))
 def test_it_can_be_a_space_of_a_connection(clip: Path, tmp_path: Path) -> None:
     """What C-MCR needs of CLIP: the connection's release takes images."""
     convert(str(clip), tmp_path / "first", NAMES)
-    second = space(tmp_path / "second", ("caption", "genes"), WIDTHS[Space.second], 1)
+    second = space(tmp_path / "second", ("caption", "genes"), WIDTHS[ConnectedSpace.second], 1)
     config = connection(first=str(tmp_path / "first"), second=str(second))
     for role in ("shared", "partner"):
         config.data.modalities[f"first_{role}"].size = [12]
@@ -110,7 +110,7 @@ def test_it_can_be_a_space_of_a_connection(clip: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(found, model.connection.projectors["first"](inner), rtol=1e-5, atol=1e-6)
     refused = connection(first=str(clip), second=str(second))
-    with pytest.raises(Unusable, match=r"convert it if it is a CLIP \(mmpretrain convert\)"):
+    with pytest.raises(UnusableError, match=r"convert it if it is a CLIP \(mmpretrain convert\)"):
         ship(refused, tmp_path / "refused")
 
 
@@ -145,7 +145,7 @@ def test_what_has_no_such_form_is_named(tmp_path: Path) -> None:
     write_clap(tmp_path / "clap")
     write_clip(tmp_path / "clip")
     for name in ("bert", "clap"):
-        with pytest.raises(Unusable, match="is no pair of an image and a text encoder"):
+        with pytest.raises(UnusableError, match="is no pair of an image and a text encoder"):
             convert(str(tmp_path / name), tmp_path / "out", NAMES)
     text = {**LAYERS, "vocab_size": 50, "max_position_embeddings": 10}
     siglip = SiglipModel(SiglipConfig(text_config=text, vision_config={**LAYERS, "image_size": 8, "patch_size": 4}))
@@ -153,18 +153,18 @@ def test_what_has_no_such_form_is_named(tmp_path: Path) -> None:
         (tmp_path / "siglip").mkdir(exist_ok=True)
         (tmp_path / "siglip" / file).write_bytes((tmp_path / "clip" / file).read_bytes())
     siglip.save_pretrained(tmp_path / "siglip")
-    with pytest.raises(Unusable, match="a siglip has no vision_model with a linear visual_projection"):
+    with pytest.raises(UnusableError, match="a siglip has no vision_model with a linear visual_projection"):
         convert(str(tmp_path / "siglip"), tmp_path / "out", NAMES)
     CLIPImageProcessorPil(do_normalize=False).save_pretrained(tmp_path / "clip")
-    with pytest.raises(Unusable, match="does not resize"):
+    with pytest.raises(UnusableError, match="does not resize"):
         convert(str(tmp_path / "clip"), tmp_path / "out", NAMES)
     assert not (tmp_path / "out").exists()
 
 
 def test_names_must_be_two(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match="'type' is a name that torch needs"):
+    with pytest.raises(UnusableError, match="'type' is a name that torch needs"):
         convert("anything", tmp_path / "o", ("image", "type"))
-    with pytest.raises(Unusable, match="'type' is a name that torch needs"):
+    with pytest.raises(UnusableError, match="'type' is a name that torch needs"):
         convert("anything", tmp_path / "o", ("image", "type"))
     for names in ("picture", "picture,picture", "label,text", "a b,c"):
         outcome = CliRunner().invoke(app, ["convert", "x", "--out", str(tmp_path / "o"), "--names", names, "--json"])

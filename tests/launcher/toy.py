@@ -19,7 +19,7 @@ from launcher.profiles import Profile
 from launcher.resources import Cluster, Resources
 from mmpretrain.config.compose import compose
 from mmpretrain.run_folder import append_line
-from mmpretrain.training.preemption import Preempted, preemption_requested
+from mmpretrain.training.preemption import PreemptedError, preemption_requested
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +83,7 @@ class ToyJob(Job):
                 if rank == 0:
                     saved.write_text(str(step))
                 dist.barrier()
-                raise Preempted(f"stopped after step {step}")
+                raise PreemptedError(f"stopped after step {step}")
         dist.barrier()
         dist.destroy_process_group()
 

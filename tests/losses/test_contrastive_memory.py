@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig
-from mmpretrain.distributed.exchange import Block, Visit, travel
+from mmpretrain.distributed.exchange import RowBlock, Visit, travel
 from mmpretrain.distributed.world import World
 from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
@@ -120,7 +120,7 @@ def at_visits(kind: str, rows: int, settings: ObjectiveConfig) -> int:
     scale, bias = torch.ones(1) * 9, torch.ones(1) * -9
 
     def watched(payload: Sequence[Tensor], width: int, visit: Visit, **options: Any) -> Tensor:
-        def see(block: Block) -> None:
+        def see(block: RowBlock) -> None:
             nonlocal most
             visit(block)
             new = {pointer: size for pointer, size in storages(tensors_alive()).items() if pointer not in before}

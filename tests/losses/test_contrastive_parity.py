@@ -123,7 +123,7 @@ def run_in_parts(cases: list[Case]) -> list[Result]:
 
 
 def test_a_part_of_the_ranks_has_the_loss_of_that_part_alone(ranks: Ranks) -> None:
-    """Neighbours in the group are not neighbours in the world, and numbers in it are others than the world's."""
+    """Neighbors in the group are not neighbors in the world, and numbers in it are others than the world's."""
     kinds = (Kind.diagonal, Kind.mixup, Kind.sup_con)
     cases = [Case((Term(kind=kind),), mode, Missing.some, rows=18) for kind in kinds for mode in (GATHER, RING)]
     cases += [Case(settings=mode, scale=Scale.number, duplicates=True, rows=18) for mode in (GATHER, RING)]

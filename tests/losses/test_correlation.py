@@ -17,7 +17,7 @@ from mmpretrain.losses.correlation import (
     agreement,
     correlations,
     redundancy,
-    standardise,
+    standardize,
     sum_of_correlations,
     sum_of_squares,
     unexplained,
@@ -106,7 +106,7 @@ def test_agreement_of_two_codes_is_that_of_canonical_correlations() -> None:
 
 def test_redundancy_is_that_of_plain_correlations() -> None:
     first, second = related()
-    standard = standardise(blocks(first[:, :3] * 9, second + 4)).of(A, B)
+    standard = standardize(blocks(first[:, :3] * 9, second + 4)).of(A, B)
     expected = torch.corrcoef(torch.cat([first[:, :3], second], dim=1).T)[:3, 3:]
     torch.testing.assert_close(standard, expected)
     off = expected - expected.diagonal().diag()
@@ -136,9 +136,9 @@ def test_what_is_not_finite_gives_no_number_and_no_error(broken: float) -> None:
     assert all(value.isnan() for value in [*values, *correlations(white.of(A, B)), unexplained(found, A, [B], 1e-4)])
 
 
-def test_a_constant_code_correlates_with_nothing_when_standardised() -> None:
+def test_a_constant_code_correlates_with_nothing_when_standardized() -> None:
     first, second = related()
-    standard = standardise(blocks(torch.zeros_like(first), second)).of(A, B)
+    standard = standardize(blocks(torch.zeros_like(first), second)).of(A, B)
     assert not standard.any()
 
 

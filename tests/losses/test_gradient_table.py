@@ -158,7 +158,7 @@ def pairwise_sigmoid(towers: Towers, image: Tensor, text: Tensor, first: int) ->
 
 
 def sigmoid_against_gathered(towers: Towers, inputs: Tensor) -> Tensor:
-    """open_clip's SigLIP over all ranks, its neighbour exchange written as a gather."""
+    """open_clip's SigLIP over all ranks, its neighbor exchange written as a gather."""
     image, text = towers.sides(inputs)
     return done(pairwise_sigmoid(towers, image, all_gather_rows(text), World.current().rank * len(image)))
 

@@ -89,7 +89,7 @@ def test_nt_xent_is_cross_entropy_over_the_joined_sides() -> None:
 
 
 @pytest.mark.parametrize("copies", [2, 4])
-def test_unrecognised_copies_bound_nt_xent_from_below(copies: int) -> None:
+def test_unrecognized_copies_bound_nt_xent_from_below(copies: int) -> None:
     a, c = (rows.repeat(copies, 1) for rows in seeded())
     assert one(a, c, same_side=True).loss >= math.log(2 * copies - 1)
 
@@ -166,8 +166,8 @@ def test_what_comes_down_to_the_diagonal(name: str, keep_mb: int) -> None:
 
 def test_different_labels_with_the_own_side_are_nt_xent() -> None:
     a, c = seeded()
-    plain, labelled = one(a, c, same_side=True), one(a, c, Labels(torch.arange(8)), same_side=True)
-    assert labelled.loss.item() == pytest.approx(plain.loss.item(), rel=1e-14)
+    plain, labeled = one(a, c, same_side=True), one(a, c, Labels(torch.arange(8)), same_side=True)
+    assert labeled.loss.item() == pytest.approx(plain.loss.item(), rel=1e-14)
 
 
 def test_targets_do_not_count_against_the_own_counterpart() -> None:
@@ -179,9 +179,9 @@ def test_targets_do_not_count_against_the_own_counterpart() -> None:
     # key 0 as query 0; query 0 before query 1 for key 1, and query 2 as near.
     assert plain.mean_rank.item() == pytest.approx((2 + 3 + 1 + 2 + 3 + 1) / 6)
     assert plain.accuracy.item() == pytest.approx(2 / 6)
-    labelled = one(query, key, Labels(torch.tensor([4, 4, 5])))
-    assert labelled.mean_rank.item() == pytest.approx((1 + 2 + 1 + 1 + 2 + 1) / 6)
-    assert labelled.accuracy.item() == pytest.approx(4 / 6)
+    labeled = one(query, key, Labels(torch.tensor([4, 4, 5])))
+    assert labeled.mean_rank.item() == pytest.approx((1 + 2 + 1 + 1 + 2 + 1) / 6)
+    assert labeled.accuracy.item() == pytest.approx(4 / 6)
     own = torch.tensor([0.5, 1, 1], dtype=torch.float64)
     mixed = one(query, key, mixup(own, torch.tensor([1, 2, 0])))
     assert mixed.mean_rank.item() == pytest.approx((1 + 3 + 1 + 2 + 2 + 1) / 6)

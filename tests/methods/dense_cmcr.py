@@ -41,8 +41,8 @@ def project(projector: nn.Module | None, x: Tensor) -> Tensor:
         if isinstance(layer, nn.Linear):
             x = x @ layer.weight.T + layer.bias
         elif isinstance(layer, nn.BatchNorm1d):
-            centred = x - x.mean(dim=0)
-            x = centred / (centred.pow(2).mean(dim=0) + layer.eps).sqrt() * layer.weight + layer.bias
+            centered = x - x.mean(dim=0)
+            x = centered / (centered.pow(2).mean(dim=0) + layer.eps).sqrt() * layer.weight + layer.bias
         else:
             x = x.clamp(min=0)
     return oracle.unit(x)

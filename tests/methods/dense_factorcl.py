@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.config.methods.names import Condition, FactorclConfig, Form, LabelInput
+from mmpretrain.config.methods.names import Condition, FactorclConfig, LabelInput, Supervision
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
@@ -48,7 +48,7 @@ def sides(method: Method, settings: FactorclConfig, batch: Batch, classes: int) 
     """Sections 1.3 to 1.5, head by head: A to E are those of the first modality's samples, a to e of the second's."""
     first, second = method.modalities
     (A, B, C, D, E), (a, b, c, d, e) = (heads(method, batch, name, "") for name in (first, second))
-    if settings.form is Form.ssl:
+    if settings.form is Supervision.ssl:
         (_, B_, C_, _, E_), (_, b_, c_, _, e_) = (heads(method, batch, name, "augmented") for name in (first, second))
     else:
         assert batch.labels is not None

@@ -24,13 +24,13 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
     cross = soft_cross if settings.corr is Corr.soft else cca_cross(settings.ridge)
     names = list(method.modalities)
 
-    def minimised(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def minimized(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         found = [cross(a, b) for a, b in pairs]
         return torch.stack([(k**2).sum() / min(k.shape) for k in found]).sum()
 
-    individual = minimised([(u[m], u[n]) for m, n in combinations(names, 2)])
-    own = minimised([(u[m], c[m]) for m in names])
-    other = minimised([(u[m], c[n]) for m, n in permutations(names, 2)])
+    individual = minimized([(u[m], u[n]) for m, n in combinations(names, 2)])
+    own = minimized([(u[m], c[m]) for m in names])
+    other = minimized([(u[m], c[n]) for m, n in permutations(names, 2)])
     left = torch.stack([decoder_error(h[m], torch.cat([c[m], u[m]], dim=1), settings.ridge) for m in names]).sum()
     lowest = settings.w_individual * individual + settings.w_own * own + settings.w_other * other
     return common(c, settings) + settings.alpha * lowest + settings.gamma * left
@@ -41,7 +41,7 @@ def codes(output: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
-    """What is maximised, with its sign."""
+    """What is maximized, with its sign."""
     width = next(iter(c.values())).shape[1]
     if settings.among is Among.maxvar:
         white = torch.cat([rows @ inverse_root(covariance(rows, rows), settings.ridge) for rows in c.values()], dim=1)
@@ -59,7 +59,7 @@ def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
 
 
 def cca_cross(ridge: float):  # noqa: ANN201 - a closure over two tensors
-    """(a, b) -> (S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centred rows."""
+    """(a, b) -> (S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centered rows."""
 
     def cross(a: Tensor, b: Tensor) -> Tensor:
         left, right = (inverse_root(covariance(x, x), ridge) for x in (a, b))
@@ -83,7 +83,7 @@ def inverse_root(matrix: Tensor, ridge: float) -> Tensor:
 
 
 def decoder_error(h: Tensor, z: Tensor, ridge: float) -> Tensor:
-    """Least squares with ``ridge`` on standardised codes, over the variance of ``h``; the ridge's own cost included."""
+    """Least squares with ``ridge`` on standardized codes, over the variance of ``h``; the ridge's own cost included."""
     z = z / z.std(0)
     rows = torch.cat([z, (ridge * (len(z) - 1)) ** 0.5 * torch.eye(z.shape[1], dtype=z.dtype)])
     targets = torch.cat([h, h.new_zeros(z.shape[1], h.shape[1])])

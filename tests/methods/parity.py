@@ -13,7 +13,7 @@ from mmpretrain.config.methods.names import M3colConfig, MixScope
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch, Inputs
 from mmpretrain.data.step import Step
-from mmpretrain.distributed.batch_norm import synchronise
+from mmpretrain.distributed.batch_norm import synchronize
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Features, Losses, Method
@@ -56,8 +56,8 @@ def run_step(
     method = make_method(config, dtype=dtype)
     if change:
         change(method)
-    synchronise(method.model, world)
-    synchronise(method.heads, world)
+    synchronize(method.model, world)
+    synchronize(method.heads, world)
     batch, step = make_batch(config, *(part or (world.rank, world.size)), dtype=dtype), make_step(epoch)
     features = method.encode(method.model, method.prepare(batch, step))
     method.critics.requires_grad_(False)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.names import CmcrConfig, Passes
-from mmpretrain.config.model import EncoderConfig, ModelConfig, ProjectorForm, ProjectorsConfig, Space
+from mmpretrain.config.model import ConnectedSpace, EncoderConfig, ModelConfig, ProjectorForm, ProjectorsConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
 from mmpretrain.methods.base import Losses, Method
-from mmpretrain.methods.cmcr import pull
+from mmpretrain.methods.cmcr import intra_alignment
 from tests.methods.toys import EMBEDDINGS, make_batch, make_config, make_method, make_step
 
 SWAPPED = ("second_shared", "first_shared", "second_partner", "first_partner")
@@ -48,7 +48,7 @@ def test_contrast_has_the_values_that_are_known(temperature: float, expected: fl
 def test_pull_of_equal_orthogonal_and_opposite_rows(partner: int, distance: float) -> None:
     axes = torch.eye(4, dtype=torch.float64, requires_grad=True)
     other = axes.roll(1, dims=0) if partner == 0 else partner * axes
-    loss = pull(embeds_of(3 * axes, 0.5 * other))  # lengths must not matter
+    loss = intra_alignment(embeds_of(3 * axes, 0.5 * other))  # lengths must not matter
     assert loss.item() == pytest.approx(distance, abs=2e-6)
     loss.backward()
     assert axes.grad is not None and axes.grad.isfinite().all()
@@ -60,12 +60,15 @@ def test_pull_of_any_rows_lies_between_0_and_2(width: int) -> None:
     draw = torch.Generator().manual_seed(0)
     for _ in range(100):
         rows = [10 ** torch.randn(1, generator=draw) * torch.randn(1, width, generator=draw) for _ in EMBEDDINGS]
-        assert 0 <= pull(dict(zip(EMBEDDINGS, rows, strict=True))).item() <= 2 + 1e-6
+        assert 0 <= intra_alignment(dict(zip(EMBEDDINGS, rows, strict=True))).item() <= 2 + 1e-6
 
 
 def test_pull_of_bfloat16_rows_is_computed_in_float32() -> None:
     rows = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
-    loss, exact = pull(embeds_of(rows, 2.5 * rows)), pull(embeds_of(rows.double(), (2.5 * rows).double()))
+    loss, exact = (
+        intra_alignment(embeds_of(rows, 2.5 * rows)),
+        intra_alignment(embeds_of(rows.double(), (2.5 * rows).double())),
+    )
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), abs=1e-5)
 
 
@@ -100,7 +103,7 @@ def test_the_spaces_are_interchangeable() -> None:
     config = make_config("cmcr")
     method, mirrored, batch = make_method(config), make_method(config), make_batch(config)
     projectors = mirrored.model.connection.projectors
-    first, second = (dict(projectors[space].state_dict()) for space in Space)
+    first, second = (dict(projectors[space].state_dict()) for space in ConnectedSpace)
     first, second = ({name: t.clone() for name, t in state.items()} for state in (first, second))
     projectors["first"].load_state_dict(second)
     projectors["second"].load_state_dict(first)
@@ -163,7 +166,7 @@ def problems(**changes: Any) -> str:
         ({"partner_temperature": 1e-4}, "method.partner_temperature is 0.0001: it must be at least"),
         ({"noise": -1.0}, "method.noise is -1.0: it must be 0 or more"),
         ({"intra": -1.0}, "method.intra is -1.0"),
-        ({"shared_through": Space.second}, "chooses between two releases"),
+        ({"shared_through": ConnectedSpace.second}, "chooses between two releases"),
         ({"global_batch": 1}, "batch norm needs at least 2"),
         ({"second_partner": {"size": [7]}}, "both are embeddings of one space"),
         ({"first_shared": {"kind": Kind.sequence, "size": [3, 5]}}, "first_shared is a sequence"),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mmpretrain.cli import app
 from mmpretrain.config.data import Kind, ModalityConfig
-from mmpretrain.config.model import Space
+from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.data.writing import RawSample, npy, write_split
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -37,10 +37,10 @@ def sample(number: int) -> RawSample:
 
 def releases(folder: Path) -> None:
     """``whole``: (picture, caption) and (caption, genes), connected; ``last``: (genes, proteins)."""
-    space(folder / "one", ("picture", "caption"), WIDTHS[Space.first], 0)
-    space(folder / "two", ("caption", "genes"), WIDTHS[Space.second], 1)
+    space(folder / "one", ("picture", "caption"), WIDTHS[ConnectedSpace.first], 0)
+    space(folder / "two", ("caption", "genes"), WIDTHS[ConnectedSpace.second], 1)
     ship(connection(first=str(folder / "one"), second=str(folder / "two")), folder / "whole")
-    space(folder / "last", ("genes",), WIDTHS[Space.second], 2, proteins=PROTEINS)
+    space(folder / "last", ("genes",), WIDTHS[ConnectedSpace.second], 2, proteins=PROTEINS)
 
 
 def command(*arguments: str | Path) -> None:
@@ -51,7 +51,7 @@ def command(*arguments: str | Path) -> None:
 
 def train(folder: Path) -> RunFolder:
     """A few steps on the pairs, by the launcher."""
-    widths = {f"{s}_{role}": WIDTHS[s] for s in Space for role in ("shared", "partner")}
+    widths = {f"{s}_{role}": WIDTHS[s] for s in ConnectedSpace for role in ("shared", "partner")}
     tokens = [
         "experiment=connection",
         f"data.path={folder / 'pairs'}",

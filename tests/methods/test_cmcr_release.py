@@ -17,7 +17,7 @@ from mmpretrain.assembly.check import check_model
 from mmpretrain.config.compose import compose, save_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.names import ClipConfig, CmcrConfig
-from mmpretrain.config.model import ModelConfig, ProjectorForm, ProjectorsConfig, ProjectorStart, Space
+from mmpretrain.config.model import ConnectedSpace, ModelConfig, ProjectorForm, ProjectorsConfig, ProjectorStart
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.hub.export import export_release
@@ -25,13 +25,13 @@ from mmpretrain.methods.build import build_method
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import verify_release, weights_sha256
 from mmpretrain.training import preflight
 from tests.hub.test_card import facts
 from tests.models.small import fresh_interpreter, small_config, small_samples
 
-WIDTHS = {Space.first: 8, Space.second: 6}
+WIDTHS = {ConnectedSpace.first: 8, ConnectedSpace.second: 6}
 OPEN = """
 import pickle
 import torch
@@ -62,7 +62,7 @@ def space(folder: Path, modalities: tuple[str, ...], width: int, seed: int, **ot
 def connection(projectors: ProjectorsConfig | None = None, path: str = "nowhere", **settings: Any) -> Config:
     """A config that connects a space of width 8 and one of width 6."""
     roles = ("shared", "partner")
-    modalities = {f"{s}_{r}": ModalityConfig(Kind.vector, [WIDTHS[s]]) for s in Space for r in roles}
+    modalities = {f"{s}_{r}": ModalityConfig(Kind.vector, [WIDTHS[s]]) for s in ConnectedSpace for r in roles}
     return Config(
         method=CmcrConfig(**settings),
         data=DataConfig("pairs", path, modalities=modalities),
@@ -86,8 +86,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Releases of (picture, caption) and of (caption, genes), and one that connects them."""
     root = tmp_path_factory.mktemp("releases")
     found = {
-        "first": space(root / "first", ("picture", "caption"), WIDTHS[Space.first], 0),
-        "second": space(root / "second", ("caption", "genes"), WIDTHS[Space.second], 1),
+        "first": space(root / "first", ("picture", "caption"), WIDTHS[ConnectedSpace.first], 0),
+        "second": space(root / "second", ("caption", "genes"), WIDTHS[ConnectedSpace.second], 1),
         "whole": root / "whole",
     }
     ship(connection(first=str(found["first"]), second=str(found["second"])), found["whole"])
@@ -130,7 +130,7 @@ def test_a_connection_opens_where_this_package_is_absent(tmp_path: Path, folders
 
 
 def test_it_is_the_spaces_and_the_trained_projectors(tmp_path: Path, folders: dict[str, Path]) -> None:
-    sides = {space.value: folders[space.value] for space in Space}
+    sides = {space.value: folders[space.value] for space in ConnectedSpace}
     trained = ship(connection(**{side: str(folder) for side, folder in sides.items()}), tmp_path / "again")
     whole = MMPretrainModel.from_pretrained(tmp_path / "again").state_dict()
     for side, folder in sides.items():
@@ -149,7 +149,7 @@ def test_it_is_the_spaces_and_the_trained_projectors(tmp_path: Path, folders: di
 
 def test_the_common_modality_goes_through_the_space_that_is_asked_for(tmp_path: Path, folders: dict[str, Path]) -> None:
     sides = {"first": str(folders["first"]), "second": str(folders["second"])}
-    ship(connection(**sides, shared_through=Space.second), tmp_path / "release")
+    ship(connection(**sides, shared_through=ConnectedSpace.second), tmp_path / "release")
     model = MMPretrainModel.from_pretrained(tmp_path / "release")
     assert model.connection is not None
     assert model.connection.inputs == {"picture": "first", "caption": "second", "genes": "second"}
@@ -171,7 +171,7 @@ def test_spaces_are_frozen_and_never_leave_evaluation_mode(folders: dict[str, Pa
 
 
 def test_without_releases_embeddings_are_passed(tmp_path: Path, folders: dict[str, Path]) -> None:
-    trained = ship(connection(ProjectorsConfig(unprojected=Space.second)), tmp_path / "release")
+    trained = ship(connection(ProjectorsConfig(unprojected=ConnectedSpace.second)), tmp_path / "release")
     rows = torch.randn(4, 6)
     found = embeds(tmp_path / "release", {"second": rows.numpy(), "first": torch.zeros(1, 8).numpy()})
     torch.testing.assert_close(found["second"], nn.functional.normalize(rows, dim=1))
@@ -189,7 +189,9 @@ def test_one_release_and_one_space_of_embeddings(tmp_path: Path, folders: dict[s
 
 def test_a_connection_can_be_one_of_two_spaces(tmp_path: Path, folders: dict[str, Path]) -> None:
     """A-B and B-C are connected; that and C-D make A-B-C-D."""
-    last = space(tmp_path / "last", ("genes",), WIDTHS[Space.second], 5, proteins=ModalityConfig(Kind.vector, [4]))
+    last = space(
+        tmp_path / "last", ("genes",), WIDTHS[ConnectedSpace.second], 5, proteins=ModalityConfig(Kind.vector, [4])
+    )
     ship(connection(first=str(folders["whole"]), second=str(last)), tmp_path / "chain")
     samples = small_samples() | {"proteins": [[0.5] * 4, [1.0, 0.0, 0.0, -1.0]]}
     found = embeds(tmp_path / "chain", samples)
@@ -209,12 +211,12 @@ def test_a_name_that_means_two_things_is_refused(
     tmp_path: Path, folders: dict[str, Path], name: str, here: str, there: ModalityConfig, said: tuple[str, str]
 ) -> None:
     """Also where nothing else stands between both spaces: the name is what is wrong."""
-    other = space(tmp_path / "other", (here,), WIDTHS[Space.second], 1, **{name: there})
+    other = space(tmp_path / "other", (here,), WIDTHS[ConnectedSpace.second], 1, **{name: there})
     config = connection(first=str(folders["first"]), second=str(other))
     (problem,) = check_model(config).problems
     assert problem.startswith(f"method.second: {other} takes {name!r} as ") and "(method.first) as" in problem
     assert all(part in problem for part in said) and "train one of them again with another name" in problem
-    with pytest.raises(Unusable, match=f"takes '{name}' as"):
+    with pytest.raises(UnusableError, match=f"takes '{name}' as"):
         ship(config, tmp_path / "release")
 
 
@@ -228,25 +230,29 @@ def test_a_name_that_means_two_things_is_refused(
 def test_texts_and_images_may_differ_in_size(
     tmp_path: Path, folders: dict[str, Path], name: str, own: str, there: ModalityConfig
 ) -> None:
-    other = space(tmp_path / "other", (own,), WIDTHS[Space.second], 1, **{name: there})
+    other = space(tmp_path / "other", (own,), WIDTHS[ConnectedSpace.second], 1, **{name: there})
     assert check_model(connection(first=str(folders["first"]), second=str(other))).problems == []
 
 
-@pytest.mark.parametrize("idle", [Space.first, Space.second])
-def test_a_release_that_adds_no_modality_is_refused(tmp_path: Path, folders: dict[str, Path], idle: Space) -> None:
+@pytest.mark.parametrize("idle", [ConnectedSpace.first, ConnectedSpace.second])
+def test_a_release_that_adds_no_modality_is_refused(
+    tmp_path: Path, folders: dict[str, Path], idle: ConnectedSpace
+) -> None:
     """All of its names are the other's: whichever space they went through, one of the two would be of no use."""
     alone = space(tmp_path / "alone", ("caption",), WIDTHS[idle], 1)
-    config = connection(**{space.value: str(alone if space is idle else folders[space.value]) for space in Space})
+    config = connection(
+        **{space.value: str(alone if space is idle else folders[space.value]) for space in ConnectedSpace}
+    )
     (problem,) = check_model(config).problems
     assert problem.startswith(f"method.{idle}: {alone} has no modality that ") and "(caption)" in problem
     assert "choose a release with a further modality" in problem
-    with pytest.raises(Unusable, match="has no modality that"):
+    with pytest.raises(UnusableError, match="has no modality that"):
         ship(config, tmp_path / "release")
 
 
 def test_releases_of_the_same_modalities_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     """Spectrograms, say, that are called as the pictures of the first are and look like them: they have no way in."""
-    same = space(tmp_path / "same", ("caption", "picture"), WIDTHS[Space.second], 1)
+    same = space(tmp_path / "same", ("caption", "picture"), WIDTHS[ConnectedSpace.second], 1)
     (problem,) = check_model(connection(first=str(folders["first"]), second=str(same))).problems
     assert problem.startswith(f"method.second: {same} has no modality that ") and "(picture, caption)" in problem
     assert "where one name means two things, train one of them again with another name" in problem
@@ -269,7 +275,7 @@ def test_the_preflight_finds_what_does_not_fit(tmp_path: Path, folders: dict[str
     )
     (problem,) = check_model(connection(first=str(tmp_path))).problems
     assert problem.startswith("method.first: cannot open")
-    (problem,) = check_model(connection(ProjectorsConfig(width=5, unprojected=Space.first))).problems
+    (problem,) = check_model(connection(ProjectorsConfig(width=5, unprojected=ConnectedSpace.first))).problems
     assert problem.startswith("model.projectors: the space 'first' has 8 dimensions and the new one 5")
 
 
@@ -285,7 +291,7 @@ def test_the_whole_preflight_of_a_connection(
 
 
 def test_a_damaged_release_is_refused(tmp_path: Path) -> None:
-    broken = space(tmp_path / "broken", ("genes",), WIDTHS[Space.second], 1)
+    broken = space(tmp_path / "broken", ("genes",), WIDTHS[ConnectedSpace.second], 1)
     (broken / "README.md").write_text("other")
     (problem,) = check_model(connection(second=str(broken))).problems
     assert problem.startswith("method.second: ") and "README.md has changed" in problem
@@ -302,7 +308,7 @@ def test_embeddings_of_another_release_are_refused(tmp_path: Path, folders: dict
     (problem,) = check_model(config).problems
     assert "the data was embedded by mine" in problem
     # Not only before training: the release may be another one by the time it is shipped.
-    with pytest.raises(Unusable, match="the data was embedded by mine"):
+    with pytest.raises(UnusableError, match="the data was embedded by mine"):
         ship(config, tmp_path / "release")
 
 
@@ -317,7 +323,7 @@ def test_sizes_are_compared_with_those_of_the_pairs(tmp_path: Path, folders: dic
 
 
 def test_a_modality_that_is_called_like_a_space(tmp_path: Path) -> None:
-    config = small_config(ClipConfig(), embed_dim=WIDTHS[Space.first])
+    config = small_config(ClipConfig(), embed_dim=WIDTHS[ConnectedSpace.first])
     config.data.modalities = {"second": config.data.modalities["genes"]}
     config.model.encoders = {"second": config.model.encoders["genes"]}
     model = build_model(config)

@@ -27,7 +27,7 @@ from mmpretrain.methods.projection import ProjectionHead
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pooling_mmpretrain import Form
+from mmpretrain.models.pooling_mmpretrain import StateForm
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
@@ -207,7 +207,7 @@ def test_settings_say_what_travels(pairing: Pairing, terms: Terms, modalities: i
     world = World.single()
     pairs = [pair for term in method._pairs(encoded(method, batch), world).values() for pair in term]
     preparation = Preparation(pairs, 10.0, world, ObjectiveConfig(), None)
-    sides = preparation.setup(metrics=False).travelling()
+    sides = preparation.setup(metrics=False).traveling()
     assert method.model.embed_sizes.keys() == set(NAMES[:modalities])
     width = sum(preparation.sides[number].shape[1] for number in sides)
     assert method.settings.travel(method.model.embed_sizes) == Travel(width, len(pairs))
@@ -248,7 +248,7 @@ def test_the_largest_encoder_of_the_paper_has_as_many_parameters_as_published() 
     resnet = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2] * 4, "layer_type": "basic"}
     with torch.device("meta"):
         images = Encoder("image", {"architecture": "resnet", "config": resnet, "pool": "mean"})
-        states = {"image": (images.form, 512), "state": (Form.vector, 512), "force": (Form.vector, 512)}
+        states = {"image": (images.form, 512), "state": (StateForm.vector, 512), "force": (StateForm.vector, 512)}
         fusion = Fusion(states, 512, 8, vectors="one")
     mlp = sum(a * b + b for a, b in pairwise([8, 32, 64, 128, 512]))
     convolutions = sum(2 * a * b + b for a, b in pairwise([6, 16, 32, 64, 128, 512]))

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.methods.cmcr import SHARED
 from mmpretrain.config.methods.names import METHODS
-from mmpretrain.config.model import Space
+from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.hub.export import export_release
 from mmpretrain.models.processing_mmpretrain import MMPretrainInputs
@@ -185,16 +185,16 @@ def release(tokens: list[str], folder: Path) -> None:
     assert state is not None
     shipped = engine.method.ship(state, processor)
     export_release(shipped.model, shipped.state, shipped.processor, folder, facts(method=config.method.name))
-    raw = {**small_samples(), **dict.fromkeys(Space, np.random.default_rng(0).normal(size=(2, runs.FEATURES)))}
+    raw = {**small_samples(), **dict.fromkeys(ConnectedSpace, np.random.default_rng(0).normal(size=(2, runs.FEATURES)))}
     samples = {name: raw.get(name, raw["picture"]) for name in shipped.processor.modalities}
     inputs = shipped.processor(**samples)
     if config.method.connects:  # what trained takes a space's embeddings by the names of the pairs
-        inputs = MMPretrainInputs({SHARED[Space(name)]: tensors for name, tensors in inputs.items()})
+        inputs = MMPretrainInputs({SHARED[ConnectedSpace(name)]: tensors for name, tensors in inputs.items()})
     with torch.no_grad():
         output = model.eval()(**inputs)
     found = flat(output)
     if config.method.connects:
-        found = {f"embeds {space}": found[f"embeds {SHARED[space]}"] for space in Space}
+        found = {f"embeds {space}": found[f"embeds {SHARED[space]}"] for space in ConnectedSpace}
     folder.with_suffix(".pkl").write_bytes(pickle.dumps((samples, found)))
 
 

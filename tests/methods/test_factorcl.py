@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.methods.base import Travel
-from mmpretrain.config.methods.names import Condition, CriticBatch, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.config.methods.names import Condition, CriticBatch, CriticForm, FactorclConfig, LabelInput, Supervision
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
@@ -32,8 +32,8 @@ from tests.rank_pool import Ranks
 
 ALONE = World.single()
 FORMS = [
-    {"form": Form.ssl},
-    *({"form": Form.sup, "condition": c, "label_input": i} for c, i in product(Condition, LabelInput)),
+    {"form": Supervision.ssl},
+    *({"form": Supervision.sup, "condition": c, "label_input": i} for c, i in product(Condition, LabelInput)),
 ]
 
 
@@ -88,7 +88,7 @@ def test_bounds_of_shared_and_unique_information_are_told() -> None:
 
 def test_constant_critics_know_nothing() -> None:
     """Check 1."""
-    method, features = build(factorcl(form=Form.sup))
+    method, features = build(factorcl(form=Supervision.sup))
     for critic in (*method.lower.values(), *method.upper.values()):
         nn.init.zeros_(critic.network[-1].weight)
     losses = method.objective(features, make_step(), ALONE)
@@ -102,8 +102,8 @@ def gradients_of(losses: Losses, modules: nn.Module) -> dict[str, bool]:
     return {name: p.grad is not None and bool(p.grad.any()) for name, p in modules.named_parameters()}
 
 
-@pytest.mark.parametrize("form", Form)
-def test_each_loss_reaches_its_own_player(form: Form) -> None:
+@pytest.mark.parametrize("form", Supervision)
+def test_each_loss_reaches_its_own_player(form: Supervision) -> None:
     """Check 6: the model and all heads learn through critics that are held fixed, which then learn without the others.
 
     Who holds the critics fixed and cuts the features off is the engine: tests/engine/test_critics.py.
@@ -128,8 +128,8 @@ def one_row_each(config: Config, count: int) -> Outcome:
     return run_step(config, 0.0, part=(rank, 16) if size > 1 else (0, 16 // count))
 
 
-@pytest.mark.parametrize("form", Form)
-def test_one_row_per_rank(ranks: Ranks, form: Form) -> None:
+@pytest.mark.parametrize("form", Supervision)
+def test_one_row_per_rank(ranks: Ranks, form: Supervision) -> None:
     """Check 7 at its edge; more rows per rank are in test_parity.py."""
     config = factorcl(form=form)
     whole, outcomes = one_row_each(config, 4), ranks(4, one_row_each, config, 4)
@@ -140,7 +140,7 @@ def test_one_row_per_rank(ranks: Ranks, form: Form) -> None:
 
 def test_a_label_that_all_share_conditions_on_nothing() -> None:
     """Check 8: the one-hot only moves the first layer's bias."""
-    config = factorcl(form=Form.sup)
+    config = factorcl(form=Supervision.sup)
     method, features = build(config)
     same = replace(features, labels=torch.full_like(features.labels, 1))
     conditional = method.objective(same, make_step(), ALONE).terms["unique_conditional"]
@@ -188,8 +188,8 @@ def test_a_task_term_knows_no_more_than_the_label_holds() -> None:
     assert 0.8 * math.log(2) < found <= math.log(2) + 0.01
 
 
-@pytest.mark.parametrize("form", Form)
-def test_split_critics_are_the_plain_ones_in_single_precision(form: Form) -> None:
+@pytest.mark.parametrize("form", Supervision)
+def test_split_critics_are_the_plain_ones_in_single_precision(form: Supervision) -> None:
     """Check 10."""
     config = factorcl(form=form, temperature=1.0, critic_hidden=64)
     method, features = build(config, torch.float32)
@@ -199,9 +199,9 @@ def test_split_critics_are_the_plain_ones_in_single_precision(form: Form) -> Non
         torch.testing.assert_close(critic.scores(critic.rows(b), critic.columns(a)), naive, rtol=1e-5, atol=1e-6)
 
 
-def test_one_optimiser_is_as_good_as_one_for_each_part() -> None:
+def test_one_optimizer_is_as_good_as_one_for_each_part() -> None:
     """Check 11: Adam knows nothing of the other parameters."""
-    config = factorcl(form=Form.sup)
+    config = factorcl(form=Supervision.sup)
     together, apart = (build(config)[0] for _ in range(2))
     _train(together, config, [[*together.model.parameters(), *together.heads.parameters()]])
     parts = [*apart.model.encoders.values(), *apart.model.factors.values(), *apart.heads.values()]
@@ -266,7 +266,7 @@ def test_a_view_that_is_the_sample_itself_is_refused() -> None:
         "data.modalities.mrna.augment",
         "data.modalities.methylation.unique",
     ]
-    assert not replace(settings, form=Form.sup).data_problems(config.data)
+    assert not replace(settings, form=Supervision.sup).data_problems(config.data)
     # The plain inputs are augmented, so that a view without augmentation differs from them.
     first.train = second.train = AugmentConfig(noise=1.0)
     assert not settings.data_problems(config.data)
@@ -287,7 +287,7 @@ def test_a_unique_view_that_only_lost_its_crop_is_named() -> None:
 
 
 def test_labels_need_no_views() -> None:
-    config = factorcl(form=Form.sup)
+    config = factorcl(form=Supervision.sup)
     method, batch = make_method(config), make_batch(config)
     source = replace(batch, views={"source": batch.inputs})
     assert not method.prepare(source, make_step()).views

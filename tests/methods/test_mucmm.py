@@ -112,10 +112,10 @@ def test_frozen_encoders_get_nothing() -> None:
         encoder.requires_grad_(name not in frozen)
     method.model.train()
     before = {name: tensor.clone() for name, tensor in method.model.encoders.state_dict().items()}
-    optimiser = torch.optim.AdamW(method.model.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(method.model.parameters(), lr=0.1, weight_decay=0.1)
     for batch in batches_of(method)[:2]:
         lose(method, batch).total.backward()
-        optimiser.step()
+        optimizer.step()
     changed = {
         name.split(".")[0] for name, t in method.model.encoders.state_dict().items() if not t.equal(before[name])
     }
@@ -148,14 +148,14 @@ def of_two(codes: dict[str, Tensor]) -> Canonical:
     return canonical_of_rows(first, second, ridge=0.0)
 
 
-def initialised(method: Mucmm, batches: list[Batch]) -> Mucmm:
-    method.initialise(lambda _: iter(batches), World.single())
+def initialized(method: Mucmm, batches: list[Batch]) -> Mucmm:
+    method.initialize(lambda _: iter(batches), World.single())
     return method
 
 
 def test_the_closed_form_is_where_heads_start() -> None:
     batches = batches_of(started(), 20)
-    method = initialised(started(), batches)
+    method = initialized(started(), batches)
     output = outputs(method, batches)
     found = of_two(output.embeds)
     torch.testing.assert_close(of_two(output.shared_embeds).rho, found.rho[:2])
@@ -173,17 +173,17 @@ def test_no_start_is_better_than_the_closed_form(start: Start, modalities: int) 
     batches = batches_of(started(modalities), 20)
     whole = replace(batches[0], inputs={m: {"values": torch.cat([b.inputs[m]["values"] for b in batches])}
                                        for m in batches[0].inputs})  # fmt: skip
-    terms = lose(initialised(started(modalities, NARROW, start=start), batches), whole).terms
+    terms = lose(initialized(started(modalities, NARROW, start=start), batches), whole).terms
     if start is Start.closed_form and modalities == 2:
         assert max(terms[name].item() for name in ("own", "other")) < 1e-6
-    best = lose(initialised(started(modalities, NARROW), batches), whole).terms
+    best = lose(initialized(started(modalities, NARROW), batches), whole).terms
     assert best["common"] <= terms["common"] + 1e-12
 
 
 def test_whitening_leaves_out_what_hardly_varies() -> None:
     method = started(model=NARROW, variance=0.9)
     batches = batches_of(method, 20)
-    initialised(method, batches)
+    initialized(method, batches)
     part = method.components["mrna"]
     kept = int(part.whitening.any(0).sum())
     assert 3 <= kept < 4 and not weight_of(part.common)[:, kept:].any()
@@ -194,8 +194,8 @@ def test_whitening_leaves_out_what_hardly_varies() -> None:
 def test_codes_wider_than_what_varies_are_refused() -> None:
     method = started(variance=0.5)
     with pytest.raises(ValueError, match=r"2 common and 2 individual dimensions of 'mrna', and whitening keeps 1 of"):
-        initialised(method, batches_of(method))
-    assert initialised(started(variance=0.5, start=Start.orthogonal), batches_of(method))
+        initialized(method, batches_of(method))
+    assert initialized(started(variance=0.5, start=Start.orthogonal), batches_of(method))
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -209,7 +209,7 @@ def test_the_first_pass_computes_as_training_will(precision: Precision) -> None:
         return type(method).encode(method, model, batch)
 
     with patch.object(method, "encode", encode):
-        initialised(method, batches_of(method))
+        initialized(method, batches_of(method))
     assert found == {getattr(torch, precision.value)}
 
 
@@ -299,13 +299,13 @@ def test_what_is_not_finite_is_said() -> None:
     method, batches = started(), batches_of(started())
     broken = [replace(b, inputs={m: {"values": v["values"] / 0} for m, v in b.inputs.items()}) for b in batches]
     with pytest.raises(ValueError, match="not finite before the first step: look at data and encoders"):
-        initialised(method, broken)
+        initialized(method, broken)
     with pytest.raises(ValueError, match="training has diverged"):
         concluded(started(), broken)
 
 
 def skewed() -> list[dict[str, Tensor]]:
-    """After initialise and after conclude, on ranks whose decompositions give results of their own."""
+    """After initialize and after conclude, on ranks whose decompositions give results of their own."""
     world, method = World.current(), started(model=NARROW)
     batches, found = batches_of(method), []
 
@@ -319,7 +319,7 @@ def skewed() -> list[dict[str, Tensor]]:
         return moved
 
     with patch.object(mucmm, "start", off(mucmm.start)), patch.object(mucmm, "finish", off(mucmm.finish)):
-        method.initialise(lambda _: iter(batches[world.rank :: world.size]), world)
+        method.initialize(lambda _: iter(batches[world.rank :: world.size]), world)
         found.append({name: b.clone() for name, b in method.model.components.named_buffers()})
         concluded(method, batches)
     return [*found, {name: b.clone() for name, b in method.model.components.named_buffers()}]
@@ -332,10 +332,10 @@ def test_what_is_frozen_is_rank_0s_on_all_ranks(ranks: Ranks) -> None:
 
 
 def both_ends(count: int) -> dict[str, Tensor]:
-    """Buffers and heads after initialise and conclude on this rank's share of ``count`` batches."""
+    """Buffers and heads after initialize and conclude on this rank's share of ``count`` batches."""
     world, method = World.current(), started(model=NARROW)
     batches = batches_of(method, count)
-    method.initialise(lambda _: iter(batches[world.rank :: world.size]), world)
+    method.initialize(lambda _: iter(batches[world.rank :: world.size]), world)
     return {name: tensor.clone() for name, tensor in concluded(method, batches).model.state_dict().items()}
 
 

@@ -16,23 +16,23 @@ from mmpretrain.config.methods.names import (
     CriticForm,
     CrossInputs,
     CrossLoss,
-    Form,
     LabelInput,
     MixLevel,
     MixScope,
     Pairing,
     Passes,
+    Supervision,
     Terms,
 )
 from mmpretrain.config.model import (
     ComponentsConfig,
+    ConnectedSpace,
     FusionConfig,
     FusionForm,
     ModelConfig,
     ProjectorForm,
     ProjectorsConfig,
     ProjectorStart,
-    Space,
 )
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
@@ -53,9 +53,9 @@ COMM: Settings = {"head_hidden": 8, "head_width": 6}
 CODE: Settings = {**COMM, "pairing": Pairing.code}
 CRITICS: Settings = {"critic_hidden": 6, "critic_width": 3}
 SEPARABLE: Settings = {**CRITICS, "critic": CriticForm.separable}
-SUP: Settings = {"form": Form.sup, "label_input": LabelInput.onehot, "condition": Condition.first}
+SUP: Settings = {"form": Supervision.sup, "label_input": LabelInput.onehot, "condition": Condition.first}
 HALF = ProjectorsConfig(ProjectorForm.half)
-ONE_SIDED = ProjectorsConfig(unprojected=Space.second, hidden=7, start=ProjectorStart.identity)
+ONE_SIDED = ProjectorsConfig(unprojected=ConnectedSpace.second, hidden=7, start=ProjectorStart.identity)
 
 
 def projected(projectors: ProjectorsConfig, **settings: Any) -> Config:
@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
     "comm-code-fused": (make_config("comm", 2, **CODE, terms=Terms.fused), M3CO),
     "factorcl-ssl": (make_config("factorcl", 2, **CRITICS, temperature=0.02), M3CO),
     "factorcl-ssl-separable": (make_config("factorcl", 2, **SEPARABLE, doubly_counted=2.0), M3CO),
-    "factorcl-sup": (make_config("factorcl", 2, **CRITICS, form=Form.sup), M3CO),
+    "factorcl-sup": (make_config("factorcl", 2, **CRITICS, form=Supervision.sup), M3CO),
     "factorcl-sup-separable": (make_config("factorcl", 2, **SEPARABLE, **SUP, temperature=0.6), M3CO),
     "m3co-embedding-2": (make_config("m3col", 2, **EMBEDDING), M3CO),
     "m3co-embedding-3": (make_config("m3col", 3, **EMBEDDING), M3CO),
@@ -163,11 +163,11 @@ def test_ranks_equal_one_process(ranks: Ranks, case: Case, size: int, mode: str)
             torch.testing.assert_close(outcome.buffers[name], buffer, rtol=1e-10, atol=1e-12)
 
 
-NORMALISED = ["clip-3", "comm-code-3", "comm-3-missing", "cross-self-view", "factorcl-ssl", "m3co-input-3", "supcon-3"]
+NORMALIZED = ["clip-3", "comm-code-3", "comm-3-missing", "cross-self-view", "factorcl-ssl", "m3co-input-3", "supcon-3"]
 
 
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize("name", NORMALIZED)
 def test_batch_norm_in_encoders_is_that_of_the_whole_batch(ranks: Ranks, name: str, size: int) -> None:
     """Also where a step encodes several times: each pass has statistics of its own, and moves the running ones."""
     torch.manual_seed(1)

@@ -66,13 +66,13 @@ def toy_model_config(config: Config, embed_size: int) -> MMPretrainConfig:
         return model_config(config, {})
     encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
     spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
-    labelled = config.method.classifies
+    labeled = config.method.classifies
     return MMPretrainConfig(
         encoders={name: spec for name in config.data.modalities},
-        classifier_hidden=config.model.classifier_hidden if labelled else None,
+        classifier_hidden=config.model.classifier_hidden if labeled else None,
         num_labels=CLASSES,
         fusion=config.model.fusion.arguments() if config.method.fuses else None,
-        factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorises else None,
+        factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorizes else None,
         components=config.model.components.arguments(config.data.modalities) if config.method.decomposes else None,
     )
 

@@ -32,11 +32,11 @@ class Fusing(MethodConfig):
 
 
 @dataclass
-class Factorising(MethodConfig):
+class Factorizing(MethodConfig):
     """A method whose model has heads for shared and unique information."""
 
-    name: str = "factorising"
-    factorises = True
+    name: str = "factorizing"
+    factorizes = True
 
 
 def four_config(method: MethodConfig, fusion: dict[str, Any] | None = None, **model: Any) -> Config:

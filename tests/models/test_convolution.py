@@ -20,7 +20,7 @@ from mmpretrain.distributed.batch_norm import training_batch_norms
 from mmpretrain.models.convolution_mmpretrain import ConvNet
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pooling_mmpretrain import Form
+from mmpretrain.models.pooling_mmpretrain import StateForm
 from tests.models.fused import CNN
 from tests.models.small import small_config
 from tests.models.test_modeling import INPUTS
@@ -84,7 +84,7 @@ def test_pooling(pool: str, size: int) -> None:
     encoder = Encoder("picture", {"architecture": "cnn", "config": config, "pool": pool}).eval()
     output, states = encoder(**INPUTS["picture"]), encoder.states(**INPUTS["picture"])
     assert encoder.output_size == size and output.shape == (2, size)
-    assert (encoder.form, encoder.state_size) == (Form.map, 6)
+    assert (encoder.form, encoder.state_size) == (StateForm.map, 6)
     assert states.values.shape == (2, 6, 4, 2) and states.mask is None
     expected = states.values.mean((2, 3)) if pool == "mean" else states.values.flatten(1)
     assert torch.allclose(output, expected, atol=1e-6)

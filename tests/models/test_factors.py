@@ -11,13 +11,13 @@ from mmpretrain.config.model import EncoderConfig, FactorsConfig
 from mmpretrain.models.factors_mmpretrain import SHARED, UNIQUE, FactorHeads
 from mmpretrain.models.heads_mmpretrain import MLPHead, VectorMLP
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from tests.models.fused import NAMES, Factorising, four_config, four_inputs
+from tests.models.fused import NAMES, Factorizing, four_config, four_inputs
 from tests.models.small import small_config
 
 
 def four_model(**model: object) -> MMPretrainModel:
     torch.manual_seed(0)
-    return build_model(four_config(Factorising(), **model)).eval()
+    return build_model(four_config(Factorizing(), **model)).eval()
 
 
 def test_mlp_of_the_paper() -> None:
@@ -81,7 +81,7 @@ def test_widths_follow_the_embedding_unless_given() -> None:
 
 
 def test_preflight_counts_the_heads() -> None:
-    problems, notes, _ = check_model(four_config(Factorising()))
+    problems, notes, _ = check_model(four_config(Factorizing()))
     assert (
         problems == [] and f"factors: {sum(p.numel() for p in four_model().factors.parameters()):,} parameters" in notes
     )
@@ -89,7 +89,7 @@ def test_preflight_counts_the_heads() -> None:
     assert [problem.split(" ")[0] for problem in bad] == [f"model.factors.{k}" for k in ("hidden", "width", "layers")]
 
 
-def test_only_for_methods_that_factorise() -> None:
+def test_only_for_methods_that_factorize() -> None:
     model = build_model(small_config())
     assert not len(model.factors) and model.fusion is None
     assert model.config.factors is None and model.config.fusion is None

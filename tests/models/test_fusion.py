@@ -16,8 +16,8 @@ from mmpretrain.config.model import EncoderConfig, FusionConfig, Pool
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.fusion_mmpretrain import FeatureTokenizer, Fusion, TokenConverter, position_code
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pooling_mmpretrain import Form, States
-from tests.models.fused import NAMES, WIDTH, Factorising, Fusing, Inputs, four_config, four_inputs
+from mmpretrain.models.pooling_mmpretrain import StateForm, States
+from tests.models.fused import NAMES, WIDTH, Factorizing, Fusing, Inputs, four_config, four_inputs
 from tests.models.small import VIT, fresh_interpreter, small_config, small_model
 from tests.models.test_modeling import INPUTS
 
@@ -28,15 +28,15 @@ def four_model(**fusion: object) -> MMPretrainModel:
 
 
 def test_number_of_parameters_is_the_published_one() -> None:
-    assert sum(p.numel() for p in Fusion({"tokens": (Form.tokens, 512)}, 512, 8).parameters()) == 3_153_920
-    converters = Fusion({"picture": (Form.map, 256), "genes": (Form.vector, 10)}, 512, 8).converters
+    assert sum(p.numel() for p in Fusion({"tokens": (StateForm.tokens, 512)}, 512, 8).parameters()) == 3_153_920
+    converters = Fusion({"picture": (StateForm.map, 256), "genes": (StateForm.vector, 10)}, 512, 8).converters
     assert sum(p.numel() for p in converters.parameters()) == 256 * 512 + 512 + 2 * 10 * 512
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_initial_weights(layers: int) -> None:
     torch.manual_seed(0)
-    fusion = Fusion({"genes": (Form.vector, 200)}, 256, 8, layers)
+    fusion = Fusion({"genes": (StateForm.vector, 200)}, 256, 8, layers)
     outer = (2 * layers * 256) ** -0.5
     for block in fusion.blocks:
         attention = block.attention
@@ -166,7 +166,7 @@ def test_feature_map_becomes_tokens_by_a_1x1_convolution_and_positions() -> None
 def test_tokens_of_vectors() -> None:
     tokenizer, x = FeatureTokenizer(3, 4), torch.randn(2, 3)
     assert torch.allclose(tokenizer(x)[1, 2], x[1, 2] * tokenizer.weight[2] + tokenizer.bias[2])
-    one = Fusion({"wide": (Form.vector, 8), "narrow": (Form.vector, 3)}, 8, 2, vectors="one").converters
+    one = Fusion({"wide": (StateForm.vector, 8), "narrow": (StateForm.vector, 3)}, 8, 2, vectors="one").converters
     assert not list(one["wide"].parameters()) and one["narrow"](x).shape == (2, 1, 8)
     assert torch.equal(one["wide"](torch.ones(2, 8)), torch.ones(2, 1, 8))
 
@@ -188,8 +188,8 @@ def test_embeddings_are_as_wide_as_the_fusion() -> None:
 @pytest.mark.parametrize(
     ("states", "width", "heads", "message"),
     [
-        ({"x": (Form.tokens, 8)}, 8, 3, "3 attention heads cannot share a width of 8"),
-        ({"x": (Form.map, 8)}, 6, 2, "positions needs a width that 4 divides, not 6"),
+        ({"x": (StateForm.tokens, 8)}, 8, 3, "3 attention heads cannot share a width of 8"),
+        ({"x": (StateForm.map, 8)}, 6, 2, "positions needs a width that 4 divides, not 6"),
     ],
 )
 def test_widths_that_do_not_fit(states: dict, width: int, heads: int, message: str) -> None:
@@ -198,7 +198,7 @@ def test_widths_that_do_not_fit(states: dict, width: int, heads: int, message: s
 
 
 def test_mask_of_another_shape_is_refused() -> None:
-    fusion = Fusion({"x": (Form.tokens, 8)}, 8, 2)
+    fusion = Fusion({"x": (StateForm.tokens, 8)}, 8, 2)
     with pytest.raises(ValueError, match=r"'x': a mask of shape \[2, 4\] for tokens of shape \[2, 3\]"):
         fusion({"x": States(torch.zeros(2, 3, 8), torch.ones(2, 4))}, {})
 
@@ -243,7 +243,7 @@ for name, (inputs, expected) in pickle.load(open("expected.pkl", "rb")).items():
 
 def test_releases_open_where_this_package_is_absent(tmp_path: Path) -> None:
     expected = {}
-    for method in (Fusing(), Factorising()):
+    for method in (Fusing(), Factorizing()):
         model, inputs = build_model(four_config(method)).eval(), four_inputs()
         model.save_pretrained(tmp_path / method.name)
         with torch.no_grad():

@@ -14,12 +14,12 @@ from mmpretrain.assembly.build import build_model
 from mmpretrain.assembly.check import check_model
 from mmpretrain.assembly.training_options import compiler_lacking
 from mmpretrain.config.engine import Precision
-from mmpretrain.config.model import Attention, EncoderConfig, Pool
+from mmpretrain.config.model import AttentionKernel, EncoderConfig, Pool
 from mmpretrain.config.root import Config
-from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronise, training_batch_norms
+from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronize, training_batch_norms
 from mmpretrain.distributed.world import World
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.problems import Unusable
+from mmpretrain.problems import UnusableError
 from tests.engine import runs
 from tests.models.small import BERT, VIT, small_config
 from tests.models.test_modeling import INPUTS
@@ -88,8 +88,8 @@ def test_dropout_is_at_work() -> None:
     assert not torch.equal(run(model_with(0.3))[0], run(model_with(0.0))[0])
 
 
-@pytest.mark.parametrize("attention", [Attention.eager, Attention.sdpa])
-def test_attention(attention: Attention) -> None:
+@pytest.mark.parametrize("attention", [AttentionKernel.eager, AttentionKernel.sdpa])
+def test_attention(attention: AttentionKernel) -> None:
     model = model_with(attention=attention)
     assert [model.encoders[name].backbone.config._attn_implementation for name in LARGE] == [attention.value] * 2
     assert_same(model, model_with(), 1e-6)
@@ -108,7 +108,9 @@ def test_compile(checkpointing: bool) -> None:
 def test_nothing_of_it_is_in_the_saved_model(tmp_path: Path) -> None:
     plain, compiled = model_with(), compiler_lacking() is None
     plain.save_pretrained(tmp_path / "plain")
-    model_with(checkpointing=True, attention=Attention.eager, compile=compiled).save_pretrained(tmp_path / "large")
+    model_with(checkpointing=True, attention=AttentionKernel.eager, compile=compiled).save_pretrained(
+        tmp_path / "large"
+    )
     first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "large"))
     assert first == second
     again = MMPretrainModel.from_pretrained(tmp_path / "large")
@@ -121,13 +123,21 @@ def test_nothing_of_it_is_in_the_saved_model(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ("picture", EncoderConfig("vit", dict(VIT), attention=Attention.flash_attention_2), "package flash-attn is not"),
     (
         "picture",
-        EncoderConfig("beit", dict(VIT), attention=Attention.flash_attention_2),
+        EncoderConfig("vit", dict(VIT), attention=AttentionKernel.flash_attention_2),
+        "package flash-attn is not",
+    ),
+    (
+        "picture",
+        EncoderConfig("beit", dict(VIT), attention=AttentionKernel.flash_attention_2),
         "beit knows eager, sdpa (null",
     ),
-    ("caption", EncoderConfig("deberta", dict(BERT), attention=Attention.sdpa), "deberta knows eager (null: default)"),
+    (
+        "caption",
+        EncoderConfig("deberta", dict(BERT), attention=AttentionKernel.sdpa),
+        "deberta knows eager (null: default)",
+    ),
     ("picture", EncoderConfig("resnet", dict(RESNET), checkpointing=True), "resnet has no checkpointing"),
     ("picture", EncoderConfig("mobilevit", MOBILEVIT, checkpointing=True), "statistics of batch norm twice a step"),
 ]
@@ -143,13 +153,13 @@ def test_refused_by_preflight_and_by_the_build(name: str, encoder: EncoderConfig
     config.engine.precision = Precision.bfloat16
     problems, _, _ = check_model(config)
     assert len(problems) == 1 and problems[0].startswith(f"model.encoders.{name}.") and message in problems[0]
-    with pytest.raises(Unusable) as refusal:
+    with pytest.raises(UnusableError) as refusal:
         build_model(config)
     assert refusal.value.problems == problems
 
 
 def test_flash_attention_computes_in_half_precision_only() -> None:
-    problems = check_model(config_with(attention=Attention.flash_attention_2)).problems
+    problems = check_model(config_with(attention=AttentionKernel.flash_attention_2)).problems
     assert any("caption.attention is flash_attention_2: it needs engine.precision" in problem for problem in problems)
 
 
@@ -163,12 +173,12 @@ def test_batch_norm_without_checkpointing_is_fine() -> None:
     assert training_batch_norms(build_model(config)) == []
 
 
-def test_synchronised_batch_norm_is_saved_as_torchs_own(tmp_path: Path) -> None:
+def test_synchronized_batch_norm_is_saved_as_torchs_own(tmp_path: Path) -> None:
     config = small_config()
     config.model.encoders["picture"] = EncoderConfig("resnet", dict(RESNET), pool=Pool.mean)
     model = build_model(config).eval()
     expected = model(**INPUTS).logits
-    synchronise(model, World(0, 2))
+    synchronize(model, World(0, 2))
     model.save_pretrained(tmp_path)
     again = MMPretrainModel.from_pretrained(tmp_path)
     assert any(type(layer) is nn.BatchNorm2d for layer in again.modules())
@@ -180,7 +190,7 @@ def test_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     message = "model.encoders.picture.compile=true needs a C++ compiler, and no-such-compiler is not here: install it"
     assert any(message in problem for problem in check_model(config_with(compile=True)).problems)
-    with pytest.raises(Unusable, match="no-such-compiler"):
+    with pytest.raises(UnusableError, match="no-such-compiler"):
         model_with(compile=True)
 
 
@@ -192,7 +202,7 @@ def test_compile_under_zero3_is_told_about() -> None:
 
 
 def test_config_alone_refuses() -> None:
-    mlp = EncoderConfig("mlp", {}, checkpointing=True, attention=Attention.sdpa)
+    mlp = EncoderConfig("mlp", {}, checkpointing=True, attention=AttentionKernel.sdpa)
     assert mlp.problems("genes") == [
         "model.encoders.genes.checkpointing=true has no effect on the mlp: leave it out",
         "model.encoders.genes.attention=sdpa has no effect on the mlp: leave it out",

@@ -1,4 +1,4 @@
-"""The model that ships: shapes, pooling, order of modalities, initialisation, what ZeRO needs of it."""
+"""The model that ships: shapes, pooling, order of modalities, initialization, what ZeRO needs of it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_heads_and_vector_encoder_are_xavier_with_zero_bias() -> None:
     assert model.projections["x"].bias is None
 
 
-def test_transformers_encoders_keep_their_own_initialisation() -> None:
+def test_transformers_encoders_keep_their_own_initialization() -> None:
     spec = {
         "architecture": "bert",
         "config": BertConfig(hidden_size=128, initializer_range=0.005).to_dict(),

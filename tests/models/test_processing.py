@@ -43,8 +43,8 @@ def test_image_values_by_hand() -> None:
     grey = processor_of(kind="image", size=[1, 2], channels=1)
     pixels = grey(x=Image.fromarray(np.array([[0, 255]], dtype=np.uint8)))["x"]["pixel_values"]
     assert torch.equal(pixels, torch.tensor([[[[-1.0, 1.0]]]]))
-    colour = processor_of(kind="image", size=[1, 1], channels=3, mean=[0, 0, 0.5], std=[1, 1, 0.25])
-    red = colour(x=Image.new("RGB", (1, 1), (255, 0, 255)))["x"]["pixel_values"]
+    color = processor_of(kind="image", size=[1, 1], channels=3, mean=[0, 0, 0.5], std=[1, 1, 0.25])
+    red = color(x=Image.new("RGB", (1, 1), (255, 0, 255)))["x"]["pixel_values"]
     assert red.flatten().tolist() == [1.0, 0.0, 2.0]
 
 
@@ -170,7 +170,7 @@ def test_saved_processor_gives_the_same_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(31, 47), (47, 31), (40, 40), (8, 21), (8, 250)])
-def test_the_centre_is_cut_out_as_clip_does(size: tuple[int, int]) -> None:
+def test_the_center_is_cut_out_as_clip_does(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     entry = {"kind": "image", "size": [8, 8], "channels": 3, "shortest_edge": 10, "mean": [0.0] * 3, "std": [1.0] * 3}
     found = MMPretrainProcessor({"picture": entry})(picture=[Image.fromarray(pixels)])["picture"]["pixel_values"][0]

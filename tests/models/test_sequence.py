@@ -16,7 +16,7 @@ from mmpretrain.config.model import EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.models.attention_mmpretrain import Block
 from mmpretrain.models.encoders_mmpretrain import Encoder
-from mmpretrain.models.pooling_mmpretrain import Form, pool_states
+from mmpretrain.models.pooling_mmpretrain import StateForm, pool_states
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from tests.models.fused import SEQUENCE
 from tests.models.small import small_config
@@ -92,7 +92,7 @@ def test_padding_does_not_change_an_embedding(pool: str) -> None:
     assert torch.equal(model(values=other, attention_mask=MASK), embeds)
     assert torch.allclose(model(values=VALUES[1:2, :3]), embeds[1:2], atol=1e-6)
     states = model.states(values=VALUES, attention_mask=MASK)
-    assert (model.form, model.state_size, model.output_size) == (Form.tokens, 16, 16) and states.mask is MASK
+    assert (model.form, model.state_size, model.output_size) == (StateForm.tokens, 16, 16) and states.mask is MASK
     expected = states.values[1, :3].mean(0) if pool == "mean" else states.values[1, 2]
     assert torch.allclose(embeds[1], expected, atol=1e-6)
 

@@ -20,7 +20,7 @@ from mmpretrain.data.writing import BuildError, Outcome
 from shards.cli import app
 from shards.trifeatures import SIZES, build_trifeatures, choose_size, default_folder
 from shards.trifeatures_pairs import (
-    COLOURS,
+    COLORS,
     PUBLISHED,
     SHAPES,
     SMALL,
@@ -55,8 +55,8 @@ def test_published_counts() -> None:
     assert np.bincount(test.shape).tolist() == [19, 26, 20, 19, 25, 15, 19, 18, 19, 20]
     counts = [len(allowed_pairs(images, mapping, pairs)) for images in (train, test) for pairs in Pairs]
     assert counts == [576_846, 57_636, 4_094, 404]
-    colours = dict(zip(PUBLISHED.textures, (PUBLISHED.colours[c] for c in mapping), strict=True))
-    assert colours == {
+    colors = dict(zip(PUBLISHED.textures, (PUBLISHED.colors[c] for c in mapping), strict=True))
+    assert colors == {
         "solid": "cyan",
         "stripes": "purple",
         "grid": "red",
@@ -78,7 +78,7 @@ def test_small_counts() -> None:
 
 @pytest.mark.parametrize("levels", [PUBLISHED, SMALL], ids=["published", "small"])
 def test_train_and_test_have_no_combination_in_common(levels: Levels) -> None:
-    seen, held_out = ({*zip(i.shape, i.texture, i.colour, strict=True)} for i in split_images(levels))
+    seen, held_out = ({*zip(i.shape, i.texture, i.color, strict=True)} for i in split_images(levels))
     assert not seen & held_out
     assert len(seen | held_out) == levels.count**3 and len(held_out) == levels.count**3 // 5
 
@@ -97,10 +97,10 @@ def test_pairs_have_one_shape_and_biased_ones_obey_the_mapping() -> None:
 
 
 def test_labels_are_true_of_the_pairs(biased: Path) -> None:
-    """From the tars: sizes, synergy everywhere in train and not everywhere in the others, colours as labelled."""
+    """From the tars: sizes, synergy everywhere in train and not everywhere in the others, colors as labeled."""
     info = load_info(biased)
     assert info.factors == {"shape": 5, "texture1": 5, "texture2": 5, "colour1": 5, "colour2": 5, "synergy": 2}
-    mapping, rgb = SMALL.mapping(), [COLOURS[name] for name in SMALL.colours]
+    mapping, rgb = SMALL.mapping(), [COLORS[name] for name in SMALL.colors]
     synergy = {}
     for split, count in (("train", 40), ("probe", 30), ("test", 50)):
         reader = Reader(load_index(biased / split))
@@ -111,11 +111,11 @@ def test_labels_are_true_of_the_pairs(biased: Path) -> None:
         assert np.array_equal(values["synergy"], values["colour2"] == mapping[values["texture1"]])
         synergy[split] = values["synergy"].mean()
         for sample, first, second in zip(samples[:9], values["colour1"], values["colour2"], strict=False):
-            for name, colour in (("first.png", first), ("second.png", second)):
+            for name, color in (("first.png", first), ("second.png", second)):
                 image = Image.open(io.BytesIO(sample[name]))
                 pixels = np.asarray(image).reshape(-1, 3) / 255
                 assert image.size == (40, 40)
-                assert pixels[np.abs(pixels - 0.5).sum(axis=1).argmax()] == pytest.approx(rgb[colour], abs=0.1)
+                assert pixels[np.abs(pixels - 0.5).sum(axis=1).argmax()] == pytest.approx(rgb[color], abs=0.1)
     assert synergy["train"] == 1 and 0 < synergy["probe"] < 0.5 and 0 < synergy["test"] < 0.5
 
 
@@ -160,9 +160,9 @@ def test_textures_cover_what_their_formulas_say() -> None:
 
 
 @pytest.mark.parametrize("side", [224, 64])
-def test_published_images_show_shape_and_colour_alone(side: int) -> None:
+def test_published_images_show_shape_and_color_alone(side: int) -> None:
     """A solid square keeps its area whatever its angle; everything else is the grey ground."""
-    squares = Images(*(np.full(6, n) for n in (SHAPES.index("square"), 0, list(COLOURS).index("red"))))
+    squares = Images(*(np.full(6, n) for n in (SHAPES.index("square"), 0, list(COLORS).index("red"))))
     for pixels in render_published(squares, PUBLISHED, np.random.default_rng(0), side):
         assert pixels.dtype == np.uint8 and pixels.shape == (side, side, 3)
         red = (pixels[..., 0].astype(float) - 127) / 128
@@ -170,8 +170,8 @@ def test_published_images_show_shape_and_colour_alone(side: int) -> None:
         assert ((pixels == 127).all(axis=2)).mean() > 0.6
 
 
-def test_coarse_images_show_shape_and_colour_alone() -> None:
-    squares = Images(*(np.full(20, n) for n in (SMALL.shapes.index("square"), 0, SMALL.colours.index("green"))))
+def test_coarse_images_show_shape_and_color_alone() -> None:
+    squares = Images(*(np.full(20, n) for n in (SMALL.shapes.index("square"), 0, SMALL.colors.index("green"))))
     for pixels in render_coarse(squares, SMALL, np.random.default_rng(0), 40):
         assert ((pixels[..., 1].astype(float) - 127) / 128).sum() == pytest.approx(28**2, rel=0.01)
         assert np.array_equal(pixels[..., 0], pixels[..., 2])

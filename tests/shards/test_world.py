@@ -15,7 +15,7 @@ from mmpretrain.data.info import load_info
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.writing import BuildError
 from shards.cli import app
-from shards.world import DATASETS, World, build_world
+from shards.world import DATASETS, ThreeModalityWorld, build_world
 
 
 def read(folder: Path, modality: str) -> np.ndarray:
@@ -28,7 +28,7 @@ def read(folder: Path, modality: str) -> np.ndarray:
 
 def test_modalities_of_a_sample_tell_of_one_another() -> None:
     """A linear map from one modality to another explains much of it; between samples it explains nothing."""
-    rows = World.of(0).draw("ab", 4000)
+    rows = ThreeModalityWorld.of(0).draw("ab", 4000)
     solution, *_ = np.linalg.lstsq(rows["a"][:2000], rows["b"][:2000], rcond=None)
     guess, truth = rows["a"][2000:] @ solution, rows["b"][2000:]
     share = 1 - (guess - truth).var(axis=0).sum() / truth.var(axis=0).sum()
@@ -37,8 +37,8 @@ def test_modalities_of_a_sample_tell_of_one_another() -> None:
 
 
 def test_worlds_and_datasets_differ_and_are_the_same_again() -> None:
-    first, other = World.of(0), World.of(1)
-    assert np.array_equal(first.draw("corpus", 5)["b"], World.of(0).draw("corpus", 5)["b"])
+    first, other = ThreeModalityWorld.of(0), ThreeModalityWorld.of(1)
+    assert np.array_equal(first.draw("corpus", 5)["b"], ThreeModalityWorld.of(0).draw("corpus", 5)["b"])
     assert not np.allclose(first.draw("corpus", 5)["b"], other.draw("corpus", 5)["b"])
     assert not np.allclose(first.draw("corpus", 5)["b"], first.draw("ab", 5)["b"])
 

@@ -14,7 +14,7 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.summary.retrieval_grid import (
     GRID_FILE,
-    Verdict,
+    RetrievalVerdict,
     load_grid,
     pairs_to_show,
     retrieval_grid,
@@ -61,10 +61,10 @@ def test_nearest_first_with_verdicts() -> None:
     images, captions = grid.pairs
     assert images.queries.tolist() == [0, 2, 3]  # the first of three of the four classes
     assert images.items.shape == (3, 5)
-    assert (images.verdicts >= Verdict.same_class).all()
+    assert (images.verdicts >= RetrievalVerdict.same_class).all()
     assert np.array_equal(made.labels[images.items], np.repeat(made.labels[images.queries][:, None], 5, axis=1))
     assert captions.items[:, 0].tolist() == captions.queries.tolist()
-    assert captions.verdicts[:, 0].tolist() == [Verdict.pair] * 3
+    assert captions.verdicts[:, 0].tolist() == [RetrievalVerdict.pair] * 3
 
 
 def test_missing_modalities_are_not_shown() -> None:
@@ -83,7 +83,9 @@ def test_wrong_without_labels_unless_the_pair() -> None:
     grid = retrieval_grid(made, {k: KINDS[k] for k in made.embeds}, sample, queries=3)
     assert grid is not None
     assert grid.pairs[1].queries.tolist() == [0, 40, 79]
-    expected = np.where(grid.pairs[0].items == grid.pairs[0].queries[:, None], Verdict.pair, Verdict.wrong)
+    expected = np.where(
+        grid.pairs[0].items == grid.pairs[0].queries[:, None], RetrievalVerdict.pair, RetrievalVerdict.wrong
+    )
     assert np.array_equal(grid.pairs[0].verdicts, expected)
 
 

@@ -28,7 +28,7 @@ class Travel:
 class MethodConfig:
     """What every method has, and what it says of itself.
 
-    classifies: it learns from labels, and its model ships with a classifier. fuses, factorises, decomposes: its model
+    classifies: it learns from labels, and its model ships with a classifier. fuses, factorizes, decomposes: its model
     ships with a fusion, with heads for what is shared and unique, with heads for common and individual codes. connects:
     its model is a projector of each of two spaces of embeddings, without encoders.
     contrasts: it compares samples with those of all ranks, as objective.negatives says.
@@ -39,7 +39,7 @@ class MethodConfig:
 
     classifies: ClassVar[bool] = False
     fuses: ClassVar[bool] = False
-    factorises: ClassVar[bool] = False
+    factorizes: ClassVar[bool] = False
     decomposes: ClassVar[bool] = False
     connects: ClassVar[bool] = False
     contrasts: ClassVar[bool] = True

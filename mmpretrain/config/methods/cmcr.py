@@ -9,11 +9,11 @@ from enum import StrEnum
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold, too_few
-from mmpretrain.config.model import ModelConfig, Space
+from mmpretrain.config.model import ConnectedSpace, ModelConfig
 
 # What a sample consists of: in both spaces, one thing's embedding and that of its pseudo partner.
-SHARED = {Space.first: "first_shared", Space.second: "second_shared"}
-PARTNER = {Space.first: "first_partner", Space.second: "second_partner"}
+SHARED = {ConnectedSpace.first: "first_shared", ConnectedSpace.second: "second_shared"}
+PARTNER = {ConnectedSpace.first: "first_partner", ConnectedSpace.second: "second_partner"}
 
 
 class Passes(StrEnum):
@@ -39,7 +39,7 @@ class CmcrConfig(MethodConfig):
     name: str = "cmcr"
     first: str | None = None
     second: str | None = None
-    shared_through: Space = Space.first
+    shared_through: ConnectedSpace = ConnectedSpace.first
     temperature: float = 0.01
     partner_temperature: float = 0.01
     partner_weight: float = 1.0
@@ -58,7 +58,7 @@ class CmcrConfig(MethodConfig):
         for key in ("partner_weight", "intra", "noise"):
             if getattr(self, key) < 0:
                 found.append(f"method.{key} is {getattr(self, key)}: it must be 0 or more")
-        if self.shared_through is Space.second and None in (self.first, self.second):
+        if self.shared_through is ConnectedSpace.second and None in (self.first, self.second):
             found.append("method.shared_through chooses between two releases: set method.first and method.second")
         return found
 
@@ -82,7 +82,7 @@ class CmcrConfig(MethodConfig):
 
 
 def _misshapen(data: DataConfig) -> Iterator[str]:
-    for space in Space:
+    for space in ConnectedSpace:
         shared, partner = (data.modalities[names[space]] for names in (SHARED, PARTNER))
         for name, modality in ((SHARED[space], shared), (PARTNER[space], partner)):
             if modality.kind is not Kind.vector:

@@ -13,7 +13,7 @@ from mmpretrain.config.methods.base import MethodConfig, Travel, not_positive
 TERMS = 6  # each with a critic
 
 
-class Form(StrEnum):
+class Supervision(StrEnum):
     """What stands for the task: augmented views of the samples (ssl), or their labels (sup)."""
 
     ssl = "ssl"
@@ -64,7 +64,7 @@ class FactorclConfig(MethodConfig):
     """
 
     name: str = "factorcl"
-    form: Form = Form.ssl
+    form: Supervision = Supervision.ssl
     critic: CriticForm = CriticForm.concat
     critic_hidden: int = 512
     critic_layers: int = 1
@@ -76,19 +76,19 @@ class FactorclConfig(MethodConfig):
     critic_steps: int = 1
     critic_batch: CriticBatch = CriticBatch.next
 
-    factorises = True
+    factorizes = True
     title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"
     arxiv = "2306.05268"
 
     @property
     def needs_labels(self) -> bool:
         """The supervised form learns from them."""
-        return self.form is Form.sup
+        return self.form is Supervision.sup
 
     @property
     def augments(self) -> bool:
         """The self-supervised form compares samples with augmented views of them."""
-        return self.form is Form.ssl
+        return self.form is Supervision.ssl
 
     def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
         """The second modality's, which must keep what the first one speaks of."""
@@ -105,7 +105,7 @@ class FactorclConfig(MethodConfig):
         for key in ("critic_layers", "doubly_counted"):
             if getattr(self, key) < 0:
                 found.append(f"method.{key} is {getattr(self, key)}: it must be 0 or more")
-        if self.form is Form.ssl:
+        if self.form is Supervision.ssl:
             choices = {"condition": Condition.both, "label_input": LabelInput.index}
             found += [
                 f"method.{key}={getattr(self, key).value} says what is done with labels: leave it out, or set"
@@ -123,7 +123,7 @@ class FactorclConfig(MethodConfig):
             extra = names[2] if len(names) > 2 else None
             fix = f"take others out (data.modalities.{extra}=null)" if extra else "choose a dataset with two"
             found.append(
-                f"method=factorcl factorises what exactly two modalities know, and data.modalities has {len(names)}"
+                f"method=factorcl factorizes what exactly two modalities know, and data.modalities has {len(names)}"
                 f" ({', '.join(names)}): {fix}"
             )
         return found + self._idle_views(data)

@@ -11,7 +11,7 @@ from mmpretrain.config.model import ModelConfig
 
 
 class Corr(StrEnum):
-    """cca: canonical correlations (codes are whitened). soft: plain correlations of standardised codes (Soft-CCA)."""
+    """cca: canonical correlations (codes are whitened). soft: plain correlations of standardized codes (Soft-CCA)."""
 
     cca = "cca"
     soft = "soft"
@@ -35,8 +35,8 @@ class Start(StrEnum):
 class MucmmConfig(MethodConfig):
     """MUCMM (Shi and Niethammer, arXiv 2305.03125), as reconstructed from its abstract.
 
-    corr, among: which correlation. max_power: of the canonical correlations that are maximised, 1 (their sum) or 2.
-    alpha: weight of all that is minimised; w_individual (individual with individual codes), w_own, w_other (individual
+    corr, among: which correlation. max_power: of the canonical correlations that are maximized, 1 (their sum) or 2.
+    alpha: weight of all that is minimized; w_individual (individual with individual codes), w_own, w_other (individual
     with the common code of the same, of another modality): of its parts. gamma: of the reconstruction. ridge: added to
     variances, in units of their mean. momentum: of the running moments, 0: those of the batch alone.
     start: of linear heads. start_samples: how many training samples whitening and start look at. variance: share of it
@@ -104,7 +104,7 @@ class MucmmConfig(MethodConfig):
             if name not in data.modalities
         ]
         widest = max([widths["common"], *widths["individual"].values()])
-        # Centred codes of n samples lie in n - 1 dimensions, where two spaces of more than half as many always meet.
+        # Centered codes of n samples lie in n - 1 dimensions, where two spaces of more than half as many always meet.
         if self.corr is Corr.cca and not self.momentum and batch <= 2 * widest:
             found.append(
                 f"data.global_batch is {batch}: any two codes of {widest} dimensions correlate perfectly in so few"

@@ -7,7 +7,14 @@ from mmpretrain.config.methods.clip import ClipConfig
 from mmpretrain.config.methods.cmcr import CmcrConfig, Passes
 from mmpretrain.config.methods.comm import CommConfig, Pairing, Terms
 from mmpretrain.config.methods.cross_self import CrossInputs, CrossLoss, CrossSelfConfig
-from mmpretrain.config.methods.factorcl import Condition, CriticBatch, CriticForm, FactorclConfig, Form, LabelInput
+from mmpretrain.config.methods.factorcl import (
+    Condition,
+    CriticBatch,
+    CriticForm,
+    FactorclConfig,
+    LabelInput,
+    Supervision,
+)
 from mmpretrain.config.methods.m3col import M3colConfig, MixLevel, MixScope
 from mmpretrain.config.methods.mucmm import Among, Corr, MucmmConfig, Start
 from mmpretrain.config.methods.siglip import SiglipConfig
@@ -27,7 +34,6 @@ __all__ = [
     "CrossLoss",
     "CrossSelfConfig",
     "FactorclConfig",
-    "Form",
     "LabelInput",
     "M3colConfig",
     "MethodConfig",
@@ -39,6 +45,7 @@ __all__ = [
     "SiglipConfig",
     "Start",
     "SupconConfig",
+    "Supervision",
     "Terms",
 ]
 

@@ -1,4 +1,4 @@
-"""Augmentations of images as few batched operations: one affine sampling, one colour matrix, two blurring matrices.
+"""Augmentations of images as few batched operations: one affine sampling, one color matrix, two blurring matrices.
 
 Shapes: b samples, c channels (1 or 3), h x w pixels. Nothing runs sample by sample. After Chen et al. (SimCLR, arXiv
 2002.05709); crops are drawn as torchvision's RandomResizedCrop draws them, but not rounded to whole pixels.
@@ -19,7 +19,7 @@ from mmpretrain.data.augment.draws import Draws, rows, within
 CROP_ATTEMPTS = 10
 BLUR_RADIUS = 4  # standard deviations, beyond which less than 0.01 % of a Gaussian lies
 
-# The luma of ITU-R BT.601, and the two colour axes I and Q of NTSC.
+# The luma of ITU-R BT.601, and the two color axes I and Q of NTSC.
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
@@ -33,7 +33,7 @@ class ImageForm:
 
 
 def augment_images(pixels: Tensor, form: ImageForm, config: AugmentConfig, draws: Draws) -> Tensor:
-    """Normalised images [b, c, h, w] of any size -> augmented ones of ``form``: float32 [b, c, *form.size]."""
+    """Normalized images [b, c, h, w] of any size -> augmented ones of ``form``: float32 [b, c, *form.size]."""
     coins = draws.coins(config)
     if config.crop is not None:
         pixels = _crop(pixels, form.size, config, coins, draws)
@@ -42,7 +42,7 @@ def augment_images(pixels: Tensor, form: ImageForm, config: AugmentConfig, draws
         if "flip" in coins:
             pixels = torch.where(rows(coins["flip"], pixels), pixels.flip(-1), pixels)
     if "jitter" in coins or "grey" in coins:
-        pixels = _colour(pixels, form, config, coins, draws)
+        pixels = _color(pixels, form, config, coins, draws)
     if "blur" in coins:
         pixels = _blur(pixels, coins["blur"], within(draws.uniform("blur"), config.sigma), config.sigma[1])
     return pixels
@@ -63,12 +63,12 @@ def _crop(
     top, left, height, width = torch.where(coins["crop"][:, None], box, whole).unbind(1)
     mirror = 1 - 2 * coins["flip"].float() if "flip" in coins else torch.ones_like(width)
     grid = torch.empty(len(pixels), *size, 2, device=pixels.device)
-    grid[..., 0] = _per_sample(2 * left + width - 1) + _per_sample(width * mirror) * _centres(size[1], pixels)
-    grid[..., 1] = _per_sample(2 * top + height - 1) + _per_sample(height) * _centres(size[0], pixels)[:, None]
+    grid[..., 0] = _per_sample(2 * left + width - 1) + _per_sample(width * mirror) * _centers(size[1], pixels)
+    grid[..., 1] = _per_sample(2 * top + height - 1) + _per_sample(height) * _centers(size[0], pixels)[:, None]
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _centres(size: int, like: Tensor) -> Tensor:
+def _centers(size: int, like: Tensor) -> Tensor:
     """Where the middles of ``size`` pixels lie on an axis from -1 to 1: [size]."""
     return (2 * torch.arange(size, device=like.device) + 1) / size - 1
 
@@ -96,14 +96,14 @@ def crop_boxes(draws: Draws, config: AugmentConfig, height: int, width: int) -> 
     return torch.cat([start, shape], dim=1)
 
 
-def _colour(pixels: Tensor, form: ImageForm, config: AugmentConfig, coins: dict[str, Tensor], draws: Draws) -> Tensor:
+def _color(pixels: Tensor, form: ImageForm, config: AugmentConfig, coins: dict[str, Tensor], draws: Draws) -> Tensor:
     """Brightness, contrast, saturation and hue, or grey, as one linear map of a pixel's channels, cut to 0...1.
 
     With b, k the factors of brightness and contrast, y the image's mean luma, and M the map of saturation and hue,
     which leaves grey alone: x -> b k M x + b (1 - k) y.
     """
     channels = pixels.shape[1]
-    luma, saturated, turned = _colour_basis(channels, pixels.device)
+    luma, saturated, turned = _color_basis(channels, pixels.device)
     jitter, grey = (coins.get(name) for name in ("jitter", "grey"))
     factors = draws.uniform("jitter", 4) * 2 - 1
     factors = torch.zeros_like(factors) if jitter is None else factors * jitter[:, None]
@@ -126,10 +126,10 @@ def _per_sample(factor: Tensor) -> Tensor:
     return factor[:, None, None]
 
 
-def _colour_basis(channels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _color_basis(channels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of the luma [c], and the parts of a map [c, c] that scale with saturation times cosine and sine of hue.
 
-    Images of one channel have no colour to change.
+    Images of one channel have no color to change.
     """
     if channels == 1:
         nothing = torch.zeros(1, 1, device=device)

@@ -1,4 +1,4 @@
-"""Augmentations of tokenised texts. Shapes: b samples, L tokens."""
+"""Augmentations of tokenized texts. Shapes: b samples, L tokens."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import Block, travel
+from mmpretrain.distributed.exchange import RowBlock, travel
 from mmpretrain.losses.tiled.forward import TileName
 from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
-from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term
+from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.tile import Tile
 
 # What travels of every pair: exp and share of rows and of columns, and the mean of soft targets.
@@ -59,8 +59,8 @@ class BackwardSweep(Sweep):
 
     def run(self, features: Tensor | None, kept: dict[TileName, Tensor]) -> list[Tensor | None]:
         """The gradient of every side, None where none is needed. features: [N, D], if gathered before."""
-        travelling = [] if features is not None else [self.travelling()]
-        payload = [self.statistics, *travelling, *self.payload()]
+        traveling = [] if features is not None else [self.traveling()]
+        payload = [self.statistics, *traveling, *self.payload()]
         self.kept, self.features = kept, features
         world, ring = self.setup.world, self.setup.ring
         home = travel(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
@@ -73,7 +73,7 @@ class BackwardSweep(Sweep):
                     total.addcmul_(weight[:, None], self.sides[other].to(self.type))
         return self.gradients
 
-    def _visit(self, block: Block) -> None:
+    def _visit(self, block: RowBlock) -> None:
         statistics, *rest = block.rows
         features = self.features if self.features is not None else rest.pop(0)
         keys = self.keys(features, rest)
@@ -82,17 +82,17 @@ class BackwardSweep(Sweep):
                 own, other = self.statistics[tile.rows, number].T, statistics[tile.columns, number].T
                 self._cross(number, term, tile, keys, block.sums, own, other)
                 for part in term.parts[1:]:
-                    of = slice(0, 2) if part is Part.query_side else slice(2, 4)
+                    of = slice(0, 2) if part is PairPart.query_side else slice(2, 4)
                     self._same_side(number, term, part, tile, keys, own[of], other[of])
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
-        hidden = self.hidden(number, Part.cross, tile, keys)
-        gradient = self._gradient(number, term, Part.cross, tile, keys, hidden, own[ROW_EXP], other[COLUMN_EXP])
+        hidden = self.hidden(number, PairPart.cross, tile, keys)
+        gradient = self._gradient(number, term, PairPart.cross, tile, keys, hidden, own[ROW_EXP], other[COLUMN_EXP])
         if term.reference is not None:
             weights = subtract_soft_targets(self, number, tile, keys, gradient, own[ROW_SHARE], other[COLUMN_SHARE])
             if not term.reference.detach and self.gradients[term.reference.side] is not None:
                 self._reference(term, tile, keys, weights, own, other)
-        about = keys.about(number, Part.cross, tile.columns)
+        about = keys.about(number, PairPart.cross, tile.columns)
         term.rule.subtract(tile, gradient, hidden, about, own[ROW_SHARE], other[COLUMN_SHARE])
         query = self.gradients[term.query]
         if query is not None:
@@ -102,9 +102,9 @@ class BackwardSweep(Sweep):
             self.arithmetic.add_product(total, gradient.T, self.sides[term.query][tile.rows])
 
     def _same_side(
-        self, number: int, term: Term, part: Part, tile: Tile, keys: Keys, own: Tensor, other: Tensor
+        self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, own: Tensor, other: Tensor
     ) -> None:
-        side = term.query if part is Part.query_side else term.key
+        side = term.query if part is PairPart.query_side else term.key
         total = self.gradients[side]
         if total is None:
             return
@@ -117,7 +117,7 @@ class BackwardSweep(Sweep):
         self,
         number: int,
         term: Term,
-        part: Part,
+        part: PairPart,
         tile: Tile,
         keys: Keys,
         hidden: Tensor | None,

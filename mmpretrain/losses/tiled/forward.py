@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import Block, travel
+from mmpretrain.distributed.exchange import RowBlock, travel
 from mmpretrain.losses.tiled.soft import add_soft_targets
-from mmpretrain.losses.tiled.sweep import Keys, Part, Setup, Sweep, Term
+from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.target_rules import Entries
 from mmpretrain.losses.tiled.tile import FLOOR, Tile
 
 EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as near as the own counterpart
 SUMS = 4
 
-TileName = tuple[int, Part, int, int]  # term, part, first row, first column
+TileName = tuple[int, PairPart, int, int]  # term, part, first row, first column
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ForwardSweep(Sweep):
 
     def run(self) -> list[tuple[Direction, Direction]]:
         """Rows and columns of every pair."""
-        payload = [self.travelling(), *([self.own] if self.setup.metrics else []), *self.payload()]
+        payload = [self.traveling(), *([self.own] if self.setup.metrics else []), *self.payload()]
         width = SUMS * len(self.setup.terms)
         world, ring = self.setup.world, self.setup.ring
         home = travel(payload, width, self._visit, world=world, ring=ring, dtype=self.dtype)
@@ -71,7 +71,7 @@ class ForwardSweep(Sweep):
             for term, rows, cols, own in zip(self.setup.terms, self.rows, columns, self.own.T, strict=True)
         ]
 
-    def _visit(self, block: Block) -> None:
+    def _visit(self, block: RowBlock) -> None:
         features, *rest = block.rows
         own = rest.pop(0) if self.setup.metrics else None
         keys = self.keys(features, rest)
@@ -83,27 +83,27 @@ class ForwardSweep(Sweep):
             for number, term in enumerate(self.setup.terms):
                 self._cross(number, term, tile, keys, columns[tile.columns, number])
                 for part in term.parts[1:]:
-                    sums = self.rows if part is Part.query_side else self.key_rows
+                    sums = self.rows if part is PairPart.query_side else self.key_rows
                     self._same_side(number, term, part, tile, keys, sums[number, tile.rows])
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
         keep = self._may_keep(term, tile)
-        similarities = self.similarities(term, Part.cross, tile, keys, fresh=keep)
-        hidden = self.hidden(number, Part.cross, tile, keys)
+        similarities = self.similarities(term, PairPart.cross, tile, keys, fresh=keep)
+        hidden = self.hidden(number, PairPart.cross, tile, keys)
         if term.reference is not None:
             add_soft_targets(self, number, tile, keys, similarities, rows, columns)
         self.mask(similarities, hidden, tile)
-        about = keys.about(number, Part.cross, tile.columns)
+        about = keys.about(number, PairPart.cross, tile.columns)
         targets = term.rule.add(tile, similarities, hidden, about, rows, columns)
         self._count_nearer(number, tile, keys, similarities, targets, rows, columns)
         exponentials, row_sums, column_sums = self.pointwise.exponentials(similarities, self.shift(term.bound))
         rows[:, EXP] += row_sums
         columns[:, EXP] += column_sums
         if keep:
-            self._keep(number, Part.cross, tile, exponentials)
+            self._keep(number, PairPart.cross, tile, exponentials)
 
-    def _same_side(self, number: int, term: Term, part: Part, tile: Tile, keys: Keys, rows: Tensor) -> None:
+    def _same_side(self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, rows: Tensor) -> None:
         keep = self._may_keep(term, tile)
         similarities = self.similarities(term, part, tile, keys, fresh=keep)
         hidden = self.hidden(number, part, tile, keys)
@@ -136,7 +136,7 @@ class ForwardSweep(Sweep):
         size = tile.shape[0] * tile.shape[1] * self.dtype.itemsize
         return term.reference is None and size <= self._budget
 
-    def _keep(self, number: int, part: Part, tile: Tile, exponentials: Tensor) -> None:
+    def _keep(self, number: int, part: PairPart, tile: Tile, exponentials: Tensor) -> None:
         self._budget -= exponentials.numel() * exponentials.element_size()
         self.kept[number, part, tile.first_row, tile.first_column] = exponentials
 

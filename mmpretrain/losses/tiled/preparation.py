@@ -67,7 +67,7 @@ class Preparation:
         )
         if any(ids is not None for ids in labels):
             setup.labels = torch.stack([blank if ids is None else ids for ids in labels], dim=1)
-        width = sum(self.sides[number].shape[1] for number in setup.travelling())
+        width = sum(self.sides[number].shape[1] for number in setup.traveling())
         setup.ring = resolve_negatives(self.settings, self.rows, width, self.world) is Negatives.ring
         return setup
 

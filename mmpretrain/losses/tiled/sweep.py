@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import ObjectiveConfig
-from mmpretrain.distributed.exchange import Block
+from mmpretrain.distributed.exchange import RowBlock
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.tiled.pointwise import Pointwise
 from mmpretrain.losses.tiled.target_rules import Columns, Rule
 from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tiles
 
 
-class Part(IntEnum):
+class PairPart(IntEnum):
     """Which matrix of a pair: query against key, or one side against itself."""
 
     cross = 0
@@ -68,12 +68,12 @@ class Term:
         return (2.0, 0.0) if self.one_way else (1.0, 1.0)
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[PairPart]:
         """Its matrices."""
-        own = [Part.query_side] if self.one_way else [Part.query_side, Part.key_side]
-        return [Part.cross, *own] if self.same_side else [Part.cross]
+        own = [PairPart.query_side] if self.one_way else [PairPart.query_side, PairPart.key_side]
+        return [PairPart.cross, *own] if self.same_side else [PairPart.cross]
 
-    def travelling(self) -> list[int]:
+    def traveling(self) -> list[int]:
         """Numbers of the sides whose rows other ranks need."""
         sides = [self.key]
         if self.same_side:
@@ -96,14 +96,14 @@ class Setup:
     ids: Tensor | None
     labels: Tensor | None
 
-    def travelling(self) -> list[int]:
+    def traveling(self) -> list[int]:
         """Numbers of the sides whose rows other ranks need, each once."""
-        return list(dict.fromkeys(side for term in self.terms for side in term.travelling()))
+        return list(dict.fromkeys(side for term in self.terms for side in term.traveling()))
 
 
 @dataclass
 class Keys:
-    """A block's rows [n]: where each travelling side stands in ``features`` [n, D], and what they say of themselves."""
+    """A block's rows [n]: where each traveling side stands in ``features`` [n, D], and what they say of themselves."""
 
     features: Tensor
     places: dict[int, slice]
@@ -116,7 +116,7 @@ class Keys:
         """[c, d] rows of a side."""
         return self.features[columns, self.places[number]]
 
-    def about(self, term: int, part: Part, columns: slice) -> Columns:
+    def about(self, term: int, part: PairPart, columns: slice) -> Columns:
         """What the rules may ask of a tile's columns."""
         labels = None if self.labels is None else self.labels[columns, term]
         valid = self.valid[term][columns, _column_side(part)] if term in self.valid else None
@@ -139,13 +139,13 @@ class Sweep:
         self.scratch = Scratch(tile, sides[0].device)
         self.places: dict[int, slice] = {}
         start = 0
-        for number in setup.travelling():
+        for number in setup.traveling():
             width = sides[number].shape[1]
             self.places[number] = slice(start, start + width)
             start += width
         self.width = start
 
-    def travelling(self) -> Tensor:
+    def traveling(self) -> Tensor:
         """This rank's rows of all sides that other ranks need, [b, D]."""
         sides = [self.sides[number] for number in self.places]
         return sides[0] if len(sides) == 1 else torch.cat(sides, dim=1)
@@ -170,14 +170,14 @@ class Sweep:
             keys.valid = dict(zip(masked, rest.pop(0).split(2, dim=1), strict=True))
         return keys
 
-    def tiles(self, block: Block) -> Iterator[Tile]:
+    def tiles(self, block: RowBlock) -> Iterator[Tile]:
         """The tiles of this rank's rows against a block."""
         return tiles(self.count, self.first, len(block.sums), block.start, self.setup.settings.tile)
 
-    def similarities(self, term: Term, part: Part, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
+    def similarities(self, term: Term, part: PairPart, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
         """[t, c] of own rows and columns of the block, nothing hidden; in scratch memory unless ``fresh``."""
-        row_side = term.key if part is Part.key_side else term.query
-        column_side = term.query if part is Part.query_side else term.key
+        row_side = term.key if part is PairPart.key_side else term.query
+        column_side = term.query if part is PairPart.query_side else term.key
         return self.product("" if fresh else "similarities", row_side, column_side, tile, keys)
 
     def product(self, name: str, row_side: int, column_side: int, tile: Tile, keys: Keys) -> Tensor:
@@ -186,22 +186,22 @@ class Sweep:
         out = self.scratch.take(name, tile.shape, self.type) if name else row.new_empty(tile.shape, dtype=self.type)
         return self.arithmetic.product(self.sides[row_side][tile.rows], keys.side(column_side, tile.columns), out)
 
-    def hidden(self, number: int, part: Part, tile: Tile, keys: Keys) -> Tensor | None:
+    def hidden(self, number: int, part: PairPart, tile: Tile, keys: Keys) -> Tensor | None:
         """bool [t, c]: entries that do not exist for rows and columns; None: all do."""
         term = self.setup.terms[number]
         hidden = None
         if term.contents is not None:
             assert keys.ids is not None
             ids = keys.ids[tile.columns]
-            contents = term.contents if part is Part.cross else term.contents[:1]
+            contents = term.contents if part is PairPart.cross else term.contents[:1]
             hidden = contents[0][tile.rows, None] == ids
             for more in contents[1:]:
                 hidden |= more[tile.rows, None] == ids
             # What a row asks for is never hidden, and its counterpart is dealt with apart.
-            if part is Part.cross:
+            if part is PairPart.cross:
                 term.rule.uncover(tile, hidden)
         if term.valid is not None:
-            rows = term.valid[tile.rows, int(part is Part.key_side)]
+            rows = term.valid[tile.rows, int(part is PairPart.key_side)]
             columns = keys.valid[number][tile.columns, _column_side(part)]
             unseen = ~(rows[:, None] & columns)
             hidden = unseen if hidden is None else hidden | unseen
@@ -218,6 +218,6 @@ class Sweep:
         return max(0.0, bound - HEADROOM[self.dtype])
 
 
-def _column_side(part: Part) -> int:
+def _column_side(part: PairPart) -> int:
     """Whether a part's columns are query rows (0) or key rows (1)."""
-    return 0 if part is Part.query_side else 1
+    return 0 if part is PairPart.query_side else 1

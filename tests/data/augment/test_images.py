@@ -1,4 +1,4 @@
-"""Images: crops, flips and blur against direct formulas, colours against torchvision's published definitions."""
+"""Images: crops, flips and blur against direct formulas, colors against torchvision's published definitions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def images(count: int, *size: int, channels: int = 3, least: float = 0.0, most: 
 
 
 def augmented(values: Tensor, config: AugmentConfig, *size: int) -> Tensor:
-    """Augmented images, normalised before and back to 0...1 afterwards."""
+    """Augmented images, normalized before and back to 0...1 afterwards."""
     channels = values.shape[1]
     mean, std = MEAN[:channels, None, None], STD[:channels, None, None]
     target = form(*(size or values.shape[-2:]), channels=channels)
@@ -131,13 +131,13 @@ def test_saturation_moves_away_from_each_pixels_grey() -> None:
     assert 0.6 - 1e-3 <= factor.min() < 0.62 and 1.38 < factor.max() <= 1.4 + 1e-3
 
 
-def test_hue_turns_colours_and_leaves_luma_and_grey() -> None:
+def test_hue_turns_colors_and_leaves_luma_and_grey() -> None:
     values = images(300, 4, 4, least=0.4, most=0.6)
     found = augmented(values, only(hue=0.1))
     assert torch.allclose(luma(found), luma(values), atol=1e-5) and (found - values).abs().max() > 0.02
     grey = images(20, 4, 4)[:, :1].expand(20, 3, 4, 4)
     assert torch.allclose(augmented(grey, only(hue=0.5)), grey, atol=1e-5)
-    # A turn of the colour axes turns the hue of HSV by about as much, in the same direction for every image.
+    # A turn of the color axes turns the hue of HSV by about as much, in the same direction for every image.
     red = torch.tensor([0.6, 0.4, 0.4])[None, :, None, None].expand(500, 3, 1, 1)
     hues = torch.tensor(
         [colorsys.rgb_to_hsv(*pixel)[0] for pixel in augmented(red, only(hue=0.1))[:, :, 0, 0].tolist()]
@@ -155,7 +155,7 @@ def test_grey_has_three_equal_channels_and_the_same_luma() -> None:
     assert abs(made_grey.sum() - 200) < 5 * (1000 * 0.2 * 0.8) ** 0.5
 
 
-def test_colours_stay_between_0_and_1() -> None:
+def test_colors_stay_between_0_and_1() -> None:
     found = augmented(images(200, 4, 4), AugmentConfig(jitter=1, brightness=1, contrast=1, saturation=1, hue=0.5))
     assert found.min() > -1e-5 and found.max() < 1 + 1e-5
     assert (found < 1e-5).any() and (found > 1 - 1e-5).any()
