@@ -2,9 +2,9 @@
 
 For each factor a multinomial logistic regression (L2, C = 1, L-BFGS), fitted on one split and scored on the held-out
 one, on features centered and divided by one overall standard deviation: a scale per feature would blow up
-one, on features centered and divided by one overall standard deviation: a scale per feature would blow up
-can be read and yet never be the likelier answer, so binary factors have two more scores, from a regression that
-weights both classes alike: its balanced accuracy and its area under the ROC curve.
+whatever small non-linear mixture of few factors an embedding holds. Balanced accuracy, as some factors are rare. A rare
+binary factor can be read and yet never be the likelier answer, so binary factors have two more scores, from a
+regression that weights both classes alike: its balanced accuracy and its area under the ROC curve.
 
 ``one_hot``, for binary factors beside others: the same regression on the other factors' true values, one-hot, without
 interactions. What follows from single factors is in its score; only what exceeds it needs a code of their combination.
