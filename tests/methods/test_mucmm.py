@@ -19,7 +19,7 @@ from mmpretrain.config.model import ComponentsConfig, ModelConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
-from mmpretrain.methods import canonical_heads, mucmm
+from mmpretrain.methods import mucmm, mucmm_closed_form
 from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
 from tests.methods.toys import GLOBAL_BATCH, NAMES, make_batch, make_config, make_method, make_step
@@ -287,7 +287,7 @@ def test_common_codes_are_in_the_order_of_rho() -> None:
     method, batches = started(3), batches_of(started(3), 20)
     expected = outputs(concluded(started(3), batches), batches).shared_embeds
     reversed_ = lambda white, width: [d.flip(1) for d in shared_directions(white, width)]  # noqa: E731
-    with patch.object(canonical_heads, "shared_directions", reversed_):
+    with patch.object(mucmm_closed_form, "shared_directions", reversed_):
         output = outputs(concluded(method, batches), batches)
     rho = method.components["mrna"].rho
     assert torch.equal(rho, rho.sort(descending=True).values)
