@@ -22,7 +22,7 @@ from mmpretrain.losses.contrastive import Pair, contrastive
 from mmpretrain.losses.similarity import unit_rows
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.heads_mmpretrain import VectorMLP
-from shards import world
+from shards import world as builder
 from tests.methods.toys import EMBEDDINGS, make_config
 
 pytestmark = pytest.mark.slow
@@ -39,13 +39,13 @@ def descend(parameters: list[Tensor], loss: Callable[[int, Tensor], Tensor], ste
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.zero_grad()
-        loss(step, torch.randint(world.SAMPLES, (BATCH,), generator=draw)).backward()
+        loss(step, torch.randint(builder.SAMPLES, (BATCH,), generator=draw)).backward()
         optimizer.step()
 
 
 def space(rows: Rows) -> dict[str, VectorMLP]:
     """Encoders of two modalities, trained on pairs."""
-    encoders = {name: VectorMLP(world.FEATURES, 128, WIDTH) for name in rows}
+    encoders = {name: VectorMLP(builder.FEATURES, 128, WIDTH) for name in rows}
 
     def loss(step: int, chosen: Tensor) -> Tensor:
         pair = Pair(*(encoders[name](rows[name][chosen]) for name in rows))
@@ -91,14 +91,14 @@ def encode(encoder: VectorMLP, rows: np.ndarray) -> Tensor:
 def test_partners_bring_what_the_shared_modality_alone_does_not(seed: int) -> None:
     """Not connected << shared rows only < C-MCR without noise, by .08; no less with noise; true pairs of a and c bound
     it. (What the intra term gains, this world does not show.)"""
-    world = world.World.of(seed)
+    world = builder.ThreeModalityWorld.of(seed)
     torch.manual_seed(seed)
-    pairs = {name: world.draw(name, world.SAMPLES) for name in ("ab", "bc")}
+    pairs = {name: world.draw(name, builder.SAMPLES) for name in ("ab", "bc")}
     first, second = (space({n: torch.from_numpy(r) for n, r in rows.items()}) for rows in pairs.values())
-    corpus, triples = world.draw("corpus", world.SAMPLES)["b"], world.draw("triples", 1000)
+    corpus, triples = world.draw("corpus", builder.SAMPLES)["b"], world.draw("triples", 1000)
     shared = [encode(encoders["b"], corpus) for encoders in (first, second)]
     memories = [
-        encode(encoders[name], world.draw(f"memory_{name}", world.SAMPLES)[name])
+        encode(encoders[name], world.draw(f"memory_{name}", builder.SAMPLES)[name])
         for encoders, name in ((first, "a"), (second, "c"))
     ]
     partners = [
@@ -110,7 +110,7 @@ def test_partners_bring_what_the_shared_modality_alone_does_not(seed: int) -> No
     only = connect(embeddings, test, partner_weight=0.0, intra=0.0, noise=0.0)
     still = connect(embeddings, test, noise=0.0)
     whole = connect(embeddings, test)
-    own = world.draw("ac", world.SAMPLES)
+    own = world.draw("ac", builder.SAMPLES)
     true = [encode(first["a"], own["a"]), encode(second["c"], own["c"])]
     bound = connect(dict(zip(EMBEDDINGS, [*true, *true], strict=True)), test, partner_weight=0.0, intra=0.0, noise=0.0)
     unconnected = exact_scores(*pair_places(*(rows.numpy() for rows in test.values())), (1,))["recall@1"]
