@@ -1,15 +1,14 @@
-"""From the run's config to the model that trains and ships, and the processor that feeds it (not shipped)."""
+"""From the run's config to the model that trains and ships, and the processor that feeds it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from mmpretrain.assembly.release_encoder import freeze, input_statistics, load_weights
-from mmpretrain.assembly.specs import encoded, encoder_spec, model_config
-from mmpretrain.assembly.tokenizers import load_tokenizers, text_problems
+from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.assembly.specs import model_config
+from mmpretrain.assembly.tokenizers import text_problems
 from mmpretrain.assembly.training_options import set_options
-from mmpretrain.config.data import Kind
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -17,57 +16,59 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 
 
-def build_model(config: Config) -> MMPretrainModel:
+def build_model(config: Config, sources: EncoderSources | None = None) -> MMPretrainModel:
     """The model in float32 and training mode, its weights pretrained or random from torch's current seed.
 
-    Encoders with ``freeze`` take no gradients. Raises UnusableError (a ValueError) if the config does not fit together,
-    pretrained weights cannot be loaded whole, or an encoder cannot train the way it is asked to.
+    Encoders with ``freeze`` take no gradients. sources: the run's, if they were asked before. Raises UnusableError (a
+    ValueError) if the config does not fit together, pretrained weights cannot be loaded whole, or an encoder cannot
+    train the way it is asked to.
     """
-    tokenizers = load_tokenizers(config)
-    specs = {
-        name: encoder_spec(name, config.model.encoders[name], modality, tokenizers.get(name))
-        for name, modality in encoded(config).items()
-    }
+    sources = sources or EncoderSources(config)
+    tokenizers = {name: source.tokenizer for name, source in sources.items()}
+    specs = {name: source.specification(tokenizers[name]) for name, source in sources.items()}
     model = MMPretrainModel(model_config(config, specs))
     for name, tokenizer in tokenizers.items():
+        if tokenizer is None:
+            continue
         length = config.data.modalities[name].max_length
         backbone = model.get_submodule(f"encoders.{name}.backbone")
         if problems := text_problems(name, backbone, length, tokenizer):
             raise UnusableError(problems)
-    for name, encoder in config.model.encoders.items():
-        load_weights(model, name, encoder, specs[name])
-    freeze(model, config)
+    for name, source in sources.items():
+        source.load(model, specs[name])
+    for source in sources.values():
+        source.freeze(model)
     model.train()
-    for name, encoder in config.model.encoders.items():
-        set_options(f"model.encoders.{name}", encoder, model.get_submodule(f"encoders.{name}.backbone"))
+    for name, source in sources.items():
+        set_options(source.where, source.encoder, model.get_submodule(f"encoders.{name}.backbone"))
     return model
 
 
-def build_processor(config: Config) -> MMPretrainProcessor:
-    """The processor: tokenizers from the encoders, statistics of vectors from pretrained ones or the dataset.
+def build_processor(config: Config, sources: EncoderSources | None = None) -> MMPretrainProcessor:
+    """The processor: tokenizers from the encoders, statistics from pretrained ones or the dataset.
 
-    Raises ValueError if a tokenizer cannot be opened or the statistics do not fit the modality.
+    sources: as for :func:`build_model`. Raises ValueError if a tokenizer cannot be opened or the statistics do not fit
+    the modality.
     """
+    sources = sources or EncoderSources(config)
     info = dataset_info(config.data)
-    statistics = info.statistics if info else {}
+    of_data = info.statistics if info else {}
     modalities: dict[str, dict[str, Any]] = {}
     for name, modality in config.data.modalities.items():
+        row = modality.kind.row
         entry: dict[str, Any] = {"kind": modality.kind.value}
-        encoder = config.model.encoders.get(name)  # embeddings that are connected have none
-        expected = input_statistics(name, encoder) if encoder else None
-        if modality.kind is Kind.text:
-            entry |= {"max_length": modality.max_length}
-        elif modality.kind is Kind.image:
-            entry |= {"size": list(modality.size), "channels": modality.channels}
-            entry |= expected or {}
-        elif modality.kind is Kind.vector:
-            entry |= {"size": list(modality.size), **(statistics.get(name, {}) if expected is None else expected)}
-        else:
-            entry |= {"size": list(modality.size)}
+        for key in row.described_by:
+            value = getattr(modality, key)
+            entry[key] = list(value) if key == "size" else value
+        statistics = sources[name].input_statistics() if name in sources else None
+        if statistics is None and row.data_statistics:
+            statistics = of_data.get(name)
+        entry |= {key: value for key, value in (statistics or {}).items() if key in row.statistics}
         if modality.optional:
             entry["optional"] = True
         modalities[name] = entry
-    return MMPretrainProcessor(modalities, load_tokenizers(config))
+    tokenizers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
+    return MMPretrainProcessor(modalities, tokenizers)
 
 
 def build_sources(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:

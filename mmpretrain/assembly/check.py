@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mmpretrain.assembly.release_encoder import find_tower, freeze
-from mmpretrain.assembly.specs import encoded, encoder_spec, model_config
-from mmpretrain.assembly.tokenizers import load_tokenizer, not_built, text_problems, tokenizer_source
+from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.assembly.specs import model_config
+from mmpretrain.assembly.tokenizers import not_built, text_problems, tokenizer_source
 from mmpretrain.assembly.training_options import option_problems
-from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.model import AttentionKernel
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import ShardError
-from mmpretrain.methods.cmcr_release import release_problems
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -32,46 +32,47 @@ class Checked(NamedTuple):
     model: MMPretrainModel | None
 
 
-def check_model(config: Config) -> Checked:
+def check_model(config: Config, sources: EncoderSources | None = None) -> Checked:
     """Build the model on the meta device, weights aside. Nothing is raised.
 
-    Notes hold the parameters per encoder and in all, and what a command of ours has still to build.
+    sources: the run's, if they were asked before. Notes hold the parameters per encoder and in all, and what a command
+    of ours has still to build.
     """
+    sources = sources or EncoderSources(config)
     problems: list[str] = []
     notes: list[str] = []
-    specs = {name: _check_encoder(name, config, problems, notes) for name in encoded(config)}
-    problems += release_problems(config) if config.method.connects else []
-    if problems:
-        return Checked(problems, notes, None)
-    model = _check_whole(config, {name: spec for name, spec in specs.items() if spec}, problems, notes)
+    specs = {}
+    for name in sources:
+        try:
+            specs[name] = _check_encoder(name, sources, config, problems, notes)
+        except UnusableError as error:
+            problems += error.problems
+    model = None if problems else _check_whole(config, specs, sources, problems, notes)
     return Checked(problems, notes, None if problems else model)
 
 
-def _check_encoder(name: str, config: Config, problems: list[str], notes: list[str]) -> dict[str, Any] | None:
-    """The encoder's entry, or None if it has problems."""
-    entry, modality = config.model.encoders[name], config.data.modalities[name]
+def _check_encoder(
+    name: str, sources: EncoderSources, config: Config, problems: list[str], notes: list[str]
+) -> dict[str, Any]:
+    """The encoder's entry; what is wrong with it is raised, or added to ``problems``."""
     if hasattr(nn.ModuleDict, name):
-        problems.append(f"data.modalities.{name}: torch needs this name for itself, choose another one")
-        return None
-    tokenizer = _tokenizer(name, config, problems, notes)
-    try:
-        spec = encoder_spec(name, entry, modality, tokenizer)
-        encoder = _on_meta(name, spec)
-        if modality.kind is Kind.image:
-            _try_images(name, encoder, modality, config.fuses_tokens)
-        tower = find_tower(name, entry)
-    except UnusableError as error:
-        problems += error.problems
-        return None
-    if modality.kind is Kind.text:
+        raise UnusableError([f"data.modalities.{name}: torch needs this name for itself, choose another one"])
+    source = sources[name]
+    entry, modality = source.encoder, source.modality
+    tokenizer = _tokenizer(source, config, problems, notes)
+    spec = source.specification(tokenizer)
+    encoder = _on_meta(name, spec)
+    if modality.kind.row.resized:
+        _try_images(name, encoder, modality, config.fuses_tokens)
+    if modality.kind.row.tokenized:
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
-    problems += tower.problems(encoder) if tower else []
-    problems += option_problems(f"model.encoders.{name}", entry, encoder.backbone)
+    problems += source.problems(encoder)
+    problems += option_problems(source.where, entry, encoder.backbone)
     if entry.attention is AttentionKernel.flash_attention_2 and config.engine.precision is Precision.float32:
-        problems.append(f"model.encoders.{name}.attention is flash_attention_2: it needs engine.precision=bfloat16")
+        problems.append(f"{source.where}.attention is flash_attention_2: it needs engine.precision=bfloat16")
     scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
     if scalars:
-        problems.append(f"model.encoders.{name}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
+        problems.append(f"{source.where}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
     origin = f"{spec['architecture']} from {entry.pretrained}" if entry.pretrained else spec["architecture"]
     notes.append(f"encoder {name}: {origin}, {_count(encoder):,} parameters{' (frozen)' if entry.freeze else ''}")
     if entry.compile and config.engine.zero == 3:
@@ -81,15 +82,17 @@ def _check_encoder(name: str, config: Config, problems: list[str], notes: list[s
     return spec
 
 
-def _tokenizer(name: str, config: Config, problems: list[str], notes: list[str]) -> Any | None:
-    if config.data.modalities[name].kind is not Kind.text:
+def _tokenizer(source: EncoderSource, config: Config, problems: list[str], notes: list[str]) -> Any | None:
+    """The tokenizer of a text; None for other kinds, while it is not built, and where it is among the problems."""
+    if not source.modality.kind.row.tokenized:
         return None
-    entry = config.model.encoders[name]
-    if pending := not_built(config.data, tokenizer_source(entry)):
-        notes.append(f"{pending} (until then the vocabulary of encoder {name} has the architecture's usual size)")
+    if pending := not_built(config.data, tokenizer_source(source.encoder)):
+        notes.append(
+            f"{pending} (until then the vocabulary of encoder {source.name} has the architecture's default size)"
+        )
         return None
     try:
-        return load_tokenizer(name, entry)
+        return source.tokenizer
     except UnusableError as error:
         problems += error.problems
         return None
@@ -127,7 +130,11 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bo
 
 
 def _check_whole(
-    config: Config, specs: dict[str, dict[str, Any]], problems: list[str], notes: list[str]
+    config: Config,
+    specs: dict[str, dict[str, Any]],
+    sources: EncoderSources,
+    problems: list[str],
+    notes: list[str],
 ) -> MMPretrainModel | None:
     try:
         whole = model_config(config, specs)
@@ -143,7 +150,8 @@ def _check_whole(
         on_top = next((name for name, arguments in parts.items() if arguments), "factors")
         problems.append(f"model.{on_top}: {one_line(error)}")
         return None
-    freeze(model, config)
+    for source in sources.values():
+        source.freeze(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")

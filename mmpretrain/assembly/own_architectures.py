@@ -1,75 +1,87 @@
-"""Entries of our own architectures in the model's config, checked and completed from the data (not shipped)."""
+"""Encoders of this project's own architectures: their entries in the model's config, checked and completed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.config.architectures import ARCHITECTURES, Architecture, DataSize, Value
 from mmpretrain.config.data import ModalityConfig
-from mmpretrain.config.model import EncoderConfig
 from mmpretrain.problems import UnusableError, nearest
 
-# What each takes: sizes that the data knows, keywords that must be given, and those that have a default.
-_KEYS = {
-    "mlp": (("input_size",), ("hidden_size", "output_size"), ("layers",)),
-    "identity": (("input_size",), (), ()),
-    "cnn": (("input_channels", "image_size"), ("layers",), ("batch_norm",)),
-    "sequence": (("input_size",), ("width",), ("layers", "heads", "ff", "dropout", "pre_norm")),
-}
-_UNITS = {"input_size": "features", "input_channels": "channels", "image_size": "pixels"}
+_UNITS = {DataSize.input_size: "features", DataSize.input_channels: "channels", DataSize.image_size: "pixels"}
 _LAYER = ("channels", "kernel", "stride", "padding", "pool", "pool_stride")
 _MAY_BE_0 = {"padding", "pool"}
 
 
-def own_config(where: str, encoder: EncoderConfig, modality: ModalityConfig) -> dict[str, Any]:
-    """Constructor arguments of the architecture. where: the encoder's key. Raises UnusableError."""
-    architecture = str(encoder.architecture)
-    sized, required, optional = _KEYS[architecture]
-    check_keywords(where, encoder.config, (*sized, *required, *optional))
-    sizes = _sizes(architecture, modality)
-    config = {**sizes, **encoder.config}
-    problems = [f"{where}.config.{k} is missing: the {architecture} needs it" for k in required if k not in config]
-    problems += _values(architecture, f"{where}.config", {k: v for k, v in config.items() if k not in sizes})
-    problems += [
-        f"{where}.config.{key} is {config[key]}, but the data has {'x'.join(map(str, _several(size)))}"
-        f" {_UNITS[key]}: leave it out"
-        for key, size in sizes.items()
-        if config[key] != size
-    ]
-    if problems:
-        raise UnusableError(problems)
-    return config
+class OwnEncoder(EncoderSource):
+    """A new encoder of one of ``ARCHITECTURES``."""
+
+    def specification(self, tokenizer: Any | None) -> dict[str, Any]:
+        """See :class:`EncoderSource`."""
+        row = ARCHITECTURES[str(self.encoder.architecture)]
+        pool = self.encoder.pool or row.pools[0]
+        return {"architecture": self.encoder.architecture, "config": self._config(row), "pool": pool.value}
+
+    def _config(self, row: Architecture) -> dict[str, Any]:
+        """Constructor arguments of the architecture."""
+        architecture, given = self.encoder.architecture, self.encoder.config
+        check_keywords(self.where, given, (*row.sizes, *row.required, *row.optional))
+        sizes = {size.value: _of_data(size, self.modality) for size in row.sizes}
+        config = {**sizes, **given}
+        problems = [
+            f"{self.where}.config.{key} is missing: the {architecture} needs it"
+            for key in row.required
+            if key not in config
+        ]
+        problems += _values(row, f"{self.where}.config", {k: v for k, v in config.items() if k not in sizes})
+        problems += [
+            f"{self.where}.config.{size.value} is {config[size]}, but the data has"
+            f" {'x'.join(map(str, _several(sizes[size])))} {_UNITS[size]}: leave it out"
+            for size in row.sizes
+            if config[size] != sizes[size]
+        ]
+        if problems:
+            raise UnusableError(problems)
+        return config
 
 
 def check_keywords(where: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raises UnusableError with every keyword in ``WHERE.config`` that the architecture does not take."""
+    known = [str(key) for key in known]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UnusableError(f"{where}.config.{key}: unknown keyword{nearest(key, known)}" for key in unknown)
 
 
-def _sizes(architecture: str, modality: ModalityConfig) -> dict[str, Any]:
-    if architecture == "cnn":
-        return {"input_channels": modality.channels, "image_size": list(modality.size)}
-    return {"input_size": modality.size[-1]}
+def _of_data(size: DataSize, modality: ModalityConfig) -> Any:
+    match size:
+        case DataSize.input_channels:
+            return modality.channels
+        case DataSize.image_size:
+            return list(modality.size)
+        case DataSize.input_size:
+            return modality.size[-1]
 
 
-def _values(architecture: str, where: str, config: dict[str, Any]) -> list[str]:
+def _values(row: Architecture, where: str, config: Mapping[str, Any]) -> list[str]:
     """Problems of the values that the config gives, one sentence each."""
-    switches = [key for key in ("batch_norm", "pre_norm") if not isinstance(config.get(key, True), bool)]
-    found = [f"{where}.{key} is {config[key]!r}: true or false is needed" for key in switches]
-    whole = {k: v for k, v in config.items() if k not in ("batch_norm", "pre_norm", "dropout")}
-    if architecture == "cnn":
-        layers = whole.pop("layers", None)
-        found += [] if layers is None else _layers(f"{where}.layers", layers)
-    found += _whole(where, whole, {"layers"} if architecture == "mlp" else set())
-    dropout = config.get("dropout", 0.0)
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        found.append(f"{where}.dropout is {dropout!r}: a number from 0 to below 1 is needed")
-    width, heads = config.get("width"), config.get("heads", 5)
-    if architecture == "sequence" and not found and width is not None and width % heads:
-        found.append(f"{where}.heads is {heads}: it must divide width={width}")
+    takes = {**row.required, **row.optional}
+    found: list[str] = []
+    for value, check in _CHECKS.items():
+        for key in config:
+            found += check(f"{where}.{key}", config[key]) if takes[key] is value else []
+    if row.divides and not found:
+        divisor, dividend, default = row.divides
+        whole, part = config.get(dividend), config.get(divisor, default)
+        if whole is not None and whole % part:
+            found.append(f"{where}.{divisor} is {part}: it must divide {dividend}={whole}")
     return found
+
+
+def _switch(where: str, value: Any) -> list[str]:
+    return [] if isinstance(value, bool) else [f"{where} is {value!r}: true or false is needed"]
 
 
 def _layers(where: str, layers: Any) -> list[str]:
@@ -80,18 +92,36 @@ def _layers(where: str, layers: Any) -> list[str]:
         here = f"{where}[{number}]"
         found += [f"{here}.{key}: unknown keyword{nearest(key, _LAYER)}" for key in layer if key not in _LAYER]
         found += [] if "channels" in layer else [f"{here}.channels is missing"]
-        found += _whole(here, {key: value for key, value in layer.items() if key in _LAYER}, _MAY_BE_0)
+        for key, value in layer.items():
+            if key in _LAYER:
+                found += _natural(f"{here}.{key}", value) if key in _MAY_BE_0 else _positive(f"{here}.{key}", value)
     return found
 
 
-def _whole(where: str, values: dict[str, Any], may_be_0: set[str]) -> list[str]:
-    found = []
-    for key, value in values.items():
-        least = 0 if key in may_be_0 else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            wanted = "above 0" if least else "of 0 or more"
-            found.append(f"{where}.{key} is {value!r}: a whole number {wanted} is needed")
-    return found
+def _positive(where: str, value: Any) -> list[str]:
+    return [] if _is_whole(value) and value >= 1 else [f"{where} is {value!r}: a whole number above 0 is needed"]
+
+
+def _natural(where: str, value: Any) -> list[str]:
+    return [] if _is_whole(value) and value >= 0 else [f"{where} is {value!r}: a whole number of 0 or more is needed"]
+
+
+def _share(where: str, value: Any) -> list[str]:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+    return [] if fits else [f"{where} is {value!r}: a number from 0 to below 1 is needed"]
+
+
+_CHECKS: dict[Value, Callable[[str, Any], list[str]]] = {
+    Value.switch: _switch,
+    Value.layers: _layers,
+    Value.positive: _positive,
+    Value.natural: _natural,
+    Value.share: _share,
+}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _several(size: Any) -> list[int]:

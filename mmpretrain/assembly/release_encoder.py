@@ -1,18 +1,20 @@
-"""Encoders that start from a release of ours: its architecture, weights, projection and preprocessing (not shipped)."""
+"""Encoders that start from a release: its architecture, weights, projection, tokenizer and preprocessing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from mmpretrain.assembly.pretrained import load_backbone, open_config, pixel_statistics
+from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.own_architectures import OwnEncoder
+from mmpretrain.assembly.transformers_encoder import TransformersEncoder
+from mmpretrain.config.architectures import ARCHITECTURES, Pool
 from mmpretrain.config.data import Kind, ModalityConfig
-from mmpretrain.config.model import OWN_POOLS, EncoderConfig, Pool
-from mmpretrain.config.root import Config
+from mmpretrain.config.model import EncoderConfig
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -20,165 +22,130 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, nearest, one_line
 from mmpretrain.release_folder import CHECKSUMS, verify_release
 
-# What a release's processor knows of its training data, and how it fits images into their size.
-_STATISTICS = ("mean", "std", "minimum", "maximum", "shortest_edge")
-
 
 @dataclass(frozen=True)
-class Tower:
-    """The encoder of one modality of a release. where: the key of ``encoder``, which asks for it; part: the modality
-    there; config: the whole release's."""
+class OpenedRelease:
+    """A release that encoders start from. source: folder or Hub id; config: its model's."""
 
-    where: str
-    encoder: EncoderConfig
-    part: str
+    source: str
+    revision: str
     config: MMPretrainConfig
 
-    @property
-    def entry(self) -> dict[str, Any]:
-        """Its architecture, config and pool."""
-        found: dict[str, Any] = self.config.encoders[self.part]
-        return found
-
+    @cached_property
     def processor(self) -> MMPretrainProcessor:
-        """The release's. Raises UnusableError if it cannot be opened."""
-        try:
-            return MMPretrainProcessor.from_pretrained(self._source, revision=self._revision)
-        except Exception as error:  # Damaged files raise whatever their parser raises.
-            raise self._unusable(f"the processor of {self._source} cannot be opened ({one_line(error)})") from error
+        """Its processor, with the tokenizers. Raises whatever the parser of a damaged file raises."""
+        return MMPretrainProcessor.from_pretrained(self.source, revision=self.revision)
 
-    def tokenizer(self) -> Any:
-        """That of the modality. Raises UnusableError if there is none."""
-        found = self.processor().tokenizers.get(self.part)
-        if found is None:
-            raise self._unusable(f"{self._source} reads no texts as {self.part!r}")
-        return found
-
-    def by_architecture(self, modality: ModalityConfig) -> EncoderConfig:
-        """The same encoder by architecture and config, for this modality of the data.
-
-        Raises UnusableError if the release takes other inputs, or the run's config asks for another architecture.
-        """
-        if misfit := _misfit(self.processor().modalities[self.part], modality):
-            raise self._unusable(f"{self._source} takes {misfit} as {self.part!r}: take other data or another release")
-        architecture, config, asked = self.entry["architecture"], self.entry["config"], self.encoder.config
-        changed = [key for key, value in asked.items() if config.get(key) != value]
-        if changed and architecture in OWN_POOLS:
-            raise UnusableError([f"{self.where}.config.{changed[0]} is not that of {self._source}: leave it out"])
-        pool = self.encoder.pool or Pool(self.entry["pool"])
-        if pool not in OWN_POOLS.get(architecture, (pool,)):
-            raise UnusableError(
-                [f"{self.where}.pool is {pool}: {architecture} knows {', '.join(OWN_POOLS[architecture])}"]
-            )
-        return replace(self.encoder, architecture=architecture, config=config | asked, pretrained=None, pool=pool)
-
-    def problems(self, encoder: Encoder) -> list[str]:
-        """Whether the weights fit ``encoder`` (on the meta device), and a local release is whole; hashes its files."""
-        with torch.device("meta"):
-            own = Encoder(self.part, self.entry).backbone.state_dict()
-        wanted = encoder.backbone.state_dict()
-        misfits = [key for key, tensor in wanted.items() if key not in own or own[key].shape != tensor.shape]
-        found = [f"{self.where}: {self._source} has no {key} as this config and pool want it" for key in misfits[:1]]
-        folder = Path(self._source)
-        damage = verify_release(folder) if (folder / CHECKSUMS).exists() else []
-        return found + [f"{self.where}.pretrained: {problem}" for problem in damage]
-
-    def projects(self, embed_dim: int | None) -> bool:
-        """Whether its projection is one to ``embed_dim``, after the same pooling."""
-        same_pool = self.encoder.pool in (None, self.entry["pool"])
-        return embed_dim is not None and embed_dim == self.config.embed_dim and same_pool
-
-    def load(self, backbone: nn.Module, projection: nn.Module | None) -> None:
-        """Fill both with its weights. Raises UnusableError if any is missing or misfits."""
-        try:
-            release, info = self._open()
-            own = release.encoders[self.part].backbone.state_dict()
-            # A pooler that this encoder makes no use of stays behind.
-            backbone.load_state_dict({key: own[key] for key in backbone.state_dict() if key in own})
-        except Exception as error:  # Damaged files raise whatever their parser raises.
-            raise self._unusable(f"{self._source} cannot be loaded ({one_line(error)})") from error
-        if info["missing_keys"]:
-            raise self._unusable(f"{self._source} has no weights for {sorted(info['missing_keys'])[0]}")
-        if projection is not None:
-            projection.load_state_dict(release.projections[self.part].state_dict())
-
-    def _open(self) -> Any:
-        """The release's model, and what was said of its weights."""
+    def model(self) -> Any:
+        """Its model in float32, and what was said of its weights. Raises as :attr:`processor`."""
         return MMPretrainModel.from_pretrained(
-            self._source,
-            revision=self._revision,
+            self.source,
+            revision=self.revision,
             config=self.config,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
         )
 
-    @property
-    def _source(self) -> str:
-        return str(self.encoder.pretrained)
+
+class ReleaseEncoder(EncoderSource):
+    """The encoder of one modality of a release. part: that modality. Raises UnusableError if it has no such encoder."""
+
+    def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig, release: OpenedRelease) -> None:
+        super().__init__(name, encoder, modality)
+        self.release, self.part = release, encoder.part or name
+        parts = release.config.encoders
+        if self.part not in parts:
+            known = ", ".join(parts) or "none, for it connects two other releases: name one of these"
+            hint = nearest(self.part, parts)
+            raise UnusableError(
+                [f"{self.where}.part: {release.source} has no encoder {self.part!r}{hint}; its encoders: {known}"]
+            )
 
     @property
-    def _revision(self) -> str:
-        return self.encoder.revision or "main"
+    def entry(self) -> dict[str, Any]:
+        """Its architecture, config and pool in the release."""
+        found: dict[str, Any] = self.release.config.encoders[self.part]
+        return found
+
+    def specification(self, tokenizer: Any | None) -> dict[str, Any]:
+        """See :class:`EncoderSource`; raises too if the release takes other inputs, or another architecture is asked
+        for."""
+        asked = self._by_architecture()
+        source = OwnEncoder if asked.architecture in ARCHITECTURES else TransformersEncoder
+        return source(self.name, asked, self.modality).specification(tokenizer)
+
+    def brought_tokenizer(self) -> Any:
+        """The tokenizer of the release for the same modality."""
+        found = self._processor.tokenizers.get(self.part)
+        if found is None:
+            raise self._unusable(f"{self.release.source} reads no texts as {self.part!r}")
+        return found
+
+    def input_statistics(self) -> dict[str, Any]:
+        """See :class:`EncoderSource`; what the release was trained with counts, also where that is nothing."""
+        entry = self._processor.modalities[self.part]
+        return {key: entry[key] for key in self.modality.kind.row.statistics if key in entry}
+
+    def load(self, model: MMPretrainModel, specification: dict[str, Any]) -> None:
+        """See :class:`EncoderSource`; with the projection, if that is one to the same width."""
+        backbone = model.get_submodule(f"encoders.{self.name}.backbone")
+        try:
+            release, info = self.release.model()
+            own = release.encoders[self.part].backbone.state_dict()
+            # A pooler that this encoder makes no use of stays behind.
+            backbone.load_state_dict({key: own[key] for key in backbone.state_dict() if key in own})
+        except Exception as error:  # Damaged files raise whatever their parser raises.
+            raise self._unusable(f"{self.release.source} cannot be loaded ({one_line(error)})") from error
+        if info["missing_keys"]:
+            raise self._unusable(f"{self.release.source} has no weights for {sorted(info['missing_keys'])[0]}")
+        if self.brings_projection(model):
+            model.projections[self.name].load_state_dict(release.projections[self.part].state_dict())
+
+    def problems(self, encoder: Encoder) -> list[str]:
+        """Whether the weights fit ``encoder`` (on the meta device), and a local release is whole; hashes its files."""
+        source = self.release.source
+        with torch.device("meta"):
+            own = Encoder(self.part, self.entry).backbone.state_dict()
+        wanted = encoder.backbone.state_dict()
+        misfits = [key for key, tensor in wanted.items() if key not in own or own[key].shape != tensor.shape]
+        found = [f"{self.where}: {source} has no {key} as this config and pool want it" for key in misfits[:1]]
+        damage = verify_release(Path(source)) if (Path(source) / CHECKSUMS).exists() else []
+        return found + [f"{self.where}.pretrained: {problem}" for problem in damage]
+
+    def brings_projection(self, model: MMPretrainModel) -> bool:
+        """Whether its projection is one to the model's ``embed_dim``, after the same pooling."""
+        width = model.config.embed_dim
+        if self.name not in model.projections or width is None or width != self.release.config.embed_dim:
+            return False
+        return self.encoder.pool in (None, self.entry["pool"])
+
+    def _by_architecture(self) -> EncoderConfig:
+        """The same encoder by architecture and config, for this modality of the data."""
+        source = self.release.source
+        if misfit := _misfit(self._processor.modalities[self.part], self.modality):
+            raise self._unusable(f"{source} takes {misfit} as {self.part!r}: take other data or another release")
+        architecture, config, asked = self.entry["architecture"], self.entry["config"], self.encoder.config
+        changed = [key for key, value in asked.items() if config.get(key) != value]
+        row = ARCHITECTURES.get(architecture)
+        if changed and row:
+            raise UnusableError([f"{self.where}.config.{changed[0]} is not that of {source}: leave it out"])
+        pool = self.encoder.pool or Pool(self.entry["pool"])
+        if row and pool not in row.pools:
+            raise UnusableError([f"{self.where}.pool is {pool}: {architecture} knows {', '.join(row.pools)}"])
+        return replace(self.encoder, architecture=architecture, config=config | asked, pretrained=None, pool=pool)
+
+    @property
+    def _processor(self) -> MMPretrainProcessor:
+        try:
+            return self.release.processor
+        except Exception as error:  # Damaged files raise whatever their parser raises.
+            raise self._unusable(
+                f"the processor of {self.release.source} cannot be opened ({one_line(error)})"
+            ) from error
 
     def _unusable(self, problem: str) -> UnusableError:
         return UnusableError([f"{self.where}.pretrained: {problem}"])
-
-
-def find_tower(name: str, encoder: EncoderConfig) -> Tower | None:
-    """What the encoder of modality ``name`` starts from, None if that is no release of ours.
-
-    Raises UnusableError if it cannot be opened, or has no encoder for the modality.
-    """
-    where = f"model.encoders.{name}"
-    config = open_config(where, encoder) if encoder.pretrained else None
-    if not isinstance(config, MMPretrainConfig):
-        if encoder.part is not None:
-            raise UnusableError(
-                [f"{where}.part has no effect: {encoder.pretrained} is no release of ours, leave it out"]
-            )
-        return None
-    part = encoder.part or name
-    if part not in config.encoders:
-        known = ", ".join(config.encoders) or "none, for it connects two other releases: name one of these"
-        hint = nearest(part, config.encoders)
-        raise UnusableError(
-            [f"{where}.part: {encoder.pretrained} has no encoder {part!r}{hint}; its encoders: {known}"]
-        )
-    return Tower(where, encoder, part, config)
-
-
-def load_weights(model: MMPretrainModel, name: str, encoder: EncoderConfig, spec: dict[str, Any]) -> None:
-    """Give the encoder of modality ``name`` its pretrained weights, if any, and a release's projection if it fits.
-
-    spec: the encoder's entry in the model's config. Raises UnusableError.
-    """
-    if tower := find_tower(name, encoder):
-        projection = model.projections[name] if _brings_projection(tower, model, name) else None
-        tower.load(model.get_submodule(f"encoders.{name}.backbone"), projection)
-    elif encoder.pretrained:
-        model.encoders[name].backbone = load_backbone(f"model.encoders.{name}", encoder, spec)
-
-
-def freeze(model: MMPretrainModel, config: Config) -> None:
-    """Take gradients from the encoders that are frozen, and from projections that came with them."""
-    for name, encoder in config.model.encoders.items():
-        model.encoders[name].requires_grad_(not encoder.freeze)
-        if encoder.freeze and (tower := find_tower(name, encoder)) and _brings_projection(tower, model, name):
-            model.projections[name].requires_grad_(False)
-
-
-def input_statistics(name: str, encoder: EncoderConfig) -> dict[str, Any] | None:
-    """What pretrained weights expect of inputs: statistics, and how images are cut; None: the data's, for nothing says
-    so."""
-    if tower := find_tower(name, encoder):
-        entry = tower.processor().modalities[tower.part]
-        return {key: entry[key] for key in _STATISTICS if key in entry}
-    return pixel_statistics(encoder) or None
-
-
-def _brings_projection(tower: Tower, model: MMPretrainModel, name: str) -> bool:
-    return name in model.projections and tower.projects(model.config.embed_dim)
 
 
 def _misfit(entry: dict[str, Any], modality: ModalityConfig) -> str | None:
@@ -186,11 +153,11 @@ def _misfit(entry: dict[str, Any], modality: ModalityConfig) -> str | None:
     kind = Kind(entry["kind"])
     if kind is not modality.kind:
         return f"a {kind.value}"
-    if kind is Kind.text:
+    if not kind.row.size:
         return None
     taken, given = list(entry["size"]), list(modality.size)
-    if kind is Kind.image:
+    if "channels" in kind.row.described_by:
         taken, given = [entry["channels"], *taken], [modality.channels, *given]
-    elif kind is Kind.sequence:
+    elif kind.row.tokens:
         taken, given = taken[-1:], given[-1:]
     return None if taken == given else f"{kind.value}s of {'x'.join(map(str, taken))}"

@@ -1,4 +1,4 @@
-"""Tokenizers, and whether they fit their encoder (not shipped)."""
+"""Opening tokenizers, and whether they fit their encoder."""
 
 from __future__ import annotations
 
@@ -8,28 +8,21 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer
 
-from mmpretrain.assembly.release_encoder import find_tower
-from mmpretrain.config.data import DataConfig, Kind
+from mmpretrain.config.data import DataConfig
 from mmpretrain.config.model import EncoderConfig
-from mmpretrain.config.root import Config
 from mmpretrain.problems import UnusableError, cannot_open
 
 
-def load_tokenizers(config: Config) -> dict[str, Any]:
-    """Modality -> tokenizer, for texts. Raises UnusableError as :func:`load_tokenizer`."""
-    texts = [name for name, modality in config.data.modalities.items() if modality.kind is Kind.text]
-    return {name: load_tokenizer(name, config.model.encoders[name]) for name in texts}
+def tokenizer_source(encoder: EncoderConfig) -> str | None:
+    """Folder or Hub id of the encoder's tokenizer."""
+    return encoder.tokenizer or encoder.pretrained
 
 
-def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
-    """The text encoder's tokenizer. Raises UnusableError if it cannot be opened or cannot pad."""
-    key = f"model.encoders.{name}.{'tokenizer' if encoder.tokenizer else 'pretrained'}"
-    source = tokenizer_source(encoder)
-    if not source:
-        raise UnusableError([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
-    if not encoder.tokenizer and (tower := find_tower(name, encoder)):
-        return tower.tokenizer()
-    revision = None if encoder.tokenizer else encoder.revision
+def open_tokenizer(key: str, source: str, revision: str | None) -> Any:
+    """The tokenizer in a folder or on the Hub; key: where the config names it.
+
+    Raises UnusableError if it cannot be opened or cannot pad.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # Damaged files raise whatever their parser raises.
@@ -37,11 +30,6 @@ def load_tokenizer(name: str, encoder: EncoderConfig) -> Any:
     if tokenizer.pad_token_id is None:
         raise UnusableError([f"{key}: the tokenizer {source!r} has no padding token; choose one that has"])
     return tokenizer
-
-
-def tokenizer_source(encoder: EncoderConfig) -> str | None:
-    """Folder or Hub id of the encoder's tokenizer."""
-    return encoder.tokenizer or encoder.pretrained
 
 
 def not_built(data: DataConfig, source: str | None) -> str | None:
@@ -61,7 +49,7 @@ def position_limit(backbone: nn.Module) -> int | None:
     """Longest text that fits the model's table of learned positions; None if it has no such table."""
     for path, module in backbone.named_modules():
         if "position" in path.rpartition(".")[2] and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from behind the padding index.
+            # RoBERTa and models like it count positions from behind the padding index.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
 

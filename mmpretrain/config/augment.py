@@ -6,15 +6,9 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mmpretrain.config.kind import Kind
+from mmpretrain.config.kind import KINDS, Kind
 
-OPERATIONS = {
-    Kind.image: ("crop", "flip", "jitter", "grey", "blur"),
-    Kind.sequence: ("shuffle", "drop", "noise"),
-    Kind.vector: ("swap", "drop", "noise"),
-    Kind.text: ("mask", "delete"),
-}
-_KNOWN = tuple(dict.fromkeys(name for names in OPERATIONS.values() for name in names))
+_KNOWN = tuple(dict.fromkeys(name for row in KINDS.values() for name in row.operations))
 
 
 class Choose(StrEnum):
@@ -74,7 +68,7 @@ class AugmentConfig:
 
     def problems(self, key: str, kind: Kind) -> list[str]:
         """What is wrong with this entry, which stands at ``key``, for a modality of this kind, one sentence each."""
-        known = OPERATIONS[kind]
+        known = kind.row.operations
         found = [
             f"{key}.{name} does not fit a modality of kind {kind.value}, which has {', '.join(known)}: leave it out"
             for name in self.operations
@@ -85,11 +79,11 @@ class AugmentConfig:
     def _places(self, key: str, kind: Kind) -> list[str]:
         found = []
         if self.features is not None:
-            if kind not in (Kind.vector, Kind.sequence) or "swap" in self.operations or "shuffle" in self.operations:
+            if "drop" not in kind.row.operations or "swap" in self.operations or "shuffle" in self.operations:
                 found.append(f"{key}.features is for drop and noise of vectors and sequences alone: leave it out")
             if not self.features or min(self.features) < 0 or len(set(self.features)) < len(self.features):
                 found.append(f"{key}.features is {list(self.features)}: different numbers from 0 on are needed")
-        if self.silent is not None and (kind is not Kind.sequence or self.silent <= 0):
+        if self.silent is not None and ("shuffle" not in kind.row.operations or self.silent <= 0):
             found.append(f"{key}.silent is {self.silent}: it must be above 0, and is for sequences only")
         return found
 
@@ -134,11 +128,5 @@ class AugmentConfig:
 
 
 def default_augment(kind: Kind) -> AugmentConfig:
-    """What is usually done to modalities of a kind (Dufumier et al., arXiv 2409.07402, and its released code)."""
-    if kind is Kind.image:
-        return AugmentConfig(crop=[0.08, 1.0], flip=0.5, jitter=0.8, grey=0.2, blur=0.5)
-    if kind is Kind.sequence:
-        return AugmentConfig(drop=0.5, noise=0.5)
-    if kind is Kind.vector:
-        return AugmentConfig(noise=0.5)
-    return AugmentConfig(mask=0.15)
+    """What views of a kind get unless the config says otherwise."""
+    return AugmentConfig(**kind.row.default_views)

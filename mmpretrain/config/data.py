@@ -13,12 +13,6 @@ from mmpretrain.config.kind import Kind
 
 __all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
 
-FORMS = {
-    Kind.image: "[height, width]",
-    Kind.vector: "[features]",
-    Kind.sequence: "[time steps, features]",
-    Kind.text: "",
-}
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
 # What shards call labels, and evaluations what is made of several modalities.
@@ -69,14 +63,13 @@ class ModalityConfig:
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
         key = f"data.modalities.{name}"
-        form = FORMS[self.kind]
-        wanted = len(form.split(",")) if form else 0
+        row = self.kind.row
         found = []
-        if form and (len(self.size) != wanted or min(self.size, default=0) < 1):
-            found.append(f"{key}.size is {list(self.size)}: a {self.kind.value} needs {form}, all > 0")
-        if self.kind is Kind.image and self.channels not in (1, 3):
+        if row.size and (len(self.size) != len(row.size) or min(self.size, default=0) < 1):
+            found.append(f"{key}.size is {list(self.size)}: a {self.kind.value} needs {row.size_form}, all > 0")
+        if "channels" in row.described_by and self.channels not in (1, 3):
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
-        if self.kind is Kind.text and self.max_length < 2:
+        if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
@@ -88,7 +81,7 @@ class ModalityConfig:
     def _load_size(self, key: str) -> list[str]:
         if self.load_size is None:
             return []
-        if self.kind is not Kind.image:
+        if not self.kind.row.resized:
             return [f"{key}.load_size is for images, and {key} is a {self.kind.value}: leave it out"]
         if len(self.load_size) != 2 or any(a < b for a, b in zip(self.load_size, self.size, strict=False)):
             return [f"{key}.load_size is {list(self.load_size)}: it needs [height, width], at least size={self.size}"]

@@ -1,8 +1,15 @@
-"""The kinds of modalities (no torch here)."""
+"""The kinds of inputs, one row each (no torch here).
+
+What a kind's bytes, tensors and augmentations are is code, in files of its own that the row names; everybody else asks
+the row instead of the kind.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -12,3 +19,139 @@ class Kind(StrEnum):
     text = "text"
     vector = "vector"
     sequence = "sequence"
+
+    @property
+    def row(self) -> KindRow:
+        """What is known of the kind."""
+        return KINDS[self]
+
+
+class Drawing(StrEnum):
+    """How a sample is shown in a picture: as an image, as its words, or not at all."""
+
+    picture = "picture"
+    words = "words"
+    nothing = "nothing"
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """What tells a kind of input from the others."""
+
+    size: tuple[str, ...]
+    """What the numbers of ``data.modalities.NAME.size`` are."""
+    described_by: tuple[str, ...]
+    """The keys of such an entry that describe its inputs; they go into the processor."""
+    suffixes: tuple[str, ...]
+    """Of the members that hold it."""
+    decoder: str
+    """Bytes -> object (data/decode.py)."""
+    augmentation: str
+    """Its class (data/augment/augmenter.py)."""
+    operations: tuple[str, ...]
+    """What the augmentation can do, in this order."""
+    default_views: Mapping[str, Any]
+    """Augmentation of views unless the config says otherwise."""
+    tensor: str
+    """Keyword of the tensor that its encoders need."""
+    encoders: str
+    """Which architectures encode it, in words."""
+    example: Callable[[Mapping[str, Any]], str]
+    """Its entry in a processor -> Python code of a made-up sample, for cards."""
+    imports: str = ""
+    """What that code needs."""
+    resized: bool = False
+    """Whether samples are brought to ``size`` when they are read, and may be larger before."""
+    tokens: bool = False
+    """Whether a sample is a row of tokens or of time steps."""
+    tokenized: bool = False
+    """Whether a tokenizer makes its tensors."""
+    statistics: tuple[str, ...] = ()
+    """Keys of its entry in a processor that pretrained weights may bring."""
+    data_statistics: bool = False
+    """Whether ``dataset.json`` may bring them too."""
+    by_transformers: bool = False
+    """Whether models of transformers encode it."""
+    transformers_sizes: Mapping[str, str] = field(default_factory=dict)
+    """Keywords of such a model's config -> the key of the modality that fills them."""
+    drawing: Drawing = Drawing.nothing
+    """How it is shown in pictures."""
+
+    @property
+    def size_form(self) -> str:
+        """The form of ``size``, as messages show it; empty where there is none."""
+        return f"[{', '.join(self.size)}]" if self.size else ""
+
+
+def _image_example(entry: Mapping[str, Any]) -> str:
+    height, width = entry["size"]
+    return f'Image.new("{"L" if entry["channels"] == 1 else "RGB"}", ({width}, {height}))'
+
+
+# What views get by default: Dufumier et al., arXiv 2409.07402, and its released code. The order of the rows is that of
+# the columns of random numbers that augmentations draw (data/augment/draws.py): a new kind comes last.
+KINDS = {
+    Kind.image: KindRow(
+        size=("height", "width"),
+        described_by=("size", "channels"),
+        suffixes=("jpeg", "jpg", "png", "webp"),
+        decoder="mmpretrain.data.kinds.image.decode",
+        augmentation="mmpretrain.data.augment.images.ImageAugmentation",
+        operations=("crop", "flip", "jitter", "grey", "blur"),
+        default_views={"crop": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5},
+        tensor="pixel_values",
+        encoders="cnn or a vision model of transformers",
+        example=_image_example,
+        imports="from PIL import Image",
+        statistics=("mean", "std", "shortest_edge"),
+        resized=True,
+        by_transformers=True,
+        transformers_sizes={"image_size": "size", "num_channels": "channels"},
+        drawing=Drawing.picture,
+    ),
+    Kind.sequence: KindRow(
+        size=("time steps", "features"),
+        described_by=("size",),
+        suffixes=("npy",),
+        decoder="mmpretrain.data.kinds.array.decode",
+        augmentation="mmpretrain.data.augment.series.SequenceAugmentation",
+        operations=("shuffle", "drop", "noise"),
+        default_views={"drop": 0.5, "noise": 0.5},
+        tensor="values",
+        encoders="sequence",
+        example=lambda entry: f"np.zeros({list(entry['size'])})",
+        imports="import numpy as np",
+        tokens=True,
+    ),
+    Kind.vector: KindRow(
+        size=("features",),
+        described_by=("size",),
+        suffixes=("npy",),
+        decoder="mmpretrain.data.kinds.array.decode",
+        augmentation="mmpretrain.data.augment.series.VectorAugmentation",
+        operations=("swap", "drop", "noise"),
+        default_views={"noise": 0.5},
+        tensor="values",
+        encoders="mlp or identity",
+        example=lambda entry: f"np.zeros({entry['size'][0]})",
+        imports="import numpy as np",
+        statistics=("minimum", "maximum"),
+        data_statistics=True,
+    ),
+    Kind.text: KindRow(
+        size=(),
+        described_by=("max_length",),
+        suffixes=("txt",),
+        decoder="mmpretrain.data.kinds.text.decode",
+        augmentation="mmpretrain.data.augment.texts.TextAugmentation",
+        operations=("mask", "delete"),
+        default_views={"mask": 0.15},
+        tensor="input_ids",
+        encoders="a text model of transformers",
+        example=lambda entry: '"a text"',
+        tokens=True,
+        tokenized=True,
+        by_transformers=True,
+        drawing=Drawing.words,
+    ),
+}

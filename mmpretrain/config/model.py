@@ -7,38 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
 from mmpretrain.config.kind import Kind
-
-
-class Pool(StrEnum):
-    """How an encoder's states become one vector.
-
-    cls: the first token. mean: the mean of the tokens that count, or of a feature map. last: the last token that
-    counts. flatten: the whole feature map. pooler: the model's own pooler output.
-    """
-
-    cls = "cls"
-    mean = "mean"
-    last = "last"
-    flatten = "flatten"
-    pooler = "pooler"
-
-
-# What our own architectures encode, and what they can be pooled by, the default first; all others are transformers'.
-OWN_KINDS = {
-    "mlp": (Kind.vector,),
-    "identity": (Kind.vector,),
-    "cnn": (Kind.image,),
-    "sequence": (Kind.sequence,),
-}
-OWN_POOLS = {
-    "mlp": (Pool.cls,),
-    "identity": (Pool.cls,),
-    "cnn": (Pool.mean, Pool.flatten),
-    "sequence": (Pool.mean, Pool.last),
-}
-POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
-TRANSFORMERS_KINDS = (Kind.image, Kind.text)
 
 
 class VectorTokens(StrEnum):
@@ -119,12 +89,18 @@ class EncoderConfig:
 
     @property
     def _pools(self) -> tuple[Pool, ...]:
-        return tuple(Pool) if self.pretrained else OWN_POOLS.get(str(self.architecture), POOLS)
+        if self.pretrained:
+            return tuple(Pool)
+        return ARCHITECTURES[self.architecture].pools if self.architecture in ARCHITECTURES else TRANSFORMERS_POOLS
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of modalities that this architecture may encode."""
-        return tuple(Kind) if self.pretrained else OWN_KINDS.get(str(self.architecture), TRANSFORMERS_KINDS)
+        if self.pretrained:
+            return tuple(Kind)
+        if self.architecture in ARCHITECTURES:
+            return (ARCHITECTURES[self.architecture].kind,)
+        return tuple(kind for kind in Kind if kind.row.by_transformers)
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""
@@ -143,7 +119,7 @@ class EncoderConfig:
             found.append(
                 f"{key}.pool is {self.pool}: {self.architecture or self.pretrained} knows {', '.join(self._pools)}"
             )
-        if self.architecture in OWN_POOLS:
+        if self.architecture in ARCHITECTURES:
             found += self.without_effect(key, f"the {self.architecture}")
         if self.freeze and self.checkpointing:
             found.append(f"{key}.checkpointing=true saves nothing with freeze=true, which keeps nothing: leave it out")

@@ -8,19 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mmpretrain.config.data import DataConfig, Kind
+from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
-from mmpretrain.config.methods.names import MethodConfig
+from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
-
-ARCHITECTURES = {
-    Kind.image: "cnn or a vision model of transformers",
-    Kind.text: "a text model of transformers",
-    Kind.vector: "mlp or identity",
-    Kind.sequence: "sequence",
-}
 
 
 @dataclass
@@ -54,9 +47,15 @@ class Config:
         return math.ceil(self.train.samples / self.data.global_batch)
 
     @property
+    def parts(self) -> ModelParts:
+        """What the run's model consists of."""
+        return self.method.model_parts(self.model, self.data)
+
+    @property
     def fuses_tokens(self) -> bool:
         """Whether the model has a fusion that looks at encoders' states before they are pooled."""
-        return self.method.fuses and self.model.fusion.form is FusionForm.transformer
+        fusion = self.parts.fusion
+        return fusion is not None and fusion["form"] == FusionForm.transformer.value
 
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
@@ -67,7 +66,7 @@ class Config:
         return found + self._model_against_data() + self._labels() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
-        if self.method.connects:
+        if not self.parts.encoders:
             return self._model_against_method()
         found = []
         missing = sorted(set(self.data.modalities) - set(self.model.encoders))
@@ -81,14 +80,13 @@ class Config:
             modality = self.data.modalities.get(name)
             if modality is None:
                 continue
-            is_text = modality.kind is Kind.text
-            if is_text and not (encoder.tokenizer or encoder.pretrained):
+            if modality.kind.row.tokenized and not (encoder.tokenizer or encoder.pretrained):
                 found.append(f"model.encoders.{name}.tokenizer is missing: a text encoder needs one")
             given = "architecture" if encoder.architecture else "pretrained"
             if modality.kind not in encoder.kinds and getattr(encoder, given):
                 found.append(
                     f"model.encoders.{name}.{given} is {getattr(encoder, given)} but data.modalities.{name} is"
-                    f" a {modality.kind.value}: use {ARCHITECTURES[modality.kind]}"
+                    f" a {modality.kind.value}: use {modality.kind.row.encoders}"
                 )
         return found + self._model_against_method()
 
@@ -110,7 +108,7 @@ class Config:
             found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
         elif self.data.classes < 2:
             found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabeled data")
-        if Metric.classification in metrics and not self.method.classifies:
+        if Metric.classification in metrics and not self.parts.classifier:
             found.append(
                 f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"
                 " choose linear_probe and retrieval"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.data import DataConfig, ModalityConfig
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import Raw, SampleError, decode, decode_label
 from mmpretrain.data.index import LABEL, modality_of
@@ -145,9 +145,13 @@ def _only(modality: str, extensions: Sequence[str], optional: bool) -> str | Non
 
 def _checked(extension: str, value: Raw, modality: ModalityConfig) -> Raw:
     """``value``, if its shape is the configured one (images are resized, texts and sequences cut by the processor)."""
-    shape = list(value.shape) if isinstance(value, np.ndarray) else []
-    if modality.kind is Kind.vector and shape != list(modality.size):
-        raise SampleError(f"{extension}: has shape {shape}, but vectors of shape {list(modality.size)} are expected")
-    if modality.kind is Kind.sequence and (len(shape) != 2 or not shape[0] or shape[1] != modality.size[1]):
-        raise SampleError(f"{extension}: has shape {shape}, but a sequence needs [time steps, {modality.size[1]}]")
+    if not isinstance(value, np.ndarray):
+        return value
+    shape, size, kind = list(value.shape), list(modality.size), modality.kind.value
+    if modality.kind.row.tokens:
+        if len(shape) != len(size) or not shape[0] or shape[1:] != size[1:]:
+            needed = ", ".join([modality.kind.row.size[0], *map(str, size[1:])])
+            raise SampleError(f"{extension}: has shape {shape}, but a {kind} needs [{needed}]")
+    elif shape != size:
+        raise SampleError(f"{extension}: has shape {shape}, but {kind}s of shape {size} are expected")
     return value

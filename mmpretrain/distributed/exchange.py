@@ -1,6 +1,6 @@
 """Every rank's rows visit every rank.
 
-    own = travel(payload, width, visit, world=world, ring=True)
+    own = exchange(payload, width, visit, world=world, ring=True)
 
 ``visit(block)`` computes with the rows of a block and adds to ``block.sums``, accumulators of these very rows; what
 comes back are the sums of this rank's own rows over all ranks. With ``ring=False`` all rows come at once, by an
@@ -40,7 +40,7 @@ Visit = Callable[[RowBlock], None]
 
 
 @torch.no_grad()
-def travel(
+def exchange(
     payload: Sequence[Tensor],
     width: int,
     visit: Visit,

@@ -89,7 +89,7 @@ def _other_size(space: Space, index: Index, name: str, tower: str) -> str | None
     """A sentence if the first readable vector or sequence has not as many features as the tower takes."""
     modality = space.towers[tower]
     # Through a cache, a look at one sample would fetch a shard; the stream then says what does not fit.
-    if modality.kind not in (Kind.vector, Kind.sequence) or is_remote(index.folder):
+    if not modality.kind.row.size or modality.kind.row.resized or is_remote(index.folder):
         return None
     shape = _first_shape(index, name, modality.kind)
     if shape is None or (shape and shape[-1] == modality.size[-1] and len(shape) == len(modality.size)):

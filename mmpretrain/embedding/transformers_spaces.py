@@ -20,7 +20,7 @@ from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
-INPUTS = {Kind.image: "pixel_values", Kind.text: "input_ids"}
+INPUTS = {kind: kind.row.tensor for kind in Kind if kind.row.by_transformers}
 
 
 class TransformersSpace(Space):

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.root import Config
-from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import held_statistics, synchronize
@@ -67,7 +66,6 @@ class Engine:
         """
         self.config = config
         self.method = method
-        self.augmenter = Augmenter(config)
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
         self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
         if before is not None:
@@ -94,7 +92,8 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch."""
         lr = self._set_lr(step.index)
-        batch = self.method.prepare(self.augmenter.training_inputs(batch.to(self.device), step), step)
+        batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
+        batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
+from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.names import METHODS, MethodConfig
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.records import Score, parse_scores
@@ -87,9 +88,7 @@ def _loading(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) 
 def usage(modalities: Mapping[str, Mapping[str, Any]], has_classifier: bool) -> str:
     """Python code that opens a release and embeds one made-up sample of every modality."""
     kinds = {modality["kind"] for modality in modalities.values()}
-    lines = ["import numpy as np"] * bool(kinds & {"vector", "sequence"}) + ["from PIL import Image"] * (
-        "image" in kinds
-    )
+    lines = sorted({kind.row.imports for kind in Kind if kind.value in kinds and kind.row.imports}, reverse=True)
     lines += [
         "from transformers import AutoModel, AutoProcessor",
         "",
@@ -114,14 +113,7 @@ def public(text: str) -> str:
 
 
 def _example(modality: Mapping[str, Any]) -> str:
-    if modality["kind"] == "text":
-        return '"a text"'
-    if modality["kind"] == "vector":
-        return f"np.zeros({modality['size'][0]})"
-    if modality["kind"] == "sequence":
-        return f"np.zeros({list(modality['size'])})"
-    height, width = modality["size"]
-    return f'Image.new("{"L" if modality["channels"] == 1 else "RGB"}", ({width}, {height}))'
+    return Kind(modality["kind"]).row.example(modality)
 
 
 def _metadata(facts: CardFacts, scores: list[Score]) -> ModelCardData:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 from transformers import MODEL_MAPPING
 
-from mmpretrain.assembly.specs import architecture_entry
+from mmpretrain.assembly.transformers_encoder import architecture_entry
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.model import Pool
 from mmpretrain.embedding.spaces import open_space

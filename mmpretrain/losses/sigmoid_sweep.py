@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
-from mmpretrain.distributed.exchange import RowBlock, travel
+from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import resolve_negatives
 from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
@@ -100,7 +100,7 @@ class SigmoidSweep:
         mode = resolve_negatives(setup.settings, len(self.keys[0]), payload[0].shape[1], setup.world)
         width = sum(key.shape[1] for key, need in zip(self.keys, self.by_key, strict=True) if need)
         ring, dtype = mode is Negatives.ring, self.scale.dtype
-        home = travel(payload, width, self._visit, world=setup.world, ring=ring, dtype=dtype)
+        home = exchange(payload, width, self._visit, world=setup.world, ring=ring, dtype=dtype)
         return self._with_counterparts(self._sums(home))
 
     def _counterparts(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch, Mixing
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -151,14 +152,29 @@ class Method(ABC):
     likewise, with steps of their own as ``refinement`` says.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        """config: the whole resolved config. model: built for the same modalities as ``config.data``."""
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        """config: the whole resolved config. model: built for the same modalities as ``config.data``.
+
+        augmenter: the run's; None for a method that is only looked at and never prepares a batch.
+        """
         self.model = model
+        self._augmenter = augmenter
         self.heads = nn.ModuleDict()
         self.critics = nn.ModuleDict()
         self.refinement = Refinement()
         self.modalities: Sequence[str] = tuple(config.data.modalities)
         self.contrast = config.objective
+
+    @staticmethod
+    def release_problems(config: Config) -> list[str]:
+        """What stands against the releases that the method's own settings name, one sentence each."""
+        return []
+
+    @property
+    def augmenter(self) -> Augmenter:
+        """What augments batches; there is one per run."""
+        assert self._augmenter is not None, "a method without an augmenter prepares no batches"
+        return self._augmenter
 
     def initialize(self, batches: Callable[[int], Iterable[Batch]], world: World) -> None:  # noqa: B027 - as clamp_
         """Look at data before the first step; called at a run's first start, before DeepSpeed takes the weights over.

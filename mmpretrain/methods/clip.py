@@ -18,6 +18,7 @@ import torch
 
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -33,8 +34,8 @@ class Clip(Method):
     heads: ``temperature``. Raises ValueError when the modalities' embeddings differ in width.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, ClipConfig)
         require_equal_widths(model)
         self.temperature = Temperature(config.method.temperature, config.method.max_scale)

@@ -29,6 +29,7 @@ from mmpretrain.config.methods.cmcr import PARTNER, SHARED
 from mmpretrain.config.methods.names import CmcrConfig, Passes
 from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.random import normal
 from mmpretrain.data.step import Step
@@ -36,7 +37,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.similarity import unit_rows
 from mmpretrain.methods.base import Embeds, Features, Losses, Method, Shipped
-from mmpretrain.methods.cmcr_release import with_spaces
+from mmpretrain.methods.cmcr_release import release_problems, with_spaces
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
@@ -46,10 +47,15 @@ EPS = 1e-12  # below the root of a distance, whose gradient at 0 would be infini
 class Cmcr(Method):
     """See the module's docstring; the four vector modalities of ``mmpretrain pair``, no labels, no heads."""
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, CmcrConfig)
         self.config, self.settings = config, config.method
+
+    @staticmethod
+    def release_problems(config: Config) -> list[str]:
+        """What stands against the releases of both spaces; hashes their files."""
+        return release_problems(config)
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """Add noise to all embeddings, and bring them to length 1; a function of seed and stream position."""

@@ -198,8 +198,8 @@ def _confused(first: Release, second: Release) -> Iterator[str]:
 
 def _form(entry: Mapping[str, Any]) -> str:
     """What a processor takes for a modality, to be compared and for messages; images and texts come in any size."""
-    sized = entry["kind"] in (Kind.vector.value, Kind.sequence.value)
-    return f"{entry['kind']} of size {entry['size']}" if sized else entry["kind"]
+    row = Kind(entry["kind"]).row
+    return f"{entry['kind']} of size {entry['size']}" if row.size and not row.resized else entry["kind"]
 
 
 def _processor(

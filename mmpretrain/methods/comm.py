@@ -48,11 +48,10 @@ class Comm(Method):
     heads: ``projection``, one for all embeddings.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, CommConfig) and model.fusion is not None
         self.settings = settings = config.method
-        self.augmenter = Augmenter(config)
         self.one_way = settings.pairing is Pairing.paper
         self.weight = 1.0 if settings.pairing is Pairing.paper else 1 / (len(self.modalities) + 1)
         self.heads["projection"] = ProjectionHead(model.fusion.width, settings.head_hidden, settings.head_width)

@@ -42,11 +42,10 @@ class CrossSelf(Method):
     heads: ``projection_MODALITY``; with cross=clip also ``linear_MODALITY`` and ``temperature``.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, CrossSelfConfig)
         self.settings = settings = config.method
-        self.augmenter = Augmenter(config) if settings.augments else None
         self.pairs = list(combinations(self.modalities, 2))
         for name, size in model.embed_sizes.items():
             self.heads[f"projection_{name}"] = ProjectionHead(size, settings.hidden, settings.width)
@@ -59,7 +58,7 @@ class CrossSelf(Method):
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """Draw the two views of every sample, if there are self terms."""
-        if self.augmenter is None:
+        if not self.settings.augments:
             return batch
         return replace(batch, views={name: self.augmenter.view(batch, name, step) for name in VIEWS})
 

@@ -68,12 +68,11 @@ class Factorcl(Method):
     heads: the critics of the lower bounds, by their terms' names. critics: those of the upper bounds.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, FactorclConfig)
         self.settings = settings = config.method
         self.classes = config.data.classes or 0
-        self.augmenter = Augmenter(config) if settings.augments else None
         self.refinement = Refinement(settings.critic_steps, RefineOn(settings.critic_batch.value))
         first, second = self.modalities
         (w1, t1, c1), (w2, t2, c2) = (self._widths(model, name) for name in self.modalities)
@@ -89,7 +88,7 @@ class Factorcl(Method):
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """form=ssl: draw X1' and X2'."""
-        if self.augmenter is None:
+        if not self.settings.augments:
             return replace(batch, views={})
         view = self.augmenter.view(batch, AUGMENTED, step, unique=self.settings.unique_views(self.modalities))
         return replace(batch, views={AUGMENTED: view})

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpretrain.config.data import Kind
 from mmpretrain.config.methods.names import M3colConfig, MixLevel, MixScope
 from mmpretrain.config.objective import Negatives
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch, Mixing
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -52,8 +52,8 @@ class M3col(Method):
     local negatives, and when the modalities' embeddings differ in width.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, M3colConfig) and config.data.classes is not None
         self.settings = config.method
         self.mixer = Mixer(self.settings.beta, self.settings.select)
@@ -143,11 +143,10 @@ class M3col(Method):
 
 def _mixed_at_input(config: Config, level: MixLevel) -> list[str]:
     """The modalities whose raw inputs are mixed. Raises ValueError when one that has tokens is to be among them."""
-    kinds = {name: modality.kind for name, modality in config.data.modalities.items()}
-    tokens = [name for name, kind in kinds.items() if kind in (Kind.text, Kind.sequence)]
+    tokens = [name for name, modality in config.data.modalities.items() if modality.kind.row.tokens]
     if level is MixLevel.input and tokens:
         raise ValueError(
             f"method.mix_level=input cannot mix the tokens of {', '.join(tokens)}:"
             " use auto (embeddings of texts and sequences, inputs of the rest) or embedding"
         )
-    return [] if level is MixLevel.embedding else [name for name in kinds if name not in tokens]
+    return [] if level is MixLevel.embedding else [name for name in config.data.modalities if name not in tokens]

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from mmpretrain.config.methods.names import Among, Corr, MucmmConfig, Start
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.modes import evaluating
@@ -61,8 +62,8 @@ class Mucmm(Method):
     heads: ``moments``, the running ones (none with momentum=0).
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, MucmmConfig)
         self.settings = config.method
         self.dtype: torch.dtype = getattr(torch, config.engine.precision.value)

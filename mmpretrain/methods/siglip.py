@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmpretrain.config.methods.names import SiglipConfig
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -49,8 +50,8 @@ class Siglip(Method):
     heads: ``temperature``, ``bias``. Raises ValueError when the modalities' embeddings differ in width.
     """
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, SiglipConfig)
         require_equal_widths(model)
         settings = config.method

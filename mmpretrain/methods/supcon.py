@@ -19,6 +19,7 @@ import torch
 
 from mmpretrain.config.methods.names import SupconConfig
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -31,8 +32,8 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 class Supcon(Method):
     """See the module's docstring; two or more modalities, labels. heads: ``projection_MODALITY``."""
 
-    def __init__(self, config: Config, model: MMPretrainModel) -> None:
-        super().__init__(config, model)
+    def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
+        super().__init__(config, model, augmenter)
         assert isinstance(config.method, SupconConfig)
         self.settings = config.method
         for name in self.modalities:

@@ -1,7 +1,9 @@
-"""Raw samples of one modality -> the keyword tensors of its encoder, one function per kind."""
+"""Raw samples of one modality -> the keyword tensors of its encoder: one function per kind, and a row in KINDS."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ except ImportError:  # Vectors and texts work without it.
 LONGEST = 32  # times as long as wide is a strip
 
 
-def image_tensors(name: str, images: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
 
     Converted to grey or RGB, resized (bicubic, antialiased) if they differ from ``size``, then ``(x - mean) / std``
@@ -57,7 +59,7 @@ def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any
     return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
-def vector_tensors(name: str, vectors: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """Vectors (one, a list, or the rows of a matrix) -> ``values`` float32 [b, features].
 
     Scaled by ``minimum`` and ``maximum`` if the modality has them. Raises ValueError for vectors of another length
@@ -78,7 +80,7 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any]) -> dict[st
     return {"values": torch.from_numpy(values.astype(np.float32))}
 
 
-def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
+def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """Sequences [t, features] (one, a list, or the rows of an array of three dimensions) -> ``values`` float32
     [b, T, features] and ``attention_mask`` int64 [b, T], T the number of time steps in ``size``.
 
@@ -110,7 +112,8 @@ def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[l
         items = list(items) if items.ndim > len(modality.get("size", ())) else [items]
     found = _as_list(name, items)
     present = torch.tensor([item is not None for item in found])
-    return [_empty(modality) if item is None else item for item in found], present
+    empty = KINDS[modality["kind"]].empty
+    return [empty(modality) if item is None else item for item in found], present
 
 
 def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
@@ -122,15 +125,6 @@ def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor
         if tensor.is_floating_point():
             tensor[~present] = 0
     return {**tensors, "present": present}
-
-
-def _empty(modality: dict[str, Any]) -> Any:
-    """A sample without content: a text without words, one time step, or zeros."""
-    if modality["kind"] == "text":
-        return ""
-    if modality["kind"] == "image":
-        return Image.new("L", (1, 1)) if Image is not None else None
-    return np.zeros([1, modality["size"][1]] if modality["kind"] == "sequence" else modality["size"])
 
 
 def _sized(image: Any, modality: dict[str, Any]) -> Any:
@@ -165,3 +159,42 @@ def _as_list(name: str, items: Any) -> list[Any]:
     if not found:
         raise ValueError(f"modality {name!r} got an empty list")
     return found
+
+
+def _empty_image(modality: dict[str, Any]) -> Any:
+    return Image.new("L", (1, 1)) if Image is not None else None
+
+
+def _empty_text(modality: dict[str, Any]) -> str:
+    return ""
+
+
+def _empty_vector(modality: dict[str, Any]) -> np.ndarray:
+    return np.zeros(modality["size"])
+
+
+def _empty_sequence(modality: dict[str, Any]) -> np.ndarray:
+    return np.zeros([1, modality["size"][1]])
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """How samples of a kind become tensors.
+
+    tensors: (modality's name, samples, its entry, its tokenizer) -> keyword -> [b, ...]. empty: its entry -> a sample
+    without content: a text without words, one time step, or zeros. statistics: keys of its entry that hold one number
+    per channel or feature; both of a pair or none, if paired.
+    """
+
+    tensors: Callable[..., dict[str, Tensor]]
+    empty: Callable[[dict[str, Any]], Any]
+    statistics: tuple[str, ...] = ()
+    paired: bool = False
+
+
+KINDS = {
+    "image": InputKind(image_tensors, _empty_image, ("mean", "std")),
+    "text": InputKind(text_tensors, _empty_text),
+    "vector": InputKind(vector_tensors, _empty_vector, ("minimum", "maximum"), paired=True),
+    "sequence": InputKind(sequence_tensors, _empty_sequence),
+}

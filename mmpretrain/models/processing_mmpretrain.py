@@ -14,14 +14,7 @@ from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
-from .inputs_mmpretrain import (
-    image_tensors,
-    mark_absent,
-    optional_samples,
-    sequence_tensors,
-    text_tensors,
-    vector_tensors,
-)
+from .inputs_mmpretrain import KINDS, mark_absent, optional_samples
 
 FILE_NAME = "processor_config.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only")
@@ -115,13 +108,7 @@ class MMPretrainProcessor:
         return mark_absent(self._kind_tensors(name, filled, modality), present)
 
     def _kind_tensors(self, name: str, items: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
-        if modality["kind"] == "image":
-            return image_tensors(name, items, modality)
-        if modality["kind"] == "text":
-            return text_tensors(name, items, modality, self.tokenizers[name])
-        if modality["kind"] == "sequence":
-            return sequence_tensors(name, items, modality)
-        return vector_tensors(name, items, modality)
+        return KINDS[modality["kind"]].tensors(name, items, modality, self.tokenizers.get(name))
 
 
 def _tokenizer_folder(name: str) -> str:
@@ -129,14 +116,16 @@ def _tokenizer_folder(name: str) -> str:
 
 
 def _check_statistics(name: str, modality: dict[str, Any]) -> None:
-    image = modality["kind"] == "image"
-    expected = modality["channels"] if image else modality.get("size", [0])[0]
-    for key in ("mean", "std") if image else ("minimum", "maximum"):
+    if modality["kind"] not in KINDS:
+        raise ValueError(f"modality {name!r} is a {modality['kind']}: this version knows {', '.join(KINDS)}")
+    kind = KINDS[modality["kind"]]
+    expected = modality.get("channels", modality.get("size", [0])[0])
+    for key in kind.statistics:
         if key in modality and len(modality[key]) != expected:
             raise ValueError(f"modality {name!r}: {key} has {len(modality[key])} numbers, {expected} are needed")
-    if image and modality.get("shortest_edge", math.inf) < max(modality["size"]):
+    if modality.get("shortest_edge", math.inf) < max(modality.get("size") or [0]):
         raise ValueError(
             f"modality {name!r}: shortest_edge is {modality['shortest_edge']}, and {modality['size']} is cut out of it"
         )
-    if ("minimum" in modality) != ("maximum" in modality):
-        raise ValueError(f"modality {name!r}: minimum and maximum are needed together")
+    if kind.paired and len({key in modality for key in kind.statistics}) > 1:
+        raise ValueError(f"modality {name!r}: {' and '.join(kind.statistics)} are needed together")

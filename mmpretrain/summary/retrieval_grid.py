@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
-from mmpretrain.config.data import Kind
+from mmpretrain.config.kind import Drawing, Kind
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
@@ -68,8 +68,8 @@ def pairs_to_show(kinds: Mapping[str, Kind]) -> list[tuple[str, str]]:
 
     Empty if no modality is an image.
     """
-    images = [name for name, kind in kinds.items() if kind is Kind.image]
-    texts = [name for name, kind in kinds.items() if kind is Kind.text]
+    images = [name for name, kind in kinds.items() if kind.row.drawing is Drawing.picture]
+    texts = [name for name, kind in kinds.items() if kind.row.drawing is Drawing.words]
     pairs = [(images[0], images[1])] if len(images) > 1 else []
     if images and texts:
         pairs += [(texts[0], images[0])] if pairs else [(images[0], texts[0]), (texts[0], images[0])]

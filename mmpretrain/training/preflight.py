@@ -1,6 +1,6 @@
 """Checks that need torch, run in their own process so that the launcher stays quick:
 
-python -m mmpretrain.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
+python -m mmpretrain.training.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from mmpretrain.assembly.check import check_model
-from mmpretrain.assembly.tokenizers import load_tokenizer, not_built, tokenizer_source
+from mmpretrain.assembly.check import Checked, check_model
+from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
 from mmpretrain.config.compose import load_config
-from mmpretrain.config.data import Kind
 from mmpretrain.config.evaluation import Metric
 from mmpretrain.config.objective import memory_note
 from mmpretrain.config.root import Config
@@ -27,15 +27,25 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 
 def main() -> None:
     """Check the model and the method that the config file describes, without allocating weights."""
-    config, ranks = load_config(Path(sys.argv[1])), int(sys.argv[2])
-    problems, notes, model = check_model(config)
-    if model is not None:
-        problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
-        problems += _masks(config)
-        if config.method.contrasts:
-            batch, travel = config.data.global_batch, config.method.travel(model.embed_sizes)
-            notes.append(memory_note(config.objective, batch, ranks, travel.width, travel.pairs, rings=travel.rings))
-    print(json.dumps({"problems": problems, "notes": notes}))
+    checked = check(load_config(Path(sys.argv[1])), int(sys.argv[2]))
+    print(json.dumps({"problems": checked.problems, "notes": checked.notes}))
+
+
+def check(config: Config, ranks: int = 1) -> Checked:
+    """What stands against training as ``config`` says on so many ranks, and what is good to know; nothing is raised."""
+    if problems := method_class(config.method.name).release_problems(config):
+        return Checked(problems, [], None)
+    sources = EncoderSources(config)
+    problems, notes, model = check_model(config, sources)
+    if model is None:
+        return Checked(problems, notes, None)
+    problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
+    problems += _masks(config, sources)
+    if config.method.contrasts:
+        exchange = config.method.exchange(model.embed_sizes)
+        size = exchange.width, exchange.pairs
+        notes.append(memory_note(config.objective, config.data.global_batch, ranks, *size, rings=exchange.rings))
+    return Checked(problems, notes, None if problems else model)
 
 
 def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
@@ -48,18 +58,17 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     return []
 
 
-def _masks(config: Config) -> list[str]:
+def _masks(config: Config, sources: EncoderSources) -> list[str]:
     """Texts whose tokens are to be masked by a tokenizer that cannot; one that is not built yet is not looked at."""
     found, method = [], config.method
     unique = method.unique_views(list(config.data.modalities))
     for name, modality in config.data.modalities.items():
         views = [modality.unique_view if name in unique else modality.view] if method.augments else []
         masked = any(entry.mask for entry in (*views, modality.train) if entry)
-        if modality.kind is not Kind.text or not masked:
+        if not modality.kind.row.tokenized or not masked:
             continue
-        encoder = config.model.encoders[name]
-        pending = not_built(config.data, tokenizer_source(encoder))
-        if not pending and Vocabulary.of(load_tokenizer(name, encoder)).mask is None:
+        pending = not_built(config.data, tokenizer_source(sources[name].encoder))
+        if not pending and Vocabulary.of(sources[name].tokenizer).mask is None:
             found.append(nothing_masks(name))
     return found
 

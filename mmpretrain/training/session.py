@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.assembly.build import build_processor, build_sources
+from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
@@ -46,8 +47,9 @@ class Session:
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
         torch.manual_seed(self.config.seed)
-        self.processor = build_processor(self.config)
-        self.method = build_method(self.config)
+        sources = EncoderSources(self.config)
+        self.processor = build_processor(self.config, sources)
+        self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import RowBlock, travel
+from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.distributed.world import World
 from tests.rank_pool import Ranks
 
@@ -34,7 +34,7 @@ def go_round(ring: bool, world: World | None = None) -> tuple[Tensor, list[int]]
         block.sums += (world.rank + 1) * embeds
 
     payload = (rows[own].clone(), ids[own].clone())
-    return travel(payload, WIDTH, visit, world=world, ring=ring, dtype=torch.float64), seen
+    return exchange(payload, WIDTH, visit, world=world, ring=ring, dtype=torch.float64), seen
 
 
 @pytest.mark.parametrize("ring", [False, True])
@@ -63,7 +63,7 @@ def test_any_process_group(ranks: Ranks, ring: bool) -> None:
 
 def without_sums(ring: bool) -> int:
     world, visits = World.current(), []
-    home = travel((torch.zeros(LOCAL, 1),), 0, lambda block: visits.append(block.start), world=world, ring=ring)
+    home = exchange((torch.zeros(LOCAL, 1),), 0, lambda block: visits.append(block.start), world=world, ring=ring)
     assert home.shape == (LOCAL, 0)
     return len(visits)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig
-from mmpretrain.distributed.exchange import RowBlock, Visit, travel
+from mmpretrain.distributed.exchange import RowBlock, Visit, exchange
 from mmpretrain.distributed.world import World
 from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
@@ -126,11 +126,11 @@ def at_visits(kind: str, rows: int, settings: ObjectiveConfig) -> int:
             new = {pointer: size for pointer, size in storages(tensors_alive()).items() if pointer not in before}
             most = max(most, sum(new.values()))
 
-        return travel(payload, width, see, **options)
+        return exchange(payload, width, see, **options)
 
     with ExitStack() as stack:
         for sweep in (forward, backward, sigmoid_sweep):
-            stack.enter_context(mock.patch.object(sweep, "travel", watched))
+            stack.enter_context(mock.patch.object(sweep, "exchange", watched))
         options: dict[str, Any] = {"world": World.current(), "settings": settings, "metrics": False}
         if kind == "sigmoid":
             (result,) = sigmoid_contrastive([pair], scale=scale, bias=bias, **options)

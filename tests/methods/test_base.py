@@ -10,18 +10,18 @@ import torch
 
 from mmpretrain.config.methods.names import METHODS, MixLevel
 from mmpretrain.data.step import Step
-from mmpretrain.methods import CLASSES, method_class
+from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Losses, Method
 from tests.methods.toys import make_batch, make_config, make_method, make_step
 
 
 def test_every_configured_method_has_a_class() -> None:
-    assert CLASSES.keys() == METHODS.keys()
-    assert all(issubclass(method_class(name), Method) for name in CLASSES)
+    assert all(settings().name == name for name, settings in METHODS.items())
+    assert all(issubclass(method_class(name), Method) for name in METHODS)
 
 
 def test_the_package_and_the_schemas_load_no_torch() -> None:
-    code = "import sys, mmpretrain.methods.schema, mmpretrain.losses.schema; sys.exit('torch' in sys.modules)"
+    code = "import sys, mmpretrain.methods, mmpretrain.config.root; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

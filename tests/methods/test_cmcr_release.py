@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mmpretrain.assembly.build import build_model, build_processor
-from mmpretrain.assembly.check import check_model
 from mmpretrain.config.compose import compose, save_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.names import ClipConfig, CmcrConfig
@@ -213,7 +212,7 @@ def test_a_name_that_means_two_things_is_refused(
     """Also where nothing else stands between both spaces: the name is what is wrong."""
     other = space(tmp_path / "other", (here,), WIDTHS[ConnectedSpace.second], 1, **{name: there})
     config = connection(first=str(folders["first"]), second=str(other))
-    (problem,) = check_model(config).problems
+    (problem,) = preflight.check(config).problems
     assert problem.startswith(f"method.second: {other} takes {name!r} as ") and "(method.first) as" in problem
     assert all(part in problem for part in said) and "train one of them again with another name" in problem
     with pytest.raises(UnusableError, match=f"takes '{name}' as"):
@@ -231,7 +230,7 @@ def test_texts_and_images_may_differ_in_size(
     tmp_path: Path, folders: dict[str, Path], name: str, own: str, there: ModalityConfig
 ) -> None:
     other = space(tmp_path / "other", (own,), WIDTHS[ConnectedSpace.second], 1, **{name: there})
-    assert check_model(connection(first=str(folders["first"]), second=str(other))).problems == []
+    assert preflight.check(connection(first=str(folders["first"]), second=str(other))).problems == []
 
 
 @pytest.mark.parametrize("idle", [ConnectedSpace.first, ConnectedSpace.second])
@@ -243,7 +242,7 @@ def test_a_release_that_adds_no_modality_is_refused(
     config = connection(
         **{space.value: str(alone if space is idle else folders[space.value]) for space in ConnectedSpace}
     )
-    (problem,) = check_model(config).problems
+    (problem,) = preflight.check(config).problems
     assert problem.startswith(f"method.{idle}: {alone} has no modality that ") and "(caption)" in problem
     assert "choose a release with a further modality" in problem
     with pytest.raises(UnusableError, match="has no modality that"):
@@ -253,7 +252,7 @@ def test_a_release_that_adds_no_modality_is_refused(
 def test_releases_of_the_same_modalities_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     """Spectrograms, say, that are called as the pictures of the first are and look like them: they have no way in."""
     same = space(tmp_path / "same", ("caption", "picture"), WIDTHS[ConnectedSpace.second], 1)
-    (problem,) = check_model(connection(first=str(folders["first"]), second=str(same))).problems
+    (problem,) = preflight.check(connection(first=str(folders["first"]), second=str(same))).problems
     assert problem.startswith(f"method.second: {same} has no modality that ") and "(picture, caption)" in problem
     assert "where one name means two things, train one of them again with another name" in problem
 
@@ -267,15 +266,15 @@ def test_nothing_of_this_machine_is_in_the_release(folders: dict[str, Path]) -> 
 
 def test_the_preflight_finds_what_does_not_fit(tmp_path: Path, folders: dict[str, Path]) -> None:
     first, second = str(folders["first"]), str(folders["second"])
-    assert check_model(connection(first=first, second=second)).problems == []
-    (problem,) = check_model(connection(first=second)).problems
+    assert preflight.check(connection(first=first, second=second)).problems == []
+    (problem,) = preflight.check(connection(first=second)).problems
     assert (
         "method.first: its embeddings are 6 (caption), 6 (genes) wide, and data.modalities says 8: set the sizes"
         in problem
     )
-    (problem,) = check_model(connection(first=str(tmp_path))).problems
+    (problem,) = preflight.check(connection(first=str(tmp_path))).problems
     assert problem.startswith("method.first: cannot open")
-    (problem,) = check_model(connection(ProjectorsConfig(width=5, unprojected=ConnectedSpace.first))).problems
+    (problem,) = preflight.check(connection(ProjectorsConfig(width=5, unprojected=ConnectedSpace.first))).problems
     assert problem.startswith("model.projectors: the space 'first' has 8 dimensions and the new one 5")
 
 
@@ -293,7 +292,7 @@ def test_the_whole_preflight_of_a_connection(
 def test_a_damaged_release_is_refused(tmp_path: Path) -> None:
     broken = space(tmp_path / "broken", ("genes",), WIDTHS[ConnectedSpace.second], 1)
     (broken / "README.md").write_text("other")
-    (problem,) = check_model(connection(second=str(broken))).problems
+    (problem,) = preflight.check(connection(second=str(broken))).problems
     assert problem.startswith("method.second: ") and "README.md has changed" in problem
 
 
@@ -302,10 +301,10 @@ def test_embeddings_of_another_release_are_refused(tmp_path: Path, folders: dict
     made = {"second": {"release": "mine", "weights_sha256": weights_sha256(folders["second"])}}
     info = DatasetInfo("pairs", "pairs", "here", "none", {}, provenance=made)
     (tmp_path / "dataset.json").write_text(info.to_json())
-    assert check_model(config).problems == []
+    assert preflight.check(config).problems == []
     made["second"]["weights_sha256"] = "0"
     (tmp_path / "dataset.json").write_text(replace(info, provenance=made).to_json())
-    (problem,) = check_model(config).problems
+    (problem,) = preflight.check(config).problems
     assert "the data was embedded by mine" in problem
     # Not only before training: the release may be another one by the time it is shipped.
     with pytest.raises(UnusableError, match="the data was embedded by mine"):
@@ -317,7 +316,7 @@ def test_sizes_are_compared_with_those_of_the_pairs(tmp_path: Path, folders: dic
     sizes = {"first_shared": [64], "first_partner": [64], "second_shared": [6], "second_partner": [6]}
     pairs = {name: {"kind": "vector", "size": size} for name, size in sizes.items()}
     (tmp_path / "dataset.json").write_text(DatasetInfo("pairs", "pairs", "here", "none", pairs).to_json())
-    first, second = sorted(check_model(config).problems)
+    first, second = sorted(preflight.check(config).problems)
     assert first.endswith("set data.modalities.first_partner.size=[64]")
     assert second.endswith("set data.modalities.first_shared.size=[64]")
 
@@ -328,5 +327,5 @@ def test_a_modality_that_is_called_like_a_space(tmp_path: Path) -> None:
     config.model.encoders = {"second": config.model.encoders["genes"]}
     model = build_model(config)
     export_release(model, model.state_dict(), build_processor(config), tmp_path / "odd", facts())
-    (problem,) = check_model(connection(first=str(tmp_path / "odd"))).problems
+    (problem,) = preflight.check(connection(first=str(tmp_path / "odd"))).problems
     assert "give method.second a release too" in problem

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmpretrain.assembly.check import check_model
 from mmpretrain.config.compose import compose
-from mmpretrain.config.methods.base import Travel
+from mmpretrain.config.methods.base import Exchange
 from mmpretrain.config.methods.names import CommConfig, Pairing, Terms
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.data.batch import Batch
@@ -210,7 +210,7 @@ def test_settings_say_what_travels(pairing: Pairing, terms: Terms, modalities: i
     sides = preparation.setup(metrics=False).traveling()
     assert method.model.embed_sizes.keys() == set(NAMES[:modalities])
     width = sum(preparation.sides[number].shape[1] for number in sides)
-    assert method.settings.travel(method.model.embed_sizes) == Travel(width, len(pairs))
+    assert method.settings.exchange(method.model.embed_sizes) == Exchange(width, len(pairs))
     if terms is Terms.all:
         assert len(sides) == (2 if pairing is Pairing.paper else 2 + 2 * modalities)
 

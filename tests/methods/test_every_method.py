@@ -188,12 +188,12 @@ def release(tokens: list[str], folder: Path) -> None:
     raw = {**small_samples(), **dict.fromkeys(ConnectedSpace, np.random.default_rng(0).normal(size=(2, runs.FEATURES)))}
     samples = {name: raw.get(name, raw["picture"]) for name in shipped.processor.modalities}
     inputs = shipped.processor(**samples)
-    if config.method.connects:  # what trained takes a space's embeddings by the names of the pairs
+    if not config.parts.encoders:  # what trained takes a space's embeddings by the names of the pairs
         inputs = MMPretrainInputs({SHARED[ConnectedSpace(name)]: tensors for name, tensors in inputs.items()})
     with torch.no_grad():
         output = model.eval()(**inputs)
     found = flat(output)
-    if config.method.connects:
+    if not config.parts.encoders:
         found = {f"embeds {space}": found[f"embeds {SHARED[space]}"] for space in ConnectedSpace}
     folder.with_suffix(".pkl").write_bytes(pickle.dumps((samples, found)))
 

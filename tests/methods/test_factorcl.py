@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.config.compose import ConfigError, compose
-from mmpretrain.config.methods.base import Travel
+from mmpretrain.config.methods.base import Exchange
 from mmpretrain.config.methods.names import Condition, CriticBatch, CriticForm, FactorclConfig, LabelInput, Supervision
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
@@ -249,7 +249,7 @@ def test_settings_say_what_travels(critic: CriticForm) -> None:
     method, features = build(factorcl(critic=critic))
     critics, pairs = method.lower | method.upper, method._pairs(features)
     width = sum(critics[name].columns(a).shape[1] for name, (a, _) in pairs.items())
-    assert method.settings.travel(method.model.embed_sizes) == Travel(width, len(critics), rings=False)
+    assert method.settings.exchange(method.model.embed_sizes) == Exchange(width, len(critics), rings=False)
 
 
 def test_a_view_that_is_the_sample_itself_is_refused() -> None:

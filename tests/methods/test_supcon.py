@@ -50,7 +50,7 @@ def test_classes_apart_leave_the_others_of_the_class(method: Method) -> None:
 
 def test_a_classless_dataset_is_refused_and_no_classifier_ships() -> None:
     config = make_config("supcon")
-    assert not SupconConfig.classifies and not config.method.data_problems(config.data)
+    assert not config.parts.classifier and not config.method.data_problems(config.data)
     config.data.classes = None
     assert "learns from labels, but data.classes is null" in config.method.data_problems(config.data)[0]
 

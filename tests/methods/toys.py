@@ -10,15 +10,17 @@ import torch
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.names import METHODS
-from mmpretrain.config.model import ComponentsConfig, FusionConfig, ModelConfig
+from mmpretrain.config.model import ComponentsConfig, FactorsConfig, FusionConfig, ModelConfig
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Method
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 NAMES = ("mrna", "methylation", "mirna")
 EMBEDDINGS = ("first_shared", "second_shared", "first_partner", "second_partner")  # what methods that connect take
@@ -37,13 +39,16 @@ def make_config(
     **settings: Any,
 ) -> Config:
     """A config with vector modalities; ``settings`` go to its method section. optional: what some samples lack."""
-    names = EMBEDDINGS if METHODS[method].connects else NAMES[:modalities]
+    names = EMBEDDINGS if method == "cmcr" else NAMES[:modalities]
     vectors = {name: ModalityConfig(Kind.vector, [FEATURES], optional=name in optional) for name in names}
     return Config(
         method=METHODS[method](**settings),
         data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
         model=ModelConfig(
-            classifier_hidden=6, components=ComponentsConfig(2, 2), fusion=FusionConfig(width=8, heads=2)
+            classifier_hidden=6,
+            components=ComponentsConfig(2, 2),
+            factors=FactorsConfig(7, 3, 1),
+            fusion=FusionConfig(width=8, heads=2),
         ),
         objective=ObjectiveConfig(negatives),
     )
@@ -53,27 +58,32 @@ def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.
     """The method around MLP encoders; the same weights at every call."""
     torch.manual_seed(0)
     model = MMPretrainModel(toy_model_config(config, embed_size))
-    method = method_class(config.method.name)(config, model)
+    method = method_class(config.method.name)(
+        config, model, Augmenter(config, MMPretrainProcessor(toy_entries(config)))
+    )
     method.model.to(dtype=dtype)  # type: ignore[call-arg]
     method.heads.to(dtype)
     method.critics.to(dtype)
     return method
 
 
+def toy_entries(config: Config) -> dict[str, dict[str, Any]]:
+    """The vectors' entries in a processor."""
+    return {name: {"kind": "vector", "size": list(m.size)} for name, m in config.data.modalities.items()}
+
+
 def toy_model_config(config: Config, embed_size: int) -> MMPretrainConfig:
     """MLP encoders and what the method puts on top of them; of a method that connects, the projectors."""
-    if config.method.connects:
+    parts = config.parts
+    if not parts.encoders:
         return model_config(config, {})
     encoder = {"input_size": FEATURES, "hidden_size": 16, "output_size": embed_size}
     spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
-    labeled = config.method.classifies
     return MMPretrainConfig(
         encoders={name: spec for name in config.data.modalities},
-        classifier_hidden=config.model.classifier_hidden if labeled else None,
+        classifier_hidden=config.model.classifier_hidden if parts.classifier else None,
         num_labels=CLASSES,
-        fusion=config.model.fusion.arguments() if config.method.fuses else None,
-        factors={"hidden": 7, "width": 3, "layers": 1} if config.method.factorizes else None,
-        components=config.model.components.arguments(config.data.modalities) if config.method.decomposes else None,
+        **parts.arguments,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.base import ModelParts
 from mmpretrain.config.methods.names import MethodConfig
 from mmpretrain.config.model import EncoderConfig, FactorsConfig, FusionConfig, ModelConfig
 from mmpretrain.config.root import Config
@@ -28,7 +29,10 @@ class Fusing(MethodConfig):
     """A method whose model has a fusion."""
 
     name: str = "fusing"
-    fuses = True
+
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """A fusion alone."""
+        return ModelParts(fusion=model.fusion.arguments())
 
 
 @dataclass
@@ -36,7 +40,10 @@ class Factorizing(MethodConfig):
     """A method whose model has heads for shared and unique information."""
 
     name: str = "factorizing"
-    factorizes = True
+
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """Factors on top of embeddings."""
+        return ModelParts(embed_dim=model.embed_dim, factors=asdict(model.factors))
 
 
 def four_config(method: MethodConfig, fusion: dict[str, Any] | None = None, **model: Any) -> Config:

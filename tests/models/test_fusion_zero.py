@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.config.methods.base import ModelParts
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.methods import clip
@@ -32,7 +33,7 @@ def train(tokens: list[str], lacking: bool) -> runs.Outcome:
         return Features.of(batch, {name: embed + fused for name, embed in output.embeds.items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClipConfig, "fuses", True)
+        patch.setattr(ClipConfig, "model_parts", lambda self, model, data: ModelParts(fusion=model.fusion.arguments()))
         patch.setattr(clip.Clip, "encode", encode)
         torch.manual_seed(0)
         return runs.outcome(runs.tiny_config(*TOKENS, *tokens), 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.model import ModelConfig
@@ -12,7 +12,7 @@ from mmpretrain.config.objective import LARGEST_SCALE
 
 
 @dataclass(frozen=True)
-class Travel:
+class Exchange:
     """What other ranks need of every sample in one trip.
 
     width: floats per sample, of all sides together. pairs: how many matrices over pairs of samples they make.
@@ -24,24 +24,43 @@ class Travel:
     rings: bool = True
 
 
+@dataclass(frozen=True)
+class ModelParts:
+    """What the model of a method consists of, as :class:`MMPretrainConfig` takes it; None: without that part.
+
+    encoders: whether there is one for every modality. embed_dim: width of a projection behind each of them. fusion,
+    factors, components, connection: plain values of the fusion, of the heads for shared and unique information, of
+    those for common and individual codes, and of the projectors that connect two spaces. classifier: whether there is
+    one.
+    """
+
+    encoders: bool = True
+    embed_dim: int | None = None
+    fusion: dict[str, Any] | None = None
+    factors: dict[str, Any] | None = None
+    components: dict[str, Any] | None = None
+    connection: dict[str, Any] | None = None
+    classifier: bool = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of :class:`MMPretrainConfig` that say so, without those of encoders and classifier."""
+        names = ("embed_dim", "fusion", "factors", "components", "connection")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
 @dataclass
 class MethodConfig:
     """What every method has, and what it says of itself.
 
-    classifies: it learns from labels, and its model ships with a classifier. fuses, factorizes, decomposes: its model
-    ships with a fusion, with heads for what is shared and unique, with heads for common and individual codes. connects:
-    its model is a projector of each of two spaces of embeddings, without encoders.
-    contrasts: it compares samples with those of all ranks, as objective.negatives says.
+    implementation: its class, ``package.module.NAME``. contrasts: it compares samples with those of all ranks, as
+    objective.negatives says.
     takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
     """
 
     name: str = ""
 
-    classifies: ClassVar[bool] = False
-    fuses: ClassVar[bool] = False
-    factorizes: ClassVar[bool] = False
-    decomposes: ClassVar[bool] = False
-    connects: ClassVar[bool] = False
+    implementation: ClassVar[str] = ""
     contrasts: ClassVar[bool] = True
     takes_missing: ClassVar[bool] = False
     title: ClassVar[str] = ""
@@ -50,21 +69,25 @@ class MethodConfig:
     @property
     def needs_labels(self) -> bool:
         """Whether every sample must have a label."""
-        return self.classifies
+        return False
 
     @property
     def augments(self) -> bool:
         """Whether it makes augmented views of samples."""
         return False
 
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """What the method's model consists of; ``model`` and ``data`` need not fit the method."""
+        return ModelParts(embed_dim=model.embed_dim)
+
     def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
         """Those of ``modalities`` whose views get the unique augmentation instead of the usual one."""
         return ()
 
-    def travel(self, widths: Mapping[str, int]) -> Travel:
+    def exchange(self, widths: Mapping[str, int]) -> Exchange:
         """What its losses send to other ranks; widths: modality -> width of its embedding."""
         # Most methods compare all modalities' embeddings: an estimate that these should not exceed by much.
-        return Travel(sum(widths.values()), len(widths))
+        return Exchange(sum(widths.values()), len(widths))
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

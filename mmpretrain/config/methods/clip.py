@@ -16,6 +16,7 @@ class ClipConfig(MethodConfig):
     temperature: float = 0.07
     max_scale: float = 100.0
 
+    implementation = "mmpretrain.methods.clip.Clip"
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"
     arxiv = "2103.00020"
 

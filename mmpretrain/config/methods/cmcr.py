@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.kind import Kind
-from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold, too_few
+from mmpretrain.config.methods.base import MethodConfig, ModelParts, not_positive, too_cold, too_few
 from mmpretrain.config.model import ConnectedSpace, ModelConfig
 
 # What a sample consists of: in both spaces, one thing's embedding and that of its pseudo partner.
@@ -47,9 +47,23 @@ class CmcrConfig(MethodConfig):
     noise: float = 0.004
     passes: Passes = Passes.joint
 
-    connects = True
+    implementation = "mmpretrain.methods.cmcr.Cmcr"
     title = "Connecting Multi-modal Contrastive Representations"
     arxiv = "2305.14381"
+
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """Two projectors alone; sizes that are not given are taken from the data."""
+        settings = model.projectors
+        widths = {space: _width(data, SHARED[space]) for space in ConnectedSpace}
+        inputs = {name: space.value for names in (SHARED, PARTNER) for space, name in names.items()}
+        connection = {
+            **{key: getattr(value, "value", value) for key, value in asdict(settings).items()},
+            "hidden": settings.hidden or 2 * widths[ConnectedSpace.first],
+            "width": settings.width or widths[settings.unprojected or ConnectedSpace.first],
+            "spaces": {space.value: {"width": width} for space, width in widths.items()},
+            "inputs": {name: inputs[name] for name in data.modalities if name in inputs},
+        }
+        return ModelParts(encoders=False, connection=connection)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -79,6 +93,12 @@ class CmcrConfig(MethodConfig):
         return [
             f"model.encoders has {', '.join(model.encoders)}: method=cmcr trains projectors alone; set model=connection"
         ]
+
+
+def _width(data: DataConfig, name: str) -> int:
+    """Features of the vectors of this name; 0 where there are none."""
+    size = data.modalities[name].size if name in data.modalities else []
+    return size[0] if size else 0
 
 
 def _misshapen(data: DataConfig) -> Iterator[str]:

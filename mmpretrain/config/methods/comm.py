@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.methods.base import MethodConfig, Travel, not_positive, too_cold, too_few
+from mmpretrain.config.methods.base import Exchange, MethodConfig, ModelParts, not_positive, too_cold, too_few
+from mmpretrain.config.model import ModelConfig
 
 
 class Pairing(StrEnum):
@@ -45,8 +46,8 @@ class CommConfig(MethodConfig):
     head_hidden: int = 512
     head_width: int = 256
 
-    fuses = True
     takes_missing = True
+    implementation = "mmpretrain.methods.comm.Comm"
     title = "What to align in multimodal contrastive learning?"
     arxiv = "2409.07402"
 
@@ -55,13 +56,17 @@ class CommConfig(MethodConfig):
         """Every term looks at augmented views."""
         return True
 
-    def travel(self, widths: Mapping[str, int]) -> Travel:
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """With a fusion, whose width is that of all embeddings."""
+        return ModelParts(fusion=model.fusion.arguments())
+
+    def exchange(self, widths: Mapping[str, int]) -> Exchange:
         """Projections: the keys, which are wholes, and with NT-Xent the queries too; each once."""
         alone = 0 if self.terms is Terms.fused else 2 * len(widths)
         whole = 0 if self.terms is Terms.unimodal else 1
         keys = 2 if alone else 1
         sides = keys if self.pairing is Pairing.paper else 2 + alone
-        return Travel(sides * self.head_width, whole + alone)
+        return Exchange(sides * self.head_width, whole + alone)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

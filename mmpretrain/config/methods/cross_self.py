@@ -45,6 +45,7 @@ class CrossSelfConfig(MethodConfig):
     max_scale: float = 100.0
     clip_width: int = 512
 
+    implementation = "mmpretrain.methods.cross_self.CrossSelf"
     title = "Cross+Self, after SLIP: Self-supervision meets Language-Image Pre-training"
     arxiv = "2112.12750"
 

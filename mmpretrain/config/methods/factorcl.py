@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from mmpretrain.config.augment import OPERATIONS
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.methods.base import MethodConfig, Travel, not_positive
+from mmpretrain.config.methods.base import Exchange, MethodConfig, ModelParts, not_positive
+from mmpretrain.config.model import ModelConfig
 
 TERMS = 6  # each with a critic
 
@@ -76,7 +76,7 @@ class FactorclConfig(MethodConfig):
     critic_steps: int = 1
     critic_batch: CriticBatch = CriticBatch.next
 
-    factorizes = True
+    implementation = "mmpretrain.methods.factorcl.Factorcl"
     title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"
     arxiv = "2306.05268"
 
@@ -90,14 +90,18 @@ class FactorclConfig(MethodConfig):
         """The self-supervised form compares samples with augmented views of them."""
         return self.form is Supervision.ssl
 
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """With heads for shared and unique information."""
+        return ModelParts(embed_dim=model.embed_dim, factors=asdict(model.factors))
+
     def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
         """The second modality's, which must keep what the first one speaks of."""
         return modalities[1:] if self.augments else ()
 
-    def travel(self, widths: Mapping[str, int]) -> Travel:
+    def exchange(self, widths: Mapping[str, int]) -> Exchange:
         """The columns of all critics, which other ranks compare with every anchor of theirs."""
         columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
-        return Travel(TERMS * columns, TERMS, rings=False)
+        return Exchange(TERMS * columns, TERMS, rings=False)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -142,6 +146,7 @@ class FactorclConfig(MethodConfig):
             origin = " (null: augment without its crop)" if given is None else ""
             found.append(
                 f"data.modalities.{name}.{key} changes nothing{origin}: method=factorcl would take the sample itself"
-                f" for its augmented view; set one of {', '.join(OPERATIONS[modality.kind])} there, or method.form=sup"
+                f" for its augmented view; set one of {', '.join(modality.kind.row.operations)} there, or"
+                " method.form=sup"
             )
         return found

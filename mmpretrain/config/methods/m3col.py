@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold
+from mmpretrain.config.data import DataConfig
+from mmpretrain.config.methods.base import MethodConfig, ModelParts, not_positive, too_cold
+from mmpretrain.config.model import ModelConfig
 
 
 class MixLevel(StrEnum):
@@ -49,9 +51,18 @@ class M3colConfig(MethodConfig):
     official_aliasing: bool = False
     official_self_pairs: bool = False
 
-    classifies = True
+    implementation = "mmpretrain.methods.m3col.M3col"
     title = "M3CoL: Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification"
     arxiv = "2409.17777"
+
+    @property
+    def needs_labels(self) -> bool:
+        """The classifier learns from them."""
+        return True
+
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """With a classifier."""
+        return ModelParts(embed_dim=model.embed_dim, classifier=True)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

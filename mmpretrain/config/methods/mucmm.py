@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.methods.base import MethodConfig, not_positive
+from mmpretrain.config.methods.base import MethodConfig, ModelParts, not_positive
 from mmpretrain.config.model import ModelConfig
 
 
@@ -58,13 +58,17 @@ class MucmmConfig(MethodConfig):
     start_samples: int = 20_000
     variance: float = 0.99
 
-    decomposes = True
     contrasts = False
+    implementation = "mmpretrain.methods.mucmm.Mucmm"
     title = (
         "Multimodal Understanding Through Correlation Maximization and Minimization"
         " (a reconstruction from its abstract; the paper's formulas were not available)"
     )
     arxiv = "2305.03125"
+
+    def model_parts(self, model: ModelConfig, data: DataConfig) -> ModelParts:
+        """With heads for common and individual codes."""
+        return ModelParts(embed_dim=model.embed_dim, components=model.components.arguments(data.modalities))
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -19,6 +19,7 @@ class SiglipConfig(MethodConfig):
     bias: float = -10.0
     max_scale: float | None = None
 
+    implementation = "mmpretrain.methods.siglip.Siglip"
     title = "SigLIP: Sigmoid Loss for Language Image Pre-Training"
     arxiv = "2303.15343"
 

@@ -19,6 +19,7 @@ class SupconConfig(MethodConfig):
     hidden: int = 2048
     width: int = 128
 
+    implementation = "mmpretrain.methods.supcon.Supcon"
     title = "SupCon: Supervised Contrastive Learning"
     arxiv = "2004.11362"
 

@@ -11,33 +11,30 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from mmpretrain.assembly.release_encoder import input_statistics
-from mmpretrain.assembly.tokenizers import load_tokenizer
 from mmpretrain.config.augment import AugmentConfig
-from mmpretrain.config.kind import Kind
+from mmpretrain.config.implementation import implementation
 from mmpretrain.config.root import Config
-from mmpretrain.data.augment.draws import Draws
-from mmpretrain.data.augment.images import ImageForm, augment_images
-from mmpretrain.data.augment.series import augment_sequences, augment_vectors
-from mmpretrain.data.augment.texts import Vocabulary, augment_texts
+from mmpretrain.data.augment.draws import Draws, Tensors
 from mmpretrain.data.batch import SOURCE, Batch, Inputs
+from mmpretrain.data.step import Step
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
-if TYPE_CHECKING:
-    from mmpretrain.data.step import Step
+
+class Augmentation(Protocol):
+    """What the row of a kind names: made of a modality's entry in the processor, and of its tokenizer if it has one."""
+
+    def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
+        """Keyword -> [b, ...] of samples -> those keywords that are augmented, [b, ...] at the encoder's size."""
 
 
 class Augmenter:
-    """Augments as ``data.modalities`` of the config says. Tokenizers are opened when a text is first augmented."""
+    """Augments as ``data.modalities`` of the config says; there is one per run. processor: the run's."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._vocabulary = cache(self._open_vocabulary)
-        self._form = cache(self._make_form)
+    def __init__(self, config: Config, processor: MMPretrainProcessor) -> None:
+        self._config, self._processor = config, processor
+        self._augmentation = cache(self._open)
 
     def view(self, batch: Batch, name: str, step: Step, unique: Collection[str] = ()) -> Inputs:
         """Inputs of all modalities under fresh augmentations, at the encoders' sizes; ``batch`` is left alone.
@@ -68,35 +65,14 @@ class Augmenter:
             views[SOURCE] = plain | batch.views.get(SOURCE, {})
         return replace(batch, inputs=batch.inputs | inputs, views=views)
 
-    def _augment(self, batch: Batch, name: str, config: AugmentConfig, view: str, step: Step) -> dict[str, Tensor]:
+    def _augment(self, batch: Batch, name: str, config: AugmentConfig, view: str, step: Step) -> Tensors:
         plain = batch.inputs[name]
         source = batch.views.get(SOURCE, {}).get(name, plain)
-        draws = Draws(step, view, name, batch.positions)
-        match self._config.data.modalities[name].kind:
-            case Kind.image:
-                form = self._form(name, batch.positions.device)
-                changed = {"pixel_values": augment_images(source["pixel_values"], form, config, draws)}
-            case Kind.sequence:
-                changed = {"values": augment_sequences(source["values"], source["attention_mask"], config, draws)}
-            case Kind.vector:
-                changed = {"values": augment_vectors(source["values"], config, draws)}
-            case Kind.text:
-                changed = self._augment_text(source, name, config, draws)
-        return plain | changed
+        return plain | self._augmentation(name)(source, config, Draws(step, view, name, batch.positions))
 
-    def _augment_text(
-        self, source: dict[str, Tensor], name: str, config: AugmentConfig, draws: Draws
-    ) -> dict[str, Tensor]:
-        if not config.operations:
-            return source
-        ids, mask = augment_texts(source["input_ids"], source["attention_mask"], self._vocabulary(name), config, draws)
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def _open_vocabulary(self, name: str) -> Vocabulary:
-        return Vocabulary.of(load_tokenizer(name, self._config.model.encoders[name]))
-
-    def _make_form(self, name: str, device: torch.device) -> ImageForm:
-        settings = self._config.data.modalities[name]
-        statistics = input_statistics(name, self._config.model.encoders[name]) or {}
-        mean, std = (torch.tensor(statistics.get(key, [0.5] * settings.channels)) for key in ("mean", "std"))
-        return ImageForm((settings.size[0], settings.size[1]), mean.to(device), std.to(device))
+    def _open(self, name: str) -> Augmentation:
+        row = self._config.data.modalities[name].kind.row
+        found: Augmentation = implementation(row.augmentation)(
+            self._processor.modalities[name], self._processor.tokenizers.get(name)
+        )
+        return found

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmpretrain.config.augment import OPERATIONS, AugmentConfig, Choose
+from mmpretrain.config.augment import AugmentConfig, Choose
+from mmpretrain.config.kind import KINDS
 from mmpretrain.data.random import normal, uniform
+from mmpretrain.data.step import Step
 
-if TYPE_CHECKING:
-    from mmpretrain.data.step import Step
-
-_COLUMNS = tuple(dict.fromkeys(name for names in OPERATIONS.values() for name in names))
+Tensors = dict[str, Tensor]  # keyword of an encoder -> [b, ...]
+_COLUMNS = tuple(dict.fromkeys(name for row in KINDS.values() for name in row.operations))
 
 
 @dataclass(frozen=True)

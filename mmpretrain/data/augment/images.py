@@ -7,20 +7,43 @@ Shapes: b samples, c channels (1 or 3), h x w pixels. Nothing runs sample by sam
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmpretrain.config.augment import AugmentConfig
-from mmpretrain.data.augment.draws import Draws, rows, within
+from mmpretrain.data.augment.draws import Draws, Tensors, rows, within
 
 CROP_ATTEMPTS = 10
 BLUR_RADIUS = 4  # standard deviations, beyond which less than 0.01 % of a Gaussian lies
 
 # The luma of ITU-R BT.601, and the two color axes I and Q of NTSC.
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
+
+class ImageAugmentation:
+    """Augments ``pixel_values``. entry: the modality's in the processor; of pixels without statistics the middle of
+    their range is their mean."""
+
+    def __init__(self, entry: Mapping[str, Any], tokenizer: None) -> None:
+        height, width = entry["size"]
+        self._size = (height, width)
+        self._statistics = [torch.tensor(entry.get(key, [0.5] * entry["channels"])) for key in ("mean", "std")]
+        self._form = cache(self._form_on)
+
+    def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
+        """See :class:`Augmentation`."""
+        pixels = tensors["pixel_values"]
+        return {"pixel_values": augment_images(pixels, self._form(pixels.device), config, draws)}
+
+    def _form_on(self, device: torch.device) -> ImageForm:
+        mean, std = (numbers.to(device) for numbers in self._statistics)
+        return ImageForm(self._size, mean, std)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,36 @@ Shapes: b samples; vectors of n features; sequences of T time steps with F featu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from mmpretrain.config.augment import AugmentConfig
-from mmpretrain.data.augment.draws import Draws, rows, within
+from mmpretrain.data.augment.draws import Draws, Tensors, rows, within
+
+
+class VectorAugmentation:
+    """Augments the ``values`` of vectors."""
+
+    def __init__(self, entry: Mapping[str, Any], tokenizer: None) -> None:
+        """Nothing of either is needed."""
+
+    def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
+        """See :class:`Augmentation`."""
+        return {"values": augment_vectors(tensors["values"], config, draws)}
+
+
+class SequenceAugmentation:
+    """Augments the ``values`` of sequences."""
+
+    def __init__(self, entry: Mapping[str, Any], tokenizer: None) -> None:
+        """Nothing of either is needed."""
+
+    def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
+        """See :class:`Augmentation`."""
+        return {"values": augment_sequences(tensors["values"], tensors["attention_mask"], config, draws)}
 
 
 def augment_vectors(values: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:

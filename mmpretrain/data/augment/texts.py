@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmpretrain.config.augment import AugmentConfig
-from mmpretrain.data.augment.draws import Draws
+from mmpretrain.data.augment.draws import Draws, Tensors
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,24 @@ class Vocabulary:
         if mask is None and tokenizer.unk_token_id not in (*framing, tokenizer.pad_token_id):
             mask = tokenizer.unk_token_id
         return cls(tuple(tokenizer.all_special_ids), tokenizer.pad_token_id, mask)
+
+
+class TextAugmentation:
+    """Augments ``input_ids`` and ``attention_mask``. tokenizer: what made them; it is looked at when it is needed."""
+
+    def __init__(self, entry: Mapping[str, Any], tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
+        """See :class:`Augmentation`."""
+        if not config.operations:
+            return tensors
+        ids, mask = augment_texts(tensors["input_ids"], tensors["attention_mask"], self._vocabulary, config, draws)
+        return {"input_ids": ids, "attention_mask": mask}
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self._tokenizer)
 
 
 def augment_texts(

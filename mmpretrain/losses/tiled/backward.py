@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import RowBlock, travel
+from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.losses.tiled.forward import TileName
 from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
@@ -63,7 +63,7 @@ class BackwardSweep(Sweep):
         payload = [self.statistics, *traveling, *self.payload()]
         self.kept, self.features = kept, features
         world, ring = self.setup.world, self.setup.ring
-        home = travel(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
+        home = exchange(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
         for number, place in self.sums.items():
             self._total(number).add_(home[:, place])
         for term, weight in zip(self.setup.terms, self.counterparts, strict=True):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.distributed.exchange import RowBlock, travel
+from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.losses.tiled.soft import add_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.target_rules import Entries
@@ -64,7 +64,7 @@ class ForwardSweep(Sweep):
         payload = [self.traveling(), *([self.own] if self.setup.metrics else []), *self.payload()]
         width = SUMS * len(self.setup.terms)
         world, ring = self.setup.world, self.setup.ring
-        home = travel(payload, width, self._visit, world=world, ring=ring, dtype=self.dtype)
+        home = exchange(payload, width, self._visit, world=world, ring=ring, dtype=self.dtype)
         columns = home.view(self.count, -1, SUMS).transpose(0, 1) + self.key_rows
         return [
             (self._direction(term, rows, own, term.ways[0]), self._direction(term, cols, own, term.ways[1]))

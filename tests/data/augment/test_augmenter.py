@@ -8,8 +8,10 @@ from unittest import mock
 import pytest
 import torch
 
+from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import AugmentConfig, Choose, Kind, ModalityConfig
-from mmpretrain.data.augment import Augmenter, augmenter
+from mmpretrain.data.augment import Augmenter
+from mmpretrain.data.augment.texts import Vocabulary
 from mmpretrain.data.batch import Batch
 from tests.data.augment.views import batch, config, everything, flat, step, view
 
@@ -108,7 +110,7 @@ def test_training_inputs_are_augmented_once_and_views_start_from_the_plain_ones(
         b=ModalityConfig(Kind.image, [8, 8], augment=plain),
     )
     whole = batch({name: {"pixel_values": PIXELS} for name in ("a", "b")})
-    trained = Augmenter(settings).training_inputs(whole, step())
+    trained = Augmenter(settings, build_processor(settings)).training_inputs(whole, step())
     assert torch.equal(trained.inputs["a"]["pixel_values"], PIXELS.flip(-1))
     assert torch.equal(trained.inputs["b"]["pixel_values"], PIXELS)
     if views:
@@ -119,7 +121,7 @@ def test_training_inputs_are_augmented_once_and_views_start_from_the_plain_ones(
 
 def test_training_inputs_without_settings_are_the_same_batch() -> None:
     settings, whole = everything()
-    assert Augmenter(settings).training_inputs(whole, step()) is whole
+    assert Augmenter(settings, build_processor(settings)).training_inputs(whole, step()) is whole
 
 
 def test_presence_is_kept() -> None:
@@ -129,10 +131,10 @@ def test_presence_is_kept() -> None:
     assert torch.equal(view(config(a=modality), whole)["a"]["present"], present)
 
 
-def test_tokenizers_are_opened_once_and_only_for_texts_that_change() -> None:
+def test_vocabularies_are_read_once_and_only_for_texts_that_change() -> None:
     settings, whole = everything()
-    with mock.patch.object(augmenter, "load_tokenizer", wraps=augmenter.load_tokenizer) as opened:
-        tool = Augmenter(settings)
+    with mock.patch.object(Vocabulary, "of", wraps=Vocabulary.of) as opened:
+        tool = Augmenter(settings, build_processor(settings))
         settings.data.modalities["caption"].augment = AugmentConfig()
         tool.view(whole, "first", step())
         assert opened.call_count == 0

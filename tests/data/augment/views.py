@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import AugmentConfig, DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig
@@ -90,7 +91,7 @@ def everything(count: int = 12) -> tuple[Config, Batch]:
 
 def view(config: Config, batch: Batch, name: str = "first", seed: int = 0, unique: tuple[str, ...] = ()) -> Inputs:
     """The view of a batch."""
-    return Augmenter(config).view(batch, name, step(seed), unique)
+    return Augmenter(config, build_processor(config)).view(batch, name, step(seed), unique)
 
 
 def flat(inputs: Inputs) -> dict[str, Tensor]:

@@ -1,0 +1,204 @@
+"""Encoders of transformers, new or pretrained: safetensors only, and never code of a model's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
+from transformers.utils import cached_file
+
+from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.own_architectures import check_keywords
+from mmpretrain.assembly.tokenizers import vocabulary_size
+from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
+from mmpretrain.config.data import ModalityConfig
+from mmpretrain.config.model import EncoderConfig
+from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments, state_form
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.pooling_mmpretrain import StateForm
+from mmpretrain.problems import UnusableError, cannot_open, nearest, one_line
+
+# Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
+_INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
+_INCIDENTAL |= {"torch_dtype", "transformers_version"}
+
+
+class TransformersEncoder(EncoderSource):
+    """A new encoder of any ``model_type`` of transformers."""
+
+    def specification(self, tokenizer: Any | None) -> dict[str, Any]:
+        """See :class:`EncoderSource`."""
+        config_class = self._config_class()
+        check_keywords(self.where, self.encoder.config, keywords(config_class))
+        return self._entry(config_class, _sizes_from_data(config_class, self.modality, tokenizer))
+
+    def _entry(self, config_class: type[PreTrainedConfig], given: dict[str, Any]) -> dict[str, Any]:
+        """``given`` and over it what the run's config says, as an entry of the model's config."""
+        try:
+            config = config_class.from_dict(given | self.encoder.config)
+        except Exception as error:  # Validators of config classes raise types of their own.
+            raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
+        # A feature map has no first token.
+        pool = self.encoder.pool or (Pool.mean if state_form(config) is StateForm.map else Pool.cls)
+        if problems := _mismatches(self.name, config, pool, self.modality):
+            raise UnusableError(problems)
+        return architecture_entry(config, pool)
+
+    def _config_class(self) -> type[PreTrainedConfig]:
+        architecture = str(self.encoder.architecture)
+        if architecture not in CONFIG_MAPPING:
+            hint = nearest(architecture, [*CONFIG_MAPPING.keys(), *ARCHITECTURES])
+            raise UnusableError([f"{self.where}.architecture is {architecture}: no such transformers model_type{hint}"])
+        config_class = CONFIG_MAPPING[architecture]
+        if config_class not in MODEL_MAPPING:
+            raise UnusableError([f"{self.where}.architecture is {architecture}: transformers has no AutoModel for it"])
+        return config_class
+
+
+class PretrainedEncoder(TransformersEncoder):
+    """An encoder of transformers with the weights of ``pretrained``, a folder or a Hub id.
+
+    config: the one that lies there.
+    """
+
+    def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig, config: PreTrainedConfig) -> None:
+        super().__init__(name, encoder, modality)
+        self.config = config
+
+    def specification(self, tokenizer: Any | None) -> dict[str, Any]:
+        """See :class:`EncoderSource`."""
+        if not self.modality.kind.row.by_transformers:
+            raise UnusableError(
+                [
+                    f"{self.where}.pretrained: {self.encoder.pretrained} is no release of ours, and no other model"
+                    f" encodes a {self.modality.kind.value}"
+                ]
+            )
+        if type(self.config) not in MODEL_MAPPING:
+            raise UnusableError(
+                [f"{self.where}.pretrained: transformers has no AutoModel for a {self.config.model_type}"]
+            )
+        check_keywords(self.where, self.encoder.config, keywords(type(self.config)))
+        return self._entry(type(self.config), self.config.to_dict())
+
+    def input_statistics(self) -> dict[str, Any] | None:
+        """Mean and standard deviation per channel, if the folder says so."""
+        return self._pixel_statistics or None
+
+    def load(self, model: MMPretrainModel, specification: dict[str, Any]) -> None:
+        """See :class:`EncoderSource`; the weights come in float32, and none may be missing or misfit."""
+        model.encoders[self.name].backbone = self._backbone(specification)
+
+    def _backbone(self, specification: dict[str, Any]) -> nn.Module:
+        config, source = backbone_config(specification), str(self.encoder.pretrained)
+        try:
+            backbone, info = AutoModel.from_pretrained(
+                source,
+                revision=self.encoder.revision or "main",
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **pooling_arguments(config, specification["pool"]),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UnusableError(
+                [f"{self.where}.pretrained: {source!r} cannot be loaded ({one_line(error)})"]
+            ) from error
+        lacking = sorted(str(key) for key in info["missing_keys"])
+        if lacking:
+            raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
+        return backbone
+
+    @cached_property
+    def _pixel_statistics(self) -> dict[str, list[float]]:
+        path = cached_file(
+            str(self.encoder.pretrained),
+            "preprocessor_config.json",
+            revision=self.encoder.revision or "main",
+            _raise_exceptions_for_missing_entries=False,
+        )
+        content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return {ours: content[key] for ours, key in (("mean", "image_mean"), ("std", "image_std")) if key in content}
+
+
+def open_config(where: str, source: str, revision: str | None) -> PreTrainedConfig:
+    """The config in a folder or on the Hub, of a transformers model or a release. where: the encoder's key.
+
+    Raises UnusableError if it cannot be opened, or has weights of other formats than safetensors only.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:  # Damaged files raise whatever their parser raises.
+        raise cannot_open(f"{where}.pretrained", source, error) from error
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise UnusableError(
+            [f"{where}.pretrained: {source} has no .safetensors file, and other formats are never loaded"]
+        )
+    return config
+
+
+def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
+    """The entry of ``MMPretrainConfig.encoders`` for a transformers config."""
+    # As JSON gives it back: the model is built from the same values before saving and after loading.
+    content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
+    return {"architecture": config.model_type, "config": content, "pool": pool.value}
+
+
+def keywords(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Every keyword that a transformers config class takes, its aliases included."""
+    names = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    for parent in config_class.__mro__[:-1]:
+        names |= set(inspect.signature(parent.__init__).parameters)  # type: ignore[misc]
+    return names - {"self", "args", "kwargs"}
+
+
+def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: Any | None) -> dict[str, Any]:
+    found = {keyword: getattr(modality, key) for keyword, key in modality.kind.row.transformers_sizes.items()}
+    found = {keyword: list(value) if isinstance(value, Sequence) else value for keyword, value in found.items()}
+    if tokenizer is not None:
+        found |= {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    known = keywords(config_class)
+    return {key: value for key, value in found.items() if key in known}
+
+
+def _mismatches(name: str, config: PreTrainedConfig, pool: Pool, modality: ModalityConfig) -> list[str]:
+    where = f"model.encoders.{name}"
+    found = []
+    try:
+        output_width(config, pool.value)
+    except ValueError as error:
+        found.append(f"{where}: {error}")
+    if pool not in TRANSFORMERS_POOLS:
+        found.append(f"{where}.pool is {pool}: {config.model_type} knows {', '.join(TRANSFORMERS_POOLS)}")
+    if "image_size" in modality.kind.row.transformers_sizes:
+        found += _image_mismatches(name, config, modality)
+    return found
+
+
+def _image_mismatches(name: str, config: PreTrainedConfig, modality: ModalityConfig) -> list[str]:
+    where, found = f"model.encoders.{name}", []
+    size, patch = _pair(getattr(config, "image_size", None)), _pair(getattr(config, "patch_size", None))
+    if size and size != list(modality.size):
+        found.append(f"{where} expects images of {size} pixels: set data.modalities.{name}.size={size}")
+    if size and patch and (size[0] % patch[0] or size[1] % patch[1]):
+        found.append(f"{where}: patches of {patch} pixels do not tile images of {size}: change config.patch_size")
+    channels = getattr(config, "num_channels", modality.channels)
+    if channels != modality.channels:
+        found.append(f"{where} expects {channels} channels: set data.modalities.{name}.channels={channels}")
+    return found
+
+
+def _pair(size: Any) -> list[int] | None:
+    if size is None:
+        return None
+    return [size, size] if isinstance(size, int) else list(size)

@@ -1,0 +1,103 @@
+"""The architectures of this project, one row each, beside those of transformers (no torch here).
+
+Their classes ship, so they stand in models/encoders_mmpretrain.py under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mmpretrain.config.kind import Kind
+
+
+class Pool(StrEnum):
+    """How an encoder's states become one vector.
+
+    cls: the first token. mean: the mean of the tokens that count, or of a feature map. last: the last token that
+    counts. flatten: the whole feature map. pooler: the model's own pooler output.
+    """
+
+    cls = "cls"
+    mean = "mean"
+    last = "last"
+    flatten = "flatten"
+    pooler = "pooler"
+
+
+class DataSize(StrEnum):
+    """A size that the data knows, and the architecture's keyword for it.
+
+    input_size: features of a vector or of a time step. input_channels: of an image. image_size: [height, width].
+    """
+
+    input_size = "input_size"
+    input_channels = "input_channels"
+    image_size = "image_size"
+
+
+class Value(StrEnum):
+    """What a keyword of ``model.encoders.NAME.config`` takes.
+
+    positive: a whole number above 0. natural: one of 0 or more. share: a number from 0 to below 1. switch: true or
+    false. layers: a list of mappings, one per convolution.
+    """
+
+    positive = "positive"
+    natural = "natural"
+    share = "share"
+    switch = "switch"
+    layers = "layers"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture of this project.
+
+    kind: what it encodes. pools: what its states can be pooled by, the default first. sizes: keywords that the data
+    fills. required, optional: the other keywords, and what they take. divides: (divisor, dividend) keywords, and the
+    divisor's default.
+    """
+
+    kind: Kind
+    pools: tuple[Pool, ...]
+    sizes: tuple[DataSize, ...]
+    required: Mapping[str, Value] = field(default_factory=dict)
+    optional: Mapping[str, Value] = field(default_factory=dict)
+    divides: tuple[str, str, int] | None = None
+
+
+ARCHITECTURES = {
+    "mlp": Architecture(
+        Kind.vector,
+        (Pool.cls,),
+        (DataSize.input_size,),
+        required={"hidden_size": Value.positive, "output_size": Value.positive},
+        optional={"layers": Value.natural},
+    ),
+    "identity": Architecture(Kind.vector, (Pool.cls,), (DataSize.input_size,)),
+    "cnn": Architecture(
+        Kind.image,
+        (Pool.mean, Pool.flatten),
+        (DataSize.input_channels, DataSize.image_size),
+        required={"layers": Value.layers},
+        optional={"batch_norm": Value.switch},
+    ),
+    "sequence": Architecture(
+        Kind.sequence,
+        (Pool.mean, Pool.last),
+        (DataSize.input_size,),
+        required={"width": Value.positive},
+        optional={
+            "layers": Value.positive,
+            "heads": Value.positive,
+            "ff": Value.positive,
+            "dropout": Value.share,
+            "pre_norm": Value.switch,
+        },
+        divides=("heads", "width", 5),
+    ),
+}
+# What a single encoder of transformers can be pooled by.
+TRANSFORMERS_POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
