@@ -36,6 +36,7 @@ class MethodConfig:
     """
 
     name: str = ""
+    """The method; ``method=NAME`` sets it and takes the defaults of that method."""
 
     classifies: ClassVar[bool] = False
     fuses: ClassVar[bool] = False

@@ -9,15 +9,18 @@ from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold
 
 @dataclass
 class SupconConfig(MethodConfig):
-    """SupCon (Khosla et al. 2020), the modalities of a sample being its views.
-
-    temperature: of the similarities. hidden, width: of each modality's projection head (Linear - ReLU - Linear).
-    """
+    """SupCon (Khosla et al. 2020, arXiv 2004.11362), the modalities of a sample being its views. Needs labels."""
 
     name: str = "supcon"
+
     temperature: float = 0.07
+    """Divides cosine similarities; fixed."""
+
     hidden: int = 2048
+    """Hidden units of each modality's projection head (Linear - ReLU - Linear), which does not ship."""
+
     width: int = 128
+    """Width of what the projection heads give."""
 
     title = "SupCon: Supervised Contrastive Learning"
     arxiv = "2004.11362"
