@@ -41,7 +41,7 @@ class AugmentConfig:
 
     crop: list[float] | None = None
     """Images: share of the area that is cut out and resized to the encoder's size, drawn from ``[least, most]``; null
-    keeps the whole image."""
+    keeps the whole image. Under ``choose=each`` every sample is cropped."""
 
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     """Images: the ratio of width to height of the part that ``crop`` cuts out, drawn from ``[least, most]``."""

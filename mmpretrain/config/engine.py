@@ -40,7 +40,8 @@ class Precision(StrEnum):
     """16 bits with the range of float32; needs no scaling of the loss."""
 
     float16 = "float16"
-    """16 bits with a small range; losses are scaled so that gradients stay inside it (engine/loss_scale.py)."""
+    """16 bits with a small range; losses are scaled so that gradients stay inside it
+    (mmpretrain/engine/loss_scale.py)."""
 
 
 @dataclass

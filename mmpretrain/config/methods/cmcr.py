@@ -30,7 +30,8 @@ class Passes(StrEnum):
 class CmcrConfig(MethodConfig):
     """C-MCR (Wang et al., arXiv 2305.14381): connects two frozen spaces of embeddings that share a modality.
 
-    A sample has two rows in each space: the embedding of the shared modality, and its pseudo partner.
+    A sample has two rows in each space: the embedding of the shared modality, and its pseudo partner. The projectors
+    are set under ``model.projectors``. More in docs/methods/cmcr.md.
     """
 
     name: str = "cmcr"

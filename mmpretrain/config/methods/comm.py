@@ -39,7 +39,8 @@ class Terms(StrEnum):
 class CommConfig(MethodConfig):
     """CoMM (Dufumier et al., arXiv 2409.07402): a fusion of all modalities, compared in two augmented views.
 
-    The fusion is set under ``model.fusion``, the views under ``data.modalities.NAME.augment``.
+    The fusion is set under ``model.fusion``, the views under ``data.modalities.NAME.augment``. More in
+    docs/methods/comm.md.
     """
 
     name: str = "comm"

@@ -34,7 +34,7 @@ class CrossInputs(StrEnum):
 class CrossSelfConfig(MethodConfig):
     """Cross+Self, in the manner of SLIP (Mu et al., arXiv 2112.12750), as a baseline of CoMM and FactorCL.
 
-    The views are set under ``data.modalities.NAME.augment``.
+    The views are set under ``data.modalities.NAME.augment``. More in docs/methods/baselines.md.
     """
 
     name: str = "cross_self"

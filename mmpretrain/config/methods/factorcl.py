@@ -70,7 +70,7 @@ class FactorclConfig(MethodConfig):
     """FactorCL (Liang et al., arXiv 2306.05268): what two modalities share about a task, and what each alone knows.
 
     Exactly two modalities. The heads are set under ``model.factors``, the views under ``data.modalities.NAME.augment``
-    and ``data.modalities.NAME.unique``.
+    and ``data.modalities.NAME.unique``. More in docs/methods/factorcl.md.
     """
 
     name: str = "factorcl"

@@ -44,7 +44,7 @@ class Start(StrEnum):
 class MucmmConfig(MethodConfig):
     """MUCMM (Shi and Niethammer, arXiv 2305.03125), as reconstructed from its abstract.
 
-    Common and individual codes of every modality, set under ``model.components``.
+    Common and individual codes of every modality, set under ``model.components``. More in docs/methods/mucmm.md.
     """
 
     name: str = "mucmm"

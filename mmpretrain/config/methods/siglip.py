@@ -9,7 +9,10 @@ from mmpretrain.config.methods.base import MethodConfig, not_positive
 
 @dataclass
 class SiglipConfig(MethodConfig):
-    """SigLIP (Zhai et al. 2023, arXiv 2303.15343): the sigmoid loss over all pairs of modalities."""
+    """SigLIP (Zhai et al. 2023, arXiv 2303.15343): the sigmoid loss over all pairs of modalities.
+
+    More in docs/methods/baselines.md.
+    """
 
     name: str = "siglip"
 

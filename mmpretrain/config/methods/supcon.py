@@ -9,7 +9,10 @@ from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold
 
 @dataclass
 class SupconConfig(MethodConfig):
-    """SupCon (Khosla et al. 2020, arXiv 2004.11362), the modalities of a sample being its views. Needs labels."""
+    """SupCon (Khosla et al. 2020, arXiv 2004.11362), the modalities of a sample being its views. Needs labels.
+
+    More in docs/methods/baselines.md.
+    """
 
     name: str = "supcon"
 
