@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | bench
+# make install | demo | test | test-all | lint | bench | docs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ ifeq ($(shell command -v nvidia-smi),)
 export DS_ACCELERATOR ?= cpu
 endif
 
-.PHONY: install demo test test-all lint bench slurm
+.PHONY: install demo test test-all lint bench slurm docs
 
 install: $(VENV)/installed
 
@@ -49,3 +49,6 @@ bench: install data/digits/dataset.json
 	$(BIN)/python -m benchmarks.gpu --quick
 	$(BIN)/python -m benchmarks.stream --quick
 	$(BIN)/python -m benchmarks.methods --quick
+
+docs: install
+	$(BIN)/python -m launcher.config_page > docs/config.md

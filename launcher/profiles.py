@@ -24,25 +24,46 @@ class ProfileError(ValueError):
 
 @dataclass
 class Profile:
-    """What sbatch and srun are asked for. None leaves a line out, so that the cluster's default holds.
+    """What every job on a cluster needs: what sbatch and srun are asked for.
 
-    gpus_per_node: GPUs to ask for (None: what sinfo reports; 0: none). mem: per node, as sbatch takes it ("64GB"; "0"
-    is all). time_limit_min: minutes until Slurm ends the job. signal_lead_s: seconds before that at which the job is
-    told to save and requeue. setup: shell lines before the ranks start. srun_args, sbatch: further options.
+    A key that is null leaves its line out, so that the cluster's own default holds.
     """
 
     partition: str | None = None
+    """As in sbatch; null: the cluster's default."""
+
     account: str | None = None
+    """As in sbatch; null: the cluster's default."""
+
     qos: str | None = None
+    """As in sbatch; null: the cluster's default."""
+
     constraint: str | None = None
+    """Features that nodes must have, as in sbatch (``a100``); null: none."""
+
     gpus_per_node: int | None = None
+    """GPUs to ask for on each node, and so ranks per node; null: as many as sinfo reports; 0: none, CPUs alone."""
+
     cpus_per_task: int | None = None
+    """CPUs per rank, at least 1; null: the cluster's default."""
+
     mem: str | None = None
+    """Memory per node as sbatch takes it (``64GB``); ``"0"`` is all of it; null: the cluster's default."""
+
     time_limit_min: int = 1440
+    """Minutes until Slurm ends the job."""
+
     signal_lead_s: int = 120
+    """Seconds before that end at which the job is told to save a checkpoint and to go back into the queue."""
+
     setup: list[str] = field(default_factory=list)
+    """Shell lines before the ranks start, such as ``module load cuda``."""
+
     srun_args: list[str] = field(default_factory=list)
+    """Further options of srun, such as ``--cpu-bind=cores``."""
+
     sbatch: dict[str, Any] = field(default_factory=dict)
+    """Further options of sbatch: ``{reservation: maintenance, exclusive: true}``."""
 
     def problems(self) -> list[str]:
         """What is impossible, one sentence each."""

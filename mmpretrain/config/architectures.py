@@ -13,17 +13,22 @@ from mmpretrain.config.kind import Kind
 
 
 class Pool(StrEnum):
-    """How an encoder's states become one vector.
-
-    cls: the first token. mean: the mean of the tokens that count, or of a feature map. last: the last token that
-    counts. flatten: the whole feature map. pooler: the model's own pooler output.
-    """
+    """How an encoder's states become one vector."""
 
     cls = "cls"
+    """The first token."""
+
     mean = "mean"
+    """The mean of the tokens that count (no padding), or of a feature map."""
+
     last = "last"
+    """The last token that counts."""
+
     flatten = "flatten"
+    """The whole feature map."""
+
     pooler = "pooler"
+    """The model's own pooler output."""
 
 
 class DataSize(StrEnum):

@@ -12,52 +12,96 @@ _KNOWN = tuple(dict.fromkeys(name for row in KINDS.values() for name in row.oper
 
 
 class Choose(StrEnum):
-    """Which operations a sample gets: each by its own probability, or exactly one of those set or none, all equally
-    likely."""
+    """Which of the operations that are set a sample gets."""
 
     each = "each"
+    """Every operation is drawn by its own probability, independently of the others."""
+
     one = "one"
+    """Exactly one of the operations, or none, all equally likely."""
 
 
 @dataclass
 class AugmentConfig:
-    """What is done to one modality; an operation that is not set is not done, so that ``{}`` changes nothing.
+    """How one modality is augmented.
 
-    Images, in this order: crop: share [least, most] of the area that is cut out and resized, null for the whole image;
-    ratio: of its width to its height. flip, jitter, grey, blur: probabilities. brightness, contrast, saturation: jitter
-    takes factors from 1 - x to 1 + x; hue: in turns, up to so much either way (images of one channel have neither
-    saturation nor hue). sigma: [least, most] of the blur, in pixels of the result.
-    Sequences and vectors, in this order: shuffle: probability of a random order of time steps (sequences). swap: of
-    swapped halves (vectors). drop: of zeros in place of round(u * n) of the n time steps of a sequence or features of
-    a vector, u uniform in drop_share. noise: of Gaussian noise of standard deviation noise_std. features: numbers of
-    the only ones that drop and noise touch, null for all (for a unique augmentation: those that the other modality does
-    not speak of). silent: of the only time steps that they touch, the largest root mean square, null for all steps.
-    Texts: mask: share of the tokens that become the mask token. delete: probability of losing one token. Neither
-    touches the tokenizer's special tokens.
+    An operation that is not set is not done, so that ``{}`` changes nothing. The operations, in the order in which they
+    are done: of images crop, flip, jitter, grey and blur; of vectors swap, drop and noise; of sequences shuffle, drop
+    and noise; of texts delete and mask. The other keys say how strong an operation is.
     """
 
     choose: Choose = Choose.each
+    """Which of the operations that are set a sample gets."""
+
     crop: list[float] | None = None
+    """Images: share of the area that is cut out and resized to the encoder's size, drawn from ``[least, most]``; null
+    keeps the whole image. Under ``choose=each`` every sample is cropped."""
+
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
+    """Images: the ratio of width to height of the part that ``crop`` cuts out, drawn from ``[least, most]``."""
+
     flip: float = 0.0
+    """Images: probability that left and right are exchanged."""
+
     jitter: float = 0.0
+    """Images: probability that brightness, contrast, saturation and hue are changed."""
+
     brightness: float = 0.4
+    """Images: ``jitter`` multiplies the brightness by a factor from 1 - x to 1 + x, where x is this value (0 to 1)."""
+
     contrast: float = 0.4
+    """Images: the same for the contrast (0 to 1)."""
+
     saturation: float = 0.4
+    """Images: the same for the saturation (0 to 1); no effect on images of one channel."""
+
     hue: float = 0.1
+    """Images: ``jitter`` turns the hue by up to this share of a full turn either way (0 to 0.5); no effect on images of
+    one channel."""
+
     grey: float = 0.0
+    """Images: probability that all color is taken away."""
+
     blur: float = 0.0
+    """Images: probability of a Gaussian blur."""
+
     sigma: list[float] = field(default_factory=lambda: [0.1, 2.0])
+    """Images: standard deviation of the blur, drawn from ``[least, most]``, in pixels of the image that the encoder
+    gets."""
+
     noise: float = 0.0
+    """Vectors, sequences: probability that Gaussian noise is added."""
+
     noise_std: float = 0.1
+    """Vectors, sequences: standard deviation of that noise, in the units of the data."""
+
     drop: float = 0.0
+    """Vectors, sequences: probability that zeros take the place of some features of a vector or some time steps of a
+    sequence: of round(u * n) of the n that may be touched, where u is drawn from ``drop_share``."""
+
     drop_share: list[float] = field(default_factory=lambda: [0.0, 0.8])
+    """Vectors, sequences: share of the features or time steps that ``drop`` takes, drawn from ``[least, most]``."""
+
     features: list[int] | None = None
+    """Vectors, sequences: the numbers, from 0 on, of the only features that ``drop`` and ``noise`` touch; null for all.
+    A unique augmentation names those that the other modality does not refer to."""
+
     silent: float | None = None
+    """Sequences: ``drop`` and ``noise`` touch only time steps whose features have at most this root mean square; null
+    for all steps."""
+
     shuffle: float = 0.0
+    """Sequences: probability that the time steps are put into a random order."""
+
     swap: float = 0.0
+    """Vectors: probability that the two halves of the vector change places."""
+
     mask: float = 0.0
+    """Texts: share of the tokens that become the mask token. Special tokens of the tokenizer are left alone."""
+
     delete: float = 0.0
+    """Texts: probability that the text loses one token. Special tokens of the tokenizer are left alone, and so is the
+    only token of a text."""
 
     @property
     def operations(self) -> dict[str, float]:

@@ -23,32 +23,47 @@ class Verify(StrEnum):
     """When a shard's sha256 is compared with the index."""
 
     first_use = "first_use"
+    """When a process opens the shard for the first time, and again when the file has changed since."""
+
     never = "never"
+    """Not at all."""
 
 
 @dataclass
 class ModalityConfig:
-    """One modality of a dataset.
-
-    size: image [height, width] in pixels, vector [features], sequence [time steps, features] (shorter ones are padded,
-    longer ones cut); unused for text. channels: 1 or 3 (images). max_length: tokens kept (text). optional: samples may
-    lack it (methods that can learn from those only).
-
-    load_size: of an image when it is handed to augmentations, [height, width], at least size; null: size. augment: what
-    the views of a method that augments get; null: the usual of the kind. unique: FactorCL's augmentation that keeps
-    what the other modality refers to; null: augment, for images without the crop. train: what the plain inputs of
-    every method get in training; null: nothing.
-    """
+    """One modality of a dataset. NAME is what shards call it: samples are the files ``KEY.NAME.EXTENSION``."""
 
     kind: Kind = MISSING
+    """What the bytes of the modality are."""
+
     size: list[int] = field(default_factory=list)
+    """What encoders get: of an image ``[height, width]`` in pixels, of a vector ``[features]``, of a sequence
+    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
+
     channels: int = 3
+    """Images: 1 (grey) or 3 (RGB)."""
+
     max_length: int = 77
+    """Texts: tokens that are kept."""
+
     optional: bool = False
+    """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
+
     load_size: list[int] | None = None
+    """Images: ``[height, width]`` in pixels at which an image is handed to augmentations, at least ``size``; null:
+    ``size``."""
+
     augment: AugmentConfig | None = None
+    """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
+    ``{crop: [0.08, 1.0], flip: 0.5, jitter: 0.8, grey: 0.2, blur: 0.5}`` for images, ``{drop: 0.5, noise: 0.5}`` for
+    sequences, ``{noise: 0.5}`` for vectors and ``{mask: 0.15}`` for texts (CoMM's)."""
+
     unique: AugmentConfig | None = None
+    """FactorCL's unique augmentation, which keeps what the other modality refers to; null: ``augment``, for images
+    without its crop."""
+
     train: AugmentConfig | None = None
+    """Augmentation of the plain inputs of every method in training; null: none."""
 
     @property
     def view(self) -> AugmentConfig:
@@ -90,28 +105,44 @@ class ModalityConfig:
 
 @dataclass
 class DataConfig:
-    """Where the shards are and how they are streamed.
-
-    path: folder with ``train/`` and ``test/`` (tars and an index.json each) and ``dataset.json``, local or a URL.
-    cache_gb: disk of each node for the shards of a URL, in 10^9 bytes (where: $MMPRETRAIN_CACHE).
-    build: the command that makes that folder, named in messages. classes: number of labels, null if unlabeled.
-    global_batch: samples per optimizer step over all ranks. window: shards whose samples are shuffled together.
-    workers: loader processes per rank (0: in the training process). max_bad_fraction: share of undecodable samples
-    that ends the run. record_keys: write the keys of every batch to consumed.jsonl (long for huge batches).
-    """
+    """Where the shards are and how they are streamed."""
 
     name: str = MISSING
+    """Name of the dataset, part of the default name of a run."""
+
     path: str = MISSING
+    """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
+
     build: str | None = None
+    """The command that makes that folder; messages name it where the folder is missing. null: none is known."""
+
     modalities: dict[str, ModalityConfig] = field(default_factory=dict)
+    """The modalities by name, at least two. ``data.modalities.NAME=null`` takes one out, and
+    ``model.encoders.NAME=null`` its encoder."""
+
     classes: int | None = None
+    """Number of different labels, at least 2; null where samples have no labels."""
+
     global_batch: int = 128
+    """Samples per optimizer step, over all ranks together."""
+
     window: int = 8
+    """Shards whose samples are shuffled together."""
+
     workers: int = 0
+    """Loader processes per rank; 0 loads in the training process."""
+
     verify: Verify = Verify.first_use
+    """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
+
     max_bad_fraction: float = 0.01
+    """Share of samples (0 to 1) that cannot be decoded and are replaced by others; above it the run ends."""
+
     record_keys: bool = True
+    """Whether the keys of every batch are written to ``consumed.jsonl`` (large files where batches are huge)."""
+
     cache_gb: float = 64.0
+    """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -8,54 +8,84 @@ from typing import Any
 
 
 class OptimizerName(StrEnum):
-    """adamw: decoupled weight decay; adam: L2 added to the gradient (coupled)."""
+    """The optimizers."""
 
     adamw = "adamw"
+    """AdamW: weight decay apart from the gradient (decoupled)."""
+
     adam = "adam"
+    """Adam: weight decay added to the gradient (L2, coupled)."""
 
 
 class Schedule(StrEnum):
     """Learning rate after the warm-up."""
 
     constant = "constant"
+    """It stays as it is."""
+
     cosine = "cosine"
+    """It falls along half a cosine until the end of the run, to ``optim.final_lr`` times its value."""
+
     step = "step"
+    """Every ``optim.step_samples`` samples it is multiplied by ``optim.step_factor``."""
 
 
 class Precision(StrEnum):
-    """Type in which encoders compute; weights, heads, losses and optimizers are float32 in any case.
-
-    float16 scales the losses (engine/loss_scale.py); bfloat16 needs no scale.
-    """
+    """Type in which encoders compute; weights, heads, losses and optimizers are float32 in any case."""
 
     float32 = "float32"
+    """32 bits."""
+
     bfloat16 = "bfloat16"
+    """16 bits with the range of float32; needs no scaling of the loss."""
+
     float16 = "float16"
+    """16 bits with a small range; losses are scaled so that gradients stay inside it
+    (mmpretrain/engine/loss_scale.py)."""
 
 
 @dataclass
 class OptimConfig:
-    """Optimizer and learning rate.
-
-    decay_all: apply weight decay to biases and norms as well. heads_lr: learning rate of what only training needs
-    (temperature, unimodal heads); default lr. warmup_samples: linear from 0. final_lr: share of lr at the end of
-    ``cosine``. step_samples, step_factor: every step_samples the rate is multiplied by step_factor (``step``).
-    clip: largest gradient norm, null for none.
-    """
+    """Optimizer and learning rate."""
 
     name: OptimizerName = OptimizerName.adamw
+    """The optimizer."""
+
     lr: float = 1e-3
+    """Learning rate after the warm-up, above 0."""
+
     heads_lr: float | None = None
+    """Learning rate of what only training needs (temperature, unimodal heads); null: ``optim.lr``."""
+
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Adam's decay rates of the running means of the gradient and of its square, each from 0 to below 1."""
+
     eps: float = 1e-8
+    """What Adam adds to the denominator, above 0."""
+
     weight_decay: float = 0.01
+    """Weight decay, 0 or more."""
+
     decay_all: bool = False
+    """Whether biases and norms are decayed as well."""
+
     schedule: Schedule = Schedule.cosine
+    """What the learning rate does after the warm-up."""
+
     warmup_samples: int = 0
+    """Samples over which the learning rate rises linearly from 0."""
+
     final_lr: float = 0.0
+    """``schedule=cosine``: the learning rate at the end of the run, as a share of ``optim.lr``."""
+
     step_samples: int | None = None
+    """``schedule=step``, which needs it: samples between two steps of the learning rate."""
+
     step_factor: float = 0.2
+    """``schedule=step``: the factor of each step, above 0."""
+
     clip: float | None = 1.0
+    """Largest norm of the whole gradient, which is scaled down to it; null for no limit."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -78,22 +108,32 @@ class OptimConfig:
 
 @dataclass
 class EngineConfig:
-    """DeepSpeed. zero: stage 0-3. deepspeed: further keys laid over the DeepSpeed config, for experts.
-
-    micro_batches: parts of the local batch that encoders see one after another, against memory; losses still see the
-    whole batch, and the gradients are the same. coalesce_reduction: reduce the gradients of all micro-batches at once
-    (ZeRO 1-3), for a whole copy of them in memory.
-    timeout_s: how long a collective may wait before the run ends with an error.
-    threads: CPU threads per rank (null: the node's cores divided by its ranks).
-    """
+    """What DeepSpeed does, and how encoders compute."""
 
     zero: int = 1
+    """Stage of ZeRO, 0 to 3: what is divided among the ranks instead of copied to each. 0: nothing, 1: the states of
+    the optimizer, 2: the gradients as well, 3: the weights as well."""
+
     precision: Precision = Precision.float32
+    """Type in which encoders compute. Weights, heads, losses and optimizers are float32 in any case."""
+
     micro_batches: int = 1
+    """Parts of a rank's batch that encoders see one after another, to save memory; must divide that batch. Losses still
+    see the whole batch, and the gradients are the same."""
+
     coalesce_reduction: bool = False
+    """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
+    with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
+
     timeout_s: int = 600
+    """Seconds that ranks wait for one another in a collective before the run ends with an error."""
+
     threads: int | None = None
+    """CPU threads per rank; null: the node's cores divided by its ranks."""
+
     deepspeed: dict[str, Any] = field(default_factory=dict)
+    """For experts: further keys of the DeepSpeed config, laid over what this project writes. Those that other keys of
+    this page decide are refused."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -146,14 +186,16 @@ class EngineConfig:
 
 @dataclass
 class CheckpointConfig:
-    """every_steps: between two checkpoints (one is always written at the end). keep_last: newest ones kept.
-
-    keep_every: checkpoints at multiples of this many steps are never deleted (null: none).
-    """
+    """When the whole state of training is saved, and what is kept of it."""
 
     every_steps: int = 200
+    """Optimizer steps between two checkpoints. One is always written at the end."""
+
     keep_last: int = 2
+    """How many of the newest checkpoints are kept."""
+
     keep_every: int | None = None
+    """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -166,10 +208,14 @@ class CheckpointConfig:
 
 @dataclass
 class TrainConfig:
-    """samples: the whole training budget, rounded up to full batches; an epoch is data size many of them."""
+    """How long training lasts."""
 
     samples: int = 100_000
+    """The whole training budget in samples, rounded up to full batches. An epoch is as many samples as the training
+    split has."""
+
     log_every_steps: int = 1
+    """Optimizer steps between two lines of ``metrics.jsonl``. The last step is always logged."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -7,16 +7,20 @@ from enum import StrEnum
 
 
 class Metric(StrEnum):
-    """classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
-
-    factors: one such regression for every factor of the dataset (``dataset.json``). retrieval: recall at 1, 5, 10
-    between every ordered pair of modalities, beside chance.
-    """
+    """What is measured of a model."""
 
     classification = "classification"
+    """Classification by the model's own logits (methods with a classifier)."""
+
     factors = "factors"
+    """A linear probe for every factor that the dataset's ``dataset.json`` knows of."""
+
     linear_probe = "linear_probe"
+    """Logistic regression from frozen embeddings to labels."""
+
     retrieval = "retrieval"
+    """Recall at 1, 5 and 10 between every ordered pair of modalities, beside chance. The only one that needs no
+    labels."""
 
     @property
     def probes(self) -> bool:
@@ -26,20 +30,28 @@ class Metric(StrEnum):
 
 @dataclass
 class EvaluationConfig:
-    """split: folder of held-out shards under data.path. probe_split: the one that probes learn from.
-
-    final: metrics after training, written to evaluation.json. during: metrics every every_steps steps while training,
-    written to metrics.jsonl (null: none).
-    batch: samples per rank and forward pass. max_samples: of a larger split only so many are used, evenly spaced.
-    """
+    """What is measured, when, and on which samples."""
 
     split: str = "test"
+    """Folder of held-out shards under ``data.path``, which metrics are measured on."""
+
     probe_split: str = "train"
+    """Folder of shards under ``data.path`` that probes learn from."""
+
     final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval])
+    """Metrics after training, written to ``evaluation.json``."""
+
     during: list[Metric] = field(default_factory=list)
+    """Metrics while training, every ``evaluation.every_steps`` steps, written to ``metrics.jsonl``."""
+
     every_steps: int | None = None
+    """Optimizer steps between two measurements while training; null: none while training."""
+
     batch: int = 256
+    """Samples per rank and forward pass."""
+
     max_samples: int = 50_000
+    """Of a larger split only so many samples are used, evenly spaced."""
 
     @property
     def splits(self) -> list[str]:

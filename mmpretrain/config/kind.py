@@ -13,12 +13,19 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What the bytes of a modality are. A sequence is a list of vectors, one per time step."""
+    """What the bytes of a modality are."""
 
     image = "image"
+    """Pictures of one or three channels."""
+
     text = "text"
+    """Strings, which a tokenizer turns into tokens."""
+
     vector = "vector"
+    """A fixed number of features."""
+
     sequence = "sequence"
+    """A list of vectors, one per time step."""
 
     @property
     def row(self) -> KindRow:

@@ -12,80 +12,121 @@ from mmpretrain.config.kind import Kind
 
 
 class VectorTokens(StrEnum):
-    """What a vector becomes in the fusion: a token per feature, or one token."""
+    """What a vector becomes in the fusion."""
 
     features = "features"
+    """A token per feature."""
+
     one = "one"
+    """One token."""
 
 
 class FusionForm(StrEnum):
-    """transformer: over the tokens of all modalities. linear: of pooled features side by side (an ablation)."""
+    """What fuses the modalities."""
 
     transformer = "transformer"
+    """A transformer over the tokens of all modalities."""
+
     linear = "linear"
+    """A linear map of the pooled features of all modalities side by side (an ablation)."""
 
 
 class ProjectorForm(StrEnum):
-    """two_layer: Linear - BatchNorm - ReLU - Linear - BatchNorm. half: Linear - BatchNorm - ReLU, all cosines >= 0."""
+    """The layers of a projector."""
 
     two_layer = "two_layer"
+    """Linear - BatchNorm - ReLU - Linear - BatchNorm."""
+
     half = "half"
+    """Linear - BatchNorm - ReLU, so that all cosines are 0 or more."""
 
 
 class ProjectorStart(StrEnum):
     """How a projector's matrices start."""
 
     xavier = "xavier"
+    """Random, by Glorot and Bengio's rule."""
+
     identity = "identity"
+    """Ones on the diagonal, zeros elsewhere."""
 
 
 class ConnectedSpace(StrEnum):
     """One of two spaces that are connected."""
 
     first = "first"
+    """The first space."""
+
     second = "second"
+    """The second space."""
 
 
 class AttentionKernel(StrEnum):
     """Implementation of an encoder's attention, under transformers' names."""
 
     eager = "eager"
+    """Plain operations, with the whole matrix of weights in memory."""
+
     sdpa = "sdpa"
+    """torch's ``scaled_dot_product_attention``."""
+
     flash_attention_2 = "flash_attention_2"
+    """The package flash-attn, which must be installed (CUDA GPUs only)."""
 
 
 @dataclass
 class EncoderConfig:
-    """One encoder: an architecture by config, or a pretrained one.
+    """One encoder: an architecture by config, or a pretrained one. Exactly one of the two keys must be set.
 
-    architecture: any transformers ``model_type`` (vit, bert, ...), ``mlp`` or ``identity`` (vectors; the latter passes
-    them on), ``cnn`` (images) or ``sequence`` (sequences); config: its keyword arguments. pool: default cls, and mean
-    for feature maps and sequences; unused under a fusion transformer.
-    pretrained: a local folder or a Hub id, with its revision, of a transformers model or a release of ours;
-    architecture, config and (of a release) pool then come from there. A release brings the encoder of its modality
-    ``part`` (default: the one that is called the same), how its inputs are prepared, and its projection, if that is one
-    to model.embed_dim; freeze holds for that projection, too.
-    tokenizer: folder or Hub id for text (default: the pretrained one's). freeze: no gradients for this encoder.
-    lr_scale: its learning rate relative to optim.lr.
-
-    How it trains, without a trace in its release: checkpointing: keep only the inputs of its layers for the backward
-    pass and compute the rest again there (less memory, one more forward pass in time). attention: null for the
-    architecture's own default. compile: with torch.compile, which needs a C++ compiler on every node, and gains little
-    under ZeRO-3.
+    The keys checkpointing, attention and compile say how it trains and leave no trace in its release.
     """
 
     architecture: str | None = None
+    """An architecture that starts from random weights: any ``model_type`` of transformers (vit, bert, ...), or one of
+    this project's: ``mlp`` or ``identity`` (vectors; the latter passes them on), ``cnn`` (images), ``sequence``
+    (sequences). null with ``pretrained``."""
+
     config: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the architecture; what the data says (sizes, channels) is filled in. mlp: hidden_size,
+    output_size, layers. cnn: batch_norm, and layers, a list of ``{channels, kernel, stride, padding, pool,
+    pool_stride}``. sequence: width, layers, heads, ff, dropout, pre_norm. With ``pretrained`` of a transformers model
+    they are laid over what it brings."""
+
     pretrained: str | None = None
+    """A local folder or a Hub id of a transformers model, or of a release of this project: architecture, config and (of
+    a release) pooling come from there. A release also brings how inputs are prepared and, if it is one to
+    ``model.embed_dim``, the projection of the encoder. Weights are read from safetensors only. null with
+    ``architecture``."""
+
     revision: str | None = None
+    """Branch, tag or commit of ``pretrained`` on the Hub; null: the newest of its main branch."""
+
     part: str | None = None
+    """The modality whose encoder is taken from a release; null: the one that is called the same."""
+
     tokenizer: str | None = None
+    """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
+
     pool: Pool | None = None
+    """How the encoder's states become one vector; null: cls, but mean for feature maps and sequences. Must be null
+    under a fusion transformer, which takes the states themselves."""
+
     freeze: bool = False
+    """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""
+
     lr_scale: float = 1.0
+    """Learning rate of this encoder relative to ``optim.lr``, 0 or more."""
+
     checkpointing: bool = False
+    """Whether only the inputs of its layers are kept for the backward pass and the rest is computed again there: less
+    memory, for the time of one more forward pass. transformers' architectures only."""
+
     attention: AttentionKernel | None = None
+    """Implementation of its attention; null: the architecture's own default. transformers' architectures only."""
+
     compile: bool = False
+    """Whether it goes through ``torch.compile``, which needs a C++ compiler on every node and gains little under
+    ZeRO-3."""
 
     @property
     def _pools(self) -> tuple[Pool, ...]:
@@ -135,16 +176,22 @@ class EncoderConfig:
 
 @dataclass
 class FusionConfig:
-    """What makes one embedding of all modalities, for methods that fuse (comm).
-
-    width: of the embeddings. heads, layers, and what vectors become: for form=transformer, unused by form=linear.
-    """
+    """What makes one embedding of all modalities, for methods that fuse (comm)."""
 
     width: int = 256
+    """Width of the embeddings."""
+
     heads: int = 8
+    """Attention heads; must divide the width. Unused by ``form=linear``."""
+
     layers: int = 1
+    """Transformer layers. Unused by ``form=linear``."""
+
     vectors: VectorTokens = VectorTokens.features
+    """What a vector becomes in the fusion. Unused by ``form=linear``."""
+
     form: FusionForm = FusionForm.transformer
+    """What fuses the modalities."""
 
     def arguments(self) -> dict[str, Any]:
         """``MMPretrainConfig.fusion``: plain values, for the release is read without this project's enumerations."""
@@ -162,14 +209,16 @@ class FusionConfig:
 
 @dataclass
 class FactorsConfig:
-    """The heads for shared and unique information of methods that have them (factorcl): five MLPs per modality.
-
-    hidden, width: of each head; null: as wide as the modality's embedding. layers: further hidden layers.
-    """
+    """The heads for shared and unique information of methods that have them (factorcl): five MLPs per modality."""
 
     hidden: int | None = None
+    """Hidden units of each head; null: as wide as the modality's embedding."""
+
     width: int | None = None
+    """Width of what each head gives; null: as wide as the modality's embedding."""
+
     layers: int = 1
+    """Further hidden layers after the first, 0 or more."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -181,18 +230,22 @@ class FactorsConfig:
 
 @dataclass
 class ProjectorsConfig:
-    """The projectors of methods that connect two spaces of embeddings (cmcr), one per space.
-
-    hidden: units of form=two_layer; null: twice the width of the first space. width: of the new space; null: that of
-    the first, or of the unprojected one. start: of the matrices. unprojected: a space that is the new one itself; null:
-    both are projected.
-    """
+    """The projectors of methods that connect two spaces of embeddings (cmcr), one per space."""
 
     form: ProjectorForm = ProjectorForm.two_layer
+    """The layers of a projector."""
+
     hidden: int | None = None
+    """Hidden units of ``form=two_layer``; null: twice the width of the first space."""
+
     width: int | None = None
+    """Width of the new space; null: that of the first space, or of the unprojected one."""
+
     start: ProjectorStart = ProjectorStart.xavier
+    """How the projectors' matrices start."""
+
     unprojected: ConnectedSpace | None = None
+    """The space that is the new one itself; null: both are projected."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -206,16 +259,19 @@ class ProjectorsConfig:
 
 @dataclass
 class ComponentsConfig:
-    """The heads for common and individual codes of methods that have them (mucmm).
-
-    common, individual: width of the codes of every modality. individual_of: modality -> width, for those with another
-    individual width. hidden: units of the heads' hidden layer; null: linear heads.
-    """
+    """The heads for common and individual codes of methods that have them (mucmm)."""
 
     common: int = 16
+    """Width of the common code of every modality."""
+
     individual: int = 16
+    """Width of the individual code of every modality."""
+
     individual_of: dict[str, int] = field(default_factory=dict)
+    """Modality -> width of its individual code, for those with another one than ``individual``."""
+
     hidden: int | None = None
+    """Units of the heads' hidden layer; null: linear heads."""
 
     def arguments(self, modalities: Iterable[str]) -> dict[str, Any]:
         """``MMPretrainConfig.components`` for a model of these modalities."""
@@ -234,21 +290,30 @@ class ComponentsConfig:
 
 @dataclass
 class ModelConfig:
-    """Encoders by modality, and what sits on top.
-
-    embed_dim: width of a bias-free linear projection per modality; null: the embedding is the pooled encoder output.
-    Unused under a fusion, whose width counts.
-    classifier_hidden: width of the hidden layer of every classification head (methods that learn from labels).
-    fusion, factors, components, projectors: used by methods whose model has them.
-    """
+    """Encoders by modality, and what sits on top of them."""
 
     embed_dim: int | None = None
+    """Width of the embeddings, made by a linear projection without bias per modality; null: the embedding is the pooled
+    output of the encoder. Unused under a fusion, whose width counts."""
+
     encoders: dict[str, EncoderConfig] = field(default_factory=dict)
+    """The encoders by modality: the same names as in ``data.modalities``. ``model.encoders.NAME=null`` takes one
+    out."""
+
     classifier_hidden: int = 256
+    """Units of the hidden layer of every classification head (methods that learn from labels)."""
+
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    """What makes one embedding of all modalities, for methods that fuse (comm)."""
+
     factors: FactorsConfig = field(default_factory=FactorsConfig)
+    """The heads for shared and unique information (factorcl)."""
+
     components: ComponentsConfig = field(default_factory=ComponentsConfig)
+    """The heads for common and individual codes (mucmm)."""
+
     projectors: ProjectorsConfig = field(default_factory=ProjectorsConfig)
+    """The projectors of two connected spaces (cmcr)."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

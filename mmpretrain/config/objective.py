@@ -11,42 +11,56 @@ LARGEST_SCALE = 620.0
 
 
 class Negatives(StrEnum):
-    """Where negatives come from.
-
-    gather, ring: every rank's samples are negatives for every rank, exactly; all at once, or rank after rank in
-    memory that does not grow with the number of ranks. auto: gather while it fits into ``gather_mb``, else ring.
-    local: only the rank's own samples (another, weaker loss: only on request).
-    """
+    """Where negatives come from."""
 
     auto = "auto"
+    """``gather`` while it fits into ``objective.gather_mb``, else ``ring``."""
+
     gather = "gather"
+    """Every rank's samples are negatives for every rank, exactly; all are brought together at once."""
+
     ring = "ring"
+    """The same negatives, visited rank after rank in memory that does not grow with the number of ranks."""
+
     local = "local"
+    """Only the rank's own samples: another, weaker loss, and so never chosen by ``auto``."""
 
 
 class Products(StrEnum):
     """Type of the inputs of matrix products between embeddings; sums and everything else stay float32."""
 
     float32 = "float32"
+    """Embeddings as they are."""
+
     bfloat16 = "bfloat16"
+    """Embeddings are rounded to bfloat16 before products: faster where the hardware has it; similarities are off by up
+    to 0.4 %."""
 
 
 @dataclass
 class ObjectiveConfig:
-    """How losses over all ranks are computed; nothing here but ``negatives=local`` changes their values.
+    """How losses over all ranks are computed (docs/contrastive.md).
 
-    tile: rows and columns of a tile of similarities. keep_mb: MiB of tiles that a rank keeps for the backward pass;
-    the rest is computed again. gather_mb: MiB of gathered embeddings and their gradients up to which
-    ``negatives=auto`` gathers. products: bfloat16 rounds embeddings before products (faster where the hardware has
-    it; similarities are off by up to 0.4 %). compile: what is done to each entry of a tile goes through torch.compile.
+    Only ``objective.negatives=local`` changes what is computed; ``objective.products=bfloat16`` rounds it.
     """
 
     negatives: Negatives = Negatives.auto
+    """Where negatives come from. FactorCL's learned critics gather in any case but ``local``."""
+
     tile: int = 2048
+    """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time."""
+
     keep_mb: int = 64
+    """MiB of tiles that a rank keeps for the backward pass; the others are computed again there."""
+
     gather_mb: int = 1024
+    """MiB of gathered embeddings and their gradients up to which ``negatives=auto`` gathers."""
+
     products: Products = Products.float32
+    """Type of the inputs of matrix products between embeddings. Sums and everything else stay float32."""
+
     compile: bool = False
+    """Whether what is done to each entry of a tile goes through ``torch.compile``."""
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -18,10 +18,14 @@ from mmpretrain.config.objective import ObjectiveConfig
 
 @dataclass
 class RunConfig:
-    """name: folder of the run below root; the same name with the same config resumes."""
+    """Where a run is written."""
 
     name: str | None = None
+    """Folder of the run below ``run.root``: letters, digits, ``.``, ``_`` and ``-``. The same name with the same config
+    continues the run. null: ``METHOD-EXPERIMENT``, or ``METHOD-DATA`` without an experiment."""
+
     root: str = "runs"
+    """Folder that the run folders lie in; a relative path starts where the launcher is called."""
 
 
 @dataclass
@@ -29,17 +33,40 @@ class Config:
     """Everything that determines a run, apart from the machines it runs on."""
 
     method: MethodConfig = field(default_factory=MethodConfig)
+    """What is learned: the method and its settings."""
+
     data: DataConfig = field(default_factory=DataConfig)
+    """Where the shards are and how they are streamed."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Encoders by modality, and what sits on top of them."""
+
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
+
     engine: EngineConfig = field(default_factory=EngineConfig)
+    """What DeepSpeed does, and how encoders compute."""
+
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """How losses over all ranks are computed."""
+
     train: TrainConfig = field(default_factory=TrainConfig)
+    """How long training lasts."""
+
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When the state of training is saved, and what is kept of it."""
+
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured, when, and on which samples."""
+
     run: RunConfig = field(default_factory=RunConfig)
+    """Where a run is written."""
+
     experiment: str | None = None
+    """The experiment that was chosen by ``experiment=NAME``, part of the default name of the run; null: none."""
+
     seed: int = 0
+    """Seed of everything random: initial weights, order of samples, augmentations, dropout. From 0 to below 2^63."""
 
     @property
     def total_steps(self) -> int:

@@ -59,6 +59,7 @@ class MethodConfig:
     """
 
     name: str = ""
+    """The method; ``method=NAME`` sets it and takes the defaults of that method."""
 
     implementation: ClassVar[str] = ""
     contrasts: ClassVar[bool] = True

@@ -10,11 +10,15 @@ from mmpretrain.config.objective import LARGEST_SCALE
 
 @dataclass
 class ClipConfig(MethodConfig):
-    """CLIP (Radford et al. 2021). temperature: initial value; max_scale: upper limit of 1 / temperature."""
+    """CLIP (Radford et al. 2021, arXiv 2103.00020): symmetric InfoNCE over all pairs of modalities."""
 
     name: str = "clip"
+
     temperature: float = 0.07
+    """Initial value of the learned temperature, which divides cosine similarities."""
+
     max_scale: float = 100.0
+    """Upper limit of 1 / temperature while it is learned."""
 
     implementation = "mmpretrain.methods.clip.Clip"
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"

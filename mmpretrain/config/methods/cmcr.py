@@ -17,35 +17,52 @@ PARTNER = {ConnectedSpace.first: "first_partner", ConnectedSpace.second: "second
 
 
 class Passes(StrEnum):
-    """How a projector sees a batch: shared and partner rows as one (joint), or each on their own (separate).
-
-    Batch norm in training has statistics of both together, as at the end, or of either.
-    """
+    """How a projector sees a batch of shared rows and partner rows."""
 
     joint = "joint"
+    """Both as one batch: in training, batch norm has the statistics of both together, as it does in use."""
+
     separate = "separate"
+    """Each on their own: in training, batch norm has the statistics of either."""
 
 
 @dataclass
 class CmcrConfig(MethodConfig):
-    """C-MCR (Wang et al., arXiv 2305.14381).
+    """C-MCR (Wang et al., arXiv 2305.14381): connects two frozen spaces of embeddings that share a modality.
 
-    first, second: release folders of the two spaces, to ship with the projectors; null: the release takes embeddings of
-    that space. shared_through: the space whose encoder a modality goes through that both spaces have.
-    temperature, partner_temperature: of the contrast of shared rows and of partners, fixed. partner_weight, intra:
-    weights of the contrast of partners and of the pull within each space (lambda). noise: variance per coordinate.
+    A sample has two rows in each space: the embedding of the shared modality, and its pseudo partner. The projectors
+    are set under ``model.projectors``. More in docs/methods/cmcr.md.
     """
 
     name: str = "cmcr"
+
     first: str | None = None
+    """Release folder of the first space, to ship with the projectors; null: the connection's release takes embeddings
+    of that space."""
+
     second: str | None = None
+    """The same for the second space."""
+
     shared_through: ConnectedSpace = ConnectedSpace.first
+    """The space whose encoder a modality goes through that both spaces have. ``second`` needs both releases."""
+
     temperature: float = 0.01
+    """Temperature of the contrast of shared rows; fixed."""
+
     partner_temperature: float = 0.01
+    """Temperature of the contrast of partners; fixed."""
+
     partner_weight: float = 1.0
+    """Weight of the contrast of partners; 0 leaves it out."""
+
     intra: float = 0.1
+    """Weight of the pull between the two rows within each space (the paper's lambda); 0 leaves it out."""
+
     noise: float = 0.004
+    """Variance per coordinate of the Gaussian noise that every step adds to embeddings of unit length."""
+
     passes: Passes = Passes.joint
+    """How a projector sees shared rows and partners."""
 
     implementation = "mmpretrain.methods.cmcr.Cmcr"
     title = "Connecting Multi-modal Contrastive Representations"

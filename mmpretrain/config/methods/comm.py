@@ -12,39 +12,54 @@ from mmpretrain.config.model import ModelConfig
 
 
 class Pairing(StrEnum):
-    """What is compared, and how: as the paper prints it, or as the released code has it, which made its figures.
-
-    paper: plain single modalities look for the augmented whole (InfoNCE one way), terms added up. code: augmented ones
-    and the whole of the other view, NT-Xent, mean over the terms.
-    """
+    """What is compared, and how."""
 
     paper = "paper"
+    """As the paper prints it: plain single modalities look for the augmented whole (InfoNCE one way); terms are added
+    up."""
+
     code = "code"
+    """As the released code has it, which made the published figures: augmented single modalities look for the whole of
+    the other view (NT-Xent); mean over the terms."""
 
 
 class Terms(StrEnum):
-    """Which terms of the loss there are: all, or (the paper's ablations) those of single modalities, or that of the
-    whole."""
+    """Which terms of the loss there are."""
 
     all = "all"
+    """Those of single modalities and that of the whole."""
+
     unimodal = "unimodal"
+    """Only those of single modalities (an ablation of the paper)."""
+
     fused = "fused"
+    """Only that of the whole (an ablation of the paper)."""
 
 
 @dataclass
 class CommConfig(MethodConfig):
-    """CoMM (Dufumier et al., arXiv 2409.07402).
+    """CoMM (Dufumier et al., arXiv 2409.07402): a fusion of all modalities, compared in two augmented views.
 
-    temperature: divides cosine similarities, fixed. head_hidden, head_width: hidden units and output of the projection
-    head, which does not ship.
+    The fusion is set under ``model.fusion``, the views under ``data.modalities.NAME.augment``. More in
+    docs/methods/comm.md.
     """
 
     name: str = "comm"
+
     pairing: Pairing = Pairing.paper
+    """What is compared, and how."""
+
     terms: Terms = Terms.all
+    """Which terms of the loss there are."""
+
     temperature: float = 0.1
+    """Divides cosine similarities; fixed."""
+
     head_hidden: int = 512
+    """Hidden units of the projection head, which does not ship."""
+
     head_width: int = 256
+    """Width of what the projection head gives."""
 
     takes_missing = True
     implementation = "mmpretrain.methods.comm.Comm"

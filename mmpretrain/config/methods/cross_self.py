@@ -11,39 +11,61 @@ from mmpretrain.config.objective import LARGEST_SCALE
 
 
 class CrossLoss(StrEnum):
-    """How modalities are compared with one another: by NT-Xent through the same heads, or by CLIP's loss."""
+    """How modalities are compared with one another."""
 
     nt_xent = "nt_xent"
+    """NT-Xent, through the same heads as the views."""
+
     clip = "clip"
+    """CLIP's loss, through linear projectors of its own."""
 
 
 class CrossInputs(StrEnum):
-    """What the modalities are compared on: the plain inputs, or the first augmented view."""
+    """What the modalities are compared on."""
 
     plain = "plain"
+    """The plain inputs."""
+
     view = "view"
+    """The first augmented view, which saves one of three passes through the encoders."""
 
 
 @dataclass
 class CrossSelfConfig(MethodConfig):
     """Cross+Self, in the manner of SLIP (Mu et al., arXiv 2112.12750), as a baseline of CoMM and FactorCL.
 
-    cross: the loss between modalities. cross_inputs: what it looks at. self_weight: of the sum over modalities of
-    NT-Xent between two augmented views (0: between modalities only, and no views are made).
-    temperature: of NT-Xent. hidden, width: of each modality's projection head. clip_temperature, max_scale, clip_width:
-    with cross=clip, the initial temperature, the upper limit of its inverse, and the width of the linear projectors.
+    The views are set under ``data.modalities.NAME.augment``. More in docs/methods/baselines.md.
     """
 
     name: str = "cross_self"
+
     cross: CrossLoss = CrossLoss.nt_xent
+    """The loss between modalities."""
+
     cross_inputs: CrossInputs = CrossInputs.plain
+    """What the loss between modalities looks at."""
+
     self_weight: float = 0.5
+    """Weight of the sum over modalities of NT-Xent between two augmented views; 0: between modalities only, and no
+    views are made."""
+
     temperature: float = 0.1
+    """Temperature of NT-Xent; fixed."""
+
     hidden: int = 1024
+    """Hidden units of each modality's projection head, which does not ship."""
+
     width: int = 256
+    """Width of what the projection heads give."""
+
     clip_temperature: float = 0.07
+    """``cross=clip``: initial value of its learned temperature."""
+
     max_scale: float = 100.0
+    """``cross=clip``: upper limit of 1 / temperature while it is learned."""
+
     clip_width: int = 512
+    """``cross=clip``: width of its linear projectors."""
 
     implementation = "mmpretrain.methods.cross_self.CrossSelf"
     title = "Cross+Self, after SLIP: Self-supervision meets Language-Image Pre-training"

@@ -14,67 +14,99 @@ TERMS = 6  # each with a critic
 
 
 class Supervision(StrEnum):
-    """What stands for the task: augmented views of the samples (ssl), or their labels (sup)."""
+    """What stands for the task."""
 
     ssl = "ssl"
+    """Augmented views of the samples."""
+
     sup = "sup"
+    """Their labels."""
 
 
 class CriticForm(StrEnum):
-    """How a critic scores a pair: an MLP on both together, or the inner product of an MLP of each."""
+    """How a critic scores a pair."""
 
     concat = "concat"
+    """By an MLP on both together."""
+
     separable = "separable"
+    """By the inner product of an MLP of each: far fewer operations per pair."""
 
 
 class Condition(StrEnum):
-    """Which sides of the conditional terms get the label: both, or the first modality's (released synthetic code)."""
+    """Which sides of the conditional terms get the label."""
 
     both = "both"
+    """Both."""
+
     first = "first"
+    """The first modality's (the released code for synthetic data)."""
 
 
 class LabelInput(StrEnum):
-    """How task terms see a label: the class number as one float (released code), or one-hot."""
+    """How task terms see a label."""
 
     index = "index"  # type: ignore[assignment] # a method of str that nobody calls here
+    """As the class number, one float (released code)."""
+
     onehot = "onehot"
+    """As a vector of zeros with a one at the class."""
 
 
 class CriticBatch(StrEnum):
-    """Which batch the critics of the upper bounds learn from between two steps of everything else.
-
-    next: the one about to be used, on whose very features the upper bounds are then evaluated: in-sample, unlike the
-    paper's algorithm 3, which fits critics on a freshly sampled batch, and unlike the released code. same: the one just
-    used, encoded again (released code); the bounds are then evaluated on a batch that the critics have not seen.
-    """
+    """Which batch the critics of the upper bounds learn from between two steps of everything else."""
 
     next = "next"
+    """The one about to be used, on whose very features the upper bounds are then evaluated: in-sample, unlike the
+    paper's algorithm 3, which fits critics on a freshly sampled batch, and unlike the released code."""
+
     same = "same"
+    """The one just used, encoded again (released code); the bounds are then evaluated on a batch that the critics have
+    not seen."""
 
 
 @dataclass
 class FactorclConfig(MethodConfig):
-    """FactorCL (Liang et al., arXiv 2306.05268).
+    """FactorCL (Liang et al., arXiv 2306.05268): what two modalities share about a task, and what each alone knows.
 
-    critic, critic_hidden, critic_layers, critic_width: form of all critics, their hidden units, further hidden layers,
-    and (separable) the width of what is multiplied. temperature: divides scores. doubly_counted: weight of the two
-    terms that appendix D.1 counts once and algorithm 2 twice. condition, label_input: of form=sup.
-    critic_steps: steps of the upper bounds' critics per step of everything else; critic_batch: on which batch.
+    Exactly two modalities. The heads are set under ``model.factors``, the views under ``data.modalities.NAME.augment``
+    and ``data.modalities.NAME.unique``. More in docs/methods/factorcl.md.
     """
 
     name: str = "factorcl"
+
     form: Supervision = Supervision.ssl
+    """What stands for the task."""
+
     critic: CriticForm = CriticForm.concat
+    """How all critics score a pair."""
+
     critic_hidden: int = 512
+    """Hidden units of the critics."""
+
     critic_layers: int = 1
+    """Further hidden layers of the critics, 0 or more."""
+
     critic_width: int = 128
+    """``critic=separable``: width of the two vectors that are multiplied."""
+
     temperature: float = 1.0
+    """Divides the critics' scores; fixed."""
+
     doubly_counted: float = 1.0
+    """Weight of the two terms that the paper's appendix D.1 counts once and its algorithm 2 twice."""
+
     condition: Condition = Condition.both
+    """``form=sup``: which sides of the conditional terms get the label."""
+
     label_input: LabelInput = LabelInput.index
+    """``form=sup``: how task terms see a label."""
+
     critic_steps: int = 1
+    """Steps of the upper bounds' critics per step of everything else."""
+
     critic_batch: CriticBatch = CriticBatch.next
+    """Which batch the critics of the upper bounds learn from between two steps of everything else."""
 
     implementation = "mmpretrain.methods.factorcl.Factorcl"
     title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"

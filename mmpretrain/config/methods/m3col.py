@@ -11,45 +11,70 @@ from mmpretrain.config.model import ModelConfig
 
 
 class MixLevel(StrEnum):
-    """What M3CoL mixes. ``auto`` is the paper: embeddings of texts and sequences, raw inputs of the rest."""
+    """What M3CoL mixes."""
 
     auto = "auto"
+    """As in the paper: embeddings of texts and sequences, raw inputs of all other modalities."""
+
     input = "input"
+    """Raw inputs, which texts and sequences do not allow."""
+
     embedding = "embedding"
+    """Embeddings."""
 
 
 class MixScope(StrEnum):
-    """Among which samples: groups of consecutive stream positions, or the whole global batch."""
+    """Among which samples M3CoL mixes."""
 
     group = "group"
+    """Among ``mix_group`` consecutive samples of the stream."""
+
     global_batch = "global_batch"
+    """Among the whole global batch; needs ``mix_level=embedding``."""
 
 
 @dataclass
 class M3colConfig(MethodConfig):
-    """M3CoL (Kumar et al., arXiv 2409.17777).
-
-    beta: both parameters of the Beta distribution of the mixing weight. select: probability that a sample is mixed.
-    temperature, soft_temperature: of the mixup loss and of the soft loss. weight: of the contrastive term against the
-    cross-entropies (0: cross-entropy only). switch: share of the epochs after which the soft loss replaces the mixup
-    loss. mix_group: samples that mix among themselves (default: the local batch of the run's first start).
-    detach_targets: no gradient through the soft targets. official_aliasing, official_self_pairs: the released code's
-    deviations from the paper (both sides mixed; weight of a sample mixed with itself lost).
-    """
+    """M3CoL (Kumar et al., arXiv 2409.17777): classifiers, and a contrast of mixed with clean samples. Needs labels."""
 
     name: str = "m3col"
+
     beta: float = 0.15
+    """Both parameters of the Beta distribution of the mixing weight."""
+
     select: float = 0.5
+    """Probability that a sample is mixed."""
+
     temperature: float = 0.1
+    """Temperature of the mixup loss; fixed."""
+
     soft_temperature: float = 0.125
+    """Temperature of the soft loss; fixed."""
+
     weight: float = 0.1
+    """Weight of the contrastive term beside the cross-entropies; 0: cross-entropies only."""
+
     switch: float = 0.33
+    """Share of the epochs (0 to 1) after which the soft loss replaces the mixup loss."""
+
     mix_level: MixLevel = MixLevel.auto
+    """What is mixed."""
+
     mix_scope: MixScope = MixScope.group
+    """Among which samples."""
+
     mix_group: int | None = None
+    """Number of samples that mix among themselves; must divide a rank's batch. null: a rank's batch at the first start
+    of the run."""
+
     detach_targets: bool = False
+    """Whether no gradient flows through the soft targets."""
+
     official_aliasing: bool = False
+    """A deviation of the released code from the paper: both sides of the mixup loss are mixed."""
+
     official_self_pairs: bool = False
+    """A deviation of the released code from the paper: a sample that is mixed with itself loses part of its weight."""
 
     implementation = "mmpretrain.methods.m3col.M3col"
     title = "M3CoL: Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification"

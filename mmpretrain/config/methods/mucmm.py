@@ -11,52 +11,82 @@ from mmpretrain.config.model import ModelConfig
 
 
 class Corr(StrEnum):
-    """cca: canonical correlations (codes are whitened). soft: plain correlations of standardized codes (Soft-CCA)."""
+    """Which correlation of two codes."""
 
     cca = "cca"
+    """Canonical correlations: codes are whitened."""
+
     soft = "soft"
+    """Plain correlations of standardized codes (Soft-CCA)."""
 
 
 class Among(StrEnum):
-    """Correlation of more than two common codes: mean over the pairs, or their agreement with one code (MAXVAR)."""
+    """Correlation of more than two common codes."""
 
     pairs = "pairs"
+    """The mean over all pairs."""
+
     maxvar = "maxvar"
+    """Their agreement with one code (MAXVAR)."""
 
 
 class Start(StrEnum):
-    """Where linear heads start: at the solution in closed form, or as random orthogonal projections."""
+    """Where linear heads start."""
 
     closed_form = "closed_form"
+    """At the solution in closed form."""
+
     orthogonal = "orthogonal"
+    """As random orthogonal projections."""
 
 
 @dataclass
 class MucmmConfig(MethodConfig):
     """MUCMM (Shi and Niethammer, arXiv 2305.03125), as reconstructed from its abstract.
 
-    corr, among: which correlation. max_power: of the canonical correlations that are maximized, 1 (their sum) or 2.
-    alpha: weight of all that is minimized; w_individual (individual with individual codes), w_own, w_other (individual
-    with the common code of the same, of another modality): of its parts. gamma: of the reconstruction. ridge: added to
-    variances, in units of their mean. momentum: of the running moments, 0: those of the batch alone.
-    start: of linear heads. start_samples: how many training samples whitening and start look at. variance: share of it
-    that whitening keeps.
+    Common and individual codes of every modality, set under ``model.components``. More in docs/methods/mucmm.md.
     """
 
     name: str = "mucmm"
+
     corr: Corr = Corr.cca
+    """Which correlation of two codes is maximized and minimized."""
+
     among: Among = Among.pairs
+    """What the correlation of more than two common codes is."""
+
     max_power: int = 1
+    """Power of the canonical correlations whose sum is maximized: 1 or 2."""
+
     alpha: float = 1.0
+    """Weight of all correlations that are minimized, 0 or more."""
+
     w_individual: float = 1.0
+    """Weight, within ``alpha``, of those between the individual codes of different modalities."""
+
     w_own: float = 1.0
+    """Weight, within ``alpha``, of those between the individual and the common code of one modality."""
+
     w_other: float = 1.0
+    """Weight, within ``alpha``, of those between an individual code and the common code of another modality."""
+
     gamma: float = 0.1
+    """Weight of the reconstruction of embeddings from their codes; 0 leaves it out."""
+
     ridge: float = 1e-4
+    """What is added to variances, in units of their mean."""
+
     momentum: float = 0.9
+    """Momentum of the running moments, from 0 to below 1; 0: the moments of the batch alone."""
+
     start: Start = Start.closed_form
+    """Where linear heads start."""
+
     start_samples: int = 20_000
+    """How many training samples whitening and start look at."""
+
     variance: float = 0.99
+    """Share of the variance that whitening keeps, above 0 and at most 1."""
 
     contrasts = False
     implementation = "mmpretrain.methods.mucmm.Mucmm"

@@ -9,15 +9,21 @@ from mmpretrain.config.methods.base import MethodConfig, not_positive
 
 @dataclass
 class SiglipConfig(MethodConfig):
-    """SigLIP (Zhai et al. 2023). temperature, bias: initial values of 1 / scale and of what is added to similarities.
+    """SigLIP (Zhai et al. 2023, arXiv 2303.15343): the sigmoid loss over all pairs of modalities.
 
-    max_scale: upper limit of 1 / temperature; null: none, as in the paper.
+    More in docs/methods/baselines.md.
     """
 
     name: str = "siglip"
+
     temperature: float = 0.1
+    """Initial value of the learned temperature, which divides cosine similarities."""
+
     bias: float = -10.0
+    """Initial value of the learned bias, which is added to the divided similarities."""
+
     max_scale: float | None = None
+    """Upper limit of 1 / temperature while it is learned; null: none, as in the paper."""
 
     implementation = "mmpretrain.methods.siglip.Siglip"
     title = "SigLIP: Sigmoid Loss for Language Image Pre-Training"

@@ -9,15 +9,21 @@ from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold
 
 @dataclass
 class SupconConfig(MethodConfig):
-    """SupCon (Khosla et al. 2020), the modalities of a sample being its views.
+    """SupCon (Khosla et al. 2020, arXiv 2004.11362), the modalities of a sample being its views. Needs labels.
 
-    temperature: of the similarities. hidden, width: of each modality's projection head (Linear - ReLU - Linear).
+    More in docs/methods/baselines.md.
     """
 
     name: str = "supcon"
+
     temperature: float = 0.07
+    """Divides cosine similarities; fixed."""
+
     hidden: int = 2048
+    """Hidden units of each modality's projection head (Linear - ReLU - Linear), which does not ship."""
+
     width: int = 128
+    """Width of what the projection heads give."""
 
     implementation = "mmpretrain.methods.supcon.Supcon"
     title = "SupCon: Supervised Contrastive Learning"
