@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _places(layers: Layers, arrows: Arrows) -> tuple[list[dict[Any, float]], dic
     ups: dict[Any, list[Any]] = {}
     downs: dict[Any, list[Any]] = {}
     for way in ways.values():
-        for upper, lower in zip(way, way[1:], strict=False):
+        for upper, lower in pairwise(way):
             downs.setdefault(upper, []).append(lower)
             ups.setdefault(lower, []).append(upper)
     best, fewest = [_spread(row) for row in rows], sys.maxsize
@@ -81,27 +82,31 @@ def _places(layers: Layers, arrows: Arrows) -> tuple[list[dict[Any, float]], dic
         order, near = (range(len(rows)), ups) if turn % 2 == 0 else (reversed(range(len(rows))), downs)
         for number in order:
             x = {node: at for row in rows for node, at in _spread(row).items()}
-            rows[number].sort(key=lambda n: sum(x[m] for m in near.get(n, [n])) / len(near.get(n, [n])))  # noqa: B023
+            rows[number] = _sorted_by_neighbors(rows[number], x, near)
         placed = [_spread(row) for row in rows]
         if (crossings := _crossings(placed, ways)) < fewest:
             best, fewest = placed, crossings
     return best, ways
 
 
+def _sorted_by_neighbors(row: Sequence[Any], x: Mapping[Any, float], near: Mapping[Any, list[Any]]) -> list[Any]:
+    """The nodes of a row by the mean x of what they are joined to; those that are joined to nothing keep their x."""
+    joined = {node: near.get(node, [node]) for node in row}
+    return sorted(row, key=lambda node: sum(x[other] for other in joined[node]) / len(joined[node]))
+
+
 def _spread(row: Sequence[Any]) -> dict[Any, float]:
     """x of every room or lane of a row, in this order from left to right."""
     shares = [BOX if isinstance(node, str) else LANE for node in row]
     ends = [sum(shares[: number + 1]) for number in range(len(row))]
-    return {
-        node: WIDTH * (end - share / 2) / ends[-1] for node, end, share in zip(row, ends, shares, strict=True)
-    }
+    return {node: WIDTH * (end - share / 2) / ends[-1] for node, end, share in zip(row, ends, shares, strict=True)}
 
 
 def _crossings(rows: list[dict[Any, float]], ways: dict[tuple[str, str], list[Any]]) -> int:
     """How many pairs of arrow pieces between the same two rows cross."""
     number = {node: index for index, row in enumerate(rows) for node in row}
     x = {node: at for row in rows for node, at in row.items()}
-    pieces = [(number[a], x[a], x[b]) for way in ways.values() for a, b in zip(way, way[1:], strict=False)]
+    pieces = [(number[a], x[a], x[b]) for way in ways.values() for a, b in pairwise(way)]
     return sum(
         p[0] == q[0] and (p[1] - q[1]) * (p[2] - q[2]) < 0 for i, p in enumerate(pieces) for q in pieces[i + 1 :]
     )
@@ -128,7 +133,7 @@ def draw(layers: Layers, arrows: Arrows, path: Path) -> None:
         points = [(at[n][0], at[n][1] - (0.24 if n == a else 0.0)) for n in way[:-1]]
         points.append((at[way[-1]][0], at[way[-1]][1] + 0.24))
         vertices, codes = [points[0]], [Curve.MOVETO]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             vertices += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
             codes += [Curve.CURVE4] * 3
         floor = next(index for index, layer in enumerate(layers) if a in layer)
@@ -139,8 +144,8 @@ def draw(layers: Layers, arrows: Arrows, path: Path) -> None:
     for number, layer in enumerate(layers):
         for room in layer:
             x, y = at[room]
-            box = FancyBboxPatch((x - 0.78, y - 0.2), 1.56, 0.4, boxstyle="round,pad=0.03", fc="white", ec=COLORS[number])
-            axes.add_patch(box).set(lw=1.4, zorder=3)
+            box = FancyBboxPatch((x - 0.78, y - 0.2), 1.56, 0.4, boxstyle="round,pad=0.03", zorder=3)
+            axes.add_patch(box).set(facecolor="white", edgecolor=COLORS[number], lw=1.4)
             axes.text(x, y, room.removeprefix("mmpretrain."), ha="center", va="center", fontsize=11, zorder=4)
     figure.savefig(path, bbox_inches="tight", metadata=_metadata(path, layers, arrows))
     plt.close(figure)
