@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, folders, modules, and the targets of links."""
+"""What documentation and sources name exists: files, folders, modules, and the targets of links."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MADE_BY_COMMANDS = ("runs/", "data/", "releases/")
 FILE = re.compile(r"(?<![\w./:-])((?:[\w*.-]+/)+[\w*.-]+\.(?:py|yaml|md|sh|toml|svg))\b")
 FOLDER = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/(?:\w+/)*)(?![\w*.-])")
 MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?![\w(/])")
+STARTED = re.compile(rf"python -m ((?:{'|'.join(PACKAGES)})(?:\.\w+)+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
@@ -74,6 +75,18 @@ def test_what_a_page_names_exists(page: Path) -> None:
     text = page.read_text()
     gone = [name for name in named_files(text) if not exists(name, page)]
     gone += [name for name in MODULE.findall(text) if not PLACEHOLDER.search(name) and not module_exists(name)]
+    assert not gone
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "tests"])
+def test_what_comments_and_messages_name_exists(package: str) -> None:
+    """Files, folders and started modules; other dotted names in sources are attributes more often than modules."""
+    gone = []
+    for path in (ROOT / package).rglob("*.py"):
+        text = path.read_text()
+        names = [name for name in named_files(text) if not exists(name, path)]
+        names += [name for name in STARTED.findall(text) if not PLACEHOLDER.search(name) and not module_exists(name)]
+        gone += [f"{path.relative_to(ROOT)}: {name}" for name in names]
     assert not gone
 
 

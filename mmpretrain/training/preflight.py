@@ -1,6 +1,6 @@
 """Checks that need torch, run in their own process so that the launcher stays quick:
 
-python -m mmpretrain.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
+python -m mmpretrain.training.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
 """
 
 from __future__ import annotations
