@@ -72,6 +72,7 @@ def link_problem(target: str, page: Path) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
+    """Every file, folder and module in a page's text."""
     text = page.read_text()
     gone = [name for name in named_files(text) if not exists(name, page)]
     gone += [name for name in MODULE.findall(text) if not PLACEHOLDER.search(name) and not module_exists(name)]
@@ -92,6 +93,7 @@ def test_what_comments_and_messages_name_exists(package: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link, and its heading if it names one."""
     problems = [link_problem(target, page) for target in LINK.findall(page.read_text())]
     assert not [problem for problem in problems if problem]
 

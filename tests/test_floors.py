@@ -25,6 +25,7 @@ def drawing() -> ModuleType:
 
 
 def test_every_room_of_the_contract_exists_on_one_floor(drawing: ModuleType) -> None:
+    """A room that was moved or renamed without its contract is found."""
     rooms = [room for floor in drawing.contract_layers() for room in floor]
     assert len(rooms) == len(set(rooms))
     paths = [ROOT.joinpath(*room.split(".")) for room in rooms]
@@ -40,6 +41,7 @@ def test_every_room_stands_in_the_contract(drawing: ModuleType) -> None:
 
 
 def test_the_picture_is_up_to_date(drawing: ModuleType) -> None:
+    """Layers and arrows in the picture's description are those of the contract and the imports."""
     pytest.importorskip("grimp", reason="needs import-linter")
     drawn = ElementTree.parse(drawing.PICTURE).getroot().find(f".//{DESCRIPTION}")
     assert drawn is not None and drawn.text is not None
