@@ -78,7 +78,7 @@ def _told(task: JobPaths) -> tuple[float, Cause] | None:
 
 
 def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
-    """What is known about ranks that ended without a word; srun's verdict where there is one."""
+    """What is known about ranks that ended and left no record; srun's verdict where there is one."""
     spoken = {cause.rank for cause in causes}
     silent = [task for task in tasks if task.task_id not in spoken and not task.result_pickle.exists()]
     if not silent:

@@ -132,7 +132,7 @@ def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
 
 
 def end_ranks(job: submitit.Job[None]) -> None:
-    """End the local ranks and their controller, the hard way if they do not listen."""
+    """End the local ranks and their controller; kill those that do not end when they are asked to."""
     processes = _descendants(job, Depth.everything)
     job.cancel()
     _, stubborn = psutil.wait_procs(processes, timeout=5)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Run the command line of launcher/command.py with the code of this checkout."""
+    """Run the command line of launcher/cli.py with the code of this checkout."""
     use_this_checkout()
     try:
         from launcher.cli import app

@@ -16,7 +16,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A new interpreter that says at the end whether torch was imported."""
     program = (
         "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr));"
-        f"from launcher.cli import main; sys.argv[1:] = {list(arguments)!r}; main()"
+        f"from launcher.mmpretrain_command import main; sys.argv[1:] = {list(arguments)!r}; main()"
     )
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
 

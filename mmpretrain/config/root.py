@@ -1,4 +1,4 @@
-"""The whole config tree (no torch here). Each section's dataclass lives beside the code that it configures."""
+"""The whole config tree (no torch here). Each section's dataclass stands in a file of this folder."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def is_remote(folder: str | Path) -> bool:
 def dataset_state(path: str | Path) -> DatasetState:
     """Whether a dataset was ever built at a path; how sound it is, :func:`check_shards` says.
 
-    A remote path counts as built, because nothing of ours makes it.
+    A remote path counts as built, because no command of this project makes it.
     """
     if is_remote(path) or (Path(path) / INFO_NAME).exists():
         return DatasetState.built

@@ -136,7 +136,7 @@ def _member(path: Path, info: tarfile.TarInfo) -> Member:
 
 
 def _check_end(path: Path, file: io.BufferedReader, end: int, total: int, last: str) -> None:
-    """Demand the end mark: tarfile stops without a word at a damaged or zeroed header."""
+    """Demand the end mark: tarfile stops at a damaged or zeroed header and reports nothing."""
     if total % BLOCK or total - end < 2 * BLOCK:
         raise ShardError(f"{path}: is cut off after {last} (no end mark): write the shard again")
     file.seek(end)

@@ -48,7 +48,7 @@ def load_info(path: str | Path) -> DatasetInfo:
 
     Raises:
         FileNotFoundError: there is none.
-        ShardError: it is not one of ours, or damaged.
+        ShardError: it was not written by a builder, or is damaged.
     """
     source = f"{str(path).rstrip('/')}/{INFO_NAME}"
     text = read_text(source)

@@ -5,7 +5,7 @@ C-MCR (arXiv 2305.14381), section 3.1: with t_i the corpus in space 1 (or 2) and
     partner_i = n(sum_k softmax_k(t_i . v_k / temperature) v_k)
 
 All ranks answer together: each holds a share of both memories, brings a shard's worth of queries per round, and writes
-that shard. What is written does not depend on the number of ranks, to rounding.
+that shard. What is written does not depend on the number of ranks, up to rounding.
 """
 
 from __future__ import annotations

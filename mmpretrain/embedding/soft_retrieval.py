@@ -6,7 +6,7 @@ For a query q and the memory items v_k of all ranks, all of unit length, with l_
 
 Each rank sweeps its own items in tiles and keeps, per query, m = max l and the sums of e^(l - m) times (v, 1, l - m); a
 larger m rescales what was summed before. Ranks combine by one maximum and one reduce-scatter, so that the result does
-not depend on who holds what, to rounding. Neither the similarities nor the memory of other ranks is ever held.
+not depend on who holds what, up to rounding. Neither the similarities nor the memory of other ranks is ever held.
 
 Shapes: b queries of this rank, B of all, n_r items of this rank, d width. Time 4 B n_r d per rank; memory
 B (d + 2) + tile^2 numbers beside the inputs; bytes sent per rank: those of 2 B d numbers.

@@ -1,7 +1,7 @@
 """A release as a space: raw samples of its modalities -> embeddings; nothing is trained.
 
 Three kinds of releases are opened, from a local folder or the Hub, always with classes of this installation and from
-safetensors: ours, models with an image and a text tower (CLIP and its like), and single encoders of images or texts.
+safetensors: ours, models with an image and a text tower (CLIP or like it), and single encoders of images or texts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcess
 from mmpretrain.problems import UnusableError, one_line
 from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, release_name, verify_release
 
-# The last three belong to a release of ours, which is verified as a whole: they are hashed, and code is never run.
+# The last three belong to a release of this project, which is verified as a whole: they are hashed, code is never run.
 FILES = (WEIGHTS, "*.json", "*.txt", "*.model", CHECKSUMS, "README.md", "*.py")
 
 
@@ -99,7 +99,7 @@ def _local(release: str, revision: str | None) -> Path:
 def _is_ours(folder: Path) -> bool:
     path = folder / FILE_NAME
     if not path.is_file():
-        # Without its processor a release of ours is incomplete, and its checksums say so.
+        # Without its processor a release of this project is incomplete, and its checksums say so.
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "mmpretrain"
     return "modalities" in json.loads(path.read_text(encoding="utf-8"))
 

@@ -1,7 +1,7 @@
 """A release and a dataset, opened together: what `mmpretrain explain` and `mmpretrain report` work on.
 
-A release of ours, or a transformers model with image and text embeddings (CLIP and its kin), whose towers then stand
-for the dataset's image and text. Code that lies in a release is never run: the classes are this installation's.
+A release of this project, or a transformers model with image and text embeddings (CLIP or like it), whose towers then
+stand for the dataset's image and text. Code that lies in a release is never run: the classes are this installation's.
 """
 
 from __future__ import annotations

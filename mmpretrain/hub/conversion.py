@@ -1,4 +1,4 @@
-"""A CLIP of transformers as a release of ours: the same weights, preprocessing and embeddings.
+"""A CLIP of transformers as a release of this project: the same weights, preprocessing and embeddings.
 
 Whatever takes releases then takes it: connections (method=cmcr), heads on frozen encoders (model.encoders.NAME.part),
 AutoModel with one call for both modalities. Its towers must be encoders of their own in transformers, with a pooler and
@@ -28,7 +28,7 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, one_line
 
-# Of CLIP and its kin: kind -> tower, projection, and the tower's config.
+# Of CLIP and models built like it: kind -> tower, projection, and the tower's config.
 PARTS = {
     Kind.image: ("vision_model", "visual_projection", "vision_config"),
     Kind.text: ("text_model", "text_projection", "text_config"),

@@ -82,13 +82,13 @@ class Release:
 
     @classmethod
     def open(cls, key: str, folder: Path) -> Release:
-        """Raises UnusableError if it is none of ours, or damaged."""
+        """Raises UnusableError if it is no release of this project, or damaged."""
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise cannot_open(key, str(folder), error) from error
         if not isinstance(config, MMPretrainConfig):
-            known = f"{key}: {folder} is a {config.model_type}, no release of ours"
+            known = f"{key}: {folder} is a {config.model_type}, not a release of this project"
             raise UnusableError([f"{known}: convert it if it is a CLIP (mmpretrain convert), or leave it null"])
         if problems := verify_release(folder):
             raise UnusableError(f"{key}: {problem}" for problem in problems)

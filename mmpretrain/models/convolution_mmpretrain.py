@@ -14,7 +14,7 @@ from .pooling_mmpretrain import StateForm
 
 @torch.no_grad()
 def init_convolution(layer: nn.Conv2d) -> None:
-    """torch's own default, with which AlexNet and its kin were published: both uniform in +-fan_in^-1/2.
+    """torch's own default, with which AlexNet and others were published: both uniform in +-fan_in^-1/2.
 
     Weights that were just loaded from a checkpoint stay as they are.
     """

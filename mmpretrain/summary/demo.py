@@ -1,6 +1,6 @@
 """The end of ``make demo``: open the release where this package does not exist, then sum up the run.
 
-python -m mmpretrain.demo runs/demo
+python -m mmpretrain.summary.demo runs/demo
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def publish(
 
 
 def _undescribed(data: DataConfig) -> DatasetInfo:
-    """What the config alone says of shards that no builder of ours described."""
+    """What the config alone says of shards that no builder of this project described."""
     modalities = {name: {"kind": modality.kind.value} for name, modality in data.modalities.items()}
     return DatasetInfo(data.name, title=data.name, source="not recorded", license="not recorded", modalities=modalities)
 

@@ -58,7 +58,7 @@ class Session:
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
-        """Ranks that read different indexes would train on samples of different orders without a word."""
+        """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
         part = int(stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
         total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
         if self.world.max_flag(int(total.item()) != part * self.world.size):

@@ -11,7 +11,7 @@ from tests.launcher.toy import ROOT
 def test_the_snapshot_holds_the_code_and_no_caches(tmp_path: Path) -> None:
     code = take_snapshot(tmp_path)
     assert code == tmp_path / "code" and sorted(path.name for path in code.iterdir()) == sorted(PARTS)
-    for name in ("launcher/job.py", "mmpretrain/config.py", "configs/pretrain.yaml", "slurm/default.yaml"):
+    for name in ("launcher/job.py", "mmpretrain/config/root.py", "configs/pretrain.yaml", "slurm/default.yaml"):
         assert (code / name).read_bytes() == (ROOT / name).read_bytes()
     assert not list(code.rglob("__pycache__"))
 
