@@ -24,3 +24,8 @@ def every(modules: Iterable[nn.Module], kind: type[Part]) -> list[Part]:
         assert isinstance(module, kind), f"one is a {type(module).__name__}"
         found.append(module)
     return found
+
+
+def linear_layers(module: nn.Module) -> list[nn.Linear]:
+    """All linear layers inside of ``module``, in their order."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]

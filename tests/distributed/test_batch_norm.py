@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronize, traini
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
+from tests.submodules import submodule
 
 CHANNELS = 3
 Result = dict[str, Tensor]
@@ -75,7 +77,7 @@ def compare(
         # Outputs and their gradients are spread over the ranks; what belongs to the layer is the same everywhere.
         found = [torch.cat(parts)] if key in ("y", "dx") else parts
         for tensor in found:
-            torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,9 @@ def test_half_precision_under_autocast_is_summed_in_float32(ranks: Ranks) -> Non
             y = model(own)
         assert y.dtype is torch.bfloat16
         y.float().sum().backward()
-        return y.detach().double(), model[0].running_mean.double()
+        mean = submodule(model, "0", SyncBatchNorm).running_mean
+        assert mean is not None
+        return y.detach().double(), mean.double()
 
     exact = layer()
     expected = exact(data(64)[0].bfloat16().double()).detach()

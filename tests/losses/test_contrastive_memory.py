@@ -21,6 +21,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.targets import Targets
 from mmpretrain.losses.tiled import backward, forward
 from tests.rank_pool import Ranks
 
@@ -32,12 +33,12 @@ def make_pair(kind: str, rows: int) -> Pair:
     query, key = torch.randn(2, rows, WIDTH, generator=torch.Generator().manual_seed(0))
     query, key = query.requires_grad_(), key.requires_grad_()
     half = torch.full((rows,), 0.5)
-    targets = {
+    targets: dict[str, Targets] = {
         "mixup": Mixup(half, half, torch.arange(rows).roll(1)),
         "labels": Labels(torch.arange(rows) % 10),
         "soft": Soft(key),
-    }.get(kind, Diagonal())
-    return Pair(query, key, targets, same_side=kind == "nt_xent")
+    }
+    return Pair(query, key, targets.get(kind, Diagonal()), same_side=kind == "nt_xent")
 
 
 def held(kind: str, rows: int, settings: ObjectiveConfig) -> int:

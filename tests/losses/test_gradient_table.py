@@ -171,8 +171,9 @@ def sigmoid_against_detached(towers: Towers, inputs: Tensor) -> Tensor:
 
 def our_sigmoid(towers: Towers, inputs: Tensor, mode: Negatives = Negatives.gather) -> Tensor:
     settings = ObjectiveConfig(mode, tile=2, keep_mb=0)
-    pair, numbers = Pair(*towers.sides(inputs)), {"scale": towers.scale, "bias": towers.bias}
-    return done(sigmoid_contrastive([pair], **numbers, world=World.current(), settings=settings)[0].loss)
+    pair, world = Pair(*towers.sides(inputs)), World.current()
+    results = sigmoid_contrastive([pair], scale=towers.scale, bias=towers.bias, world=world, settings=settings)
+    return done(results[0].loss)
 
 
 def our_sigmoid_in_a_ring(towers: Towers, inputs: Tensor) -> Tensor:

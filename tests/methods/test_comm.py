@@ -23,6 +23,7 @@ from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.factor_probes import factor_probes
 from mmpretrain.losses.tiled.preparation import Preparation
 from mmpretrain.methods.base import Features, Losses, Method
+from mmpretrain.methods.comm import Comm
 from mmpretrain.methods.projection import ProjectionHead
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
@@ -31,15 +32,17 @@ from mmpretrain.models.pooling_mmpretrain import StateForm
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
+from tests.submodules import linear_layers
 
-HEADS = {"head_hidden": 8, "head_width": 6}
+HEADS: dict[str, Any] = {"head_hidden": 8, "head_width": 6}
 LACKING = ("mrna", "mirna")
 
 
-def start(modalities: int = 3, **settings: Any) -> tuple[Method, Batch]:
+def start(modalities: int = 3, **settings: Any) -> tuple[Comm, Batch]:
     """The method, and its prepared batch."""
     config = make_config("comm", modalities, **{**HEADS, **settings})
     method = make_method(config)
+    assert isinstance(method, Comm)
     return method, method.prepare(make_batch(config), make_step())
 
 
@@ -58,7 +61,7 @@ def values(losses: Losses) -> dict[str, float]:
 @pytest.mark.parametrize("pairing", Pairing)
 def test_collapse_is_the_log_of_all_candidates_for_every_term(pairing: Pairing) -> None:
     method, batch = start(pairing=pairing)
-    torch.nn.init.zeros_(method.heads["projection"][-1].weight)
+    torch.nn.init.zeros_(linear_layers(method.heads["projection"])[-1].weight)
     features = replace(encoded(method, batch), sample_ids=torch.arange(len(batch)))
     losses, n, size = lose(method, features), len(NAMES), len(batch)
     each = math.log(size if pairing is Pairing.paper else 2 * size - 1)
@@ -73,7 +76,7 @@ def test_orthogonal_samples_in_agreement(pairing: Pairing, size: int, ntx: float
     """comm.md's values at temperature 0.1; a head that passes on what it is given."""
     config = make_config("comm", 2, pairing=pairing, **HEADS)
     method = make_method(config)
-    method.heads["projection"] = torch.nn.Identity()  # type: ignore[assignment]
+    method.heads["projection"] = torch.nn.Identity()
     rows = 3 * torch.eye(size, dtype=torch.float64)  # their length must not matter
     both = {name: rows for name in NAMES[:2]}
     ids = torch.arange(size)
@@ -268,7 +271,7 @@ def test_who_always_gives_the_likelier_answer_has_half_of_the_synergy(levels: Le
             obeys(images, allowed_pairs(images, mapping, pairs), mapping) for pairs in (Pairs.unbiased, Pairs.biased)
         )
         assert 0 < every.mean() < 0.5 and biased.all()
-        scores = factor_probes(*(knowing_nothing(every) for _ in range(2)), factors)
+        scores = factor_probes(knowing_nothing(every), knowing_nothing(every), factors)
         assert scores["only/synergy/balanced_accuracy"] == 0.5 == scores["only/synergy/balanced_accuracy/chance"]
         with pytest.raises(ValueError, match="have one value of synergy"):
             factor_probes(knowing_nothing(biased), knowing_nothing(every), factors)

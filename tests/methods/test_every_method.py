@@ -7,6 +7,7 @@ import inspect
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,8 @@ def release(tokens: list[str], folder: Path) -> None:
     assert state is not None
     shipped = engine.method.ship(state, processor)
     export_release(shipped.model, shipped.state, shipped.processor, folder, facts(method=config.method.name))
-    raw = {**small_samples(), **dict.fromkeys(ConnectedSpace, np.random.default_rng(0).normal(size=(2, runs.FEATURES)))}
+    embedded = np.random.default_rng(0).normal(size=(2, runs.FEATURES))
+    raw: dict[str, Any] = {**small_samples(), **{space.value: embedded for space in ConnectedSpace}}
     samples = {name: raw.get(name, raw["picture"]) for name in shipped.processor.modalities}
     inputs = shipped.processor(**samples)
     if config.method.connects:  # what trained takes a space's embeddings by the names of the pairs

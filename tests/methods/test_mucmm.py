@@ -202,6 +202,7 @@ def test_codes_wider_than_what_varies_are_refused() -> None:
 def test_the_first_pass_computes_as_training_will(precision: Precision) -> None:
     config = make_config("mucmm", 2, variance=1.0)
     method = make_method(replace(config, engine=replace(config.engine, precision=precision)))
+    assert isinstance(method, Mucmm)
     found = set()
 
     def encode(model: Any, batch: Batch) -> Any:
