@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -66,8 +66,8 @@ def test_images(suffix: str, form: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f4", "<f2", "<i8", "|u1", "|b1"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_become_float32(dtype: str, order: str) -> None:
-    values = np.array([[0, 1, 1], [1, 0, 1]], dtype=dtype, order=order)  # type: ignore[call-overload]
+def test_arrays_become_float32(dtype: str, order: Literal["C", "F"]) -> None:
+    values = np.array([[0, 1, 1], [1, 0, 1]], dtype=dtype, order=order)
     read = decode("values.npy", npy(values), Kind.vector)
     assert isinstance(read, np.ndarray)
     assert read.dtype == np.float32

@@ -46,7 +46,7 @@ def test_lr_scale_by_encoder() -> None:
 
 def test_frozen_parameters_are_left_out() -> None:
     target = module()
-    target["encoders"]["image"].requires_grad_(False)
+    target.get_submodule("encoders.image").requires_grad_(False)
     assert sum(len(g["params"]) for g in parameter_groups(target, OptimConfig(), {})) == 2
 
 

@@ -13,6 +13,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 from tests.evaluation.made_up import deal, tiny_model
+from tests.submodules import submodule
 
 CPU = torch.device("cpu")
 SAMPLES = 23
@@ -41,7 +42,7 @@ def test_two_ranks_give_every_rank_what_one_gives(ranks: Callable) -> None:
     for found in ranks(2, embed, SAMPLES, 4):
         assert found.ordinals.tolist() == alone.ordinals.tolist()
         assert all(np.allclose(found.embeds[m], alone.embeds[m], atol=1e-6) for m in alone.embeds)
-        assert found.labels.tolist() == alone.labels.tolist()
+        assert alone.labels is not None and found.labels.tolist() == alone.labels.tolist()
 
 
 def test_unreadable_samples_are_left_out() -> None:
@@ -65,7 +66,7 @@ def test_empty_split_and_diverged_model_are_named() -> None:
         embed_split(tiny_model(), [], World.single(), CPU)
     model = tiny_model()
     with torch.no_grad():
-        model.projections["left"].weight.fill_(float("nan"))
+        submodule(model, "projections.left", torch.nn.Linear).weight.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"not finite for 23 of 23 samples.*diverged"):
         embed_split(model, deal(SAMPLES, 4, 0, 1), World.single(), CPU)
 

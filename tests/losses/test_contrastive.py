@@ -93,7 +93,10 @@ def test_temperature_gets_its_gradient_and_inputs_stay() -> None:
     inputs = (a, c, LAM.clone(), 1 - LAM, PARTNER.clone())
     before = [tensor.clone() for tensor in inputs]
     scale = torch.tensor([3.0], requires_grad=True)
-    loss = lambda s: one(a, c, Mixup(*inputs[2:]), scale=s).loss  # noqa: E731
+
+    def loss(s: Tensor | float) -> Tensor:
+        return one(a, c, Mixup(*inputs[2:]), scale=s).loss
+
     loss(scale).backward()
     assert scale.grad is not None
     assert scale.grad.item() == pytest.approx((loss(3.001) - loss(2.999)).item() / 0.002, rel=1e-4)

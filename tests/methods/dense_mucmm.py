@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations, permutations
 
 import torch
@@ -21,7 +22,7 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
     assert isinstance(settings, MucmmConfig)
     output = method.model(**make_batch(config).inputs)
     h, c, u = ({n: rows - rows.mean(0) for n, rows in part.items()} for part in (output.embeds, *codes(output)))
-    cross = soft_cross if settings.corr is Corr.soft else cca_cross(settings.ridge)
+    cross = soft_cross if settings.corr is Corr.soft else partial(cca_cross, ridge=settings.ridge)
     names = list(method.modalities)
 
     def minimized(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -53,19 +54,15 @@ def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
             off = r - r.diagonal().diag()
             terms.append(((1 - r.diagonal()) ** 2).sum() + OFF_DIAGONAL * (off**2).sum())
         else:
-            rho = torch.linalg.svdvals(cca_cross(settings.ridge)(a, b))
+            rho = torch.linalg.svdvals(cca_cross(a, b, settings.ridge))
             terms.append(-(rho**2).sum() if settings.max_power == 2 else -(rho**2 + SMOOTHING).sqrt().sum())
     return torch.stack(terms).mean() / width
 
 
-def cca_cross(ridge: float):  # noqa: ANN201 - a closure over two tensors
-    """(a, b) -> (S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centered rows."""
-
-    def cross(a: Tensor, b: Tensor) -> Tensor:
-        left, right = (inverse_root(covariance(x, x), ridge) for x in (a, b))
-        return left @ covariance(a, b) @ right
-
-    return cross
+def cca_cross(a: Tensor, b: Tensor, ridge: float) -> Tensor:
+    """(S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centered rows."""
+    left, right = (inverse_root(covariance(x, x), ridge) for x in (a, b))
+    return left @ covariance(a, b) @ right
 
 
 def soft_cross(a: Tensor, b: Tensor) -> Tensor:

@@ -302,7 +302,8 @@ def test_views_differ_from_one_another_and_between_epochs_but_not_between_calls(
 
 @pytest.mark.parametrize("key", ["temperature", "head_hidden", "head_width"])
 def test_impossible_settings_are_named(key: str) -> None:
-    (found,) = CommConfig(**{key: 0}).problems()  # type: ignore[arg-type]
+    impossible: dict[str, Any] = {key: 0}
+    (found,) = CommConfig(**impossible).problems()
     assert f"method.{key} is 0: it must be above 0" in found and not CommConfig().problems()
 
 

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import BertConfig
 
 from mmpretrain.config.data import Kind, ModalityConfig
@@ -115,7 +116,10 @@ def test_the_contrastive_term_ignores_the_length_of_embeddings(scale: float, epo
     config = make_config("m3col", 3, mix_level=MixLevel.embedding)
     method, batch = m3col(config), make_batch(config)
     features = method.encode(method.model, method.prepare(batch, make_step(epoch)))
-    contrast = lambda: list(method.objective(features, make_step(epoch), World.single()).terms.values())[-1]  # noqa: E731
+
+    def contrast() -> Tensor:
+        return list(method.objective(features, make_step(epoch), World.single()).terms.values())[-1]
+
     before = contrast().item()
     features.embeds["methylation"] = scale * features.embeds["methylation"]
     assert contrast().item() == pytest.approx(before, rel=1e-12)

@@ -18,7 +18,7 @@ from mmpretrain.config.methods.names import Among, Corr, MucmmConfig, Start
 from mmpretrain.config.model import ComponentsConfig, ModelConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
+from mmpretrain.losses.canonical import Blocks, Canonical, canonical_of_rows, shared_directions
 from mmpretrain.methods import mucmm, mucmm_closed_form
 from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
@@ -287,7 +287,10 @@ def test_common_codes_are_in_the_order_of_rho() -> None:
     """Whatever order the directions were found in; codes of all modalities stay with one another."""
     method, batches = started(3), batches_of(started(3), 20)
     expected = outputs(concluded(started(3), batches), batches).shared_embeds
-    reversed_ = lambda white, width: [d.flip(1) for d in shared_directions(white, width)]  # noqa: E731
+
+    def reversed_(white: Blocks, width: int) -> list[Tensor]:
+        return [d.flip(1) for d in shared_directions(white, width)]
+
     with patch.object(mucmm_closed_form, "shared_directions", reversed_):
         output = outputs(concluded(method, batches), batches)
     rho = method.components["mrna"].rho
@@ -382,7 +385,8 @@ def test_batches_that_codes_fill_are_refused_without_running_moments() -> None:
     config.data.global_batch = 4
     (found,) = config.method.model_problems(config.model, config.data)
     assert "any two codes of 2 dimensions correlate perfectly in so few samples; use more than 4" in found
-    config.method.momentum = 0.9  # type: ignore[attr-defined]
+    assert isinstance(config.method, MucmmConfig)
+    config.method.momentum = 0.9
     assert not config.method.model_problems(config.model, config.data)
 
 

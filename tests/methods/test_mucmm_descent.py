@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import MucmmConfig
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.moments import Moments
 from mmpretrain.losses.canonical import canonical
@@ -25,7 +26,8 @@ def config_of(common: int, first: int, second: int) -> Config:
     config = vectors(common=common, individual=first, individual_of={"second": second})
     for name, width in zip(NAMES, WIDTHS, strict=True):
         config.data.modalities[name].size = [width]
-    config.method.momentum = 0.0  # type: ignore[attr-defined]
+    assert isinstance(config.method, MucmmConfig)
+    config.method.momentum = 0.0
     return config
 
 

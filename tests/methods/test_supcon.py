@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -59,5 +60,6 @@ def test_a_classless_dataset_is_refused_and_no_classifier_ships() -> None:
 
 @pytest.mark.parametrize("key", ["temperature", "hidden", "width"])
 def test_impossible_settings_are_named(key: str) -> None:
-    (found,) = SupconConfig(**{key: 0}).problems()  # type: ignore[arg-type]
+    impossible: dict[str, Any] = {key: 0}
+    (found,) = SupconConfig(**impossible).problems()
     assert f"method.{key} is 0: it must be above 0" in found and not SupconConfig().problems()

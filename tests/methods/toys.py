@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
@@ -54,9 +55,9 @@ def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.
     torch.manual_seed(0)
     model = MMPretrainModel(toy_model_config(config, embed_size))
     method = method_class(config.method.name)(config, model)
-    method.model.to(dtype=dtype)  # type: ignore[call-arg]
-    method.heads.to(dtype)
-    method.critics.to(dtype)
+    parts: list[nn.Module] = [method.model, method.heads, method.critics]
+    for part in parts:
+        part.to(dtype)
     return method
 
 

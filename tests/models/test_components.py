@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from tests.models.small import MLP, small_config
 SIZES = {"first": 6, "second": 5}
 
 
-def vectors(hidden: int | None = None, **components: object) -> Config:
+def vectors(hidden: int | None = None, common: int = 2, individual: int = 3, **components: Any) -> Config:
     """Two modalities of vectors that are embeddings already."""
     modalities = {name: ModalityConfig(Kind.vector, [size]) for name, size in SIZES.items()}
     return Config(
@@ -34,7 +35,7 @@ def vectors(hidden: int | None = None, **components: object) -> Config:
         evaluation=EvaluationConfig(final=[]),
         model=ModelConfig(
             encoders={name: EncoderConfig("identity") for name in SIZES},
-            components=ComponentsConfig(**{"common": 2, "individual": 3, "hidden": hidden, **components}),  # type: ignore[arg-type]
+            components=ComponentsConfig(common=common, individual=individual, hidden=hidden, **components),
         ),
     )
 

@@ -46,9 +46,9 @@ def slope(before: Tensor, after: Tensor) -> Tensor:
     return (before * after).sum(dim=(1, 2, 3)) / (before**2).sum(dim=(1, 2, 3))
 
 
-def only(**factors: float) -> AugmentConfig:
+def only(brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0) -> AugmentConfig:
     """Jitter of these kinds alone, of every image."""
-    return AugmentConfig(**{"jitter": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, **factors})  # type: ignore[arg-type]
+    return AugmentConfig(jitter=1, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
 
 
 def test_crops_have_the_shares_and_ratios_asked_for() -> None:

@@ -69,7 +69,7 @@ def everything(count: int = 12) -> tuple[Config, Batch]:
     lengths = torch.randint(1, 10, (count,), generator=generator)
     mask = (torch.arange(9) < lengths[:, None]).long()
     ids = torch.randint(4, 10, (count, 9), generator=generator) * mask
-    modalities = {
+    modalities: dict[str, Any] = {
         "photo": ModalityConfig(
             Kind.image, [9, 7], augment=setting(crop=[0.2, 1], flip=0.5, jitter=0.8, grey=0.3, blur=0.5)
         ),
