@@ -25,6 +25,7 @@ from tests.data.small_dataset import npy, png
 
 
 def encoded(form: str, **options: Any) -> bytes:
+    """A picture of 5 x 3 pixels of one color, in a format of pillow."""
     file = io.BytesIO()
     Image.new("RGB", (5, 3), (10, 20, 30)).save(file, form, **options)
     return file.getvalue()
@@ -42,6 +43,7 @@ def png_with_header(width: int, height: int) -> bytes:
 
 
 def npy_with_header(header: str, body: bytes = b"", length: int | None = None) -> bytes:
+    """Bytes of a .npy file with any header; length: what it claims to be as long as."""
     text = header.encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) if length is None else length) + text + body
 

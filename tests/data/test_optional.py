@@ -53,6 +53,7 @@ def config(path: Path, *optional: str, **changes: Any) -> Config:
 
 
 def stream(config: Config, sources: MMPretrainProcessor | None = None) -> Stream:
+    """One rank's stream of three samples a batch."""
     return Stream(config.data, "train", 3, 0, 1, build_processor(config), sources=sources)
 
 

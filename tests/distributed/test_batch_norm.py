@@ -60,6 +60,7 @@ def run(norm: Any, shares: list[int], own: int, inner: tuple[int, ...], steps: i
 
 
 def on_rank(make: Callable[[], Any], shares: list[int], inner: tuple[int, ...], steps: int) -> Result:
+    """What :func:`run` finds on this rank, with its share of the rows."""
     world = World.current()
     model = nn.Sequential(make())
     synchronize(model, world)
@@ -70,6 +71,7 @@ def on_rank(make: Callable[[], Any], shares: list[int], inner: tuple[int, ...], 
 def compare(
     ranks: Ranks, make: Callable[[], Any], shares: list[int], inner: tuple[int, ...] = (), steps: int = 2
 ) -> None:
+    """Ranks with these shares of the rows get what one process with torch's layer gets on all of them."""
     whole = run(make(), shares, -1, inner, steps, World.single())
     results = ranks(len(shares), on_rank, make, shares, inner, steps)
     for key, expected in whole.items():
@@ -143,6 +145,7 @@ def test_half_precision_under_autocast_is_summed_in_float32(ranks: Ranks) -> Non
 
 
 def resnet() -> nn.Module:
+    """A tiny ResNet of transformers."""
     from transformers import ResNetConfig, ResNetModel  # only one test needs it, and loading it takes long
 
     torch.manual_seed(0)
@@ -150,6 +153,7 @@ def resnet() -> nn.Module:
 
 
 def transformers_model() -> tuple[bool, list[str], list[str], bool, Result, Tensor]:
+    """A step of it on this rank: what became of its layers, parameters and outputs."""
     world, model = World.current(), resnet()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: (p, p.requires_grad) for name, p in model.named_parameters()}

@@ -54,6 +54,7 @@ def worst(ours: parts.Grads, right: parts.Grads, floor: float = 1e-12) -> float:
 
 
 def check_gradients(ranks: Ranks, name: str, size: int) -> None:
+    """Micro-batches on ``size`` ranks give loss and gradients of the whole graph."""
     loss, right = parts.whole_graph(*CASES[name], 1)
     for count in (1, 2, 4):
         results = ranks(size, parts.gradients, *CASES[name], count)

@@ -13,6 +13,7 @@ WEIGHTS = Path("deepspeed") / "weights.pt"
 
 
 def write(checkpoints: Path, step: int, ranks: int = 2) -> Path:
+    """Commit a checkpoint whose files hold a few bytes."""
     writing = checkpoint_files.start_writing(checkpoints, step)
     (writing / "deepspeed").mkdir()
     (writing / WEIGHTS).write_bytes(b"weights of step %d" % step)

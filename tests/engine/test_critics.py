@@ -177,6 +177,7 @@ def turns(tokens: list[str]) -> list[dict[str, Tensor]]:
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Names of the weights that differ."""
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 

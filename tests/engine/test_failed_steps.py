@@ -69,6 +69,7 @@ def poison_loss(engine: Engine) -> None:
 
 
 def check(ranks: Callable, precision: str, stage: int, count: int, poison: Poison) -> None:
+    """Every rank sees the failure at its first attempt, and no weight or scale has changed."""
     tokens = [f"engine.precision={precision}", f"engine=zero{stage}", f"engine.micro_batches={count}"]
     for failed in ranks(2, failed_step, tokens, poison):
         assert failed.encodes == (1 if count == 1 else 2 * count)

@@ -1,3 +1,5 @@
+"""A split as embeddings: one row per sample in order, on any number of ranks, without what is missing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -75,6 +77,7 @@ class Rich(torch.nn.Module):
     """Gives every output that a model can have, each a known function of the inputs."""
 
     def forward(self, left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> MMPretrainOutput:
+        """Embeddings are the first two columns, shared parts the rest, unique parts the negated inputs."""
         sides = {"left": left["values"], "right": right["values"]}
         return MMPretrainOutput(
             embeds={name: values[:, :2] for name, values in sides.items()},

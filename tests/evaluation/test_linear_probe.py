@@ -1,3 +1,5 @@
+"""The linear probe: reads what is there, scores chance where nothing is, and names what it cannot read."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(command: str, folder: Path, release: str, *options: str) -> Result:
+    """The end of ``mmpretrain COMMAND`` on a release of ``folder`` and its data, as JSON."""
     return CliRunner().invoke(app, [command, str(folder / release), "--data", str(folder / "data"), *options, "--json"])
 
 

@@ -34,6 +34,7 @@ def labeled(seed: int, samples: int = 2000) -> Embeddings:
 
 
 def report(settings: Settings, world: tuple[Embeddings, Embeddings], **factors: int) -> Report:
+    """The report in closed form on train and held-out samples of a world."""
     pair = (*world[0].embeds,)
     return information_report(*world, (pair[0], pair[1]), settings, CodesOrigin.closed_form, factors)
 

@@ -62,6 +62,7 @@ def differences(score: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
 
 
 def close(found: Tensor, expected: Tensor, relative: float = 1e-6) -> None:
+    """Whether they agree to ``relative`` of the largest expected value."""
     assert (found - expected).abs().max() <= relative * expected.abs().max()
 
 

@@ -114,6 +114,7 @@ def test_several_pairs_at_once_equal_single_calls() -> None:
 
 
 def every_kind(query: Tensor, key: Tensor) -> list[Pair]:
+    """A pair with each kind of targets, and on the same side."""
     return [
         Pair(query, key),
         Pair(query, key, same_side=True),
@@ -124,6 +125,7 @@ def every_kind(query: Tensor, key: Tensor) -> list[Pair]:
 
 
 def leaves() -> tuple[Tensor, Tensor, Tensor]:
+    """Two sides and a scale that ask for gradients."""
     query, key = (rows.requires_grad_() for rows in seeded())
     return query, key, torch.tensor([6.0], dtype=torch.float64, requires_grad=True)
 

@@ -56,6 +56,7 @@ class Sample:
         return cls(kind, query, key, reference, (masks[0], masks[1]), ids, labels, lam, 1 - lam, partner)
 
     def permuted(self, order: Tensor) -> Sample:
+        """The same sample with its rows in another order."""
         names = ("query", "key", "reference", "ids", "labels", "own", "other")
         moved = {name: getattr(self, name)[order] for name in names}
         valid = (self.valid[0][order], self.valid[1][order])
@@ -74,6 +75,7 @@ class Sample:
         return Pair(self.query[rows], self.key[rows], wanted, self.kind in SAME_SIDE, *valid)
 
     def dense(self) -> oracle.Outcome:
+        """What the dense formulas give."""
         belonging: dict[Kind, oracle.Belonging] = {
             Kind.mixup: oracle.Partners(self.own, self.other, self.partner),
             Kind.soft_own_scale: oracle.Likeness(self.reference, 5.0),
@@ -105,6 +107,7 @@ def values(sample: Sample, tile: int = 3) -> list[float]:
 
 
 def close(found: list[float], expected: list[float]) -> None:
+    """They agree up to rounding in float64."""
     assert found == pytest.approx(expected, rel=1e-11, abs=1e-12)
 
 

@@ -79,6 +79,7 @@ def test_a_visible_row_that_is_no_number_shows_in_the_loss(side: int, scale: flo
 
 
 def loss_and_gradients(query: Tensor, key: Tensor, scale: float, **options: Any) -> tuple:
+    """The loss of one pair, and the gradients of both sides and of the scale."""
     sides, factor = (leaf(query), leaf(key)), torch.tensor([scale], requires_grad=True)
     result: PairLoss = one(*sides, scale=factor, **options)
     result.loss.backward()

@@ -24,11 +24,13 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def random_sides(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two normal sides [SIZE, WIDTH]."""
     query, key = torch.randn(2, SIZE, WIDTH, generator=torch.Generator().manual_seed(seed))
     return query, key
 
 
 def random_() -> tuple[Tensor, Tensor]:
+    """The sides of seed 0."""
     return random_sides()
 
 
@@ -70,10 +72,12 @@ TARGETS = pytest.mark.parametrize(
 
 
 def leaf(rows: Tensor) -> Tensor:
+    """A copy that asks for gradients."""
     return rows.clone().requires_grad_()
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
+    """The largest error, relative to the largest exact value."""
     assert found.isfinite().all()
     return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 

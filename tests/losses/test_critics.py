@@ -51,6 +51,7 @@ class Case:
         return found, self.gradients(found, a, b)
 
     def gradients(self, losses: list[Tensor], a: Tensor, b: Tensor) -> list[Tensor]:
+        """Of a, b and all parameters by the weighted sum of ``losses``."""
         total = torch.stack([weight * loss for weight, loss in zip(WEIGHTS, losses, strict=True)]).sum()
         return list(torch.autograd.grad(total, [a, b, *self.critics.parameters()], materialize_grads=True))
 
@@ -96,6 +97,7 @@ def estimate(scores: Tensor, seen: Tensor, visible: Tensor, kind: Estimator) -> 
 
 
 def one_rank(case: Case, settings: ObjectiveConfig) -> tuple[list[float], list[Tensor]]:
+    """What the case gives on this rank's rows."""
     losses, gradients = case.losses(World.current(), settings)
     return [loss.item() for loss in losses], gradients
 
@@ -165,12 +167,14 @@ def test_strips_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def constant() -> tuple[Critic, Tensor, Tensor]:
+    """A critic that gives every pair the same score, and five random pairs."""
     critic = PairwiseCritic(3, 3, 8)
     nn.init.zeros_(linear_layers(critic)[-1].weight)
     return critic, *torch.randn(2, 5, 3)
 
 
 def identity(score: float) -> tuple[Critic, Tensor, Tensor]:
+    """A critic that gives ``score`` to what belongs together and 0 to the rest, and four such pairs."""
     critic = SeparableCritic(4, 4)
     critic.g, critic.h = nn.Sequential(), nn.Sequential()  # empty: what goes in comes out
     return critic, score * torch.eye(4), torch.eye(4)
@@ -207,6 +211,7 @@ def test_what_shifts_of_scores_change() -> None:
 
 
 def pairs(frozen: bool = False, detached: bool = False, size: int = 64) -> tuple[Critic, Tensor, Tensor]:
+    """A critic and random sides, each of which may ask for no gradients."""
     torch.manual_seed(0)
     critic = PairwiseCritic(4, 4, 32).requires_grad_(not frozen)
     a, b = torch.randn(2, size, 4)

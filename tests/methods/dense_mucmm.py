@@ -13,6 +13,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.losses.correlation import OFF_DIAGONAL, SMOOTHING
 from mmpretrain.methods.base import Method
+from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 from tests.methods.toys import make_batch
 
 
@@ -37,8 +38,9 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
     return common(c, settings) + settings.alpha * lowest + settings.gamma * left
 
 
-def codes(output: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return output.shared_embeds, output.unique_embeds  # type: ignore[attr-defined]
+def codes(output: MMPretrainOutput) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Common and individual codes of every modality."""
+    return output.shared_embeds, output.unique_embeds
 
 
 def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
@@ -66,10 +68,12 @@ def cca_cross(a: Tensor, b: Tensor, ridge: float) -> Tensor:
 
 
 def soft_cross(a: Tensor, b: Tensor) -> Tensor:
+    """The correlations of all columns of a with all of b."""
     return covariance(a / a.std(0), b / b.std(0))
 
 
 def covariance(a: Tensor, b: Tensor) -> Tensor:
+    """Of centered rows, divided by n - 1."""
     return a.T @ b / (len(a) - 1)
 
 

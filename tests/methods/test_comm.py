@@ -47,14 +47,17 @@ def start(modalities: int = 3, **settings: Any) -> tuple[Comm, Batch]:
 
 
 def encoded(method: Method, batch: Batch) -> Features:
+    """The features of the batch."""
     return method.encode(method.model, batch)
 
 
 def lose(method: Method, features: Features) -> Losses:
+    """The losses of features on one process."""
     return method.objective(features, make_step(), World.single())
 
 
 def values(losses: Losses) -> dict[str, float]:
+    """Term -> its value."""
     return {name: term.item() for name, term in losses.terms.items()}
 
 
@@ -259,6 +262,7 @@ def test_the_largest_encoder_of_the_paper_has_as_many_parameters_as_published() 
 
 
 def parameters(module: nn.Module) -> int:
+    """How many numbers a module learns."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -27,6 +27,7 @@ def start(**settings: Any) -> tuple[Method, Batch]:
 
 
 def encoded(method: Method, batch: Batch) -> Features:
+    """The features of the batch."""
     return method.encode(method.model, batch)
 
 

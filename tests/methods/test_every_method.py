@@ -122,6 +122,7 @@ def check_two_ranks(ranks: Ranks, method: str, stage: int) -> None:
 
 
 def check_resuming(ranks: Ranks, method: str, stage: int, folder: Path) -> None:
+    """A run that was stopped halfway ends with the weights and losses of one that ran through."""
     results = ranks(2, runs.train_and_resume, tokens_of(method, f"engine=zero{stage}"), 4, str(folder))
     straight, resumed, losses, losses_again = results[0]
     assert straight and straight == resumed and losses == losses_again

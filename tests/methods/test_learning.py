@@ -33,6 +33,7 @@ def shared_relations(seed: int) -> tuple[Batch, Batch]:
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
+    """These rows of a batch."""
     inputs = {name: {"values": tensors["values"][rows]} for name, tensors in batch.inputs.items()}
     assert batch.labels is not None
     ids = batch.sample_ids[rows]
@@ -57,6 +58,7 @@ def accuracy_and_alignment(weight: float, seed: int) -> tuple[float, float]:
 
 
 def alignment(a: Tensor, b: Tensor) -> float:
+    """The mean cosine of matched pairs less that of all others."""
     cosines = torch.nn.functional.normalize(a) @ torch.nn.functional.normalize(b).T
     others = (cosines.sum() - cosines.trace()) / (cosines.numel() - len(cosines))
     return (cosines.diagonal().mean() - others).item()

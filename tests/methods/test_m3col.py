@@ -27,11 +27,13 @@ BEFORE, AFTER = 2.9, 3.0  # epochs around the switch of a run of 10
 
 
 def objective(method: Method, batch: Batch, epoch: float = BEFORE) -> Losses:
+    """The losses of a batch on one process, from its preparation on."""
     step = make_step(epoch)
     return method.objective(method.encode(method.model, method.prepare(batch, step)), step, World.single())
 
 
 def m3col(config: Config) -> M3col:
+    """The method."""
     method = make_method(config)
     assert isinstance(method, M3col)
     return method
@@ -126,6 +128,7 @@ def test_the_contrastive_term_ignores_the_length_of_embeddings(scale: float, epo
 
 
 def with_text(**settings: Any) -> tuple[Config, MMPretrainModel]:
+    """A config with a vector and a text, and a model for it."""
     config = make_config("m3col", 1, **settings)
     config.data.modalities["caption"] = ModalityConfig(Kind.text, max_length=6)
     bert = BertConfig(

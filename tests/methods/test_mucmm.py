@@ -32,6 +32,7 @@ NARROW = ModelConfig(components=ComponentsConfig(1, 2, {"methylation": 1}))
 
 
 def started(modalities: int = 2, model: ModelConfig | None = None, **settings: Any) -> Mucmm:
+    """The method before its first step."""
     config = make_config("mucmm", modalities, **{"variance": 1.0, **settings})
     method = make_method(replace(config, model=model or config.model))
     assert isinstance(method, Mucmm)
@@ -39,6 +40,7 @@ def started(modalities: int = 2, model: ModelConfig | None = None, **settings: A
 
 
 def batches_of(method: Method, count: int = 8) -> list[Batch]:
+    """Batches whose modalities share what they vary in, up to noise."""
     config = make_config("mucmm", len(method.modalities))
     found = []
     for index in range(count):
@@ -51,6 +53,7 @@ def batches_of(method: Method, count: int = 8) -> list[Batch]:
 
 
 def lose(method: Method, batch: Batch) -> Losses:
+    """The losses of a batch on one process."""
     return method.objective(method.encode(method.model, batch), make_step(), World.single())
 
 
@@ -149,6 +152,7 @@ def of_two(codes: dict[str, Tensor]) -> Canonical:
 
 
 def initialized(method: Mucmm, batches: list[Batch]) -> Mucmm:
+    """The method after it has looked at these batches."""
     method.initialize(lambda _: iter(batches), World.single())
     return method
 
@@ -224,6 +228,7 @@ def once(batches: list[Batch], rank: int = 0, size: int = 1) -> Iterator[Once]:
 
 
 def concluded(method: Mucmm, batches: list[Batch]) -> Mucmm:
+    """The method after its last pass over these batches, on however many ranks there are."""
     world = World.current()
     method.conclude(method.model, once(batches, world.rank, world.size), world)
     return method
@@ -360,6 +365,7 @@ def test_rows_that_fill_a_batch_up_do_not_count(ranks: Ranks) -> None:
 
 
 def three_of_four() -> dict[str, Tensor]:
+    """The weights after a last pass over three batches."""
     return dict(concluded(started(), batches_of(started(), 3)).model.state_dict())
 
 

@@ -23,6 +23,7 @@ RHO = 0.6  # the second correlation
 
 
 def config_of(common: int, first: int, second: int) -> Config:
+    """Codes of these widths on the modalities of the linear world."""
     config = vectors(common=common, individual=first, individual_of={"second": second})
     for name, width in zip(NAMES, WIDTHS, strict=True):
         config.data.modalities[name].size = [width]
@@ -32,6 +33,7 @@ def config_of(common: int, first: int, second: int) -> Config:
 
 
 def joint() -> Moments:
+    """The moments of the linear world itself."""
     covariance = torch.from_numpy(population())
     return Moments(torch.tensor(1e6), torch.zeros(sum(WIDTHS), dtype=torch.float64), covariance)
 
@@ -72,6 +74,7 @@ def descend(config: Config, steps: int, whiten_first: float) -> tuple[Mucmm, dic
 
 
 def common_rho(method: Mucmm) -> Tensor:
+    """The canonical correlations of both common codes."""
     _, found = columns(moments_of(method, joint()), method.widths)
     return correlations(whiten(found, 1e-9).of((COMMON, "first"), (COMMON, "second")))
 

@@ -37,6 +37,7 @@ SMALL = [{"channels": 16}, *({"channels": c, "stride": 2} for c in (32, 64, 128)
 
 
 def count(module: nn.Module) -> int:
+    """How many numbers a module learns."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -19,6 +19,7 @@ from tests.submodules import submodule
 
 
 def four_model(**model: Any) -> MMPretrainModel:
+    """A model with factor heads on four modalities."""
     torch.manual_seed(0)
     return build_model(four_config(Factorizing(), **model)).eval()
 

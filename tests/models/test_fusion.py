@@ -26,6 +26,7 @@ from tests.submodules import every, submodule
 
 
 def four_model(**fusion: object) -> MMPretrainModel:
+    """A model with a fusion of four modalities."""
     torch.manual_seed(0)
     return build_model(four_config(Fusing(), fusion)).eval()
 

@@ -46,6 +46,7 @@ def config_with(dropout: float = 0.0, **options: Any) -> Config:
 
 
 def model_with(dropout: float = 0.0, **options: Any) -> MMPretrainModel:
+    """The model of :func:`config_with`, with the same weights at every call."""
     torch.manual_seed(0)
     return build_model(config_with(dropout, **options))
 

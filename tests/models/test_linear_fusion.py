@@ -26,6 +26,7 @@ LINEAR = {"form": FusionForm.linear}
 
 
 def four_model() -> MMPretrainModel:
+    """A model with a linear fusion of four modalities."""
     torch.manual_seed(0)
     model = build_model(four_config(Fusing(), LINEAR)).eval()
     for tensor in model.parameters():

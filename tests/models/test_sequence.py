@@ -80,6 +80,7 @@ def test_published_sizes() -> None:
 
 
 def encoder(pool: str = "mean") -> Encoder:
+    """A sequence encoder in evaluation mode."""
     torch.manual_seed(0)
     spec = {"architecture": "sequence", "config": {"input_size": 4, **SEQUENCE}, "pool": pool}
     return Encoder("motion", spec).eval()

@@ -1,3 +1,5 @@
+"""Which pairs and samples the grid of retrievals shows, with which verdicts, and its file."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -29,6 +31,7 @@ KINDS = {"left": Kind.image, "right": Kind.image, "caption": Kind.text, "mrna": 
 
 
 def three(noise: float = 0.3) -> Embeddings:
+    """Embeddings of three modalities, captions equal to left halves."""
     made = embeddings(noise=noise)
     return replace(made, embeds={**made.embeds, "caption": made.embeds["left"]})
 
@@ -41,6 +44,7 @@ def picture(grid: Grid, name: str, ordinal: int) -> np.ndarray:
 
 
 def sample(ordinal: int) -> dict[str, Raw]:
+    """The raw sample at ``ordinal``, which its pixels and its text name."""
     return {
         "left": Image.new("L", (4, 8), ordinal),
         "right": Image.new("RGB", (600, 300), (ordinal, 0, 0)),

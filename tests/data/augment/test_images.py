@@ -20,6 +20,7 @@ MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
 
 
 def form(*size: int, channels: int = 3) -> ImageForm:
+    """The form of an image of this height and width."""
     return ImageForm((size[0], size[1]), MEAN[:channels], STD[:channels])
 
 
@@ -38,6 +39,7 @@ def augmented(values: Tensor, config: AugmentConfig, *size: int) -> Tensor:
 
 
 def luma(values: Tensor) -> Tensor:
+    """[b, c, h, w] -> the brightness [b, h, w]."""
     return torch.einsum("bchw,c->bhw", values, LUMA)
 
 

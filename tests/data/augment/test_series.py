@@ -17,6 +17,7 @@ VALUES = ((torch.arange(STEPS) + 1.0)[None, :, None] * MASK[..., None]).expand(C
 
 
 def coin_is_fair(changed: torch.Tensor, share: float = 0.5) -> bool:
+    """Whether about ``share`` of the flags are set, within five standard deviations."""
     count = len(changed)
     return abs(int(changed.sum()) - share * count) < 5 * (count * share * (1 - share)) ** 0.5
 
