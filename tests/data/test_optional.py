@@ -20,7 +20,7 @@ from mmpretrain.data.index import check_shards
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.stream import Stream
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from tests.data.augment.views import AugmentingConfig
+from tests.data.augment.small_batches import AugmentingConfig
 from tests.data.small_dataset import Sample, npy, write_split
 from tests.small_tokenizer import small_tokenizer
 

@@ -12,7 +12,7 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from tests.losses import oracle
-from tests.losses.running import one
+from tests.losses.run_cases import one
 from tests.losses.test_known_values import LAM, PARTNER, mixup, seeded
 from tests.rank_pool import Ranks
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.losses.contrastive import PairLoss
 from tests.losses import oracle
-from tests.losses.running import one
+from tests.losses.run_cases import one
 from tests.losses.test_contrastive_safety import KINDS, SETTINGS, SIZE, TARGETS, leaf, random_sides, relative
 
 

@@ -13,7 +13,7 @@ from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Soft
 from mmpretrain.losses.targets import Targets
 from tests.losses import oracle
-from tests.losses.running import one
+from tests.losses.run_cases import one
 
 SIZE, WIDTH = 24, 16
 LABELS = torch.arange(SIZE) % 3

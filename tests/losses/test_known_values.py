@@ -13,7 +13,7 @@ from torch import Tensor
 from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Labels, Mixup, Pair, Soft, contrastive
-from tests.losses.running import one
+from tests.losses.run_cases import one
 
 LAM = torch.tensor([0.9, 0.2, 1, 0.6, 1, 0.35, 0.5, 1], dtype=torch.float64)
 PARTNER = torch.tensor([3, 0, 5, 1, 7, 2, 4, 6])

@@ -40,6 +40,7 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
 
 def codes(output: MMPretrainOutput) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Common and individual codes of every modality."""
+    assert output.shared_embeds is not None and output.unique_embeds is not None
     return output.shared_embeds, output.unique_embeds
 
 

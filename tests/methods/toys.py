@@ -1,4 +1,4 @@
-"""Small configs, models and batches: a few vector modalities, float64, duplicates in the batch."""
+"""Small configs, methods, batches and steps for tests of methods: a few vector modalities, float64, duplicates."""
 
 from __future__ import annotations
 

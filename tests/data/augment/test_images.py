@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.images import ImageForm, augment_images, blur_matrices, crop_boxes
-from tests.data.augment.views import draws
+from tests.data.augment.small_batches import draws
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])

@@ -7,7 +7,7 @@ import torch
 
 from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.series import augment_sequences, augment_vectors
-from tests.data.augment.views import draws
+from tests.data.augment.small_batches import draws
 
 COUNT, STEPS, FEATURES = 3000, 10, 3
 LENGTHS = torch.arange(COUNT) % STEPS + 1

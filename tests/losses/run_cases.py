@@ -1,4 +1,4 @@
-"""The same contrastive losses by the function under test, on any number of ranks, and by the dense formulas."""
+"""Contrastive cases, run by the function under test on any number of ranks, and by the dense formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches and configs of modalities without shards or models, for tests of augmentations."""
+"""Configs and batches of a few samples of each kind, without shards or models, for tests of augmentations."""
 
 from __future__ import annotations
 
