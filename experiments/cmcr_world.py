@@ -36,7 +36,7 @@ from mmpretrain.figures import COLORS, INK
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from shards.world import SAMPLES, TEST_SAMPLES, TRIPLES, build_world
 
-SPACES = {"first": "ab", "second": "bc"}
+SPACES = {"first": ("a", "b"), "second": ("b", "c")}  # space -> the two modalities that it was trained on
 MEMORIES = {"first": "a", "second": "c"}
 SHARED_ONLY = ["method.partner_weight=0", "method.intra=0"]
 # In 64 dimensions the noise of 512 has this variance: its whole squared length is 2.05 in both.
@@ -105,10 +105,16 @@ class WorldSetting:
         if (out / "train" / "index.json").exists():
             return out
         corpus = {space: str(self.embedded("corpus", space, seed)) for space in SPACES}
-        memories = {
-            f"{space}_memory": str(self.embedded(f"memory_{name}", space, seed)) for space, name in MEMORIES.items()
-        }
-        pair_share(PairJob(str(out), shared="b", **corpus, **memories), Ranks.single())
+        memory = {space: str(self.embedded(f"memory_{name}", space, seed)) for space, name in MEMORIES.items()}
+        job = PairJob(
+            str(out),
+            shared="b",
+            first=corpus["first"],
+            second=corpus["second"],
+            first_memory=memory["first"],
+            second_memory=memory["second"],
+        )
+        pair_share(job, Ranks.single())
         return out
 
     def true_pairs(self, seed: int) -> Path:
@@ -129,7 +135,7 @@ class WorldSetting:
 
 def space_job(setting: WorldSetting, space: str, seed: int) -> TrainingJob:
     """Training of one of the two spaces."""
-    data = SPACES[space]
+    data = "".join(SPACES[space])
     (unseen,) = set("abc") - set(data)
     without = [f"data.modalities.{unseen}=null", f"model.encoders.{unseen}=null"]
     return setting.job(space, seed, "experiment=world_space", f"data.path={setting.world(seed) / data}", *without)

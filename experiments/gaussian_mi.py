@@ -248,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dims, steps = ([20], 200) if options.quick else (options.dims, options.steps)
     torch.set_num_threads(1)
     start = time.process_time()
-    curves, true = {}, {}
+    curves: dict[int, Curves] = {}
+    true: dict[Source, tuple[float, float]] = {}
     for dim in dims:
         curves[dim] = train_nce(dim, steps, options.seed) | train_club(dim, steps, options.seed)
         sources = [Source(dim, nats) for nats in LEVELS]

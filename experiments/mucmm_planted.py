@@ -61,9 +61,9 @@ class Measured:
 def dataset(data: Path, right: Right, quick: bool) -> Path:
     """The dataset, built if it is missing."""
     folder = data / default_folder(right).name
-    pairs = {"train": 400, "test": 100} if quick else {"train": TRAIN[right], "test": TEST}
-    if not check_dataset(folder, pairs):
-        build_planted(folder, right, **pairs)
+    train, test = (400, 100) if quick else (TRAIN[right], TEST)
+    if not check_dataset(folder, {"train": train, "test": test}):
+        build_planted(folder, right, train, test)
     return folder
 
 

@@ -6,7 +6,7 @@ a single draw from a noisy curve; so all three readings stand side by side: last
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def read_run(run_folder: Path, scores: Sequence[str], split: str = "test") -> di
     return {score: _reading(curves[f"eval/{split}/{score}"], best) for score in scores}
 
 
-def seeds_table(runs: dict[str, Sequence[Path]], scores: Sequence[str], split: str = "test") -> str:
+def seeds_table(runs: Mapping[str, Sequence[Path]], scores: Sequence[str], split: str = "test") -> str:
     """A Markdown table of mean and standard deviation (n - 1) over runs, in percent.
 
     ``runs``: row name -> the run folders of its seeds. One row per name and score; the first score chooses the best.

@@ -152,13 +152,13 @@ def figure(results: Mapping[str, Scores]) -> Figure:
     axes = drawn.subplots()
     width = 0.8 / len(results)
     for number, (title, scores) in enumerate(results.items()):
-        look = {"color": COLORS[number % len(COLORS)], "hatch": "//" if number >= len(COLORS) else None}
+        color, hatch = COLORS[number % len(COLORS)], "//" if number >= len(COLORS) else None
         for place, column in enumerate(columns):
             values = 100 * np.array(scores.get(column, []))
             if len(values):
                 x = place + (number - (len(results) - 1) / 2) * width
                 label = title if column == "S weighted" else None  # the one that every row has
-                axes.bar(x, values.mean(), 0.92 * width, edgecolor="white", label=label, **look)
+                axes.bar(x, values.mean(), 0.92 * width, edgecolor="white", label=label, color=color, hatch=hatch)
                 axes.plot(np.full(len(values), x), values, ".", color=INK, markersize=4)
     for place, column in enumerate(columns):
         axes.hlines(100 * CHANCE[column], place - 0.42, place + 0.42, color=INK, linestyle="--", linewidth=1)

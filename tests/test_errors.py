@@ -41,11 +41,18 @@ def truncate_a_shard(folder: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-512])
 
 
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of one file of ``tar``."""
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def leave_out_a_modality(folder: Path) -> None:
     """One sample of one shard has no right half."""
     shard = folder / "train" / "shard-000001.tar"
     with tarfile.open(shard) as tar:
-        members = [(m.name, tar.extractfile(m).read()) for m in tar.getmembers()]  # type: ignore[union-attr]
+        members = [(m.name, content_of(tar, m)) for m in tar.getmembers()]
     left_out = next(name for name, _ in members if ".right." in name)
     with webdataset.TarWriter(str(shard)) as writer:
         keys: dict[str, dict[str, bytes]] = {}

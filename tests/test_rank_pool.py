@@ -15,23 +15,27 @@ from tests.rank_pool import RankError, RankPool, Ranks
 
 
 def rank_and_sum(value: int) -> tuple[int, int, float]:
+    """This rank, its process, and the sum of rank + value over the ranks."""
     total = torch.tensor([float(dist.get_rank() + value)])
     dist.all_reduce(total)
     return dist.get_rank(), os.getpid(), total.item()
 
 
 def raise_on_last_rank() -> None:
+    """A ValueError on the last rank, while the others wait for it."""
     if dist.get_rank() == dist.get_world_size() - 1:
         raise ValueError("the last rank is unhappy")
     dist.barrier()
 
 
 def sleep_on_first_rank() -> None:
+    """A minute on rank 0."""
     if dist.get_rank() == 0:
         time.sleep(60)
 
 
 def die_on_first_rank() -> None:
+    """The process of rank 0 ends, while the others wait for it."""
     if dist.get_rank() == 0:
         os._exit(7)
     dist.barrier()

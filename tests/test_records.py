@@ -1,3 +1,5 @@
+"""A run's records: scores beside their chance, and metrics of a run that went on."""
+
 from __future__ import annotations
 
 import json

@@ -155,23 +155,24 @@ def _check_whole(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")
-    if model.fusion is not None:
-        tokens = (
-            f", {_count(model.fusion.converters):,} of them make tokens" if isinstance(model.fusion, Fusion) else ""
-        )
-        notes.append(f"fusion: {_count(model.fusion):,} parameters{tokens}")
-        if config.model.embed_dim is not None:
-            notes.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
-    if model.factors:
-        notes.append(f"factors: {_count(model.factors):,} parameters")
-    if model.components:
-        notes.append(f"components: {_count(model.components):,} parameters")
-    if model.connection is not None:
-        notes.append(f"projectors: {_count(model.connection):,} parameters")
-    if model.classifier is not None:
-        notes.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
+    notes += _sizes_on_top(config, model)
     notes.append(f"model: {_count(model):,} parameters, {trained:,} of them trained")
     return model
+
+
+def _sizes_on_top(config: Config, model: MMPretrainModel) -> list[str]:
+    """A note for each part beside the encoders."""
+    found = []
+    if model.fusion is not None:
+        makes = f", {_count(model.fusion.converters):,} of them make tokens" if isinstance(model.fusion, Fusion) else ""
+        found.append(f"fusion: {_count(model.fusion):,} parameters{makes}")
+        if config.model.embed_dim is not None:
+            found.append(f"model.embed_dim has no effect with method={config.method.name}: model.fusion.width counts")
+    parts = {"factors": model.factors, "components": model.components, "projectors": model.connection}
+    found += [f"{name}: {_count(part):,} parameters" for name, part in parts.items() if part]
+    if model.classifier is not None:
+        found.append(f"classifier: {_count(model.classifier):,} parameters, {model.config.num_labels} classes")
+    return found
 
 
 def _count(module: nn.Module) -> int:

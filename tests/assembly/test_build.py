@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ def test_classifier_only_for_methods_that_learn_from_labels() -> None:
     assert small_model(small_config(ClipConfig())).classifier is None
     model = small_model(small_config(M3colConfig(), embed_dim=None))
     assert model.embed_sizes == {"picture": 16, "caption": 16, "genes": 5} and not len(model.projections)
+    assert model.classifier is not None
     assert model.classifier.hidden.in_features == 37 and model.config.method == "m3col"
     assert model(**build_processor(small_config())(**small_samples())).logits.shape == (2, 3)
 
@@ -59,7 +61,7 @@ def test_experiments_of_the_project_build() -> None:
     assert sum(p.numel() for p in model.parameters()) == 9_618_008 - 3 * (1000 * 1000 + 1000 + 1000 * 2 + 2)
 
 
-def pretrained_config(tmp_path: Path, **caption: object) -> Config:
+def pretrained_config(tmp_path: Path, **caption: Any) -> Config:
     """The small config, with picture and caption from folders that transformers wrote."""
     torch.manual_seed(5)
     ViTModel(ViTConfig(**VIT, image_size=[8, 4], num_channels=1)).save_pretrained(tmp_path / "vit")
@@ -67,8 +69,7 @@ def pretrained_config(tmp_path: Path, **caption: object) -> Config:
     config = small_config()
     tokenizer = config.model.encoders["caption"].tokenizer
     config.model.encoders["picture"] = EncoderConfig(pretrained=str(tmp_path / "vit"), freeze=True)
-    fields = {"pretrained": str(tmp_path / "bert"), "tokenizer": tokenizer, **caption}
-    config.model.encoders["caption"] = EncoderConfig(**fields)  # type: ignore[arg-type]
+    config.model.encoders["caption"] = EncoderConfig(pretrained=str(tmp_path / "bert"), tokenizer=tokenizer, **caption)
     return config
 
 
@@ -77,12 +78,12 @@ def test_pretrained_weights_are_loaded_whole_and_frozen(tmp_path: Path) -> None:
     vit = ViTModel.from_pretrained(tmp_path / "vit", add_pooling_layer=False)
     bert = BertModel.from_pretrained(tmp_path / "bert", add_pooling_layer=False)
     for name, original in (("picture", vit), ("caption", bert)):
-        state = model.encoders[name].backbone.state_dict()
+        state = model.get_submodule(f"encoders.{name}.backbone").state_dict()
         assert state.keys() == original.state_dict().keys()
         assert all(torch.equal(state[key], tensor) for key, tensor in original.state_dict().items())
     assert not any(p.requires_grad for p in model.encoders["picture"].parameters())
     assert all(p.requires_grad for p in model.encoders["caption"].parameters())
-    assert not model.encoders["picture"].training and model.encoders["caption"].backbone.training
+    assert not model.encoders["picture"].training and model.get_submodule("encoders.caption.backbone").training
     assert model.config.encoders["caption"]["config"]["hidden_dropout_prob"] == 0.0
     assert str(tmp_path) not in model.config.to_json_string()
 

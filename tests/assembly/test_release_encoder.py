@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.check import check_model
@@ -26,6 +27,7 @@ from tests.hub.test_card import facts
 from tests.models.fused import four_config, four_inputs
 from tests.models.small import small_config, small_model, small_samples
 from tests.rank_pool import Ranks
+from tests.submodules import submodule
 
 PIXELS = {"mean": [0.3], "std": [0.2]}
 STATISTICS = {"minimum": [-1.0] * 7, "maximum": [3.0] * 7}
@@ -110,7 +112,7 @@ def test_an_option_of_a_transformers_encoder_can_still_be_set(release: Path) -> 
     config = started(release)
     config.model.encoders["caption"].config = {"hidden_dropout_prob": 0.5}
     config.model.encoders["caption"].attention = AttentionKernel.eager
-    caption = build_model(config).encoders["caption"].backbone
+    caption = submodule(build_model(config), "encoders.caption.backbone", PreTrainedModel)
     assert caption.config.hidden_dropout_prob == 0.5 and caption.config._attn_implementation == "eager"
 
 
@@ -158,7 +160,7 @@ def test_part_is_refused_where_it_has_no_effect(release: Path, tmp_path: Path) -
     assert EncoderConfig("vit", part="picture").problems("picture") == [
         "model.encoders.picture.part has no effect without model.encoders.picture.pretrained"
     ]
-    plain = MMPretrainModel.from_pretrained(release).encoders["picture"].backbone
+    plain = submodule(MMPretrainModel.from_pretrained(release), "encoders.picture.backbone", PreTrainedModel)
     plain.save_pretrained(tmp_path / "vit")
     config = started(release)
     spoil(config, "picture", pretrained=str(tmp_path / "vit"), part="picture")

@@ -14,6 +14,7 @@ from mmpretrain.config.methods.names import ClipConfig, M3colConfig
 
 
 def problems(*tokens: str) -> str:
+    """All problems that refuse these tokens, one a line."""
     with pytest.raises(ConfigError) as caught:
         compose(tokens)
     return "\n".join(caught.value.problems)

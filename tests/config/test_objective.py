@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig, gathered_bytes, memory_note
@@ -22,7 +24,8 @@ def test_what_is_asked_for_stays(mode: Negatives) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("tile", 0), ("keep_mb", -1), ("gather_mb", -1)])
 def test_impossible_sizes_are_named(key: str, value: int) -> None:
-    (problem,) = ObjectiveConfig(**{key: value}).problems()
+    options: dict[str, Any] = {key: value}
+    (problem,) = ObjectiveConfig(**options).problems()
     assert problem.startswith(f"objective.{key} is {value}")
 
 

@@ -34,6 +34,7 @@ def remote(tmp_path: Path) -> Iterator[Index]:
 
 
 def uploaded(source: Path, sizes: tuple[int, ...]) -> Iterator[Index]:
+    """The index of a small split in fsspec's memory, which is emptied afterwards."""
     write_split(source, sizes)
     filesystem = fsspec.filesystem("memory")
     filesystem.put(str(source), "/bucket/train", recursive=True)
@@ -63,10 +64,12 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Counter[str]]]:
 
 
 def names(folder: Path) -> set[str]:
+    """The files of a cache's shards."""
     return {path.name for path in (folder / "shards").iterdir()}
 
 
 def fetch(cache: Cache, index: Index, number: int) -> None:
+    """Bring a shard into the cache, and let go of it."""
     shard = index.shards[number]
     release(cache.open(index.path(shard), shard))
 

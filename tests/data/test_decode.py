@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from tests.data.small_dataset import npy, png
 
 
 def encoded(form: str, **options: Any) -> bytes:
+    """A picture of 5 x 3 pixels of one color, in a format of pillow."""
     file = io.BytesIO()
     Image.new("RGB", (5, 3), (10, 20, 30)).save(file, form, **options)
     return file.getvalue()
@@ -42,6 +43,7 @@ def png_with_header(width: int, height: int) -> bytes:
 
 
 def npy_with_header(header: str, body: bytes = b"", length: int | None = None) -> bytes:
+    """Bytes of a .npy file with any header; length: what it claims to be as long as."""
     text = header.encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) if length is None else length) + text + body
 
@@ -66,8 +68,8 @@ def test_images(suffix: str, form: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f4", "<f2", "<i8", "|u1", "|b1"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_become_float32(dtype: str, order: str) -> None:
-    values = np.array([[0, 1, 1], [1, 0, 1]], dtype=dtype, order=order)  # type: ignore[call-overload]
+def test_arrays_become_float32(dtype: str, order: Literal["C", "F"]) -> None:
+    values = np.array([[0, 1, 1], [1, 0, 1]], dtype=dtype, order=order)
     read = decode("values.npy", npy(values), Kind.vector)
     assert isinstance(read, np.ndarray)
     assert read.dtype == np.float32

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,7 +158,7 @@ def test_sparse_bomb_costs_no_memory(tmp_path: Path, options: list[str]) -> None
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
-def test_compressed_tar_is_refused(tmp_path: Path, mode: str) -> None:
+def test_compressed_tar_is_refused(tmp_path: Path, mode: Literal["w:gz", "w:bz2", "w:xz"]) -> None:
     """Offsets into a compressed file mean nothing."""
     with tarfile.open(tmp_path / "a.tar", mode) as tar:
         tar.addfile(tarfile.TarInfo("a.caption.txt"))

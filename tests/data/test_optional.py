@@ -12,6 +12,7 @@ import torch
 
 from mmpretrain.assembly.build import build_processor, build_sources
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
@@ -19,7 +20,7 @@ from mmpretrain.data.index import check_shards
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.stream import Stream
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from tests.data.augment.views import AugmentingConfig
+from tests.data.augment.small_batches import AugmentingConfig
 from tests.data.small_dataset import Sample, npy, write_split
 from tests.small_tokenizer import small_tokenizer
 
@@ -52,6 +53,7 @@ def config(path: Path, *optional: str, **changes: Any) -> Config:
 
 
 def stream(config: Config, sources: MMPretrainProcessor | None = None) -> Stream:
+    """One rank's stream of three samples a batch."""
     return Stream(config.data, "train", 3, 0, 1, build_processor(config), sources=sources)
 
 
@@ -138,7 +140,7 @@ def test_sources_are_made_only_where_they_are_used(dataset: Path) -> None:
     processor = build_processor(settings)
     assert build_sources(settings, processor) is None
     settings.data.modalities["picture"].load_size = [5, 9]
-    settings.method = type(settings.method).__base__()
+    settings.method = MethodConfig()
     assert build_sources(settings, processor) is None
     settings.data.modalities["caption"].train = settings.data.modalities["caption"].view
     assert build_sources(settings, processor) is not None

@@ -13,6 +13,7 @@ from mmpretrain.data.quarantine import GRACE, BadDataError, Quarantine
 
 
 def bad(position: int) -> Replacement:
+    """A sample that could not be decoded, at this position."""
     return Replacement(position, f"s{position}", "s0", "train/shard-000000.tar", "photo.jpg: truncated")
 
 

@@ -22,14 +22,17 @@ SIZES = (5, 1, 4)
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
+    """The index of a small split."""
     return write_split(tmp_path, SIZES)
 
 
 def first_shard(index: Index) -> Path:
+    """The file of shard 0."""
     return Path(index.path(index.shards[0]))
 
 
 def flip_byte(path: Path, offset: int) -> None:
+    """Change one bit of the byte at ``offset``."""
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)

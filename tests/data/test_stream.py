@@ -36,6 +36,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damage(number: int, sample: Sample) -> Sample:
+    """The sample, with what BAD puts into it."""
     return sample | dict([BAD[number]]) if number in BAD else sample
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronize, traini
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from tests.rank_pool import RankError, Ranks
+from tests.submodules import submodule
 
 CHANNELS = 3
 Result = dict[str, Tensor]
@@ -58,6 +60,7 @@ def run(norm: Any, shares: list[int], own: int, inner: tuple[int, ...], steps: i
 
 
 def on_rank(make: Callable[[], Any], shares: list[int], inner: tuple[int, ...], steps: int) -> Result:
+    """What :func:`run` finds on this rank, with its share of the rows."""
     world = World.current()
     model = nn.Sequential(make())
     synchronize(model, world)
@@ -68,6 +71,7 @@ def on_rank(make: Callable[[], Any], shares: list[int], inner: tuple[int, ...], 
 def compare(
     ranks: Ranks, make: Callable[[], Any], shares: list[int], inner: tuple[int, ...] = (), steps: int = 2
 ) -> None:
+    """Ranks with these shares of the rows get what one process with torch's layer gets on all of them."""
     whole = run(make(), shares, -1, inner, steps, World.single())
     results = ranks(len(shares), on_rank, make, shares, inner, steps)
     for key, expected in whole.items():
@@ -75,7 +79,7 @@ def compare(
         # Outputs and their gradients are spread over the ranks; what belongs to the layer is the same everywhere.
         found = [torch.cat(parts)] if key in ("y", "dx") else parts
         for tensor in found:
-            torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,9 @@ def test_half_precision_under_autocast_is_summed_in_float32(ranks: Ranks) -> Non
             y = model(own)
         assert y.dtype is torch.bfloat16
         y.float().sum().backward()
-        return y.detach().double(), model[0].running_mean.double()
+        mean = submodule(model, "0", SyncBatchNorm).running_mean
+        assert mean is not None
+        return y.detach().double(), mean.double()
 
     exact = layer()
     expected = exact(data(64)[0].bfloat16().double()).detach()
@@ -139,6 +145,7 @@ def test_half_precision_under_autocast_is_summed_in_float32(ranks: Ranks) -> Non
 
 
 def resnet() -> nn.Module:
+    """A tiny ResNet of transformers."""
     from transformers import ResNetConfig, ResNetModel  # only one test needs it, and loading it takes long
 
     torch.manual_seed(0)
@@ -146,6 +153,7 @@ def resnet() -> nn.Module:
 
 
 def transformers_model() -> tuple[bool, list[str], list[str], bool, Result, Tensor]:
+    """A step of it on this rank: what became of its layers, parameters and outputs."""
     world, model = World.current(), resnet()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: (p, p.requires_grad) for name, p in model.named_parameters()}

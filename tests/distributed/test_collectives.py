@@ -17,6 +17,7 @@ SIZES = [1, 2, 4]
 
 
 def gather_with_gradient(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's rows, the gathered ones, and the gradient of its own."""
     world = World.current()
     own = (torch.arange(rows * 3, dtype=torch.float64).view(rows, 3) + 100 * world.rank).requires_grad_()
     gathered = all_gather_rows(own)
@@ -39,6 +40,7 @@ def test_gather_is_rank_major_and_its_backward_sums_over_ranks(ranks: Ranks, siz
 
 
 def gather_many_types() -> list[Tensor]:
+    """Gathered rows of several types, of strided and of no rows; a warning is an error."""
     rank = World.current().rank
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -57,6 +59,7 @@ def test_gather_takes_integers_halves_strided_and_empty_tensors_without_warnings
 
 
 def largest() -> tuple[Tensor, Tensor]:
+    """The maximum over the ranks, and this rank's own values afterwards."""
     world = World.current()
     own = torch.tensor([[float(world.rank), -float(world.rank)], [torch.finfo().min, 7.0]])
     return world.all_reduce_max(own), own
@@ -75,6 +78,7 @@ def test_gather_refuses_a_scalar() -> None:
 
 
 def sum_with_gradient() -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's values, the sum over the ranks, and the gradient of its own."""
     world = World.current()
     own = torch.full((3,), float(world.rank + 1), dtype=torch.float64, requires_grad=True)
     total = world.all_reduce_sum(own)
@@ -93,6 +97,7 @@ def test_sum_and_its_backward_sum_over_ranks_and_leave_the_input(ranks: Ranks, s
 
 
 def averaged() -> list[list[float] | None]:
+    """Gradients after averaging, of parameters that not every rank has used."""
     world = World.current()
     parameters = [
         nn.Parameter(torch.zeros(2)),
@@ -114,6 +119,7 @@ def test_gradients_are_averaged_alike_on_all_ranks(ranks: Ranks, size: int) -> N
 
 
 def broadcast() -> list[Tensor]:
+    """Parameters and buffers after rank 0 has sent its own."""
     world = World.current()
     torch.manual_seed(world.rank)
     norm = nn.BatchNorm1d(2)

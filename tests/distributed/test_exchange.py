@@ -15,6 +15,7 @@ LOCAL, WIDTH = 3, 2
 
 
 def whole_batch(size: int) -> tuple[Tensor, Tensor]:
+    """The rows of all ranks, and their numbers."""
     rows = torch.arange(size * LOCAL * WIDTH, dtype=torch.float64).reshape(-1, WIDTH) + 1
     return rows, torch.arange(size * LOCAL)
 
@@ -48,6 +49,7 @@ def test_every_row_visits_every_rank_once(ranks: Ranks, size: int, ring: bool) -
 
 
 def in_pairs(ring: bool) -> tuple[Tensor, list[int]]:
+    """:func:`go_round` in two groups of two ranks at once."""
     groups = [dist.new_group([0, 2]), dist.new_group([1, 3])]
     return go_round(ring, World.current(group=groups[dist.get_rank() % 2]))
 
@@ -62,6 +64,7 @@ def test_any_process_group(ranks: Ranks, ring: bool) -> None:
 
 
 def without_sums(ring: bool) -> int:
+    """How many blocks came by, of an exchange that brings nothing home."""
     world, visits = World.current(), []
     home = exchange((torch.zeros(LOCAL, 1),), 0, lambda block: visits.append(block.start), world=world, ring=ring)
     assert home.shape == (LOCAL, 0)

@@ -20,10 +20,12 @@ SHARES = [[12], [6, 6], [9, 3], [12, 0], [2, 7, 3], [3, 3, 3, 3], [5, 0, 1, 6]]
 
 
 def samples(rows: int, seed: int = 0) -> Tensor:
+    """Normal rows around 3."""
     return torch.randn(rows, INPUT, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 3
 
 
 def encoder() -> nn.Module:
+    """A small network with the same weights at every call."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(INPUT, 8), nn.Tanh(), nn.Linear(8, 2 * HALF)).double()
 
@@ -36,6 +38,7 @@ def correlation(covariance: Tensor, ridge: float = 1e-3) -> Tensor:
 
 
 def loss_and_gradients(shares: list[int], weights: Tensor | None) -> tuple[float, list[Tensor]]:
+    """A loss of the moments of all ranks' rows, and the averaged gradients of the encoder."""
     world, model = World.current(), encoder()
     own = None if weights is None else weights.split(shares)[world.rank]
     found = moments(model(samples(sum(shares)).split(shares)[world.rank]), world=world, weights=own)
@@ -69,6 +72,7 @@ def test_loss_and_gradients_are_those_of_one_process(ranks: Ranks, shares: list[
 
 
 def plain(shares: list[int], ddof: int) -> Moments:
+    """Moments in float32 of rows that the ranks share like this."""
     world = World.current()
     return moments(samples(sum(shares)).split(shares)[world.rank].float(), world=world, ddof=ddof)
 
@@ -84,6 +88,7 @@ def test_moments_of_float32_rows_are_summed_in_float64(ranks: Ranks, shares: lis
 
 
 def many(cases: list[tuple[list[int], list[int]]]) -> list[Tensor]:
+    """Covariances for many orders of the rows and shares of the ranks."""
     world = World.current()
     return [
         moments(samples(len(order))[order].split(shares)[world.rank], world=world).covariance for order, shares in cases
@@ -103,6 +108,7 @@ def test_sharding_and_order_of_rows_do_not_matter(ranks: Ranks) -> None:
 
 
 def far_away(offset: float) -> Tensor:
+    """The covariance of small numbers around a large one."""
     world = World.current()
     rows = samples(64)[world.rank :: world.size] * 1e-3
     return moments(rows + offset, world=world).covariance
@@ -163,6 +169,7 @@ def test_pooled_moments_of_too_little_are_refused() -> None:
 
 
 def batches(count: int) -> list[Moments]:
+    """Moments of ``count`` batches of 10 rows."""
     return [moments(samples(10, seed), world=World.single()) for seed in range(count)]
 
 

@@ -26,6 +26,7 @@ def test_one_process_needs_no_group() -> None:
 
 
 def flags() -> tuple[int, int, list[bool]]:
+    """Rank, size, and whether a flag is seen that the last rank, nobody or everybody raises."""
     world = World.current()
     world.barrier()
     last = world.rank == world.size - 1
@@ -38,6 +39,7 @@ def test_a_flag_of_any_rank_is_seen_by_all(ranks: Ranks, size: int) -> None:
 
 
 def gather_in_halves() -> tuple[int, int, list[float], list[float]]:
+    """Rank and size in a group of two of four ranks, what it gathers, and the gradient."""
     pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     everyone = World.current()
     world = World.current(group=pairs[everyone.rank // 2])

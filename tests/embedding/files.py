@@ -1,4 +1,4 @@
-"""Files below a folder, to be compared."""
+"""A dictionary of the files below a folder, to compare two folders byte by byte."""
 
 from __future__ import annotations
 

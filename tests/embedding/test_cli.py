@@ -20,7 +20,7 @@ from tests.embedding.spaces import write_data
 from tests.embedding.test_pairing import COLUMNS
 
 
-def start(*arguments: str | Path) -> Result:
+def start(*arguments: object) -> Result:
     """The command's end."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

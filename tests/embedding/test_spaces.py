@@ -110,7 +110,12 @@ def test_code_of_a_release_is_never_run(
 ) -> None:
     """A class that this installation does not know is refused, whatever auto_map offers, and nobody is asked."""
     questions: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda text="": questions.append(text) or "y")
+
+    def agree(text: str = "") -> str:
+        questions.append(text)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     strange = tmp_path / "strange"
     shutil.copytree(spaces / ("own/release" if part == "own tokenizer" else "clip"), strange)
     (strange / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
@@ -125,8 +130,8 @@ def test_code_of_a_release_is_never_run(
         auto_map = {"AutoImageProcessor": "evil.Images"}
         change(strange / "preprocessor_config.json", image_processor_type="Strange", auto_map=auto_map)
     else:
-        auto_map = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
-        change(tokenizer / "tokenizer_config.json", tokenizer_class="Strange", auto_map=auto_map)
+        evil = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
+        change(tokenizer / "tokenizer_config.json", tokenizer_class="Strange", auto_map=evil)
     with contextlib.suppress(UnusableError):  # what needs no code of the folder may open
         open_space(str(strange), CPU)
     assert not (tmp_path / "ran").exists() and not questions
@@ -162,7 +167,7 @@ def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
-    sizes = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
+    sizes: dict[str, Any] = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
     T5Model(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
     with pytest.raises(UnusableError, match="T5Model, which is neither an encoder of images or texts"):
         open_space(str(tmp_path / "t5"), CPU)

@@ -134,7 +134,13 @@ def outcome(config: Config, steps: int, before: Callable[[Engine], None] | None 
     norms: list[float] = []
     losses = _run(engine, range(steps), norms)
     heads = {f"heads.{name}": tensor.detach() for name, tensor in engine.method.heads.state_dict().items()}
-    return Outcome(losses, norms, (engine.state_dict() or {}) | heads, engine.loss_scale and engine.loss_scale.value)
+    scale = engine.loss_scale.value if engine.loss_scale else None
+    return Outcome(losses, norms, (engine.state_dict() or {}) | heads, scale)
+
+
+def wrap(owner: object, method: str, around: Callable[..., object]) -> None:
+    """From now on ``owner.METHOD(...)`` is ``around(original, ...)``."""
+    setattr(owner, method, partial(around, getattr(owner, method)))
 
 
 def check_equal(ours: Outcome, right: Outcome) -> None:

@@ -9,7 +9,7 @@ from mmpretrain.config.methods.names import MixLevel, MixScope
 from mmpretrain.config.objective import Negatives
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.methods.base import Features, Losses
-from tests.engine import parts
+from tests.engine import plain_steps
 from tests.methods.toys import make_batch, make_config, make_method
 from tests.rank_pool import Ranks
 
@@ -47,16 +47,17 @@ HEADS = {
 FLOORS = dict.fromkeys(["comm", "comm-missing", "cross-self", "factorcl", "mucmm"], 1e-2)
 
 
-def worst(ours: parts.Grads, right: parts.Grads, floor: float = 1e-12) -> float:
+def worst(ours: plain_steps.Grads, right: plain_steps.Grads, floor: float = 1e-12) -> float:
     """The largest difference of a gradient relative to that gradient's norm, or to ``floor`` where that is larger."""
     assert ours.keys() == right.keys()
     return max(((ours[name] - grad).norm() / grad.norm().clamp(min=floor)).item() for name, grad in right.items())
 
 
 def check_gradients(ranks: Ranks, name: str, size: int) -> None:
-    loss, right = parts.whole_graph(*CASES[name], 1)
+    """Micro-batches on ``size`` ranks give loss and gradients of the whole graph."""
+    loss, right = plain_steps.whole_graph(*CASES[name], 1)
     for count in (1, 2, 4):
-        results = ranks(size, parts.gradients, *CASES[name], count)
+        results = ranks(size, plain_steps.gradients, *CASES[name], count)
         assert sum(loss for loss, _ in results) / size == pytest.approx(loss, rel=1e-12)
         assert max(worst(grads, right, FLOORS.get(name, 1e-12)) for _, grads in results) < 1e-10
 
@@ -71,7 +72,7 @@ def test_gradients_are_those_of_the_whole_batch(ranks: Ranks, name: str, size: i
 @pytest.mark.parametrize("name", HEADS)
 def test_the_gate_sees_what_the_loss_itself_learns(name: str) -> None:
     """Temperature, bias and projections are among what is compared, with gradients that can be told from 0."""
-    _, right = parts.whole_graph(*CASES[name], 1)
+    _, right = plain_steps.whole_graph(*CASES[name], 1)
     assert min(right[f"heads.{head}"].norm().item() for head in HEADS[name]) > 1e-3
 
 
@@ -84,20 +85,22 @@ def test_gradients_are_those_of_the_whole_batch_everywhere(ranks: Ranks, name: s
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_dropout_is_the_same_in_both_passes(ranks: Ranks, count: int) -> None:
-    case = (*CASES["clip"], count, parts.add_dropout)
-    for (_, ours), (_, right) in zip(ranks(2, parts.gradients, *case), ranks(2, parts.whole_graph, *case), strict=True):
+    case = (*CASES["clip"], count, plain_steps.add_dropout)
+    for (_, ours), (_, right) in zip(
+        ranks(2, plain_steps.gradients, *case), ranks(2, plain_steps.whole_graph, *case), strict=True
+    ):
         assert worst(ours, right) < 1e-10
 
 
 def test_going_back_again_gives_the_same() -> None:
-    once, twice = (parts.gradients(*CASES["m3co"], 1, parts.add_dropout, times=times) for times in (1, 2))
+    once, twice = (plain_steps.gradients(*CASES["m3co"], 1, plain_steps.add_dropout, times=times) for times in (1, 2))
     assert worst(twice[1], once[1]) < 1e-12
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_frozen_encoder_has_no_gradients_and_the_others_have_theirs(count: int) -> None:
-    _, right = parts.whole_graph(*CASES["clip"], 1)
-    _, ours = parts.gradients(*CASES["clip"], count, parts.freeze_first)
+    _, right = plain_steps.whole_graph(*CASES["clip"], 1)
+    _, ours = plain_steps.gradients(*CASES["clip"], count, plain_steps.freeze_first)
     first = {name for name in right if name.startswith("model.encoders.mrna.")}
     assert first and worst(ours, {name: grad for name, grad in right.items() if name not in first}) < 1e-10
 
@@ -105,15 +108,15 @@ def test_a_frozen_encoder_has_no_gradients_and_the_others_have_theirs(count: int
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_step_that_trains_nothing_of_the_model_says_so(count: int) -> None:
     with pytest.raises(RuntimeError, match="no feature of this step depends on a trainable parameter"):
-        parts.gradients(*CASES["clip"], count, parts.freeze_all)
+        plain_steps.gradients(*CASES["clip"], count, plain_steps.freeze_all)
 
 
 def test_activations_in_memory_are_those_of_one_micro_batch() -> None:
-    assert parts.peak_bytes(*CASES["clip"], 4) == parts.peak_bytes(*CASES["clip"], 1) / 4
+    assert plain_steps.peak_bytes(*CASES["clip"], 4) == plain_steps.peak_bytes(*CASES["clip"], 1) / 4
 
 
 def test_features_without_a_loss_get_zeros_so_that_all_ranks_go_back_alike() -> None:
-    _, method, micro = parts.start(*CASES["clip"], 2)
+    _, method, micro = plain_steps.start(*CASES["clip"], 2)
     first = method.modalities[0]
     micro.objective(lambda features: Losses({"norm": features.embeds[first].square().mean()}))
     micro.backward(lambda product, last: product.backward())
@@ -137,4 +140,4 @@ def test_half_precision_features_reach_the_objective_in_float32() -> None:
 
 def test_a_count_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"micro_batches=3 does not divide the local batch of 16"):
-        parts.start(*CASES["clip"], 3)
+        plain_steps.start(*CASES["clip"], 3)

@@ -26,7 +26,7 @@ def save_steps(folder: str, *steps: int) -> None:
 def load(folder: str) -> int | None:
     """The step that a new engine continues from."""
     manifest = checkpoint.load_newest(runs.start(runs.tiny_config(*TOKENS)), Path(folder))
-    return manifest and manifest["step"]
+    return manifest["step"] if manifest else None
 
 
 def save_on_a_full_disk(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ WEIGHTS = Path("deepspeed") / "weights.pt"
 
 
 def write(checkpoints: Path, step: int, ranks: int = 2) -> Path:
+    """Commit a checkpoint whose files hold a few bytes."""
     writing = checkpoint_files.start_writing(checkpoints, step)
     (writing / "deepspeed").mkdir()
     (writing / WEIGHTS).write_bytes(b"weights of step %d" % step)
@@ -83,12 +85,13 @@ def test_damage_of_any_file_falls_back_to_the_previous_one(tmp_path: Path, name:
     write(tmp_path, 10)
     path = write(tmp_path, 20) / name
     content = path.read_bytes()
-    {
+    damages: dict[str, Callable[[], object]] = {
         "delete": path.unlink,
         "truncate": lambda: path.write_bytes(content[:-3]),
         "empty": lambda: path.write_bytes(b""),
         "flip": lambda: path.write_bytes(bytes([content[0] ^ 1]) + content[1:]),
-    }[damage]()
+    }
+    damages[damage]()
     assert newest_sound(tmp_path) == 10
     write(tmp_path, 20)  # the step can be written again over the damaged one
     assert newest_sound(tmp_path) == 20

@@ -75,6 +75,7 @@ def reference(ranks: Ranks) -> Callable[..., runs.Outcome]:
 
 
 def run(ranks: Ranks, world_size: int, *tokens: str) -> runs.Outcome:
+    """What training on so many ranks comes to."""
     config = runs.tiny_config(*TOKENS, *tokens)
     if config.data.modalities["left"].optional:
         return ranks(world_size, with_missing, runs.outcome, config, STEPS, smooth)[0]
@@ -82,6 +83,7 @@ def run(ranks: Ranks, world_size: int, *tokens: str) -> runs.Outcome:
 
 
 def check(ranks: Ranks, reference: Callable[..., runs.Outcome], world_size: int, stage: int, *tokens: str) -> None:
+    """Ranks and ZeRO stage change nothing of the reference, which learns."""
     right = reference(*(token for token in tokens if "micro_batches" not in token))
     runs.check_equal(run(ranks, world_size, *tokens, f"engine=zero{stage}"), right)
     assert right.losses[-1] < right.losses[0] - 0.05

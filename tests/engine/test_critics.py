@@ -72,10 +72,11 @@ def weights_of(engine: Engine) -> dict[str, Tensor]:
 def by_plain_loop(tokens: list[str]) -> Course:
     """Algorithm 3, on the batches that are asked for, by two optimizers on one process; each zeroes what is left."""
     config, world = config_of(*tokens), World.single()
+    beta1, beta2 = config.optim.betas
     torch.manual_seed(config.seed)
     method = build_method(config)
     players, critics = (
-        torch.optim.Adam(parameters, config.optim.lr, tuple(config.optim.betas), config.optim.eps)
+        torch.optim.Adam(parameters, config.optim.lr, (beta1, beta2), config.optim.eps)
         for parameters in ([*method.model.parameters(), *method.heads.parameters()], method.critics.parameters())
     )
     course = Course([], {})
@@ -162,20 +163,21 @@ def turns(tokens: list[str]) -> list[dict[str, Tensor]]:
     """All weights around one step: before, before the critics' turn, after it, and at the end."""
     config = config_of(*tokens)
     engine = runs.start(config)
-    refine, seen = engine._refine, [weights_of(engine)]
+    seen = [weights_of(engine)]
 
-    def watched(features: Features, step: Step) -> dict[str, Tensor]:
+    def watched(refine: Callable[..., dict[str, Tensor]], features: Features, step: Step) -> dict[str, Tensor]:
         seen.append(weights_of(engine))
         losses = refine(features, step)
         seen.append(weights_of(engine))
         return losses
 
-    engine._refine = watched
+    runs.wrap(engine, "_refine", watched)
     engine.step(batch_of(config, 0, engine.world.rank, engine.world.size), runs.step_of(0, config))
     return [*seen, weights_of(engine)]
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Names of the weights that differ."""
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
@@ -239,31 +241,28 @@ def failed(tokens: list[str], poison: Poison) -> tuple[float, set[str], int]:
 
 def poison_features(engine: Engine) -> None:
     """One modality's heads give what is no number."""
-    encode = engine.method.encode
 
-    def poisoned(*arguments: object) -> Features:
+    def poisoned(encode: Callable[..., Features], *arguments: object) -> Features:
         features = encode(*arguments)
         return replace(features, views={v: {m: t * math.nan for m, t in e.items()} for v, e in features.views.items()})
 
-    engine.method.encode = poisoned
+    runs.wrap(engine.method, "encode", poisoned)
 
 
 def poison_objective(engine: Engine) -> None:
     """The loss of everything else is infinite."""
-    engine.method.objective = infinite(engine.method.objective)
+    runs.wrap(engine.method, "objective", infinite)
 
 
 def poison_refinement(engine: Engine) -> None:
     """The critics' loss is infinite."""
-    engine.method.refine = infinite(engine.method.refine)
+    runs.wrap(engine.method, "refine", infinite)
 
 
-def infinite(loss: Callable[..., Losses]) -> Callable[..., Losses]:
-    def poisoned(*arguments: object) -> Losses:
-        losses = loss(*arguments)
-        return replace(losses, terms={name: term * math.inf for name, term in losses.terms.items()})
-
-    return poisoned
+def infinite(loss: Callable[..., Losses], *arguments: object) -> Losses:
+    """What ``loss`` gives, times infinity."""
+    losses = loss(*arguments)
+    return replace(losses, terms={name: term * math.inf for name, term in losses.terms.items()})
 
 
 @pytest.mark.parametrize(

@@ -32,45 +32,44 @@ def failed_step(tokens: list[str], poison: Poison) -> Failed:
     """One step in which ``poison`` works on rank 1 alone; no rank sees features of another."""
     engine = runs.start(runs.tiny_config("method=clip", "objective.negatives=local", *tokens))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    encode, encodes = engine.method.encode, []
+    encodes = []
 
-    def counted(*arguments: object) -> Features:
+    def counted(encode: Callable[..., Features], *arguments: object) -> Features:
         encodes.append(arguments)
         return encode(*arguments)
 
-    engine.method.encode = counted
+    runs.wrap(engine.method, "encode", counted)
     if rank == size - 1:
         poison(engine)
     before = runs.weights_digest(engine)
     norm = engine.step(runs.make_batch(0, rank, size), runs.step_of(0, engine.config)).grad_norm
-    scale = engine.loss_scale and (engine.loss_scale.value, engine.loss_scale.good_steps)
+    scale = (engine.loss_scale.value, engine.loss_scale.good_steps) if engine.loss_scale else None
     gradients = sum(p.grad is not None for p in engine.method.heads.parameters())
     return Failed(len(encodes), norm, scale, before, runs.weights_digest(engine), gradients)
 
 
 def poison_features(engine: Engine) -> None:
     """One modality's embeddings are not numbers."""
-    encode = engine.method.encode
 
-    def poisoned(*arguments: object) -> Features:
+    def poisoned(encode: Callable[..., Features], *arguments: object) -> Features:
         features = encode(*arguments)
         return replace(features, embeds=features.embeds | {"left": features.embeds["left"] * math.nan})
 
-    engine.method.encode = poisoned
+    runs.wrap(engine.method, "encode", poisoned)
 
 
 def poison_loss(engine: Engine) -> None:
     """The loss is infinite."""
-    objective = engine.method.objective
 
-    def poisoned(*arguments: object) -> Losses:
+    def poisoned(objective: Callable[..., Losses], *arguments: object) -> Losses:
         losses = objective(*arguments)
         return replace(losses, terms={name: term * math.inf for name, term in losses.terms.items()})
 
-    engine.method.objective = poisoned
+    runs.wrap(engine.method, "objective", poisoned)
 
 
 def check(ranks: Callable, precision: str, stage: int, count: int, poison: Poison) -> None:
+    """Every rank sees the failure at its first attempt, and no weight or scale has changed."""
     tokens = [f"engine.precision={precision}", f"engine=zero{stage}", f"engine.micro_batches={count}"]
     for failed in ranks(2, failed_step, tokens, poison):
         assert failed.encodes == (1 if count == 1 else 2 * count)

@@ -123,13 +123,13 @@ def seeds(count: int) -> list[list[int]]:
     """By step, the seeds at which this rank encodes."""
     config = runs.tiny_config("method=clip", "engine=zero1", f"engine.micro_batches={count}", *DROPOUT)
     engine = runs.start(config)
-    encode, seen = engine.method.encode, []
+    seen: list[list[int]] = []
 
-    def watched(*arguments: object) -> object:
+    def watched(encode: Callable[..., object], *arguments: object) -> object:
         seen[-1].append(torch.initial_seed())
         return encode(*arguments)
 
-    engine.method.encode = watched
+    runs.wrap(engine.method, "encode", watched)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for index in range(2):
         seen.append([])

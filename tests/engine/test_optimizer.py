@@ -11,11 +11,13 @@ from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 
 
 def module() -> nn.Module:
+    """Two encoders: a linear layer with a layer norm, and a linear layer."""
     encoder = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     return nn.ModuleDict({"encoders": nn.ModuleDict({"image": encoder, "text": nn.Linear(4, 4)})})
 
 
 def decays(config: OptimConfig, **encoders: EncoderConfig) -> dict[str, tuple[float, float]]:
+    """Parameter -> its factor of the learning rate and its weight decay."""
     target = module()
     names = {id(p): name for name, p in target.named_parameters()}
     groups = parameter_groups(target, config, encoders)
@@ -46,7 +48,7 @@ def test_lr_scale_by_encoder() -> None:
 
 def test_frozen_parameters_are_left_out() -> None:
     target = module()
-    target["encoders"]["image"].requires_grad_(False)
+    target.get_submodule("encoders.image").requires_grad_(False)
     assert sum(len(g["params"]) for g in parameter_groups(target, OptimConfig(), {})) == 2
 
 

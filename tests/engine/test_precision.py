@@ -57,6 +57,7 @@ def autocast_losses(config: Config, precision: str) -> list[float]:
 
 
 def check_near_autocast(ranks: Callable, method: str, precision: str, stage: int, count: int) -> None:
+    """The engine's losses are near those of torch's autocast, and not those of float32."""
     tokens = [f"method={method}", *PLAIN, f"engine.micro_batches={count}"]
     config = config_of(precision, stage, *tokens)
     right = autocast_losses(config, precision)

@@ -26,6 +26,7 @@ def reference(ranks: Callable) -> Callable[[str], list[float]]:
 
 
 def check_curve(ranks: Callable, reference: Callable, method: str, world_size: int, stage: int) -> None:
+    """The losses of every rank are those of the reference, and fall."""
     curves = ranks(world_size, runs.train, [f"method={method}", f"engine=zero{stage}"], STEPS)
     differences = [abs(a - b) for curve in curves for a, b in zip(curve, reference(method), strict=True)]
     assert max(differences) <= 1e-5

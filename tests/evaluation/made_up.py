@@ -1,4 +1,4 @@
-"""Embeddings and models small enough to know what must come out."""
+"""Made-up embeddings, batches and a tiny model, small enough to know what must come out of an evaluation."""
 
 from __future__ import annotations
 

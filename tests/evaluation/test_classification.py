@@ -1,3 +1,5 @@
+"""Accuracy, F1 and the area under the curve by hand, and what chance scores."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""A split as embeddings: one row per sample in order, on any number of ranks, without what is missing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 from tests.evaluation.made_up import deal, tiny_model
+from tests.submodules import submodule
 
 CPU = torch.device("cpu")
 SAMPLES = 23
@@ -41,7 +44,7 @@ def test_two_ranks_give_every_rank_what_one_gives(ranks: Callable) -> None:
     for found in ranks(2, embed, SAMPLES, 4):
         assert found.ordinals.tolist() == alone.ordinals.tolist()
         assert all(np.allclose(found.embeds[m], alone.embeds[m], atol=1e-6) for m in alone.embeds)
-        assert found.labels.tolist() == alone.labels.tolist()
+        assert alone.labels is not None and found.labels.tolist() == alone.labels.tolist()
 
 
 def test_unreadable_samples_are_left_out() -> None:
@@ -65,7 +68,7 @@ def test_empty_split_and_diverged_model_are_named() -> None:
         embed_split(tiny_model(), [], World.single(), CPU)
     model = tiny_model()
     with torch.no_grad():
-        model.projections["left"].weight.fill_(float("nan"))
+        submodule(model, "projections.left", torch.nn.Linear).weight.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"not finite for 23 of 23 samples.*diverged"):
         embed_split(model, deal(SAMPLES, 4, 0, 1), World.single(), CPU)
 
@@ -74,6 +77,7 @@ class Rich(torch.nn.Module):
     """Gives every output that a model can have, each a known function of the inputs."""
 
     def forward(self, left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> MMPretrainOutput:
+        """Embeddings are the first two columns, shared parts the rest, unique parts the negated inputs."""
         sides = {"left": left["values"], "right": right["values"]}
         return MMPretrainOutput(
             embeds={name: values[:, :2] for name, values in sides.items()},

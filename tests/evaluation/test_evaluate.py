@@ -1,3 +1,5 @@
+"""All evaluations of a split: names, ranks, failures on one rank, and the file that they are written to."""
+
 from __future__ import annotations
 
 import json

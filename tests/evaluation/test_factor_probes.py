@@ -71,8 +71,10 @@ def test_rare_factors_are_found_by_the_weighted_probe() -> None:
 
 def test_shared_and_unique_are_read_together() -> None:
     train, test = made(600, 1), made(600, 2)
-    splits = [replace(s, shared={"left": s.embeds["left"]}, unique={"right": s.embeds["right"]}) for s in (train, test)]
-    scores = factor_probes(*splits, FACTORS)
+    train, test = (
+        replace(s, shared={"left": s.embeds["left"]}, unique={"right": s.embeds["right"]}) for s in (train, test)
+    )
+    scores = factor_probes(train, test, FACTORS)
     assert {name.split("/")[0] for name in scores} == {"left+right", "shared+unique", "one_hot"}
     assert scores["shared+unique/color/balanced_accuracy"] == scores["left+right/color/balanced_accuracy"]
 
@@ -86,7 +88,7 @@ def test_samples_without_a_modality_are_left_out_where_it_is_read() -> None:
             there = np.arange(600) % 2 > 0
             left = np.where(there[:, None], split.embeds["left"], nonsense)
             splits.append(replace(split, embeds={**split.embeds, "left": left}, present={"left": there}))
-        scores.append(factor_probes(*splits, FACTORS))
+        scores.append(factor_probes(splits[0], splits[1], FACTORS))
     assert scores[0] == scores[1] and scores[0]["left+right/shape/balanced_accuracy"] > 0.99
 
 
@@ -97,4 +99,5 @@ def test_what_cannot_be_probed_is_named() -> None:
     with pytest.raises(ValueError, match="factors needs labels in both splits"):
         factor_probes(good, replace(good, labels=None), FACTORS)
     with pytest.raises(ValueError, match="all samples of the held-out split have one value of shape"):
+        assert good.labels is not None
         factor_probes(good, good.only(good.labels // 8 == 0), FACTORS)

@@ -1,3 +1,5 @@
+"""The linear probe: reads what is there, scores chance where nothing is, and names what it cannot read."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -26,14 +28,13 @@ def test_separable_classes_are_read_perfectly_whatever_the_lengths() -> None:
 def test_concatenation_joins_what_the_modalities_know() -> None:
     draw = np.random.default_rng(0)
 
-    def parity(samples: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def parity(samples: int) -> Embeddings:
         bits = draw.integers(2, size=(samples, 2))
         noise = 0.1 * draw.normal(size=(2, samples, 4))
         sides = {name: np.eye(4)[bits[:, i]] + noise[i] for i, name in enumerate(("left", "right"))}
-        return bits[:, 0] + 2 * bits[:, 1], sides
+        return Embeddings(np.arange(samples), sides, labels=bits[:, 0] + 2 * bits[:, 1])
 
-    train, test = ((labels, sides) for labels, sides in (parity(200), parity(200)))
-    scores = linear_probe(*(Embeddings(np.arange(200), sides, labels=labels) for labels, sides in (train, test)))
+    scores = linear_probe(parity(200), parity(200))
     assert scores["left/accuracy"] < 0.65 and scores["right/accuracy"] < 0.65
     assert scores["left+right/accuracy"] > 0.98
 
@@ -77,7 +78,7 @@ def test_samples_without_a_modality_are_left_out_where_it_is_read() -> None:
             left = np.where(there[:, None], made.embeds["left"], np.float32(nonsense))
             sides = {"left": left, "right": made.embeds["right"]}
             splits.append(replace(made, embeds=sides, fused=made.embeds["right"], present={"left": there}))
-        scores.append(linear_probe(*splits))
+        scores.append(linear_probe(splits[0], splits[1]))
     assert scores[0] == scores[1]
     assert scores[0]["left/accuracy"] == 1.0
 

@@ -1,3 +1,5 @@
+"""Retrieval: ranks by hand, ties, chance, chunks, and samples that lack a modality."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -13,6 +15,7 @@ from tests.evaluation.made_up import embeddings, unrelated
 
 
 def two(left: np.ndarray, right: np.ndarray, labels: np.ndarray | None = None) -> Embeddings:
+    """Embeddings of two modalities."""
     return Embeddings(np.arange(len(left)), {"left": left, "right": right}, labels=labels)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from experiments.information import Pairs, information, linear_information
 
-QUICK = {"epochs": 15, "batch": 64, "lr": 2e-3, "hidden": 64}
+QUICK: dict[str, Any] = {"epochs": 15, "batch": 64, "lr": 2e-3, "hidden": 64}
 
 
 def correlated(rho: float, samples: int, seed: int, width: int = 2) -> Pairs:

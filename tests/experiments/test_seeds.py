@@ -1,3 +1,5 @@
+"""Tables over the seeds of an experiment, and the three readings of one run."""
+
 from __future__ import annotations
 
 import json
@@ -11,6 +13,7 @@ ACCURACY, AUC = "classification/accuracy", "classification/roc_auc"
 
 
 def write_run(folder: Path, accuracies: list[float], aucs: list[float]) -> Path:
+    """A run folder whose metrics hold these scores, one evaluation each."""
     folder.mkdir(parents=True)
     lines = [
         {"step": 10 * (i + 1), f"eval/test/{ACCURACY}": accuracy, f"eval/test/{AUC}": auc}

@@ -76,6 +76,7 @@ def write_small_release(folder: Path) -> MMPretrainModel:
 def write_components_release(folder: Path) -> None:
     """A release that decomposes its embeddings itself, as MUCMM's do; random weights."""
     config = small_model().config
+    assert isinstance(config, MMPretrainConfig)
     config.components = {"common": 2, "individual": dict.fromkeys(config.modalities, 3), "hidden": None}
     torch.manual_seed(0)
     model = MMPretrainModel(config)

@@ -41,9 +41,8 @@ def test_settings_choose_the_dimensions() -> None:
     world = linear_world(4000, 1)
     fitted = fit(world, PAIR, Settings(common=1, individual=2, draws=5), CodesOrigin.closed_form)
     assert len(fitted.rho) == 1 and [p.loadings[1].shape[1] for p in fitted.parts.values()] == [2, 2]
-    assert fitted.weights(AttributionForm()) is None and torch.equal(
-        fitted.weights(AttributionForm(weighted=True)), fitted.rho
-    )
+    weights = fitted.weights(AttributionForm(weighted=True))
+    assert fitted.weights(AttributionForm()) is None and weights is not None and torch.equal(weights, fitted.rho)
     narrow = fit(world, PAIR, Settings(dimensions=3, draws=5), CodesOrigin.closed_form)
     assert [part.components for part in narrow.parts.values()] == [3, 3]
     few = fit(world.only(np.arange(4000) < 60), PAIR, Settings(common=1, draws=5), CodesOrigin.closed_form)

@@ -12,12 +12,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mmpretrain.cli import app
 from mmpretrain.config.kind import Kind
+from mmpretrain.data.decode import Raw
 from mmpretrain.explain.attribution_maps import ExplainedSide, as_seen, attribution_maps, explain_samples
 from mmpretrain.explain.decomposition import fit
 from mmpretrain.explain.explain_figures import draw_input, draw_map, overlay, strength
@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(command: str, folder: Path, release: str, *options: str) -> Result:
+    """The end of ``mmpretrain COMMAND`` on a release of ``folder`` and its data, as JSON."""
     return CliRunner().invoke(app, [command, str(folder / release), "--data", str(folder / "data"), *options, "--json"])
 
 
@@ -261,7 +262,7 @@ def test_nothing_of_the_model_changes(folder: Path) -> None:
     opened = open_release(str(folder / "run/release"), str(folder / "data"), None, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in opened.model.state_dict().items()}
     fitted = fit(opened.embed("train", 1000), opened.pair, Settings(common=1), opened.origin)
-    sample = {"picture": Image.linear_gradient("L").resize((8, 4)), "caption": "a seven"}
+    sample: dict[str, Raw] = {"picture": Image.linear_gradient("L").resize((8, 4)), "caption": "a seven"}
     explain_samples(opened, fitted, ScoreForm(), [sample], ["a"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in opened.model.state_dict().items())
     assert all(parameter.grad is None for parameter in opened.model.parameters())

@@ -34,6 +34,7 @@ def labeled(seed: int, samples: int = 2000) -> Embeddings:
 
 
 def report(settings: Settings, world: tuple[Embeddings, Embeddings], **factors: int) -> Report:
+    """The report in closed form on train and held-out samples of a world."""
     pair = (*world[0].embeds,)
     return information_report(*world, (pair[0], pair[1]), settings, CodesOrigin.closed_form, factors)
 
@@ -92,7 +93,7 @@ def test_individual_codes_of_a_model_are_held_to_a_null_of_their_own() -> None:
         # Codes as a model would give them that took the weaker of two correlations for individual.
         parts = {name: rows / rows.std(axis=0) for name, rows in world.embeds.items()}
         splits.append(replace(world, shared={n: p[:, :1] for n, p in parts.items()}, unique=parts))
-    found = information_report(*splits, PAIR, Settings(draws=20), CodesOrigin.model, {})
+    found = information_report(splits[0], splits[1], PAIR, Settings(draws=20), CodesOrigin.model, {})
     assert found.verdict is DimensionVerdict.too_small and found.leftover.exceeding == 2
     assert found.leftover.threshold < 0.2 and len(found.decomposition.rho) == 1
 
@@ -137,7 +138,7 @@ def test_the_spectrum_of_a_model_shows_its_own_codes() -> None:
         world = linear_world(2000, seed)
         codes = {name: rows[:, :1] for name, rows in world.embeds.items()}
         splits.append(replace(world, shared=codes, unique=codes))
-    found = information_report(*splits, PAIR, Settings(draws=5), CodesOrigin.model, {})
+    found = information_report(splits[0], splits[1], PAIR, Settings(draws=5), CodesOrigin.model, {})
     own = code_correlations(*(codes.common for codes in split_codes(found.decomposition, splits[0]).values()))
     assert bars(found)["common codes (1)"] == pytest.approx(own.tolist())
     assert bars(found)["common codes (1)"][0] < bars(found)["embeddings, closed form"][0]

@@ -62,6 +62,7 @@ def differences(score: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
 
 
 def close(found: Tensor, expected: Tensor, relative: float = 1e-6) -> None:
+    """Whether they agree to ``relative`` of the largest expected value."""
     assert (found - expected).abs().max() <= relative * expected.abs().max()
 
 
@@ -87,17 +88,21 @@ def test_maps_are_finite_differences_of_the_scores(hidden: int | None, form: Att
             theirs = codes[other](inputs[other]["values"]).common
             scores = partial(_scores, codes[name], theirs, parts[name].loadings, form, weights)
             for number in (0, 1):
-                close(found[name][number], differences(lambda v, s=scores, n=number: s(v)[n], value))
+                close(found[name][number], differences(partial(_one_of, scores, number), value))
 
 
 def _codes(model: MMPretrainModel, part: ModalityPart, name: str, value: Tensor) -> Codes:
     return output_codes(part, name, model(**{name: {"values": value}}))
 
 
+def _one_of(scores: Callable[[Tensor], tuple[Tensor, Tensor]], number: int, value: Tensor) -> Tensor:
+    return scores(value)[number]
+
+
 def _scores(
     codes: Callable[[Tensor], Codes],
     theirs: Tensor,
-    loadings: Tensor,
+    loadings: tuple[Tensor, Tensor],
     form: AttributionForm,
     weights: Tensor | None,
     value: Tensor,
@@ -141,7 +146,10 @@ def test_smoothgrad_of_a_sample_is_its_own() -> None:
     """Another sample's range does not set its noise."""
     value, offset = torch.linspace(-1, 1, 8).view(2, 4), torch.ones(2, 4)
     wild = torch.stack([value[0], 1000 * value[1]])
-    score = lambda x, o: (x + o).pow(4).sum(1)  # noqa: E731
+
+    def score(x: Tensor, o: Tensor) -> Tensor:
+        return (x + o).pow(4).sum(1)
+
     one, other = (attribute(score, v, (offset,), Attribution.smoothgrad) for v in (value, wild))
     assert torch.equal(one[0], other[0])
     again = attribute(score, value, (offset,), Attribution.smoothgrad, seed=1)

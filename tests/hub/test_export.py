@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ assert type(model).__module__.startswith("transformers_modules.")
 """
 
 
-def make_release(folder: Path, seed: int = 0, **options: str) -> MMPretrainModel:
+def make_release(folder: Path, seed: int = 0, **options: Any) -> MMPretrainModel:
     """Export the small model with the weights of ``seed``."""
     model = small_model(seed=seed)
     export_release(model, model.state_dict(), build_processor(small_config()), folder, facts(), **options)
@@ -48,7 +49,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "8KB"}], ids=["one file", "sharded"])
-def test_release_opens_where_this_package_is_absent(tmp_path: Path, options: dict[str, str]) -> None:
+def test_release_opens_where_this_package_is_absent(tmp_path: Path, options: dict[str, Any]) -> None:
     model = make_release(tmp_path / "release", **options)
     assert (tmp_path / "release" / "model.safetensors.index.json").exists() == bool(options)
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -28,7 +29,8 @@ def problem_of(plan: RunPlan) -> str:
 def add_fields(folder: RunFolder, prefix: str, count: int) -> None:
     """What a process does that writes its own fields."""
     for number in range(count):
-        folder.update_status(**{f"{prefix}{number}": number})
+        field: dict[str, Any] = {f"{prefix}{number}": number}
+        folder.update_status(**field)
 
 
 def test_a_second_launcher_is_refused_while_the_first_starts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,13 @@ def test_ranks_are_missed_only_once_all_had_started(tmp_path: Path) -> None:
         controller = psutil.Process(shell.pid)
         watch = follow.LocalWatch(LocalJob(tmp_path, str(shell.pid), [0, 1]), 2)
         assert not watch._has_failed_rank()
+
+        def has_children(number: int) -> bool:
+            return len(controller.children()) == number
+
         for number in (1, 2):
             print("sleep 60 &", file=shell.stdin, flush=True)
-            wait_until(lambda number=number: len(controller.children()) == number)
+            wait_until(partial(has_children, number))
             assert not watch._has_failed_rank()
         controller.children()[0].kill()
         wait_until(watch._has_failed_rank)

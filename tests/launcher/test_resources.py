@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,9 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def chosen(**request: object) -> tuple[Resources, list[str]]:
+def chosen(**request: Any) -> tuple[Resources, list[str]]:
     """Resources and notes of a request without problems."""
-    found, notes, problems = choose(Request(**request))  # type: ignore[arg-type]
+    found, notes, problems = choose(Request(**request))
     assert not problems and found is not None
     return found, notes
 

@@ -27,9 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def toy_plan(run_folder: Path, ranks: int = 2, steps: int = 10, **resources: Any) -> RunPlan:
     """A plan for ``steps`` toy steps; by default on two local CPU ranks."""
     config = compose(["method=clip", f"run.root={run_folder.parent}", f"run.name={run_folder.name}"])
-    places = Resources(
-        **{"cluster": Cluster.local, "nodes": 1, "ranks_per_node": ranks, "gpus_per_node": 0} | resources
-    )
+    settings: dict[str, Any] = {"cluster": Cluster.local, "nodes": 1, "ranks_per_node": ranks, "gpus_per_node": 0}
+    places = Resources(**settings | resources)
     batches = Batches(128, 128 // places.world_size, steps, 128 * steps)
     return RunPlan(run_folder, Path.cwd(), config, config, places, batches, Action.new, command="the command")
 
@@ -91,9 +90,9 @@ class ToyJob(Job):
         """What this rank found around it, for the test to look at."""
         import mmpretrain
 
-        wanted = ("MASTER_ADDR", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PYTHONSAFEPATH")
-        wanted += ("ACCELERATE_USE_CPU",)
-        facts = {name: os.environ.get(name) for name in wanted}
+        wanted = ["MASTER_ADDR", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PYTHONSAFEPATH"]
+        wanted += ["ACCELERATE_USE_CPU"]
+        facts: dict[str, str | int | None] = {name: os.environ.get(name) for name in wanted}
         facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
         facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}
         append_line(self.run_folder / f"rank-{rank}.jsonl", facts)

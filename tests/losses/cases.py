@@ -77,6 +77,7 @@ class Case:
 
     @property
     def local(self) -> bool:
+        """Whether every rank compares its own rows only."""
         return self.settings.negatives is Negatives.local
 
 
@@ -143,6 +144,7 @@ def make_data(case: Case, part: int = 0, parts: int = 1) -> Data:
 
 
 def scale_of(toy: Toy, case: Case, data: Data) -> Tensor | float:
+    """The factor of the similarities: a number, or a tensor that learns."""
     if case.scale is Scale.number:
         return 6.0
     if case.scale is Scale.shared:

@@ -24,25 +24,30 @@ K = len(CORRELATIONS)
 
 
 def rows(count: int = 2000) -> tuple[Tensor, Tensor]:
+    """Samples of the linear world, moved away from zero."""
     first, second = draw(count, seed=3)
     return torch.from_numpy(first) + 5, torch.from_numpy(second) - 2
 
 
 def of_population() -> Canonical:
+    """The canonical analysis of the world's own covariance."""
     covariance = torch.from_numpy(population())
     joint = Moments(torch.tensor(1.0), torch.zeros(sum(WIDTHS), dtype=torch.float64), covariance)
     return canonical(joint, WIDTHS[0], ridge=0.0)
 
 
 def of_rows(sides: tuple[Tensor, Tensor], ridge: float = 0.0) -> Canonical:
+    """The canonical analysis of samples."""
     return canonical_of_rows(sides[0], sides[1], ridge)
 
 
 def codes(found: Canonical, maps: tuple[Tensor, Tensor], sides: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Centered samples times the maps."""
     return [(h - mean) @ m for h, mean, m in zip(sides, found.means, maps, strict=True)]
 
 
 def close(found: Tensor, expected: Tensor | float, tolerance: float = 1e-10) -> None:
+    """They agree within ``tolerance``."""
     assert (found - expected).abs().max() < tolerance
 
 

@@ -12,9 +12,15 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from tests.losses import oracle
-from tests.losses.running import one
+from tests.losses.run_cases import one
 from tests.losses.test_known_values import LAM, PARTNER, mixup, seeded
 from tests.rank_pool import Ranks
+
+
+def ones() -> tuple[Tensor, Tensor]:
+    """Two sides [4, 3] that nothing is wrong with."""
+    return torch.ones(4, 3), torch.ones(4, 3)
+
 
 SETTINGS = pytest.mark.parametrize("config", [ObjectiveConfig(tile=3, keep_mb=0), ObjectiveConfig()])
 
@@ -87,7 +93,10 @@ def test_temperature_gets_its_gradient_and_inputs_stay() -> None:
     inputs = (a, c, LAM.clone(), 1 - LAM, PARTNER.clone())
     before = [tensor.clone() for tensor in inputs]
     scale = torch.tensor([3.0], requires_grad=True)
-    loss = lambda s: one(a, c, Mixup(*inputs[2:]), scale=s).loss  # noqa: E731
+
+    def loss(s: Tensor | float) -> Tensor:
+        return one(a, c, Mixup(*inputs[2:]), scale=s).loss
+
     loss(scale).backward()
     assert scale.grad is not None
     assert scale.grad.item() == pytest.approx((loss(3.001) - loss(2.999)).item() / 0.002, rel=1e-4)
@@ -105,6 +114,7 @@ def test_several_pairs_at_once_equal_single_calls() -> None:
 
 
 def every_kind(query: Tensor, key: Tensor) -> list[Pair]:
+    """A pair with each kind of targets, and on the same side."""
     return [
         Pair(query, key),
         Pair(query, key, same_side=True),
@@ -115,6 +125,7 @@ def every_kind(query: Tensor, key: Tensor) -> list[Pair]:
 
 
 def leaves() -> tuple[Tensor, Tensor, Tensor]:
+    """Two sides and a scale that ask for gradients."""
     query, key = (rows.requires_grad_() for rows in seeded())
     return query, key, torch.tensor([6.0], dtype=torch.float64, requires_grad=True)
 
@@ -180,17 +191,17 @@ def test_the_same_side_in_a_pair_gets_both_gradients() -> None:
         (Pair(torch.ones(4, 3), torch.ones(4, 5)), 1.0, r"\[4, 3\] and \[4, 5\].*model.embed_dim"),
         (Pair(torch.ones(4, 3), torch.ones(3, 3)), 1.0, r"\[4, 3\] and \[3, 3\]"),
         (Pair(torch.ones(4), torch.ones(4)), 1.0, r"\[4\] and \[4\]"),
-        (Pair(*torch.ones(2, 4, 3), mixup(LAM[:4], PARTNER[:4] % 4), same_side=True), 1.0, "Diagonal or Labels"),
-        (Pair(*torch.ones(2, 4, 3), Soft(torch.ones(4, 3)), same_side=True), 1.0, "Diagonal or Labels"),
-        (Pair(*torch.ones(2, 4, 3), Soft(torch.ones(5, 3))), 1.0, "5 rows for 4 samples"),
-        (Pair(*torch.ones(2, 4, 3)), 0.0, r"scale .* is 0.*must lie in"),
-        (Pair(*torch.ones(2, 4, 3)), -3.0, r"scale .* is -3.*must lie in"),
-        (Pair(*torch.ones(2, 4, 3)), torch.tensor([1e4]), r"scale .* is 10000.*must lie in"),
-        (Pair(*torch.ones(2, 4, 3)), math.nan, r"scale .* is nan.*must lie in"),
-        (Pair(*torch.ones(2, 4, 3)), torch.tensor([2.0, 1.0, 0.0, 1.0]), r"scale .*must lie in"),
-        (Pair(*torch.ones(2, 4, 3)), torch.tensor([2.0, 1.0, 3.0]), "scale"),
-        (Pair(*torch.ones(2, 4, 3), same_side=True), torch.ones(4, 1), "scale per query row"),
-        (Pair(*torch.ones(2, 4, 3), Soft(torch.ones(4, 3))), torch.ones(4, 1), "scale per query row"),
+        (Pair(*ones(), mixup(LAM[:4], PARTNER[:4] % 4), same_side=True), 1.0, "Diagonal or Labels"),
+        (Pair(*ones(), Soft(torch.ones(4, 3)), same_side=True), 1.0, "Diagonal or Labels"),
+        (Pair(*ones(), Soft(torch.ones(5, 3))), 1.0, "5 rows for 4 samples"),
+        (Pair(*ones()), 0.0, r"scale .* is 0.*must lie in"),
+        (Pair(*ones()), -3.0, r"scale .* is -3.*must lie in"),
+        (Pair(*ones()), torch.tensor([1e4]), r"scale .* is 10000.*must lie in"),
+        (Pair(*ones()), math.nan, r"scale .* is nan.*must lie in"),
+        (Pair(*ones()), torch.tensor([2.0, 1.0, 0.0, 1.0]), r"scale .*must lie in"),
+        (Pair(*ones()), torch.tensor([2.0, 1.0, 3.0]), "scale"),
+        (Pair(*ones(), same_side=True), torch.ones(4, 1), "scale per query row"),
+        (Pair(*ones(), Soft(torch.ones(4, 3))), torch.ones(4, 1), "scale per query row"),
     ],
 )
 def test_what_cannot_be_is_refused(pair: Pair, scale: Tensor | float, message: str) -> None:
@@ -230,14 +241,14 @@ def test_one_rank_with_extreme_numbers(ranks: Ranks, scale: float, mode: Negativ
 @pytest.mark.parametrize(
     ("pair", "ids", "message"),
     [
-        (Pair(*torch.ones(2, 4, 3), Labels(torch.zeros(9, dtype=torch.int64))), None, r"Labels\.ids of shape \[9\]"),
-        (Pair(*torch.ones(2, 4, 3), mixup(LAM[:4], torch.arange(4) + 4)), None, r"Mixup\.partner must lie in 0\.\.3"),
-        (Pair(*torch.ones(2, 4, 3), mixup(LAM[:4], torch.arange(5))), None, r"Mixup\.partner of shape \[5\]"),
-        (Pair(*torch.ones(2, 4, 3), query_valid=torch.ones(3, dtype=torch.bool)), None, r"query_valid of shape \[3\]"),
-        (Pair(*torch.ones(2, 4, 3), key_valid=torch.ones(4)), None, "key_valid is a tensor of torch.float32"),
-        (Pair(*torch.ones(2, 4, 3)), torch.arange(3), r"sample_ids of shape \[3\] for 4 samples"),
+        (Pair(*ones(), Labels(torch.zeros(9, dtype=torch.int64))), None, r"Labels\.ids of shape \[9\]"),
+        (Pair(*ones(), mixup(LAM[:4], torch.arange(4) + 4)), None, r"Mixup\.partner must lie in 0\.\.3"),
+        (Pair(*ones(), mixup(LAM[:4], torch.arange(5))), None, r"Mixup\.partner of shape \[5\]"),
+        (Pair(*ones(), query_valid=torch.ones(3, dtype=torch.bool)), None, r"query_valid of shape \[3\]"),
+        (Pair(*ones(), key_valid=torch.ones(4)), None, "key_valid is a tensor of torch.float32"),
+        (Pair(*ones()), torch.arange(3), r"sample_ids of shape \[3\] for 4 samples"),
         (
-            Pair(*torch.ones(2, 4, 3), Soft(torch.ones(4, 3), scale=torch.ones(4, 1))),
+            Pair(*ones(), Soft(torch.ones(4, 3), scale=torch.ones(4, 1))),
             None,
             "one scale, not one per row",
         ),

@@ -21,6 +21,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses import sigmoid_sweep
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.targets import Targets
 from mmpretrain.losses.tiled import backward, forward
 from tests.rank_pool import Ranks
 
@@ -29,15 +30,16 @@ KINDS = ("diagonal", "nt_xent", "mixup", "labels", "soft")
 
 
 def make_pair(kind: str, rows: int) -> Pair:
+    """Random sides that ask for gradients, with targets of this kind."""
     query, key = torch.randn(2, rows, WIDTH, generator=torch.Generator().manual_seed(0))
     query, key = query.requires_grad_(), key.requires_grad_()
     half = torch.full((rows,), 0.5)
-    targets = {
+    targets: dict[str, Targets] = {
         "mixup": Mixup(half, half, torch.arange(rows).roll(1)),
         "labels": Labels(torch.arange(rows) % 10),
         "soft": Soft(key),
-    }.get(kind, Diagonal())
-    return Pair(query, key, targets, same_side=kind == "nt_xent")
+    }
+    return Pair(query, key, targets.get(kind, Diagonal()), same_side=kind == "nt_xent")
 
 
 def held(kind: str, rows: int, settings: ObjectiveConfig) -> int:
@@ -58,6 +60,7 @@ def held(kind: str, rows: int, settings: ObjectiveConfig) -> int:
 
 
 def tensors_alive() -> list[Tensor]:
+    """All tensors that Python knows of."""
     return [thing for thing in gc.get_objects() if type(thing) in (Tensor, torch.nn.Parameter)]
 
 
@@ -68,6 +71,7 @@ def storages(tensors: list[Tensor]) -> dict[int, int]:
 
 
 def again(mode: Negatives = Negatives.gather, tile: int = 64) -> ObjectiveConfig:
+    """Settings with which the backward pass computes every tile again."""
     return ObjectiveConfig(mode, tile=tile, keep_mb=0)
 
 
@@ -171,6 +175,7 @@ def peak_growth(form: str, rows: int) -> float:
 
 
 def step(form: str, rows: int) -> None:
+    """Forward and backward, by whole matrices (``dense``) or by tiles."""
     if form == "dense":
         pair = make_pair("diagonal", rows)
         logits = 9 * torch.nn.functional.normalize(pair.query) @ torch.nn.functional.normalize(pair.key).T
@@ -182,11 +187,13 @@ def step(form: str, rows: int) -> None:
 
 
 def peak() -> float:
+    """The most memory that this process ever had, in MiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def peak_in_a_fresh_process(form: str, rows: int) -> float:
+    """``peak_growth`` of this file in an interpreter of its own, in MiB."""
     code = f"import torch; torch.set_num_threads(1); import {__name__} as t; print(t.peak_growth({form!r}, {rows}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     return float(done.stdout)

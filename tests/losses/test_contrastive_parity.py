@@ -25,7 +25,7 @@ from tests.losses.cases import (
     Scale,
     Term,
 )
-from tests.losses.running import Result, dense, difference, mean_over_ranks, run, run_all
+from tests.losses.run_cases import Result, dense, difference, mean_over_ranks, run, run_all
 from tests.rank_pool import Ranks
 
 GATHER, RING, LOCAL = (

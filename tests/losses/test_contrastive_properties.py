@@ -14,6 +14,7 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
+from mmpretrain.losses.targets import Targets
 from tests.losses import oracle
 from tests.losses.cases import SAME_SIDE, Kind
 from tests.rank_pool import Ranks
@@ -55,6 +56,7 @@ class Sample:
         return cls(kind, query, key, reference, (masks[0], masks[1]), ids, labels, lam, 1 - lam, partner)
 
     def permuted(self, order: Tensor) -> Sample:
+        """The same sample with its rows in another order."""
         names = ("query", "key", "reference", "ids", "labels", "own", "other")
         moved = {name: getattr(self, name)[order] for name in names}
         valid = (self.valid[0][order], self.valid[1][order])
@@ -62,25 +64,34 @@ class Sample:
 
     def pair(self, rows: slice) -> Pair:
         """This kind's pair of some rows."""
-        targets = {
+        targets: dict[Kind, Targets] = {
             Kind.mixup: Mixup(self.own[rows], self.other[rows], self.partner[rows]),
             Kind.soft_own_scale: Soft(self.reference[rows], scale=5.0),
             Kind.labels: Labels(self.labels[rows]),
             Kind.sup_con: Labels(self.labels[rows]),
-        }.get(self.kind, Diagonal())
+        }
         valid = (self.valid[0][rows], self.valid[1][rows])
-        return Pair(self.query[rows], self.key[rows], targets, self.kind in SAME_SIDE, *valid)
+        wanted = targets.get(self.kind, Diagonal())
+        return Pair(self.query[rows], self.key[rows], wanted, self.kind in SAME_SIDE, *valid)
 
     def dense(self) -> oracle.Outcome:
-        belonging = {
+        """What the dense formulas give."""
+        belonging: dict[Kind, oracle.Belonging] = {
             Kind.mixup: oracle.Partners(self.own, self.other, self.partner),
             Kind.soft_own_scale: oracle.Likeness(self.reference, 5.0),
             Kind.labels: oracle.Classes(self.labels),
             Kind.sup_con: oracle.Classes(self.labels),
-        }.get(self.kind)
-        masks = {"query_valid": self.valid[0], "key_valid": self.valid[1]}
-        side = self.kind in SAME_SIDE
-        return oracle.contrast(self.query, self.key, SCALE, belonging, ids=self.ids, same_side=side, **masks)
+        }
+        return oracle.contrast(
+            self.query,
+            self.key,
+            SCALE,
+            belonging.get(self.kind),
+            ids=self.ids,
+            query_valid=self.valid[0],
+            key_valid=self.valid[1],
+            same_side=self.kind in SAME_SIDE,
+        )
 
 
 def values(sample: Sample, tile: int = 3) -> list[float]:
@@ -96,6 +107,7 @@ def values(sample: Sample, tile: int = 3) -> list[float]:
 
 
 def close(found: list[float], expected: list[float]) -> None:
+    """They agree up to rounding in float64."""
     assert found == pytest.approx(expected, rel=1e-11, abs=1e-12)
 
 
@@ -163,7 +175,7 @@ def descend(sample: Sample, steps: int) -> list[float]:
     size = len(sample.query) // world.size
     rows = slice(world.rank * size, (world.rank + 1) * size)
     shift = torch.nn.Parameter(torch.zeros(sample.query.shape[1], dtype=torch.float64))
-    losses = []
+    losses: list[float] = []
     for _ in range(steps):
         shift.grad = None
         pair = sample.pair(rows)

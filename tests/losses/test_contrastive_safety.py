@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Soft
+from mmpretrain.losses.targets import Targets
 from tests.losses import oracle
-from tests.losses.running import one
+from tests.losses.run_cases import one
 
 SIZE, WIDTH = 24, 16
 LABELS = torch.arange(SIZE) % 3
@@ -23,11 +24,13 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def random_sides(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two normal sides [SIZE, WIDTH]."""
     query, key = torch.randn(2, SIZE, WIDTH, generator=torch.Generator().manual_seed(seed))
     return query, key
 
 
 def random_() -> tuple[Tensor, Tensor]:
+    """The sides of seed 0."""
     return random_sides()
 
 
@@ -69,10 +72,12 @@ TARGETS = pytest.mark.parametrize(
 
 
 def leaf(rows: Tensor) -> Tensor:
+    """A copy that asks for gradients."""
     return rows.clone().requires_grad_()
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
+    """The largest error, relative to the largest exact value."""
     assert found.isfinite().all()
     return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 
@@ -86,11 +91,11 @@ def test_float32_is_right_at_any_scale(
 ) -> None:
     query, key = sides()
     assert sides is not far_apart or (oracle.unit(query) @ oracle.unit(key).T).max() < -0.5
-    ours = [leaf(query), leaf(key), torch.tensor([scale], requires_grad=True)]
+    ours = (leaf(query), leaf(key), torch.tensor([scale], requires_grad=True))
     targets, belonging = KINDS[kind]
-    result = one(*ours[:2], targets(ours[1]), scale=ours[2], settings=config, same_side=same_side)
+    result = one(ours[0], ours[1], targets(ours[1]), scale=ours[2], settings=config, same_side=same_side)
     exact = [leaf(side.double()) for side in ours]
-    dense = oracle.contrast(*exact, belonging(exact[1]), same_side=same_side)
+    dense = oracle.contrast(exact[0], exact[1], exact[2], belonging(exact[1]), same_side=same_side)
     assert result.loss.item() == pytest.approx(dense.loss.item(), rel=2e-5)
     assert result.accuracy.item() == pytest.approx(dense.accuracy, abs=1e-6)
     assert result.mean_rank.item() == pytest.approx(dense.mean_rank, abs=1e-5)
@@ -144,12 +149,12 @@ def test_collapse(config: ObjectiveConfig, scale: float, same_side: bool, length
 @TARGETS
 def test_a_batch_of_one_teaches_nothing(kind: str, same_side: bool) -> None:
     query, key = (leaf(rows[:1]) for rows in random_sides())
-    targets = {
+    targets: dict[str, Targets] = {
         "mixup": Mixup(torch.ones(1) * 0.4, torch.ones(1) * 0.6, torch.zeros(1).long()),
         "labels": Labels(torch.zeros(1).long()),
         "soft": Soft(key),
-    }.get(kind, Diagonal())
-    result = one(query, key, targets, scale=100.0, same_side=same_side)
+    }
+    result = one(query, key, targets.get(kind, Diagonal()), scale=100.0, same_side=same_side)
     # Soft targets weigh similarities of 100, which float32 knows to 4e-6.
     assert abs(result.loss.item()) <= (1e-5 if kind == "soft" else 0)
     assert result.accuracy == 1 and result.mean_rank == 1

@@ -29,6 +29,7 @@ A, B, C = ("code", "a"), ("code", "b"), ("code", "c")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal float64 numbers of this shape."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -39,11 +40,13 @@ def related(count: int = 200) -> tuple[Tensor, Tensor]:
 
 
 def blocks(*sides: Tensor) -> Blocks:
+    """The covariance of the sides, block by block."""
     widths = dict(zip((A, B, C), (side.shape[1] for side in sides), strict=False))
     return Blocks(torch.cov(torch.cat(sides, dim=1).T), widths)
 
 
 def cross(first: Tensor, second: Tensor, ridge: float = 0.0) -> Tensor:
+    """The whitened cross-covariance of two sides."""
     return whiten(blocks(first, second), ridge).of(A, B)
 
 
@@ -146,15 +149,18 @@ SHARES = [[16], [9, 7], [5, 8, 3], [4, 4, 4, 4], [7, 0, 1, 8]]
 
 
 def heads() -> nn.ModuleList:
+    """Two linear heads with the same weights at every call."""
     torch.manual_seed(0)
     return nn.ModuleList(nn.Linear(size, 3) for size in (4, 3)).double()
 
 
 def codes(own: slice) -> list[Tensor]:
+    """These rows of related sides."""
     return [side[own] for side in related(16)]
 
 
 def total(found: Blocks) -> Tensor:
+    """A sum in which every loss of this file takes part."""
     white = whiten(found, 1e-2)
     return sum_of_squares(white.of(A, B)) - sum_of_correlations(white.of(A, B)) + unexplained(found, A, [B], 1e-2)
 

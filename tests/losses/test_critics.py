@@ -21,6 +21,7 @@ from mmpretrain.losses import critic_strips
 from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
 from mmpretrain.losses.critics import CriticTerm, Estimator, club, critic_losses, nce
 from tests.rank_pool import Ranks
+from tests.submodules import linear_layers, submodule
 
 ALONE = World.single()
 DA, DB, BATCH, TEMPERATURE = 3, 2, 8, 0.8
@@ -33,11 +34,10 @@ class Case:
 
     def __init__(self, seed: int, masks: bool, copies: bool, size: int = BATCH) -> None:
         torch.manual_seed(seed)
-        self.critics = nn.ModuleList(
-            [PairwiseCritic(DA, DB, 6), PairwiseCritic(DA, DB, 4, layers=2), SeparableCritic(DA, DB, 4, 3)]
-        ).double()
+        self.three = [PairwiseCritic(DA, DB, 6), PairwiseCritic(DA, DB, 4, layers=2), SeparableCritic(DA, DB, 4, 3)]
+        self.critics = nn.ModuleList(self.three).double()
         self.a, self.b = (torch.randn(size, width, dtype=torch.float64) for width in (DA, DB))
-        self.valid = (torch.rand(2, size) < 0.7).unbind() if masks else None
+        self.valid = list(torch.rand(2, size) < 0.7) if masks else None
         self.ids = torch.randint(0, 5, (size,)) if copies else None
 
     def losses(self, world: World, settings: ObjectiveConfig) -> tuple[list[Tensor], list[Tensor]]:
@@ -45,12 +45,13 @@ class Case:
         rows = slice(world.rank * len(self.a) // world.size, (world.rank + 1) * len(self.a) // world.size)
         a, b = (side[rows].clone().requires_grad_() for side in (self.a, self.b))
         masks = [mask[rows] for mask in self.valid] if self.valid else [None, None]
-        terms = [CriticTerm(critic, a, b, kind, *masks) for critic, kind in zip(self.critics, ESTIMATORS, strict=True)]
+        terms = [CriticTerm(critic, a, b, kind, *masks) for critic, kind in zip(self.three, ESTIMATORS, strict=True)]
         ids = None if self.ids is None else self.ids[rows]
         found = critic_losses(terms, world=world, settings=settings, temperature=TEMPERATURE, sample_ids=ids)
         return found, self.gradients(found, a, b)
 
     def gradients(self, losses: list[Tensor], a: Tensor, b: Tensor) -> list[Tensor]:
+        """Of a, b and all parameters by the weighted sum of ``losses``."""
         total = torch.stack([weight * loss for weight, loss in zip(WEIGHTS, losses, strict=True)]).sum()
         return list(torch.autograd.grad(total, [a, b, *self.critics.parameters()], materialize_grads=True))
 
@@ -67,7 +68,7 @@ class Case:
             ids = self.ids[rows]
             visible &= (ids[:, None] != ids) | torch.eye(size, dtype=torch.bool)
         losses = []
-        for critic, kind in zip(self.critics, ESTIMATORS, strict=True):
+        for critic, kind in zip(self.three, ESTIMATORS, strict=True):
             scores = every_pair(critic, a, b) / TEMPERATURE
             losses.append(estimate(scores, seen, visible, kind))
         return losses, self.gradients(losses, a, b)
@@ -79,7 +80,7 @@ def every_pair(critic: Critic, a: Tensor, b: Tensor) -> Tensor:
         return torch.stack([torch.stack([critic.g(x) @ critic.h(y) for x in a]) for y in b])
     size = len(a)
     pairs = torch.cat([a.expand(size, size, -1), b[:, None].expand(size, size, -1)], dim=2)
-    return critic.network(pairs)[..., 0]
+    return submodule(critic, "network", nn.Sequential)(pairs)[..., 0]
 
 
 def estimate(scores: Tensor, seen: Tensor, visible: Tensor, kind: Estimator) -> Tensor:
@@ -96,6 +97,7 @@ def estimate(scores: Tensor, seen: Tensor, visible: Tensor, kind: Estimator) -> 
 
 
 def one_rank(case: Case, settings: ObjectiveConfig) -> tuple[list[float], list[Tensor]]:
+    """What the case gives on this rank's rows."""
     losses, gradients = case.losses(World.current(), settings)
     return [loss.item() for loss in losses], gradients
 
@@ -165,14 +167,16 @@ def test_strips_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def constant() -> tuple[Critic, Tensor, Tensor]:
+    """A critic that gives every pair the same score, and five random pairs."""
     critic = PairwiseCritic(3, 3, 8)
-    nn.init.zeros_(critic.network[-1].weight)
+    nn.init.zeros_(linear_layers(critic)[-1].weight)
     return critic, *torch.randn(2, 5, 3)
 
 
 def identity(score: float) -> tuple[Critic, Tensor, Tensor]:
+    """A critic that gives ``score`` to what belongs together and 0 to the rest, and four such pairs."""
     critic = SeparableCritic(4, 4)
-    critic.g = critic.h = nn.Identity()
+    critic.g, critic.h = nn.Sequential(), nn.Sequential()  # empty: what goes in comes out
     return critic, score * torch.eye(4), torch.eye(4)
 
 
@@ -190,7 +194,7 @@ def estimates(scores: Tensor) -> tuple[float, float]:
     """I_NCE and I_CLUB of any scores F."""
     size = len(scores)
     critic = SeparableCritic(size, size)
-    critic.g = critic.h = nn.Identity()
+    critic.g, critic.h = nn.Sequential(), nn.Sequential()
     bound, above = (estimator(critic, torch.eye(size).to(scores), scores, world=ALONE) for estimator in (nce, club))
     return -bound.item(), above.item()
 
@@ -207,6 +211,7 @@ def test_what_shifts_of_scores_change() -> None:
 
 
 def pairs(frozen: bool = False, detached: bool = False, size: int = 64) -> tuple[Critic, Tensor, Tensor]:
+    """A critic and random sides, each of which may ask for no gradients."""
     torch.manual_seed(0)
     critic = PairwiseCritic(4, 4, 32).requires_grad_(not frozen)
     a, b = torch.randn(2, size, 4)
@@ -250,7 +255,8 @@ def test_frozen_critics_and_detached_features_leave_the_other_gradients_alone() 
 def kept_bytes(size: int) -> int:
     """Of what the estimate keeps for its backward pass."""
     loss = nce(*pairs(size=size), world=ALONE)
-    return sum(tensor.untyped_storage().nbytes() for tensor in loss.grad_fn.saved_tensors)
+    node: Any = loss.grad_fn  # torch's Node does not name the tensors that a function of its own keeps
+    return sum(tensor.untyped_storage().nbytes() for tensor in node.saved_tensors)
 
 
 class Largest(TorchDispatchMode):
@@ -299,7 +305,8 @@ def test_a_modality_that_nobody_has(estimator: Estimator) -> None:
     loss = critic_losses([term], world=ALONE)[0]
     loss.backward()
     assert loss == 0
-    assert all(not x.grad.any() for x in (a, b, *critic.parameters()))
+    gradients = [x.grad for x in (a, b, *critic.parameters())]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
 def test_autocast_stays_out_and_half_precision_is_widened() -> None:

@@ -72,17 +72,20 @@ def own_rows_live(rows: Tensor) -> Tensor:
 
 
 def done(loss: Tensor) -> Tensor:
+    """The loss, after its backward pass."""
     loss.backward()
     return loss.detach()
 
 
 def ours(towers: Towers, inputs: Tensor, mode: Negatives = Negatives.gather) -> Tensor:
+    """This project's InfoNCE."""
     settings = ObjectiveConfig(mode, tile=2, keep_mb=0)
     pair, world = Pair(*towers.sides(inputs)), World.current()
     return done(contrastive([pair], scale=towers.scale, world=world, settings=settings)[0].loss)
 
 
 def ours_in_a_ring(towers: Towers, inputs: Tensor) -> Tensor:
+    """The same in a ring."""
     return ours(towers, inputs, Negatives.ring)
 
 
@@ -170,21 +173,26 @@ def sigmoid_against_detached(towers: Towers, inputs: Tensor) -> Tensor:
 
 
 def our_sigmoid(towers: Towers, inputs: Tensor, mode: Negatives = Negatives.gather) -> Tensor:
+    """This project's sigmoid loss."""
     settings = ObjectiveConfig(mode, tile=2, keep_mb=0)
-    pair, numbers = Pair(*towers.sides(inputs)), {"scale": towers.scale, "bias": towers.bias}
-    return done(sigmoid_contrastive([pair], **numbers, world=World.current(), settings=settings)[0].loss)
+    pair, world = Pair(*towers.sides(inputs)), World.current()
+    results = sigmoid_contrastive([pair], scale=towers.scale, bias=towers.bias, world=world, settings=settings)
+    return done(results[0].loss)
 
 
 def our_sigmoid_in_a_ring(towers: Towers, inputs: Tensor) -> Tensor:
+    """The same in a ring."""
     return our_sigmoid(towers, inputs, Negatives.ring)
 
 
 def one_process(towers: Towers, inputs: Tensor) -> Tensor:
+    """The whole batch by the dense formula."""
     image, text = towers.sides(inputs)
     return done(oracle.contrast(image, text, towers.scale).loss)
 
 
 def one_process_sigmoid(towers: Towers, inputs: Tensor) -> Tensor:
+    """The whole batch by the sigmoid loss of all pairs."""
     return done(pairwise_sigmoid(towers, *towers.sides(inputs), 0))
 
 
@@ -200,6 +208,7 @@ def gradients(variant: Variant) -> tuple[float, Gradients]:
 
 
 def parts_of(towers: Towers) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each row of the table."""
     encoders = {"image": [*towers.image.parameters()], "text": [*towers.text.parameters()]}
     return encoders | {"temperature": [towers.scale], "bias": [towers.bias]}
 

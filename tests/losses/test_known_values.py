@@ -13,7 +13,7 @@ from torch import Tensor
 from mmpretrain.config.objective import ObjectiveConfig, Products
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Labels, Mixup, Pair, Soft, contrastive
-from tests.losses.running import one
+from tests.losses.run_cases import one
 
 LAM = torch.tensor([0.9, 0.2, 1, 0.6, 1, 0.35, 0.5, 1], dtype=torch.float64)
 PARTNER = torch.tensor([3, 0, 5, 1, 7, 2, 4, 6])
@@ -21,20 +21,24 @@ SIZES = pytest.mark.parametrize("size", [1, 2, 4, 64])
 
 
 def eye(size: int) -> Tensor:
+    """The identity in float64."""
     return torch.eye(size, dtype=torch.float64)
 
 
 def seeded() -> tuple[Tensor, Tensor]:
+    """Two sides [8, 5] from NumPy's seed 0."""
     random = np.random.default_rng(0)
     a, c = (torch.from_numpy(random.normal(size=(8, 5))) for _ in range(2))
     return a, c
 
 
 def mixup(lam: Tensor, partner: Tensor) -> Mixup:
+    """Shares ``lam`` of the own key, and the rest of the partner's."""
     return Mixup(lam, 1 - lam, partner)
 
 
 def blend(rows: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
+    """Rows mixed with those of their partners."""
     return lam[:, None] * rows + (1 - lam[:, None]) * rows[partner]
 
 

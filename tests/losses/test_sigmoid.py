@@ -36,6 +36,7 @@ class Case:
 
     @classmethod
     def random(cls, seed: int, masks: bool = False, copies: bool = False, size: int = BATCH) -> Case:
+        """A case from a seed; with masks, with copies of samples."""
         torch.manual_seed(seed)
         return cls(
             list(torch.randn(3, size, WIDTH, dtype=torch.float64)),
@@ -58,6 +59,7 @@ class Case:
         )
 
     def losses(self, world: World, settings: ObjectiveConfig) -> list[PairLoss]:
+        """Of both pairs, which share side b."""
         a, b, c = self.sides
         va, vb, vc = self.valid or (None, None, None)
         pairs = [Pair(a, b, query_valid=va, key_valid=vb), Pair(c, b, query_valid=vc, key_valid=vb)]
@@ -66,6 +68,7 @@ class Case:
         )
 
     def gradients(self, total: Tensor) -> list[Tensor]:
+        """Of all sides, the scale and the bias by ``total``."""
         return list(torch.autograd.grad(total, [*self.sides, self.scale, self.bias], materialize_grads=True))
 
 
@@ -101,6 +104,7 @@ def expected(case: Case) -> tuple[list[float], list[float], list[Tensor]]:
 
 
 def one_rank(case: Case, settings: ObjectiveConfig) -> tuple[list[float], list[float], list[Tensor]]:
+    """Losses, accuracies and gradients on this rank's rows."""
     world = World.current()
     own = case.part(world.rank, world.size)
     results = own.losses(world, settings)
@@ -158,6 +162,7 @@ def test_any_batch_any_tile_any_order(seed: int, size: int, tile: int) -> None:
 
 
 def one(query: Tensor, key: Tensor, scale: Tensor | float = 10.0, bias: Tensor | float = -10.0) -> PairLoss:
+    """One pair on one process."""
     return sigmoid_contrastive([Pair(query, key)], scale=scale, bias=bias, world=ALONE)[0]
 
 

@@ -11,17 +11,22 @@ from mmpretrain.config.methods.names import CrossInputs, CrossLoss, CrossSelfCon
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Inputs
 from mmpretrain.data.step import Step
+from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Method
 from mmpretrain.methods.cross_self import CrossSelf
+from mmpretrain.methods.siglip import Bias
+from mmpretrain.models.heads_mmpretrain import MLPHead
 from tests.losses import oracle
 from tests.methods.toys import make_batch
+from tests.submodules import linear_layers, submodule
 
 
 def siglip_total(method: Method, config: Config, step: Step) -> Tensor:
     """Equation 1, the mean over all pairs; other copies of a sample are left out."""
     batch = make_batch(config)
     embeds = {name: oracle.unit(rows) for name, rows in method.model(**batch.inputs).embeds.items()}
-    scale, bias = method.heads["temperature"].logit_scale.exp(), method.heads["bias"].value
+    scale = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
+    bias = submodule(method.heads, "bias", Bias).value
     size = len(batch)
     sign = 2 * torch.eye(size, dtype=torch.float64) - 1
     counted = (batch.sample_ids[:, None] != batch.sample_ids) | torch.eye(size, dtype=torch.bool)
@@ -40,7 +45,8 @@ def supcon_total(method: Method, config: Config, step: Step) -> Tensor:
     assert labels is not None
     rows = {}
     for name, embed in method.model(**batch.inputs).embeds.items():
-        hidden, output = method.heads[f"projection_{name}"].hidden, method.heads[f"projection_{name}"].output
+        head = submodule(method.heads, f"projection_{name}", MLPHead)
+        hidden, output = head.hidden, head.output
         rows[name] = (embed @ hidden.weight.T + hidden.bias).clamp(min=0) @ output.weight.T + output.bias
     losses = [out_of_2n(rows[a], rows[b], labels, config.method.temperature) for a, b in combinations(rows, 2)]
     return torch.stack(losses).mean()
@@ -69,8 +75,9 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
 
     pairs = list(combinations(method.modalities, 2))
     if settings.cross is CrossLoss.clip:
-        learned = method.heads["temperature"].logit_scale.exp()
-        rows = {m: e @ method.heads[f"linear_{m}"].weight.T for m, e in method.model(**plain).embeds.items()}
+        learned = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
+        embeds = method.model(**plain).embeds
+        rows = {m: e @ submodule(method.heads, f"linear_{m}", nn.Linear).weight.T for m, e in embeds.items()}
         cross = [oracle.contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
     else:
         rows = project(plain)
@@ -86,7 +93,7 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
 
 def batch_norm_mlp(head: nn.Module, x: Tensor) -> Tensor:
     """Three linear layers, the first two followed by batch norm over these rows and by ReLU."""
-    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    linear = linear_layers(head)
     norms = [layer for layer in head.modules() if isinstance(layer, nn.BatchNorm1d)]
     for layer, norm in zip(linear[:2], norms, strict=True):
         x = x @ layer.weight.T + layer.bias

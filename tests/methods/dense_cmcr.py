@@ -11,6 +11,7 @@ from mmpretrain.data.step import Step
 from mmpretrain.methods.base import Method
 from tests.losses import oracle
 from tests.methods.toys import make_batch
+from tests.submodules import submodule
 
 
 def cmcr_total(method: Method, config: Config, step: Step) -> Tensor:
@@ -37,7 +38,7 @@ def cmcr_total(method: Method, config: Config, step: Step) -> Tensor:
 
 def project(projector: nn.Module | None, x: Tensor) -> Tensor:
     """Unit rows -> unit rows, through linear layers, batch norms over these rows, and ReLUs."""
-    for layer in projector.layers if projector is not None else ():
+    for layer in submodule(projector, "layers", nn.Sequential) if projector is not None else ():
         if isinstance(layer, nn.Linear):
             x = x @ layer.weight.T + layer.bias
         elif isinstance(layer, nn.BatchNorm1d):

@@ -11,7 +11,7 @@ from mmpretrain.config.methods.names import Condition, FactorclConfig, LabelInpu
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
-from mmpretrain.losses.critic_networks import PairwiseCritic
+from mmpretrain.losses.critic_networks import PairwiseCritic, SeparableCritic
 from mmpretrain.methods.base import Method
 from tests.methods.toys import make_batch
 
@@ -77,8 +77,9 @@ def heads(method: Method, batch: Batch, name: str, view: str) -> list[Tensor]:
 def scores(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
     """F[i, j] = f(a_j, b_i): an MLP on all N^2 concatenations, or products of two."""
     size = len(a)
-    if not isinstance(critic, PairwiseCritic):
+    if isinstance(critic, SeparableCritic):
         return critic.h(b) @ critic.g(a).T
+    assert isinstance(critic, PairwiseCritic)
     pairs = torch.hstack([a.repeat(size, 1), b.repeat_interleave(size, dim=0)])
     return critic.network(pairs).reshape(size, size)
 

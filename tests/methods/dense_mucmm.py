@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations, permutations
 
 import torch
@@ -12,6 +13,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.losses.correlation import OFF_DIAGONAL, SMOOTHING
 from mmpretrain.methods.base import Method
+from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 from tests.methods.toys import make_batch
 
 
@@ -21,7 +23,7 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
     assert isinstance(settings, MucmmConfig)
     output = method.model(**make_batch(config).inputs)
     h, c, u = ({n: rows - rows.mean(0) for n, rows in part.items()} for part in (output.embeds, *codes(output)))
-    cross = soft_cross if settings.corr is Corr.soft else cca_cross(settings.ridge)
+    cross = soft_cross if settings.corr is Corr.soft else partial(cca_cross, ridge=settings.ridge)
     names = list(method.modalities)
 
     def minimized(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -36,8 +38,10 @@ def mucmm_total(method: Method, config: Config, step: Step) -> Tensor:
     return common(c, settings) + settings.alpha * lowest + settings.gamma * left
 
 
-def codes(output: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return output.shared_embeds, output.unique_embeds  # type: ignore[attr-defined]
+def codes(output: MMPretrainOutput) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Common and individual codes of every modality."""
+    assert output.shared_embeds is not None and output.unique_embeds is not None
+    return output.shared_embeds, output.unique_embeds
 
 
 def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
@@ -53,26 +57,24 @@ def common(c: dict[str, Tensor], settings: MucmmConfig) -> Tensor:
             off = r - r.diagonal().diag()
             terms.append(((1 - r.diagonal()) ** 2).sum() + OFF_DIAGONAL * (off**2).sum())
         else:
-            rho = torch.linalg.svdvals(cca_cross(settings.ridge)(a, b))
+            rho = torch.linalg.svdvals(cca_cross(a, b, settings.ridge))
             terms.append(-(rho**2).sum() if settings.max_power == 2 else -(rho**2 + SMOOTHING).sqrt().sum())
     return torch.stack(terms).mean() / width
 
 
-def cca_cross(ridge: float):  # noqa: ANN201 - a closure over two tensors
-    """(a, b) -> (S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centered rows."""
-
-    def cross(a: Tensor, b: Tensor) -> Tensor:
-        left, right = (inverse_root(covariance(x, x), ridge) for x in (a, b))
-        return left @ covariance(a, b) @ right
-
-    return cross
+def cca_cross(a: Tensor, b: Tensor, ridge: float) -> Tensor:
+    """(S_aa + r)^{-1/2} S_ab (S_bb + r)^{-1/2} of centered rows."""
+    left, right = (inverse_root(covariance(x, x), ridge) for x in (a, b))
+    return left @ covariance(a, b) @ right
 
 
 def soft_cross(a: Tensor, b: Tensor) -> Tensor:
+    """The correlations of all columns of a with all of b."""
     return covariance(a / a.std(0), b / b.std(0))
 
 
 def covariance(a: Tensor, b: Tensor) -> Tensor:
+    """Of centered rows, divided by n - 1."""
     return a.T @ b / (len(a) - 1)
 
 

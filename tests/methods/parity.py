@@ -19,6 +19,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.clip import Clip
 from mmpretrain.methods.m3col import M3col, Phase
+from mmpretrain.models.encoders_mmpretrain import Encoder
 from tests.losses import oracle
 from tests.methods.dense_baselines import cross_self_total, siglip_total, supcon_total
 from tests.methods.dense_cmcr import cmcr_total
@@ -26,6 +27,7 @@ from tests.methods.dense_comm import comm_total
 from tests.methods.dense_factorcl import factorcl_total
 from tests.methods.dense_mucmm import mucmm_total
 from tests.methods.toys import make_batch, make_method, make_step
+from tests.submodules import every
 
 
 @dataclass
@@ -75,11 +77,12 @@ def run_step(
 
 def add_batch_norms(method: Method) -> None:
     """A batch norm behind every encoder, its weights not the usual ones."""
-    for encoder in method.model.encoders.values():
-        encoder.norm = nn.BatchNorm1d(encoder.output_size).double()
-        nn.init.uniform_(encoder.norm.weight, 0.5, 1.5)
+    for encoder in every(method.model.encoders.values(), Encoder):
+        norm = nn.BatchNorm1d(encoder.output_size).double()
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        encoder.add_module("norm", norm)
         # Behind the backbone, where also a fusion takes its states from.
-        encoder.backbone.register_forward_hook(lambda module, inputs, output, norm=encoder.norm: norm(output))
+        encoder.backbone.register_forward_hook(lambda module, inputs, output, norm=norm: norm(output))
 
 
 def refine(method: Method, features: Features, batch: Batch, step: Step, world: World) -> Losses:

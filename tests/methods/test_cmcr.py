@@ -20,7 +20,9 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
 from mmpretrain.methods.base import Losses, Method
 from mmpretrain.methods.cmcr import intra_alignment
+from mmpretrain.models.connected_mmpretrain import Connection
 from tests.methods.toys import EMBEDDINGS, make_batch, make_config, make_method, make_step
+from tests.submodules import submodule
 
 SWAPPED = ("second_shared", "first_shared", "second_partner", "first_partner")
 
@@ -39,7 +41,8 @@ def embeds_of(first: Tensor, partner: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("temperature", "expected"), [(0.07, 10.570957), (1.0, 2.277460), (0.01, 72.196775)])
 def test_contrast_has_the_values_that_are_known(temperature: float, expected: float) -> None:
     draw = np.random.default_rng(0)
-    pair = Pair(*(torch.from_numpy(draw.standard_normal((8, 5))) for _ in range(2)))
+    query, key = (torch.from_numpy(draw.standard_normal((8, 5))) for _ in range(2))
+    pair = Pair(query, key)
     (result,) = contrastive([pair], scale=1 / temperature, world=World.single())
     assert result.loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -102,7 +105,7 @@ def test_noise_follows_the_position_and_differs_between_embeddings() -> None:
 def test_the_spaces_are_interchangeable() -> None:
     config = make_config("cmcr")
     method, mirrored, batch = make_method(config), make_method(config), make_batch(config)
-    projectors = mirrored.model.connection.projectors
+    projectors = submodule(mirrored.model, "connection", Connection).projectors
     first, second = (dict(projectors[space].state_dict()) for space in ConnectedSpace)
     first, second = ({name: t.clone() for name, t in state.items()} for state in (first, second))
     projectors["first"].load_state_dict(second)
@@ -135,7 +138,8 @@ def test_statistics_are_of_both_together_or_of_either() -> None:
     for config in (joint, separate):
         method = make_method(config)
         method.encode(method.model, batch)
-        norm = method.model.connection.projectors["first"].layers[1]
+        norm = submodule(method.model, "connection.projectors.first.layers.1", torch.nn.BatchNorm1d)
+        assert norm.num_batches_tracked is not None
         counts.append(int(norm.num_batches_tracked))
     assert counts == [1, 2]
     assert losses_of(joint, batch).total != losses_of(separate, batch).total

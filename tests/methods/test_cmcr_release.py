@@ -130,7 +130,7 @@ def test_a_connection_opens_where_this_package_is_absent(tmp_path: Path, folders
 
 def test_it_is_the_spaces_and_the_trained_projectors(tmp_path: Path, folders: dict[str, Path]) -> None:
     sides = {space.value: folders[space.value] for space in ConnectedSpace}
-    trained = ship(connection(**{side: str(folder) for side, folder in sides.items()}), tmp_path / "again")
+    trained = ship(connection(first=str(sides["first"]), second=str(sides["second"])), tmp_path / "again")
     whole = MMPretrainModel.from_pretrained(tmp_path / "again").state_dict()
     for side, folder in sides.items():
         assert verify_release(folder) == []
@@ -147,8 +147,10 @@ def test_it_is_the_spaces_and_the_trained_projectors(tmp_path: Path, folders: di
 
 
 def test_the_common_modality_goes_through_the_space_that_is_asked_for(tmp_path: Path, folders: dict[str, Path]) -> None:
-    sides = {"first": str(folders["first"]), "second": str(folders["second"])}
-    ship(connection(**sides, shared_through=ConnectedSpace.second), tmp_path / "release")
+    config = connection(
+        first=str(folders["first"]), second=str(folders["second"]), shared_through=ConnectedSpace.second
+    )
+    ship(config, tmp_path / "release")
     model = MMPretrainModel.from_pretrained(tmp_path / "release")
     assert model.connection is not None
     assert model.connection.inputs == {"picture": "first", "caption": "second", "genes": "second"}
@@ -239,9 +241,8 @@ def test_a_release_that_adds_no_modality_is_refused(
 ) -> None:
     """All of its names are the other's: whichever space they went through, one of the two would be of no use."""
     alone = space(tmp_path / "alone", ("caption",), WIDTHS[idle], 1)
-    config = connection(
-        **{space.value: str(alone if space is idle else folders[space.value]) for space in ConnectedSpace}
-    )
+    sides = {space.value: str(alone if space is idle else folders[space.value]) for space in ConnectedSpace}
+    config = connection(first=sides["first"], second=sides["second"])
     (problem,) = preflight.check(config).problems
     assert problem.startswith(f"method.{idle}: {alone} has no modality that ") and "(caption)" in problem
     assert "choose a release with a further modality" in problem

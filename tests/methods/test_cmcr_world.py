@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def space(rows: Rows) -> dict[str, VectorMLP]:
     return encoders
 
 
-def connect(embeddings: Rows, test: Rows, **settings: float) -> float:
+def connect(embeddings: Rows, test: Rows, **settings: Any) -> float:
     """R@1 of c from a after 600 steps of the method."""
     config = connection(CmcrConfig(**settings))
     torch.manual_seed(0)
@@ -113,6 +114,7 @@ def test_partners_bring_what_the_shared_modality_alone_does_not(seed: int) -> No
     own = world.draw("ac", builder.SAMPLES)
     true = [encode(first["a"], own["a"]), encode(second["c"], own["c"])]
     bound = connect(dict(zip(EMBEDDINGS, [*true, *true], strict=True)), test, partner_weight=0.0, intra=0.0, noise=0.0)
-    unconnected = exact_scores(*pair_places(*(rows.numpy() for rows in test.values())), (1,))["recall@1"]
+    query, item = (rows.numpy() for rows in test.values())
+    unconnected = exact_scores(*pair_places(query, item), (1,))["recall@1"]
     assert unconnected < 0.02 and 0.3 < only < still - 0.08 and whole > still - 0.03 and whole > only + 0.08
     assert bound > max(still, whole)

@@ -23,6 +23,7 @@ from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.factor_probes import factor_probes
 from mmpretrain.losses.tiled.preparation import Preparation
 from mmpretrain.methods.base import Features, Losses, Method
+from mmpretrain.methods.comm import Comm
 from mmpretrain.methods.projection import ProjectionHead
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
@@ -31,34 +32,39 @@ from mmpretrain.models.pooling_mmpretrain import StateForm
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from shards.trifeatures_pairs import PUBLISHED, SMALL, Levels, Pairs, allowed_pairs, obeys, split_images
 from tests.methods.toys import NAMES, make_batch, make_config, make_method, make_step
+from tests.submodules import linear_layers
 
-HEADS = {"head_hidden": 8, "head_width": 6}
+HEADS: dict[str, Any] = {"head_hidden": 8, "head_width": 6}
 LACKING = ("mrna", "mirna")
 
 
-def start(modalities: int = 3, **settings: Any) -> tuple[Method, Batch]:
+def start(modalities: int = 3, **settings: Any) -> tuple[Comm, Batch]:
     """The method, and its prepared batch."""
     config = make_config("comm", modalities, **{**HEADS, **settings})
     method = make_method(config)
+    assert isinstance(method, Comm)
     return method, method.prepare(make_batch(config), make_step())
 
 
 def encoded(method: Method, batch: Batch) -> Features:
+    """The features of the batch."""
     return method.encode(method.model, batch)
 
 
 def lose(method: Method, features: Features) -> Losses:
+    """The losses of features on one process."""
     return method.objective(features, make_step(), World.single())
 
 
 def values(losses: Losses) -> dict[str, float]:
+    """Term -> its value."""
     return {name: term.item() for name, term in losses.terms.items()}
 
 
 @pytest.mark.parametrize("pairing", Pairing)
 def test_collapse_is_the_log_of_all_candidates_for_every_term(pairing: Pairing) -> None:
     method, batch = start(pairing=pairing)
-    torch.nn.init.zeros_(method.heads["projection"][-1].weight)
+    torch.nn.init.zeros_(linear_layers(method.heads["projection"])[-1].weight)
     features = replace(encoded(method, batch), sample_ids=torch.arange(len(batch)))
     losses, n, size = lose(method, features), len(NAMES), len(batch)
     each = math.log(size if pairing is Pairing.paper else 2 * size - 1)
@@ -73,7 +79,7 @@ def test_orthogonal_samples_in_agreement(pairing: Pairing, size: int, ntx: float
     """comm.md's values at temperature 0.1; a head that passes on what it is given."""
     config = make_config("comm", 2, pairing=pairing, **HEADS)
     method = make_method(config)
-    method.heads["projection"] = torch.nn.Identity()  # type: ignore[assignment]
+    method.heads["projection"] = torch.nn.Identity()
     rows = 3 * torch.eye(size, dtype=torch.float64)  # their length must not matter
     both = {name: rows for name in NAMES[:2]}
     ids = torch.arange(size)
@@ -256,6 +262,7 @@ def test_the_largest_encoder_of_the_paper_has_as_many_parameters_as_published() 
 
 
 def parameters(module: nn.Module) -> int:
+    """How many numbers a module learns."""
     return sum(p.numel() for p in module.parameters())
 
 
@@ -268,7 +275,7 @@ def test_who_always_gives_the_likelier_answer_has_half_of_the_synergy(levels: Le
             obeys(images, allowed_pairs(images, mapping, pairs), mapping) for pairs in (Pairs.unbiased, Pairs.biased)
         )
         assert 0 < every.mean() < 0.5 and biased.all()
-        scores = factor_probes(*(knowing_nothing(every) for _ in range(2)), factors)
+        scores = factor_probes(knowing_nothing(every), knowing_nothing(every), factors)
         assert scores["only/synergy/balanced_accuracy"] == 0.5 == scores["only/synergy/balanced_accuracy/chance"]
         with pytest.raises(ValueError, match="have one value of synergy"):
             factor_probes(knowing_nothing(biased), knowing_nothing(every), factors)
@@ -299,7 +306,8 @@ def test_views_differ_from_one_another_and_between_epochs_but_not_between_calls(
 
 @pytest.mark.parametrize("key", ["temperature", "head_hidden", "head_width"])
 def test_impossible_settings_are_named(key: str) -> None:
-    (found,) = CommConfig(**{key: 0}).problems()  # type: ignore[arg-type]
+    impossible: dict[str, Any] = {key: 0}
+    (found,) = CommConfig(**impossible).problems()
     assert f"method.{key} is 0: it must be above 0" in found and not CommConfig().problems()
 
 

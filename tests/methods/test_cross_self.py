@@ -14,8 +14,9 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Features, Method
 from tests.methods.toys import make_batch, make_config, make_method, make_step
+from tests.submodules import linear_layers
 
-HEADS = {"hidden": 8, "width": 6}
+HEADS: dict[str, Any] = {"hidden": 8, "width": 6}
 
 
 def start(**settings: Any) -> tuple[Method, Batch]:
@@ -26,14 +27,16 @@ def start(**settings: Any) -> tuple[Method, Batch]:
 
 
 def encoded(method: Method, batch: Batch) -> Features:
+    """The features of the batch."""
     return method.encode(method.model, batch)
 
 
 def test_collapse_is_the_log_of_all_others_for_every_term() -> None:
     method, batch = start(self_weight=0.25)
     for head in method.heads.values():
-        torch.nn.init.zeros_(head[-1].weight)
-        torch.nn.init.ones_(head[-1].bias)
+        last = linear_layers(head)[-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.ones_(last.bias)
     features = replace(encoded(method, batch), sample_ids=torch.arange(len(batch)))
     losses = method.objective(features, make_step(), World.single())
     each = math.log(2 * len(batch) - 1)

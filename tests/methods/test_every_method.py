@@ -7,6 +7,7 @@ import inspect
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,7 @@ def check_two_ranks(ranks: Ranks, method: str, stage: int) -> None:
 
 
 def check_resuming(ranks: Ranks, method: str, stage: int, folder: Path) -> None:
+    """A run that was stopped halfway ends with the weights and losses of one that ran through."""
     results = ranks(2, runs.train_and_resume, tokens_of(method, f"engine=zero{stage}"), 4, str(folder))
     straight, resumed, losses, losses_again = results[0]
     assert straight and straight == resumed and losses == losses_again
@@ -185,7 +187,8 @@ def release(tokens: list[str], folder: Path) -> None:
     assert state is not None
     shipped = engine.method.ship(state, processor)
     export_release(shipped.model, shipped.state, shipped.processor, folder, facts(method=config.method.name))
-    raw = {**small_samples(), **dict.fromkeys(ConnectedSpace, np.random.default_rng(0).normal(size=(2, runs.FEATURES)))}
+    embedded = np.random.default_rng(0).normal(size=(2, runs.FEATURES))
+    raw: dict[str, Any] = {**small_samples(), **{space.value: embedded for space in ConnectedSpace}}
     samples = {name: raw.get(name, raw["picture"]) for name in shipped.processor.modalities}
     inputs = shipped.processor(**samples)
     if not config.parts.encoders:  # what trained takes a space's embeddings by the names of the pairs
@@ -200,7 +203,7 @@ def release(tokens: list[str], folder: Path) -> None:
 
 def test_releases_open_where_this_package_is_absent_and_say_the_same(ranks: Ranks, tmp_path: Path) -> None:
     folder = tmp_path / "releases"
-    # What connects spaces has none of their releases here and takes embeddings: see tests/methods/test_cmcr_release.py.
+    # What connects spaces has none of their releases here, and takes embeddings; else test_cmcr_release.py.
     for method in METHODS:
         ranks(1, release, tokens_of(method, "engine=zero0"), folder / method)
     lines = fresh_interpreter(COMPARE, tmp_path, str(folder), ours=False).splitlines()

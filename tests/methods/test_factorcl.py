@@ -29,6 +29,7 @@ from tests.methods import dense_factorcl as dense
 from tests.methods.parity import Outcome, run_step, worst_relative_error
 from tests.methods.toys import CLASSES, make_batch, make_config, make_method, make_step
 from tests.rank_pool import Ranks
+from tests.submodules import linear_layers, submodule
 
 ALONE = World.single()
 FORMS = [
@@ -90,7 +91,7 @@ def test_constant_critics_know_nothing() -> None:
     """Check 1."""
     method, features = build(factorcl(form=Supervision.sup))
     for critic in (*method.lower.values(), *method.upper.values()):
-        nn.init.zeros_(critic.network[-1].weight)
+        nn.init.zeros_(linear_layers(critic)[-1].weight)
     losses = method.objective(features, make_step(), ALONE)
     assert [term.item() for term in losses.terms.values()] == pytest.approx([0] * 6, abs=1e-15)
 
@@ -142,6 +143,7 @@ def test_a_label_that_all_share_conditions_on_nothing() -> None:
     """Check 8: the one-hot only moves the first layer's bias."""
     config = factorcl(form=Supervision.sup)
     method, features = build(config)
+    assert features.labels is not None
     same = replace(features, labels=torch.full_like(features.labels, 1))
     conditional = method.objective(same, make_step(), ALONE).terms["unique_conditional"]
     a, b = (method._heads(features, name).unique_conditional for name in method.modalities)
@@ -155,7 +157,7 @@ def test_a_label_that_all_share_conditions_on_nothing() -> None:
 
 def _without_label(critic: Critic, width: int) -> dict[str, Tensor]:
     """The first layer with label 1 in its bias; its inputs are a, one-hot, b, one-hot."""
-    first = critic.network[0]
+    first = linear_layers(critic)[0]
     a, label_a, b, label_b = first.weight.split([width, CLASSES, width, CLASSES], dim=1)
     bias = first.bias + label_a[:, 1] + label_b[:, 1]
     return {"network.0.weight": torch.hstack([a, b]), "network.0.bias": bias}
@@ -256,7 +258,7 @@ def test_a_view_that_is_the_sample_itself_is_refused() -> None:
     """X2' = X2 would make I(X2; X2) of a term."""
     config = factorcl()
     settings, (first, second) = config.method, config.data.modalities.values()
-    assert not settings.data_problems(config.data)
+    assert isinstance(settings, FactorclConfig) and not settings.data_problems(config.data)
     second.unique = AugmentConfig()
     (problem,) = settings.data_problems(config.data)
     assert problem.startswith("data.modalities.methylation.unique changes nothing: method=factorcl would take")
@@ -297,9 +299,10 @@ def test_labels_need_no_views() -> None:
 def test_settings_reach_what_they_name() -> None:
     method, _ = build(factorcl(critic_steps=3, critic_batch=CriticBatch.same, critic_layers=2, critic_hidden=9))
     assert method.refinement.times == 3 and method.refinement.on is RefineOn.same
-    assert [layer.out_features for layer in method.lower["shared"].network[::2]] == [9, 9, 9, 1]
+    assert [layer.out_features for layer in linear_layers(method.lower["shared"])] == [9, 9, 9, 1]
     method, _ = build(factorcl(critic=CriticForm.separable, critic_hidden=9))
-    assert [layer.out_features for layer in method.lower["shared"].g[::2]] == [9, 9, 3]
+    separable = submodule(method.lower["shared"], "g", nn.Sequential)
+    assert [layer.out_features for layer in linear_layers(separable)] == [9, 9, 3]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import BertConfig
 
 from mmpretrain.config.data import Kind, ModalityConfig
@@ -26,11 +27,13 @@ BEFORE, AFTER = 2.9, 3.0  # epochs around the switch of a run of 10
 
 
 def objective(method: Method, batch: Batch, epoch: float = BEFORE) -> Losses:
+    """The losses of a batch on one process, from its preparation on."""
     step = make_step(epoch)
     return method.objective(method.encode(method.model, method.prepare(batch, step)), step, World.single())
 
 
 def m3col(config: Config) -> M3col:
+    """The method."""
     method = make_method(config)
     assert isinstance(method, M3col)
     return method
@@ -115,13 +118,17 @@ def test_the_contrastive_term_ignores_the_length_of_embeddings(scale: float, epo
     config = make_config("m3col", 3, mix_level=MixLevel.embedding)
     method, batch = m3col(config), make_batch(config)
     features = method.encode(method.model, method.prepare(batch, make_step(epoch)))
-    contrast = lambda: list(method.objective(features, make_step(epoch), World.single()).terms.values())[-1]  # noqa: E731
+
+    def contrast() -> Tensor:
+        return list(method.objective(features, make_step(epoch), World.single()).terms.values())[-1]
+
     before = contrast().item()
     features.embeds["methylation"] = scale * features.embeds["methylation"]
     assert contrast().item() == pytest.approx(before, rel=1e-12)
 
 
 def with_text(**settings: Any) -> tuple[Config, MMPretrainModel]:
+    """A config with a vector and a text, and a model for it."""
     config = make_config("m3col", 1, **settings)
     config.data.modalities["caption"] = ModalityConfig(Kind.text, max_length=6)
     bert = BertConfig(

@@ -74,6 +74,7 @@ def test_mixing_makes_new_rows_and_leaves_the_old_ones(shape: tuple[int, ...]) -
 
 
 def dense(targets: Mixup) -> Tensor:
+    """The targets as a matrix [b, b]."""
     matrix = torch.diag(targets.own)
     matrix[torch.arange(len(matrix)), targets.partner] += targets.other
     return matrix

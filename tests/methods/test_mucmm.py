@@ -18,7 +18,7 @@ from mmpretrain.config.methods.names import Among, Corr, MucmmConfig, Start
 from mmpretrain.config.model import ComponentsConfig, ModelConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.canonical import Canonical, canonical_of_rows, shared_directions
+from mmpretrain.losses.canonical import Blocks, Canonical, canonical_of_rows, shared_directions
 from mmpretrain.methods import mucmm, mucmm_closed_form
 from mmpretrain.methods.base import Losses, Method, Once
 from mmpretrain.methods.mucmm import Mucmm
@@ -32,6 +32,7 @@ NARROW = ModelConfig(components=ComponentsConfig(1, 2, {"methylation": 1}))
 
 
 def started(modalities: int = 2, model: ModelConfig | None = None, **settings: Any) -> Mucmm:
+    """The method before its first step."""
     config = make_config("mucmm", modalities, **{"variance": 1.0, **settings})
     method = make_method(replace(config, model=model or config.model))
     assert isinstance(method, Mucmm)
@@ -39,6 +40,7 @@ def started(modalities: int = 2, model: ModelConfig | None = None, **settings: A
 
 
 def batches_of(method: Method, count: int = 8) -> list[Batch]:
+    """Batches whose modalities share what they vary in, up to noise."""
     config = make_config("mucmm", len(method.modalities))
     found = []
     for index in range(count):
@@ -51,6 +53,7 @@ def batches_of(method: Method, count: int = 8) -> list[Batch]:
 
 
 def lose(method: Method, batch: Batch) -> Losses:
+    """The losses of a batch on one process."""
     return method.objective(method.encode(method.model, batch), make_step(), World.single())
 
 
@@ -149,6 +152,7 @@ def of_two(codes: dict[str, Tensor]) -> Canonical:
 
 
 def initialized(method: Mucmm, batches: list[Batch]) -> Mucmm:
+    """The method after it has looked at these batches."""
     method.initialize(lambda _: iter(batches), World.single())
     return method
 
@@ -202,6 +206,7 @@ def test_codes_wider_than_what_varies_are_refused() -> None:
 def test_the_first_pass_computes_as_training_will(precision: Precision) -> None:
     config = make_config("mucmm", 2, variance=1.0)
     method = make_method(replace(config, engine=replace(config.engine, precision=precision)))
+    assert isinstance(method, Mucmm)
     found = set()
 
     def encode(model: Any, batch: Batch) -> Any:
@@ -223,6 +228,7 @@ def once(batches: list[Batch], rank: int = 0, size: int = 1) -> Iterator[Once]:
 
 
 def concluded(method: Mucmm, batches: list[Batch]) -> Mucmm:
+    """The method after its last pass over these batches, on however many ranks there are."""
     world = World.current()
     method.conclude(method.model, once(batches, world.rank, world.size), world)
     return method
@@ -286,7 +292,10 @@ def test_common_codes_are_in_the_order_of_rho() -> None:
     """Whatever order the directions were found in; codes of all modalities stay with one another."""
     method, batches = started(3), batches_of(started(3), 20)
     expected = outputs(concluded(started(3), batches), batches).shared_embeds
-    reversed_ = lambda white, width: [d.flip(1) for d in shared_directions(white, width)]  # noqa: E731
+
+    def reversed_(white: Blocks, width: int) -> list[Tensor]:
+        return [d.flip(1) for d in shared_directions(white, width)]
+
     with patch.object(mucmm_closed_form, "shared_directions", reversed_):
         output = outputs(concluded(method, batches), batches)
     rho = method.components["mrna"].rho
@@ -356,6 +365,7 @@ def test_rows_that_fill_a_batch_up_do_not_count(ranks: Ranks) -> None:
 
 
 def three_of_four() -> dict[str, Tensor]:
+    """The weights after a last pass over three batches."""
     return dict(concluded(started(), batches_of(started(), 3)).model.state_dict())
 
 
@@ -381,7 +391,8 @@ def test_batches_that_codes_fill_are_refused_without_running_moments() -> None:
     config.data.global_batch = 4
     (found,) = config.method.model_problems(config.model, config.data)
     assert "any two codes of 2 dimensions correlate perfectly in so few samples; use more than 4" in found
-    config.method.momentum = 0.9  # type: ignore[attr-defined]
+    assert isinstance(config.method, MucmmConfig)
+    config.method.momentum = 0.9
     assert not config.method.model_problems(config.model, config.data)
 
 

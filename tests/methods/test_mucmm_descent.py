@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpretrain.config.methods.names import MucmmConfig
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.moments import Moments
 from mmpretrain.losses.canonical import canonical
@@ -22,14 +23,17 @@ RHO = 0.6  # the second correlation
 
 
 def config_of(common: int, first: int, second: int) -> Config:
+    """Codes of these widths on the modalities of the linear world."""
     config = vectors(common=common, individual=first, individual_of={"second": second})
     for name, width in zip(NAMES, WIDTHS, strict=True):
         config.data.modalities[name].size = [width]
-    config.method.momentum = 0.0  # type: ignore[attr-defined]
+    assert isinstance(config.method, MucmmConfig)
+    config.method.momentum = 0.0
     return config
 
 
 def joint() -> Moments:
+    """The moments of the linear world itself."""
     covariance = torch.from_numpy(population())
     return Moments(torch.tensor(1e6), torch.zeros(sum(WIDTHS), dtype=torch.float64), covariance)
 
@@ -70,6 +74,7 @@ def descend(config: Config, steps: int, whiten_first: float) -> tuple[Mucmm, dic
 
 
 def common_rho(method: Mucmm) -> Tensor:
+    """The canonical correlations of both common codes."""
     _, found = columns(moments_of(method, joint()), method.widths)
     return correlations(whiten(found, 1e-9).of((COMMON, "first"), (COMMON, "second")))
 

@@ -33,6 +33,7 @@ TOKENS = [
 
 
 def training_sides() -> dict[str, torch.Tensor]:
+    """Both sides of the samples that are not held out."""
     held_out = np.random.default_rng([SEED, 1]).permutation(COUNT) < round(TEST_SHARE * COUNT)
     _, first, second = draw_latents(COUNT)
     return {"first": torch.from_numpy(first[~held_out]), "second": torch.from_numpy(second[~held_out])}

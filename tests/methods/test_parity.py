@@ -135,10 +135,12 @@ MODES = {
 
 @pytest.fixture(params=CASES, scope="module")
 def case(request: pytest.FixtureRequest) -> Case:
+    """The config and the epoch of that name."""
     return CASES[request.param]
 
 
 def by_mode(case: Case, mode: str) -> Case:
+    """The case with the objective's settings of that mode."""
     config, epoch = case
     return replace(config, objective=MODES[mode]), epoch
 

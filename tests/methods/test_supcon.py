@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from mmpretrain.config.methods.names import SupconConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Method
+from mmpretrain.models.heads_mmpretrain import MLPHead
 from tests.methods.toys import make_batch, make_config, make_method, make_step
+from tests.submodules import every
 
 
 def total(method: Method, embeds: Tensor, labels: Tensor) -> float:
@@ -27,7 +30,7 @@ def total(method: Method, embeds: Tensor, labels: Tensor) -> float:
 def method() -> Method:
     """SupCon at temperature 0.5 on three modalities of width 4, whose heads pass positive embeddings on as they are."""
     made = make_method(make_config("supcon", 3, temperature=0.5, hidden=4, width=4))
-    for head in made.heads.values():
+    for head in every(made.heads.values(), MLPHead):
         for layer in (head.hidden, head.output):
             torch.nn.init.eye_(layer.weight)
     return made
@@ -57,5 +60,6 @@ def test_a_classless_dataset_is_refused_and_no_classifier_ships() -> None:
 
 @pytest.mark.parametrize("key", ["temperature", "hidden", "width"])
 def test_impossible_settings_are_named(key: str) -> None:
-    (found,) = SupconConfig(**{key: 0}).problems()  # type: ignore[arg-type]
+    impossible: dict[str, Any] = {key: 0}
+    (found,) = SupconConfig(**impossible).problems()
     assert f"method.{key} is 0: it must be above 0" in found and not SupconConfig().problems()

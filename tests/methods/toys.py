@@ -1,4 +1,4 @@
-"""Small configs, models and batches: a few vector modalities, float64, duplicates in the batch."""
+"""Small configs, methods, batches and steps for tests of methods: a few vector modalities, float64, duplicates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
@@ -61,9 +62,9 @@ def make_method(config: Config, embed_size: int = 4, dtype: torch.dtype = torch.
     method = method_class(config.method.name)(
         config, model, Augmenter(config, MMPretrainProcessor(toy_entries(config)))
     )
-    method.model.to(dtype=dtype)  # type: ignore[call-arg]
-    method.heads.to(dtype)
-    method.critics.to(dtype)
+    parts: list[nn.Module] = [method.model, method.heads, method.critics]
+    for part in parts:
+        part.to(dtype)
     return method
 
 

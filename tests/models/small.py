@@ -21,9 +21,15 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.small_tokenizer import small_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-VIT = {**LAYERS, "patch_size": 2}
-BERT = {**LAYERS, "max_position_embeddings": 16}
+# Keyword arguments of transformers' configs, which take many types.
+LAYERS: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+VIT: dict[str, Any] = {**LAYERS, "patch_size": 2}
+BERT: dict[str, Any] = {**LAYERS, "max_position_embeddings": 16}
 MLP = {"hidden_size": 6, "output_size": 5}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from tests.models.small import MLP, small_config
 SIZES = {"first": 6, "second": 5}
 
 
-def vectors(hidden: int | None = None, **components: object) -> Config:
+def vectors(hidden: int | None = None, common: int = 2, individual: int = 3, **components: Any) -> Config:
     """Two modalities of vectors that are embeddings already."""
     modalities = {name: ModalityConfig(Kind.vector, [size]) for name, size in SIZES.items()}
     return Config(
@@ -34,7 +35,7 @@ def vectors(hidden: int | None = None, **components: object) -> Config:
         evaluation=EvaluationConfig(final=[]),
         model=ModelConfig(
             encoders={name: EncoderConfig("identity") for name in SIZES},
-            components=ComponentsConfig(**{"common": 2, "individual": 3, "hidden": hidden, **components}),  # type: ignore[arg-type]
+            components=ComponentsConfig(common=common, individual=individual, hidden=hidden, **components),
         ),
     )
 
@@ -50,6 +51,7 @@ def model_of(config: Config) -> MMPretrainModel:
 
 
 def part_of(model: MMPretrainModel, name: str) -> Components:
+    """The components of a modality."""
     part = model.components[name]
     assert isinstance(part, Components)
     return part
@@ -62,11 +64,13 @@ def weight_of(code: Code) -> Tensor:
 
 
 def inputs(rows: int = 4) -> dict[str, Tensor]:
+    """Random vectors of both modalities."""
     generator = torch.Generator().manual_seed(1)
     return {name: torch.randn(rows, size, generator=generator, dtype=torch.float64) for name, size in SIZES.items()}
 
 
 def codes(model: MMPretrainModel, values: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Common and individual codes of these vectors."""
     output = model(**{name: {"values": rows} for name, rows in values.items()})
     return output.shared_embeds, output.unique_embeds
 
@@ -98,6 +102,7 @@ def test_linear_heads_start_orthogonal_and_the_rest_as_the_identity() -> None:
 
 
 def score(common: dict[str, Tensor], individual: dict[str, Tensor]) -> Tensor:
+    """A number in which codes of both kinds take part."""
     return (common["first"] * common["second"]).sum() + individual["first"].square().sum()
 
 
@@ -145,22 +150,27 @@ def test_vectors_pass_as_they_are() -> None:
 
 
 def problems(config: Config) -> str:
+    """What is wrong with the config or the model, in one line."""
     return " / ".join(config.problems() or check_model(config).problems)
 
 
 def too_wide(config: Config) -> None:
+    """More common dimensions than embeddings have."""
     config.model.components.common = 4
 
 
 def no_such_modality(config: Config) -> None:
+    """Individual dimensions of a modality that does not exist."""
     config.model.components.individual_of = {"third": 2}
 
 
 def nothing(config: Config) -> None:
+    """No individual dimension at all."""
     config.model.components.individual_of = {"first": 0}
 
 
 def keyword(config: Config) -> None:
+    """An option for an encoder that takes none."""
     config.model.encoders["first"].config = {"hidden_size": 3}
 
 

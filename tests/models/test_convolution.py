@@ -17,13 +17,14 @@ from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.model import EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.batch_norm import training_batch_norms
-from mmpretrain.models.convolution_mmpretrain import ConvNet
+from mmpretrain.models.convolution_mmpretrain import ConvNet, ConvolutionLayer
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pooling_mmpretrain import StateForm
 from tests.models.fused import CNN
 from tests.models.small import small_config
 from tests.models.test_modeling import INPUTS
+from tests.submodules import every, submodule
 
 ALEXNET = [
     {"channels": 64, "kernel": 11, "stride": 4, "padding": 2, "pool": 3},
@@ -36,6 +37,7 @@ SMALL = [{"channels": 16}, *({"channels": c, "stride": 2} for c in (32, 64, 128)
 
 
 def count(module: nn.Module) -> int:
+    """How many numbers a module learns."""
     return sum(p.numel() for p in module.parameters())
 
 
@@ -58,7 +60,7 @@ def test_features_of_alexnet() -> None:
 def test_small_network_with_batch_norm() -> None:
     model = ConvNet(3, [32, 32], SMALL, batch_norm=True)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 128, 4, 4)
-    assert [layer.convolution.bias for layer in model.layers] == [None] * 5
+    assert [layer.convolution.bias for layer in every(model.layers, ConvolutionLayer)] == [None] * 5
     assert len(training_batch_norms(model)) == 5 and not training_batch_norms(ConvNet(3, [32, 32], SMALL))
 
 
@@ -73,7 +75,7 @@ def test_layer_by_hand() -> None:
     torch.manual_seed(0)
     model = ConvNet(2, [6, 6], [{"channels": 3, "pool": 2}], batch_norm=True)
     x = torch.randn(4, 2, 6, 6)
-    y = nn.functional.conv2d(x, model.layers[0].convolution.weight, padding=1)
+    y = nn.functional.conv2d(x, submodule(model, "layers.0.convolution", nn.Conv2d).weight, padding=1)
     y = (y - y.mean((0, 2, 3), keepdim=True)) / (y.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
     assert torch.allclose(model(x), nn.functional.max_pool2d(y.relu(), 2), atol=1e-5)
 
@@ -102,7 +104,8 @@ def test_sizes_come_from_the_data_and_pooling_is_the_mean() -> None:
 def test_initial_weights_are_torchs_own() -> None:
     config = with_cnn({"layers": [{"channels": 300, "kernel": 5}]})
     torch.manual_seed(0)
-    layer = build_model(config).encoders["picture"].backbone.layers[0].convolution
+    layer = submodule(build_model(config), "encoders.picture.backbone.layers.0.convolution", nn.Conv2d)
+    assert layer.bias is not None
     for tensor in (layer.weight, layer.bias):
         assert float(tensor.detach().abs().max()) == pytest.approx(1 / 5, rel=0.02) and tensor.abs().max() <= 1 / 5
         assert float(tensor.detach().std()) == pytest.approx(1 / 5 / 3**0.5, rel=0.05)
@@ -111,8 +114,8 @@ def test_initial_weights_are_torchs_own() -> None:
 def test_loaded_weights_and_statistics_stay(tmp_path: Path) -> None:
     model = build_model(with_cnn(dict(CNN)))
     model(**INPUTS)
-    norm = model.encoders["picture"].backbone.layers[0].norm
-    assert norm.num_batches_tracked == 1 and norm.running_mean.any()
+    norm = submodule(model, "encoders.picture.backbone.layers.0.norm", nn.BatchNorm2d)
+    assert norm.num_batches_tracked == 1 and norm.running_mean is not None and norm.running_mean.any()
     model.eval().save_pretrained(tmp_path)
     again = MMPretrainModel.from_pretrained(tmp_path)
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in model.state_dict().items())

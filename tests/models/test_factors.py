@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -13,9 +15,11 @@ from mmpretrain.models.heads_mmpretrain import MLPHead, VectorMLP
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.models.fused import NAMES, Factorizing, four_config, four_inputs
 from tests.models.small import small_config
+from tests.submodules import submodule
 
 
-def four_model(**model: object) -> MMPretrainModel:
+def four_model(**model: Any) -> MMPretrainModel:
+    """A model with factor heads on four modalities."""
     torch.manual_seed(0)
     return build_model(four_config(Factorizing(), **model)).eval()
 
@@ -74,7 +78,7 @@ def test_outputs_of_the_model() -> None:
 
 def test_widths_follow_the_embedding_unless_given() -> None:
     model = four_model(factors=FactorsConfig(layers=2), embed_dim=10)
-    head = model.factors["genes"].heads["task"]
+    head = submodule(model, "factors.genes.heads.task", MLPHead)
     assert (head.hidden.in_features, head.hidden.out_features, head.output.out_features) == (10, 10, 10)
     assert len(head.further) == 2
     assert four_model(factors=FactorsConfig()).factors["genes"].width == 5
@@ -98,7 +102,7 @@ def test_only_for_methods_that_factorize() -> None:
 def test_deeper_vector_encoder_by_config() -> None:
     config = small_config()
     config.model.encoders["genes"] = EncoderConfig("mlp", {"hidden_size": 6, "output_size": 5, "layers": 2})
-    assert len(build_model(config).encoders["genes"].backbone.further) == 2
+    assert len(submodule(build_model(config), "encoders.genes.backbone", VectorMLP).further) == 2
     config.model.encoders["genes"].config["layers"] = -1
     assert check_model(config).problems == [
         "model.encoders.genes.config.layers is -1: a whole number of 0 or more is needed"

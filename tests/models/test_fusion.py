@@ -13,16 +13,20 @@ from torch.nn import functional as F
 from mmpretrain.assembly.build import build_model
 from mmpretrain.assembly.check import check_model
 from mmpretrain.config.model import EncoderConfig, FusionConfig, Pool
+from mmpretrain.models.attention_mmpretrain import Block
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import FeatureTokenizer, Fusion, TokenConverter, position_code
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pooling_mmpretrain import StateForm, States
 from tests.models.fused import NAMES, WIDTH, Factorizing, Fusing, Inputs, four_config, four_inputs
 from tests.models.small import VIT, fresh_interpreter, small_config, small_model
 from tests.models.test_modeling import INPUTS
+from tests.submodules import every, submodule
 
 
 def four_model(**fusion: object) -> MMPretrainModel:
+    """A model with a fusion of four modalities."""
     torch.manual_seed(0)
     return build_model(four_config(Fusing(), fusion)).eval()
 
@@ -38,7 +42,7 @@ def test_initial_weights(layers: int) -> None:
     torch.manual_seed(0)
     fusion = Fusion({"genes": (StateForm.vector, 200)}, 256, 8, layers)
     outer = (2 * layers * 256) ** -0.5
-    for block in fusion.blocks:
+    for block in every(fusion.blocks, Block):
         attention = block.attention
         stds = [(attention.query, 1 / 16), (attention.key_value, 1 / 16), (attention.output, outer)]
         for layer, std in [*stds, (block.hidden, 512**-0.5), (block.output, outer)]:
@@ -52,7 +56,7 @@ def test_initial_weights(layers: int) -> None:
 def left_over(fusion: Fusion, tokens: list[Tensor]) -> Tensor:
     """[1, d] of one sample: [CLS] and the tokens that are not masked, through torch's own attention."""
     x = torch.cat([fusion.cls, *tokens], dim=1)
-    for block in fusion.blocks:
+    for block in every(fusion.blocks, Block):
         own = block.attention
         attention = nn.MultiheadAttention(x.shape[2], own.heads, batch_first=True, dtype=x.dtype)
         attention.in_proj_weight.data = torch.cat([own.query.weight, own.key_value.weight])
@@ -69,19 +73,23 @@ def left_over(fusion: Fusion, tokens: list[Tensor]) -> Tensor:
 def test_masking_is_dropping(layers: int) -> None:
     """float64; lengths differ between samples, and samples lack modalities."""
     model = four_model(layers=layers).double()
-    fusion, inputs = model.fusion, four_inputs()
+    fusion, inputs = submodule(model, "fusion", Fusion), four_inputs()
     for tensor in fusion.parameters():
         tensor.data += 0.1 * torch.randn_like(tensor)
     present = {"picture": torch.tensor([True, False, True, False, True]), "motion": torch.tensor([False] + [True] * 4)}
     for name, rows in present.items():
         inputs[name]["present"] = rows
     output = model(**inputs)
-    states = {n: model.encoders[n].states(**{k: t for k, t in inputs[n].items() if k != "present"}) for n in NAMES}
+    states = {}
+    for name in NAMES:
+        tensors = {key: tensor for key, tensor in inputs[name].items() if key != "present"}
+        states[name] = submodule(model, f"encoders.{name}", Encoder).states(**tensors)
     tokens = {name: fusion.converters[name](states[name].values) for name in NAMES}
     for row in range(5):
         kept = {}
         for name in NAMES:
-            mask = torch.ones(tokens[name].shape[1]) if states[name].mask is None else states[name].mask[row]
+            masks = states[name].mask
+            mask = torch.ones(tokens[name].shape[1]) if masks is None else masks[row]
             there = name not in present or bool(present[name][row])
             kept[name] = tokens[name][row : row + 1, mask.bool() & there]
             alone = left_over(fusion, [kept[name]])
@@ -134,7 +142,9 @@ def test_missing_modality_alone_is_nothing_and_teaches_nothing() -> None:
     assert torch.equal(embeds[1], embeds[2]) and not torch.equal(embeds[0], embeds[1])
     embeds[1:3, 0].sum().backward()
     gradients = [p.grad for n, p in model.named_parameters() if n.startswith(("encoders.genes", "fusion.converters"))]
-    assert all(g is None or not g.any() for g in gradients) and model.fusion.cls.grad.any()
+    assert all(g is None or not g.any() for g in gradients)
+    of_cls = submodule(model, "fusion", Fusion).cls.grad
+    assert of_cls is not None and of_cls.any()
 
 
 def test_gradients_reach_what_they_must() -> None:
@@ -153,7 +163,8 @@ def test_gradients_reach_what_they_must() -> None:
 def test_feature_map_becomes_tokens_by_a_1x1_convolution_and_positions() -> None:
     torch.manual_seed(0)
     converter, values = TokenConverter(6, 8, linear=True), torch.randn(2, 6, 2, 3)
-    convolved = F.conv2d(values, converter.linear.weight[:, :, None, None], converter.linear.bias)
+    linear = submodule(converter, "linear", nn.Linear)
+    convolved = F.conv2d(values, linear.weight[:, :, None, None], linear.bias)
     expected = convolved.flatten(2).transpose(1, 2) + position_code(2, 3, torch.zeros(8))
     assert torch.allclose(converter(values), expected, atol=1e-6)
     code = position_code(2, 3, torch.zeros(8)).double()
@@ -172,9 +183,9 @@ def test_tokens_of_vectors() -> None:
 
 
 def test_tokens_of_the_right_width_pass_as_they_are() -> None:
-    converters = four_model().fusion.converters
+    converters = submodule(four_model(), "fusion", Fusion).converters
     assert sorted(n for n in NAMES if list(converters[n].parameters())) == ["genes", "picture"]
-    assert list(four_model(width=20).fusion.converters["motion"].parameters())
+    assert list(submodule(four_model(width=20), "fusion", Fusion).converters["motion"].parameters())
 
 
 def test_embeddings_are_as_wide_as_the_fusion() -> None:
@@ -262,7 +273,8 @@ def test_preflight_counts_the_fusion() -> None:
     problems, notes, _ = check_model(four_config(Fusing()))
     model = four_model()
     assert problems == []
-    counts = [sum(p.numel() for p in module.parameters()) for module in (model.fusion, model.fusion.converters, model)]
+    fusion = submodule(model, "fusion", Fusion)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (fusion, fusion.converters, model)]
     assert f"fusion: {counts[0]:,} parameters, {counts[1]:,} of them make tokens" in notes
     assert notes[-1].startswith(f"model: {counts[2]:,} parameters")
 

@@ -7,22 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from mmpretrain.assembly.build import build_model
 from mmpretrain.assembly.check import check_model
 from mmpretrain.config.compose import compose
 from mmpretrain.config.model import EncoderConfig, FusionConfig, FusionForm, Pool
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.linear_fusion_mmpretrain import LinearFusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.models.fused import NAMES, WIDTH, Fusing, four_config, four_inputs
 from tests.models.small import fresh_interpreter
 from tests.models.test_fusion import OPEN, without
+from tests.submodules import submodule
 
 LINEAR = {"form": FusionForm.linear}
 
 
 def four_model() -> MMPretrainModel:
+    """A model with a linear fusion of four modalities."""
     torch.manual_seed(0)
     model = build_model(four_config(Fusing(), LINEAR)).eval()
     for tensor in model.parameters():
@@ -36,10 +40,11 @@ def test_whole_and_parts_are_linear_maps_of_pooled_features() -> None:
     pooled = {name: model.encoders[name](**inputs[name]) for name in NAMES}
     output = model(**dict(reversed(inputs.items())))
     for name in NAMES:
-        layer = model.fusion.alone[name]
+        layer = submodule(model, f"fusion.alone.{name}", nn.Linear)
         assert torch.allclose(output.embeds[name], pooled[name] @ layer.weight.T + layer.bias, atol=1e-12)
     whole = torch.cat(list(pooled.values()), dim=1)
-    expected = whole @ model.fusion.together.weight.T + model.fusion.together.bias
+    together = submodule(model, "fusion.together", nn.Linear)
+    expected = whole @ together.weight.T + together.bias
     assert output.fused_embeds.shape == (5, WIDTH) and torch.allclose(output.fused_embeds, expected, atol=1e-12)
     assert model.embed_sizes == dict.fromkeys(NAMES, WIDTH)
 
@@ -79,7 +84,7 @@ def test_what_a_sample_lacks_says_nothing() -> None:
         for left, right in ((a.fused_embeds, b.fused_embeds), (a.embeds[name], b.embeds[name])):
             assert torch.equal(left[~present], right[~present]) and not torch.equal(left[present], right[present])
     nothing = model(**without(inputs, *NAMES)).fused_embeds
-    assert torch.equal(nothing, model.fusion.together.bias.expand(5, -1))
+    assert torch.equal(nothing, submodule(model, "fusion.together", nn.Linear).bias.expand(5, -1))
 
 
 def test_half_precision() -> None:
@@ -106,7 +111,7 @@ def test_released_and_opened_where_this_package_is_absent(tmp_path: Path) -> Non
 def test_a_release_that_does_not_name_its_form_has_the_transformer() -> None:
     config = build_model(four_config(Fusing())).config.to_dict()
     assert config["fusion"].pop("form") == "transformer"
-    assert MMPretrainModel(MMPretrainConfig.from_dict(config)).fusion.blocks
+    assert submodule(MMPretrainModel(MMPretrainConfig.from_dict(config)), "fusion", Fusion).blocks
 
 
 def test_preflight_counts_it_and_lets_encoders_pool() -> None:
@@ -114,7 +119,7 @@ def test_preflight_counts_it_and_lets_encoders_pool() -> None:
     config.model.encoders["caption"].pool = Pool.mean
     assert not any("fuses tokens" in problem for problem in config.problems())
     problems, notes, model = check_model(config)
-    assert problems == [] and model is not None
+    assert problems == [] and model is not None and model.fusion is not None
     assert f"fusion: {sum(p.numel() for p in model.fusion.parameters()):,} parameters" in notes
 
 
@@ -148,4 +153,4 @@ def test_feature_maps_are_averaged_for_they_have_no_first_token() -> None:
 @pytest.mark.parametrize("experiment", ["trifeatures", "trifeatures_paper"])
 def test_the_ablation_is_one_override(experiment: str) -> None:
     checked = check_model(compose(["method=comm", f"experiment={experiment}", "model.fusion.form=linear"]))
-    assert checked.problems == [] and isinstance(checked.model.fusion, LinearFusion)
+    assert checked.problems == [] and checked.model is not None and isinstance(checked.model.fusion, LinearFusion)

@@ -15,6 +15,7 @@ from mmpretrain.models.encoders_mmpretrain import Encoder, pool_states
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel, MMPretrainOutput
 from tests.models.small import BERT, MLP, VIT, small_model
+from tests.submodules import submodule
 
 MLP_SPEC = {"architecture": "mlp", "config": {"input_size": 7, **MLP}, "pool": "cls"}
 INPUTS = {
@@ -59,6 +60,7 @@ def test_classifier_sees_the_embeddings_in_the_order_of_modalities() -> None:
     model = small_model()
     output = model(**dict(reversed(INPUTS.items())))
     fused = torch.cat([output.embeds[name] for name in ("picture", "caption", "genes")], dim=1)
+    assert model.classifier is not None
     assert torch.equal(model.classifier(fused), output.logits)
 
 
@@ -99,15 +101,12 @@ def test_heads_and_vector_encoder_are_xavier_with_zero_bias() -> None:
 
 
 def test_transformers_encoders_keep_their_own_initialization() -> None:
-    spec = {
-        "architecture": "bert",
-        "config": BertConfig(hidden_size=128, initializer_range=0.005).to_dict(),
-        "pool": "cls",
-    }
-    spec["config"]["num_attention_heads"] = 2
-    spec["config"]["num_hidden_layers"] = 1
+    config = BertConfig(hidden_size=128, initializer_range=0.005).to_dict()
+    config["num_attention_heads"] = 2
+    config["num_hidden_layers"] = 1
+    spec = {"architecture": "bert", "config": config, "pool": "cls"}
     model = MMPretrainModel(MMPretrainConfig(encoders={"text": spec}))
-    weights = model.encoders["text"].backbone.encoder.layer[0].attention.self.query.weight
+    weights = submodule(model, "encoders.text.backbone.encoder.layer.0.attention.self.query", nn.Linear).weight
     assert float(weights.detach().std()) == pytest.approx(0.005, rel=0.05)
 
 
@@ -142,7 +141,8 @@ def test_padding_does_not_change_an_embedding() -> None:
 
 
 def test_half_precision_weights_take_float_inputs() -> None:
-    output = small_model().to(torch.bfloat16)(**INPUTS)
+    model: nn.Module = small_model()  # transformers' own ``to`` is annotated as one without arguments
+    output = model.to(torch.bfloat16)(**INPUTS)
     assert output.logits.dtype is torch.bfloat16 and output.logits.isfinite().all()
 
 
@@ -150,8 +150,9 @@ def test_frozen_encoder_stays_in_evaluation_mode() -> None:
     model = small_model()
     model.encoders["caption"].requires_grad_(False)
     model.train()
-    assert not model.encoders["caption"].training and not model.encoders["caption"].backbone.training
-    assert model.training and model.encoders["picture"].backbone.training
+    picture, caption = (submodule(model, f"encoders.{name}", Encoder) for name in ("picture", "caption"))
+    assert not caption.training and not caption.backbone.training
+    assert model.training and picture.backbone.training
 
 
 def test_nothing_that_deepspeed_or_loading_breaks() -> None:

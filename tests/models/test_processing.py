@@ -184,7 +184,12 @@ def test_a_strip_is_never_made_as_long_as_it_is(monkeypatch: pytest.MonkeyPatch)
     entry = {"kind": "image", "size": [224, 224], "channels": 1, "shortest_edge": 224}
     processor, strip, resize = MMPretrainProcessor({"picture": entry}), Image.new("L", (400_000, 2)), Image.Image.resize
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(Image.Image, "resize", lambda self, size, *how: asked.append(size) or resize(self, size, *how))
+
+    def watched(image: Image.Image, size: tuple[int, int], *how: Any) -> Image.Image:
+        asked.append(size)
+        return resize(image, size, *how)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
     assert processor(picture=strip)["picture"]["pixel_values"].shape == (1, 1, 224, 224)
     assert asked == [(32 * 224, 224)]
 

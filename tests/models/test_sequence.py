@@ -20,6 +20,7 @@ from mmpretrain.models.pooling_mmpretrain import StateForm, pool_states
 from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from tests.models.fused import SEQUENCE
 from tests.models.small import small_config
+from tests.submodules import every
 
 VALUES = torch.linspace(-1, 1, 3 * 6 * 4).reshape(3, 6, 4).sin()
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
@@ -46,7 +47,7 @@ def test_same_as_torchs_layers(pre_norm: bool) -> None:
     for tensor in model.parameters():
         tensor.data += 0.1 * torch.randn_like(tensor)
     x = nn.functional.conv1d(VALUES.transpose(1, 2), model.input.weight[:, :, None]).transpose(1, 2)
-    for block in model.layers:
+    for block in every(model.layers, Block):
         x = torchs(block, 0.0)(x, src_key_padding_mask=MASK == 0)
     counts = MASK.bool()
     assert torch.allclose(model.eval()(VALUES, MASK)[counts], x[counts], atol=1e-5)
@@ -56,7 +57,7 @@ def test_dropout_is_that_of_torchs_layers() -> None:
     """One sequence, so that draws have one order; not of the attention weights, which each kernel draws its own way."""
     torch.manual_seed(0)
     model, values = SequenceTransformer(4, 10, layers=1, heads=5, ff=16, dropout=0.5), VALUES[:1]
-    (block,) = model.layers
+    (block,) = every(model.layers, Block)
     block.attention.dropout = 0.0
     layer = torchs(block, 0.5)
     layer.self_attn.dropout = 0.0
@@ -79,6 +80,7 @@ def test_published_sizes() -> None:
 
 
 def encoder(pool: str = "mean") -> Encoder:
+    """A sequence encoder in evaluation mode."""
     torch.manual_seed(0)
     spec = {"architecture": "sequence", "config": {"input_size": 4, **SEQUENCE}, "pool": pool}
     return Encoder("motion", spec).eval()
@@ -103,7 +105,8 @@ def test_sequence_without_any_step_stays_finite() -> None:
     embeds = model(values=values, attention_mask=torch.cat([MASK[:2], torch.zeros(1, 6)]).long())
     embeds[:, 0].sum().backward()
     assert embeds.isfinite().all() and not embeds[2].any()
-    assert all(t.isfinite().all() for t in [values.grad, *(p.grad for p in model.parameters())])
+    gradients = [tensor.grad for tensor in (values, *model.parameters())]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 def test_last_token_that_counts() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.data.writing import build_dataset
+from mmpretrain.data.writing import RawSample, build_dataset
 from shards.cli import app
 
 
@@ -27,10 +27,12 @@ def toy(tmp_path: Path) -> Path:
     """A dataset with one member of every kind, and one that does not decode."""
     image, vector = io.BytesIO(), io.BytesIO()
     Image.new("L", (4, 8)).save(image, "PNG")
-    np.save(vector, np.float32([1, 2]))
-    members = {"left.png": image.getvalue(), "mrna.npy": vector.getvalue(), "caption.txt": b"a [bold] one"}
-    bad = {"left.png": b"junk", "x.bin": b"\xff\x00"}
-    samples = {"train": [{"__key__": "a", **members}, {"__key__": "b", **bad}], "test": [{"__key__": "c", **members}]}
+    np.save(vector, np.array([1, 2], np.float32))
+    members: RawSample = {"left.png": image.getvalue(), "mrna.npy": vector.getvalue(), "caption.txt": b"a [bold] one"}
+    bad: RawSample = {"left.png": b"junk", "x.bin": b"\xff\x00"}
+    train: list[RawSample] = [{"__key__": "a", **members}, {"__key__": "b", **bad}]
+    test: list[RawSample] = [{"__key__": "c", **members}]
+    samples = {"train": train, "test": test}
     build_dataset(tmp_path / "toy", DatasetInfo("toy", "Toy [1]", "made up", "CC0", {}), samples)
     return tmp_path / "toy"
 

@@ -94,7 +94,7 @@ def edit(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[Path]
     return apply
 
 
-FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "row short": (edit("2_tr.csv", lambda t: [*t[:4], "1,2,3,4,5", *t[5:]]), r"2_tr\.csv row 5 has 5 col.*\(12, 6\)"),
     "rows differ": (edit("3_te.csv", lambda t: t[:-1]), r"3_te\.csv has 5 rows, but labels_te has 6"),
     "no number": (edit("1_te.csv", lambda t: [t[0], "1,2,x,4,5", *t[2:]]), r"1_te\.csv row 2 column 3: 'x' is no"),

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_choices() -> None:
 
 
 @pytest.mark.parametrize("change", [{"side": 8}, {"probe": 0}])
-def test_what_cannot_be_built_is_named(tmp_path: Path, change: dict[str, int]) -> None:
+def test_what_cannot_be_built_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(BuildError, match="at least 16 pixels, and every split at least one pair"):
         build_trifeatures(tmp_path / "x", replace(FEW, **change), Pairs.biased)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def test_two_nodes_complete_and_the_script_is_the_one_that_was_shown(tmp_path: P
 def test_a_signalled_job_is_requeued_more_than_once_and_finishes(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy", steps=60, ranks=1)
 
+    def is_past(step: int) -> bool:
+        return step_of(plan) > step
+
     def signal_twice() -> None:
         for _ in range(2):
-            before = step_of(plan)
-            wait_until(lambda before=before: step_of(plan) > before + 3)
+            wait_until(partial(is_past, step_of(plan) + 3))
             subprocess.run(["scancel", "--signal=USR2", job_id(plan)], check=True)
             wait_until(lambda: RunFolder(plan.run_folder).status()["state"] == "preempted")
 

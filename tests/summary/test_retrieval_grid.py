@@ -1,3 +1,5 @@
+"""Which pairs and samples the grid of retrievals shows, with which verdicts, and its file."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,6 +16,7 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.summary.retrieval_grid import (
     GRID_FILE,
+    Grid,
     RetrievalVerdict,
     load_grid,
     pairs_to_show,
@@ -28,11 +31,20 @@ KINDS = {"left": Kind.image, "right": Kind.image, "caption": Kind.text, "mrna": 
 
 
 def three(noise: float = 0.3) -> Embeddings:
+    """Embeddings of three modalities, captions equal to left halves."""
     made = embeddings(noise=noise)
     return replace(made, embeds={**made.embeds, "caption": made.embeds["left"]})
 
 
+def picture(grid: Grid, name: str, ordinal: int) -> np.ndarray:
+    """What ``grid`` shows of a modality of images."""
+    shown = grid.shown[name, ordinal]
+    assert isinstance(shown, np.ndarray)
+    return shown
+
+
 def sample(ordinal: int) -> dict[str, Raw]:
+    """The raw sample at ``ordinal``, which its pixels and its text name."""
     return {
         "left": Image.new("L", (4, 8), ordinal),
         "right": Image.new("RGB", (600, 300), (ordinal, 0, 0)),
@@ -94,7 +106,7 @@ def test_ordinals_are_not_rows() -> None:
     shifted = replace(made, ordinals=made.ordinals + 7)
     grid = retrieval_grid(shifted, {k: KINDS[k] for k in made.embeds}, sample)
     assert grid is not None and grid.pairs[0].queries.tolist() == [7, 8, 9, 10]
-    assert grid.shown["left", 7][0, 0].tolist() == [7, 7, 7]
+    assert picture(grid, "left", 7)[0, 0].tolist() == [7, 7, 7]
 
 
 def test_saved_grid_comes_back(tmp_path: Path) -> None:
@@ -108,8 +120,8 @@ def test_saved_grid_comes_back(tmp_path: Path) -> None:
         assert (before.query, before.item) == (after.query, after.item)
         assert np.array_equal(before.items, after.items) and np.array_equal(before.verdicts, after.verdicts)
     assert again.shown["caption", 0] == "sample 0"
-    assert again.shown["left", 0].shape == (8, 4, 3)
-    assert again.shown["right", 0].shape == (64, 128, 3)  # large pictures are made small
+    assert picture(again, "left", 0).shape == (8, 4, 3)
+    assert picture(again, "right", 0).shape == (64, 128, 3)  # large pictures are made small
     assert set(again.shown) == set(grid.shown)
 
 
@@ -120,7 +132,7 @@ def test_written_from_shards(tmp_path: Path) -> None:
     write_grid(tmp_path / GRID_FILE, three(), reader, kinds)
     reader.close()
     grid = load_grid(tmp_path / GRID_FILE)
-    assert grid.shown["left", 0].shape == (8, 4, 3) and grid.shown["left", 0].dtype == np.uint8
+    assert picture(grid, "left", 0).shape == (8, 4, 3) and picture(grid, "left", 0).dtype == np.uint8
     assert str(grid.shown["caption", 0]).startswith("a")
 
 

@@ -1,3 +1,5 @@
+"""A run's summary: its picture, its text, and what neither shows."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,6 +24,7 @@ RESULTS = evaluate([Metric.linear_probe, Metric.retrieval], lambda _: embeddings
 
 
 def training_line(step: int) -> dict[str, Any]:
+    """The line that training writes at this step."""
     return {
         "step": step,
         "samples": 8 * step,
@@ -55,6 +58,7 @@ def write_run(folder: Path, *parts: str) -> RunFolder:
 
 
 def size(picture: Path) -> tuple[int, int]:
+    """Width and height of a picture, which must not be blank."""
     with Image.open(picture) as image:
         assert np.asarray(image.convert("L")).std() > 1  # not blank
         return image.size

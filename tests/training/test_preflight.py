@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import ConfigError, compose, save_config
 from mmpretrain.training.preflight import _masks
 from tests.small_tokenizer import small_tokenizer
@@ -81,9 +82,10 @@ def test_only_the_view_that_is_made_must_mask(tmp_path: Path, usual: str, unique
     PreTrainedTokenizerFast(tokenizer_object=whole.backend_tokenizer, pad_token="[PAD]").save_pretrained(folder)
     views = (f"data.modalities.caption.augment={usual}", f"data.modalities.caption.unique={unique}")
     config = compose([*CAPTION_SECOND, f"model.encoders.caption.tokenizer={folder}", *views])
-    assert [message.startswith("data.modalities.caption: its tokenizer") for message in _masks(config)] == [
-        True
-    ] * refused
+    assert [
+        message.startswith("data.modalities.caption: its tokenizer")
+        for message in _masks(config, EncoderSources(config))
+    ] == [True] * refused
 
 
 def test_what_critics_take_is_their_columns_and_no_ring_changes_it(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def recorder(digits: Path, tmp_path: Path) -> tuple[Recorder, Batch]:
 
 
 def report(loss: float = 1.5, grad_norm: float = 2.0) -> StepReport:
+    """What a step reports."""
     return StepReport({"loss": torch.tensor(loss), "loss/contrastive": torch.tensor(loss)}, grad_norm, 0.1)
 
 

@@ -13,7 +13,7 @@ from mmpretrain.config.data import AugmentConfig, Choose, Kind, ModalityConfig
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.augment.texts import Vocabulary
 from mmpretrain.data.batch import Batch
-from tests.data.augment.views import batch, config, everything, flat, step, view
+from tests.data.augment.small_batches import batch, config, everything, flat, step, view
 
 PIXELS = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

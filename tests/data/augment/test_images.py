@@ -13,13 +13,14 @@ from torch import Tensor
 
 from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.images import ImageForm, augment_images, blur_matrices, crop_boxes
-from tests.data.augment.views import draws
+from tests.data.augment.small_batches import draws
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
 
 
 def form(*size: int, channels: int = 3) -> ImageForm:
+    """The form of an image of this height and width."""
     return ImageForm((size[0], size[1]), MEAN[:channels], STD[:channels])
 
 
@@ -38,6 +39,7 @@ def augmented(values: Tensor, config: AugmentConfig, *size: int) -> Tensor:
 
 
 def luma(values: Tensor) -> Tensor:
+    """[b, c, h, w] -> the brightness [b, h, w]."""
     return torch.einsum("bchw,c->bhw", values, LUMA)
 
 
@@ -46,9 +48,9 @@ def slope(before: Tensor, after: Tensor) -> Tensor:
     return (before * after).sum(dim=(1, 2, 3)) / (before**2).sum(dim=(1, 2, 3))
 
 
-def only(**factors: float) -> AugmentConfig:
+def only(brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0) -> AugmentConfig:
     """Jitter of these kinds alone, of every image."""
-    return AugmentConfig(**{"jitter": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, **factors})  # type: ignore[arg-type]
+    return AugmentConfig(jitter=1, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
 
 
 def test_crops_have_the_shares_and_ratios_asked_for() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.series import augment_sequences, augment_vectors
-from tests.data.augment.views import draws
+from tests.data.augment.small_batches import draws
 
 COUNT, STEPS, FEATURES = 3000, 10, 3
 LENGTHS = torch.arange(COUNT) % STEPS + 1
@@ -17,6 +17,7 @@ VALUES = ((torch.arange(STEPS) + 1.0)[None, :, None] * MASK[..., None]).expand(C
 
 
 def coin_is_fair(changed: torch.Tensor, share: float = 0.5) -> bool:
+    """Whether about ``share`` of the flags are set, within five standard deviations."""
     count = len(changed)
     return abs(int(changed.sum()) - share * count) < 5 * (count * share * (1 - share)) ** 0.5
 

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmpretrain.config.data import AugmentConfig
 from mmpretrain.data.augment.texts import Vocabulary, augment_texts
-from tests.data.augment.views import batch, config, draws, view
-from tests.data.augment.views import everything as samples_of_all_kinds
+from tests.data.augment.small_batches import batch, config, draws, view
+from tests.data.augment.small_batches import everything as samples_of_all_kinds
 from tests.small_tokenizer import small_tokenizer
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)

@@ -18,6 +18,7 @@ OPPOSITE = 90.0
 
 
 def loss_and_gradients(compiled: bool, device: str, scale: float, keep_mb: int) -> tuple[Tensor, ...]:
+    """The loss of one pair, and the gradients of both sides and of the scale."""
     generator = torch.Generator().manual_seed(1)
     query, key = (torch.randn(37, 8, generator=generator).to(device) for _ in range(2))
     if scale == OPPOSITE:  # underflows in float32: float64 takes over

@@ -1,4 +1,4 @@
-"""Batches and configs of modalities without shards or models, for tests of augmentations."""
+"""Configs and batches of a few samples of each kind, without shards or models, for tests of augmentations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def everything(count: int = 12) -> tuple[Config, Batch]:
     lengths = torch.randint(1, 10, (count,), generator=generator)
     mask = (torch.arange(9) < lengths[:, None]).long()
     ids = torch.randint(4, 10, (count, 9), generator=generator) * mask
-    modalities = {
+    modalities: dict[str, Any] = {
         "photo": ModalityConfig(
             Kind.image, [9, 7], augment=setting(crop=[0.2, 1], flip=0.5, jitter=0.8, grey=0.3, blur=0.5)
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from mmpretrain.assembly.build import build_model
 from mmpretrain.assembly.check import check_model
@@ -24,6 +25,7 @@ from tests.engine import runs
 from tests.models.small import BERT, VIT, small_config
 from tests.models.test_modeling import INPUTS
 from tests.rank_pool import Ranks
+from tests.submodules import submodule
 
 NEEDS_COMPILER = pytest.mark.skipif(compiler_lacking() is not None, reason=f"torch.compile needs {compiler_lacking()}")
 LARGE = ("picture", "caption")
@@ -44,6 +46,7 @@ def config_with(dropout: float = 0.0, **options: Any) -> Config:
 
 
 def model_with(dropout: float = 0.0, **options: Any) -> MMPretrainModel:
+    """The model of :func:`config_with`, with the same weights at every call."""
     torch.manual_seed(0)
     return build_model(config_with(dropout, **options))
 
@@ -91,7 +94,8 @@ def test_dropout_is_at_work() -> None:
 @pytest.mark.parametrize("attention", [AttentionKernel.eager, AttentionKernel.sdpa])
 def test_attention(attention: AttentionKernel) -> None:
     model = model_with(attention=attention)
-    assert [model.encoders[name].backbone.config._attn_implementation for name in LARGE] == [attention.value] * 2
+    backbones = [submodule(model, f"encoders.{name}.backbone", PreTrainedModel) for name in LARGE]
+    assert [backbone.config._attn_implementation for backbone in backbones] == [attention.value] * 2
     assert_same(model, model_with(), 1e-6)
 
 
@@ -114,8 +118,9 @@ def test_nothing_of_it_is_in_the_saved_model(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "large"))
     assert first == second
     again = MMPretrainModel.from_pretrained(tmp_path / "large")
-    assert again.encoders["picture"].backbone.config._attn_implementation == "sdpa"
-    assert not again.encoders["picture"].backbone.is_gradient_checkpointing
+    backbone = submodule(again, "encoders.picture.backbone", PreTrainedModel)
+    assert backbone.config._attn_implementation == "sdpa"
+    assert not backbone.is_gradient_checkpointing
     assert torch.equal(again(**INPUTS).logits, plain.eval()(**INPUTS).logits)
     assert (tmp_path / "plain" / "model.safetensors").read_bytes() == (
         tmp_path / "large" / "model.safetensors"

@@ -1,8 +1,9 @@
-"""The same contrastive losses by the function under test, on any number of ranks, and by the dense formulas."""
+"""Contrastive cases, run by the function under test on any number of ranks, and by the dense formulas."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, PairLoss, Soft, contrastive
+from mmpretrain.losses.targets import Targets
 from tests.losses import oracle
 from tests.losses.cases import SAME_SIDE, SOFT, Case, Data, Kind, Missing, Term, Toy, make_data, scale_of
 
@@ -50,16 +52,24 @@ def run_all(cases: list[Case]) -> list[Result]:
 
 
 def _pair(term: Term, case: Case, toy: Toy, data: Data, embeds: dict[str, Tensor]) -> Pair:
-    targets = {
+    targets: dict[Kind, Callable[[], Targets]] = {
         Kind.mixup: lambda: Mixup(data.lam, 1 - data.lam, data.partner),
         Kind.labels: lambda: Labels(data.labels),
         Kind.sup_con: lambda: Labels(data.labels),
         Kind.soft: lambda: Soft(embeds[term.reference or term.key]),
         Kind.soft_detached: lambda: Soft(embeds[term.reference or term.key], detach=True),
         Kind.soft_own_scale: lambda: Soft(embeds[term.reference or term.key], scale=toy.target_scale),
-    }.get(term.kind, Diagonal)()
-    masks = (None, None) if case.missing is Missing.none else (data.valid[term.query], data.valid[term.key])
-    return Pair(embeds[term.query], embeds[term.key], targets, term.kind in SAME_SIDE, *masks, term.one_way)
+    }
+    masked = case.missing is not Missing.none
+    return Pair(
+        embeds[term.query],
+        embeds[term.key],
+        targets.get(term.kind, Diagonal)(),
+        term.kind in SAME_SIDE,
+        data.valid[term.query] if masked else None,
+        data.valid[term.key] if masked else None,
+        term.one_way,
+    )
 
 
 def dense(case: Case, parts: int = 1) -> Result:
@@ -142,7 +152,7 @@ def mean_over_ranks(results: list[Result]) -> Result:
 def one(
     query: Tensor,
     key: Tensor,
-    targets: Diagonal | Mixup | Labels | Soft | None = None,
+    targets: Targets | None = None,
     *,
     scale: Tensor | float = 10.0,
     ids: Tensor | None = None,
@@ -151,6 +161,5 @@ def one(
     valid: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> PairLoss:
     """One pair on one process."""
-    masks = dict(zip(("query_valid", "key_valid"), valid, strict=False))
-    pair = Pair(query, key, targets or Diagonal(), same_side, **masks)
+    pair = Pair(query, key, targets or Diagonal(), same_side, *valid)
     return contrastive([pair], scale=scale, world=World.single(), settings=settings, sample_ids=ids)[0]

@@ -1,4 +1,4 @@
-"""A step in micro-batches without DeepSpeed: plain modules in float64, gradients averaged over the ranks."""
+"""Steps in micro-batches on plain modules, without DeepSpeed: float64, gradients averaged over the ranks."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def left(*tokens: str) -> ModalityConfig:
 
 
 def problems(*tokens: str) -> list[str]:
+    """The problems that refuse these tokens."""
     with pytest.raises(ConfigError) as caught:
         left(*tokens)
     return caught.value.problems
