@@ -10,14 +10,11 @@ type. ``group=None`` is the default process group. Works on gloo and NCCL.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 Group = dist.ProcessGroup | None
 

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import MIB, ObjectiveConfig, Products
+from mmpretrain.losses.critic_networks import Critic
 from mmpretrain.losses.visibility import Visible
-
-if TYPE_CHECKING:
-    from mmpretrain.losses.critic_networks import Critic
 
 STRIP_BYTES = 16 * MIB
 
