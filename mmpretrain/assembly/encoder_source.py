@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 from mmpretrain.assembly.tokenizers import open_tokenizer, tokenizer_source
 from mmpretrain.config.data import ModalityConfig
@@ -24,8 +25,10 @@ from mmpretrain.problems import UnusableError
 class EncoderSource(ABC):
     """Where the encoder of one modality comes from. Whatever is opened for it is opened once and kept.
 
-    name: the modality. where: the key of its config, for messages.
+    name: the modality. where: the key of its config, for messages. config: that of a pretrained transformers model.
     """
+
+    config: PreTrainedConfig | None = None
 
     def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig) -> None:
         self.name, self.encoder, self.modality = name, encoder, modality
@@ -50,8 +53,9 @@ class EncoderSource(ABC):
             raise UnusableError([f"{key} is missing: a text encoder needs a tokenizer (a folder or a Hub id)"])
         if not self.encoder.tokenizer and (brought := self.brought_tokenizer()):
             return brought
-        revision = None if self.encoder.tokenizer else self.encoder.revision
-        return open_tokenizer(key, source, revision)
+        if self.encoder.tokenizer:
+            return open_tokenizer(key, source, None)
+        return open_tokenizer(key, source, self.encoder.revision, self.config)
 
     def brought_tokenizer(self) -> Any | None:
         """A tokenizer that comes with the weights otherwise than as files beside them. Raises UnusableError."""

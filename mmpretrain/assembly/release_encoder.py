@@ -72,8 +72,10 @@ class ReleaseEncoder(EncoderSource):
         """See :class:`EncoderSource`; raises too if the release takes other inputs, or another architecture is asked
         for."""
         asked = self._by_architecture()
-        source = OwnEncoder if asked.architecture in ARCHITECTURES else TransformersEncoder
-        return source(self.name, asked, self.modality).specification(tokenizer)
+        if asked.architecture in ARCHITECTURES:
+            return OwnEncoder(self.name, asked, self.modality).specification(tokenizer)
+        source = TransformersEncoder(self.name, asked, self.modality)
+        return source.specification_beyond(self.encoder.config, tokenizer)
 
     def brought_tokenizer(self) -> Any:
         """The tokenizer of the release for the same modality."""

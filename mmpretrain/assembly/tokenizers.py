@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.model import EncoderConfig
@@ -18,13 +18,16 @@ def tokenizer_source(encoder: EncoderConfig) -> str | None:
     return encoder.tokenizer or encoder.pretrained
 
 
-def open_tokenizer(key: str, source: str, revision: str | None) -> Any:
+def open_tokenizer(key: str, source: str, revision: str | None, config: PreTrainedConfig | None = None) -> Any:
     """The tokenizer in a folder or on the Hub; key: where the config names it.
 
+    config: of the model there, if it has been opened before; transformers would open it once more.
     Raises UnusableError if it cannot be opened or cannot pad.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, config=config, revision=revision or "main", trust_remote_code=False
+        )
     except Exception as error:  # Damaged files raise whatever their parser raises.
         raise cannot_open(key, source, error) from error
     if tokenizer.pad_token_id is None:

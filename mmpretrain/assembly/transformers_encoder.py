@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,13 @@ class TransformersEncoder(EncoderSource):
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
+        return self.specification_beyond(self.encoder.config, tokenizer)
+
+    def specification_beyond(self, asked: Mapping[str, Any], tokenizer: Any | None) -> dict[str, Any]:
+        """As :meth:`specification`; ``asked`` is the part of the encoder's config that a person wrote, and may have
+        misspelled."""
         config_class = self._config_class()
-        check_keywords(self.where, self.encoder.config, keywords(config_class))
+        check_keywords(self.where, asked, keywords(config_class))
         return self._entry(config_class, _sizes_from_data(config_class, self.modality, tokenizer))
 
     def _entry(self, config_class: type[PreTrainedConfig], given: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class PretrainedEncoder(TransformersEncoder):
 
     def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig, config: PreTrainedConfig) -> None:
         super().__init__(name, encoder, modality)
-        self.config = config
+        self.config: PreTrainedConfig = config
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""

@@ -56,13 +56,18 @@ def start(config: Config, *, first: bool = True) -> Engine:
 
     first: as at a run's first start, where the method may look at data; otherwise a checkpoint is to be loaded.
     """
+    forget_engines()
+    torch.manual_seed(config.seed)
+    method = build_method(config)
+    return Engine(config, method, partial(_initialize, method, config) if first else None)
+
+
+def forget_engines() -> None:
+    """Undo what accelerate and DeepSpeed keep of an engine for the rest of a process."""
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
     torch_autocast.TORCH_AUTOCAST_DTYPE = None
-    torch.manual_seed(config.seed)
-    method = build_method(config)
-    return Engine(config, method, partial(_initialize, method, config) if first else None)
 
 
 def split(config: Config, world: World) -> Iterator[Batch]:
