@@ -1,27 +1,70 @@
-"""Config of the evaluation (no torch here)."""
+"""Config of the evaluation, and a row for every evaluator: what it needs and where it is (no torch here)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Metric(StrEnum):
-    """classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
+class Need(StrEnum):
+    """What an evaluator cannot do without. Each is checked once, on the floor where its fact is known.
 
+    By the config: labels, and logits (of a classifier that ships with the model). By the dataset: factors
+    (``dataset.json``), and probe_split (shards to learn from, ``evaluation.probe_split``). By the model: equal_widths
+    (all modalities' embeddings have one width).
+    """
+
+    labels = "labels"
+    logits = "logits"
+    factors = "factors"
+    probe_split = "probe_split"
+    equal_widths = "equal_widths"
+
+
+class Metric(StrEnum):
+    """An evaluator's row: its name, ``module.Class`` in mmpretrain/evaluation/, its heading in pictures, its needs.
+
+    classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
     factors: one such regression for every factor of the dataset (``dataset.json``). retrieval: recall at 1, 5, 10
     between every ordered pair of modalities, beside chance.
     """
 
-    classification = "classification"
-    factors = "factors"
-    linear_probe = "linear_probe"
-    retrieval = "retrieval"
+    evaluator: str
+    heading: str
+    needs: tuple[Need, ...]
 
-    @property
-    def probes(self) -> bool:
-        """Whether it fits a classifier on a split of its own (``evaluation.probe_split``)."""
-        return self in (Metric.factors, Metric.linear_probe)
+    classification = (
+        "classification",
+        "classification.Classification",
+        "Classification by the model",
+        (Need.labels, Need.logits),
+    )
+    factors = (
+        "factors",
+        "factor_probes.FactorProbes",
+        "Factors read by linear probes from frozen embeddings",
+        (Need.labels, Need.factors, Need.probe_split),
+    )
+    linear_probe = (
+        "linear_probe",
+        "linear_probe.LinearProbe",
+        "Linear probe on frozen embeddings: accuracy",
+        (Need.labels, Need.probe_split),
+    )
+    retrieval = (
+        "retrieval",
+        "retrieval.Retrieval",
+        "Retrieval of the exact pair",
+        (Need.equal_widths,),
+    )
+
+    def __new__(cls, name: str, evaluator: str, heading: str, needs: tuple[Need, ...]) -> Metric:
+        """A member that equals its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.evaluator, member.heading, member.needs = evaluator, heading, needs
+        return member
 
 
 @dataclass
@@ -42,10 +85,27 @@ class EvaluationConfig:
     max_samples: int = 50_000
 
     @property
+    def metrics(self) -> list[Metric]:
+        """All that are wanted at some time, once each, in the order of their names."""
+        return sorted({*self.final, *self.during})
+
+    @property
+    def needs(self) -> set[Need]:
+        """What the wanted metrics need."""
+        return {need for metric in self.metrics for need in metric.needs}
+
+    @property
     def splits(self) -> list[str]:
         """The folders of shards that the metrics read."""
-        probes = any(metric.probes for metric in (*self.final, *self.during))
-        return list(dict.fromkeys([self.split, *([self.probe_split] if probes else [])]))
+        return list(self.least_samples)
+
+    @property
+    def least_samples(self) -> dict[str, int]:
+        """The splits that the metrics read, each with the number of samples that it must have."""
+        found = {self.split: 1}
+        if Need.probe_split in self.needs:
+            found[self.probe_split] = 2  # two classes to tell apart
+        return found
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -55,4 +115,28 @@ class EvaluationConfig:
         for key in ("batch", "max_samples"):
             if getattr(self, key) < 1:
                 found.append(f"evaluation.{key} is {getattr(self, key)}: it must be at least 1")
+        return found
+
+    def unmet(self, absent: Mapping[Need, str]) -> list[str]:
+        """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.
+
+        The one check of needs: whoever knows facts of the config, the dataset or the model says what is absent.
+        """
+        return [
+            f"evaluation metric {metric} {absent[need]}"
+            for metric in self.metrics
+            for need in metric.needs
+            if need in absent
+        ]
+
+    def too_small(self, sizes: Mapping[str, int]) -> list[str]:
+        """A sentence for each split of ``sizes`` (name -> samples in it) of which the metrics need more samples."""
+        found = []
+        for split, least in self.least_samples.items():
+            size = min(sizes.get(split, least), self.max_samples)
+            if size < least:
+                found.append(
+                    f"the evaluation needs at least {least} samples of {split} and can use {size}: take a larger split"
+                    " or evaluation.max_samples, or other metrics or settings of theirs"
+                )
         return found

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from mmpretrain import figures
+from mmpretrain.config.evaluation import Metric
 from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary import panels
@@ -20,12 +21,7 @@ from mmpretrain.summary.retrieval_grid import GRID_FILE, Grid, load_grid
 
 PICTURE = "summary.png"
 WIDTH = 13.0
-TITLES = {
-    "classification": "Classification by the model",
-    "factors": "Factors read by linear probes from frozen embeddings",
-    "linear_probe": "Linear probe on frozen embeddings: accuracy",
-    "retrieval": "Retrieval of the exact pair",
-}
+TITLES: dict[str, str] = {metric.value: metric.heading for metric in Metric}
 Row = tuple[float, Callable[[SubFigure], None]]  # height in inches, and what draws it
 HEADLINE = re.compile(r"(accuracy|f1\w*|roc_auc|recall@10|class_recall@1)$")
 
