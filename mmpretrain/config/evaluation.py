@@ -27,7 +27,7 @@ class Metric(StrEnum):
 
     classification: of the model's own logits. linear_probe: logistic regression on frozen embeddings.
     factors: one such regression for every factor of the dataset (``dataset.json``). retrieval: recall at 1, 5, 10
-    between every ordered pair of modalities, beside chance.
+    between every ordered pair of modalities, beside chance. knn: vote of the nearest neighbors among frozen embeddings.
     """
 
     evaluator: str
@@ -45,6 +45,12 @@ class Metric(StrEnum):
         "factor_probes.FactorProbes",
         "Factors read by linear probes from frozen embeddings",
         (Need.labels, Need.factors, Need.probe_split),
+    )
+    knn = (
+        "knn",
+        "knn.Knn",
+        "Weighted vote of the nearest neighbors: accuracy",
+        (Need.labels, Need.probe_split),
     )
     linear_probe = (
         "linear_probe",
@@ -68,12 +74,28 @@ class Metric(StrEnum):
 
 
 @dataclass
+class KnnConfig:
+    """k: neighbors that vote. temperature: each votes with weight exp(cosine similarity / temperature)."""
+
+    k: int = 20
+    temperature: float = 0.07
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = [] if self.k >= 1 else [f"evaluation.knn.k is {self.k}: it must be at least 1"]
+        if self.temperature <= 0:
+            found.append(f"evaluation.knn.temperature is {self.temperature}: it must be above 0")
+        return found
+
+
+@dataclass
 class EvaluationConfig:
     """split: folder of held-out shards under data.path. probe_split: the one that probes learn from.
 
     final: metrics after training, written to evaluation.json. during: metrics every every_steps steps while training,
     written to metrics.jsonl (null: none).
     batch: samples per rank and forward pass. max_samples: of a larger split only so many are used, evenly spaced.
+    knn: settings of the metric knn.
     """
 
     split: str = "test"
@@ -83,6 +105,7 @@ class EvaluationConfig:
     every_steps: int | None = None
     batch: int = 256
     max_samples: int = 50_000
+    knn: KnnConfig = field(default_factory=KnnConfig)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -104,7 +127,8 @@ class EvaluationConfig:
         """The splits that the metrics read, each with the number of samples that it must have."""
         found = {self.split: 1}
         if Need.probe_split in self.needs:
-            found[self.probe_split] = 2  # two classes to tell apart
+            two_classes = 2
+            found[self.probe_split] = max(two_classes, self.knn.k if Metric.knn in self.metrics else 0)
         return found
 
     def problems(self) -> list[str]:
@@ -115,7 +139,7 @@ class EvaluationConfig:
         for key in ("batch", "max_samples"):
             if getattr(self, key) < 1:
                 found.append(f"evaluation.{key} is {getattr(self, key)}: it must be at least 1")
-        return found
+        return found + self.knn.problems()
 
     def unmet(self, absent: Mapping[Need, str]) -> list[str]:
         """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.

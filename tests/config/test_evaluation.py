@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher.checks import check_data
 from launcher.resources import Purpose
 from mmpretrain.assembly.check import check_model
-from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.compose import ConfigError, compose, load_config, save_config
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
 from mmpretrain.training.preflight import _evaluation_problems
 from shards.latents import build_latents
@@ -77,3 +78,13 @@ def _refused(tokens: list[str]) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         compose(tokens)
     return caught.value.problems
+
+
+def test_a_config_stored_before_an_evaluator_was_written_still_loads(tmp_path: Path) -> None:
+    config = compose(["evaluation.during=[retrieval]"])
+    save_config(config, tmp_path / "new.yaml")
+    stored = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert stored["evaluation"]["final"] == ["linear_probe", "retrieval"]
+    del stored["evaluation"]["knn"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(stored))
+    assert load_config(tmp_path / "old.yaml") == config
