@@ -31,7 +31,8 @@ from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.jobs import EmbedJob, PairJob
 from mmpretrain.embedding.pairing import pair_share
 from mmpretrain.embedding.vectors import Vectors
-from mmpretrain.evaluation.retrieval import exact_scores, pair_places, unit_rows
+from mmpretrain.evaluation.retrieval import exact_scores, pair_places
+from mmpretrain.evaluation.similarity import unit_rows
 from mmpretrain.figures import COLORS, INK
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from shards.world import SAMPLES, TEST_SAMPLES, TRIPLES, build_world

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
-from mmpretrain.config.evaluation import Metric
+from mmpretrain.config.evaluation import Need
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import DatasetState, ShardError, check_shards, dataset_state, load_index
 from mmpretrain.data.info import load_info
@@ -75,23 +76,32 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
             return Findings(notes=(f"{data.path} is not built: {how}",))
         return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
     found: list[str] = []
+    sound: list[str] = []
     for split in dict.fromkeys(("train", *config.evaluation.splits)):
         labeled = data.classes is not None
         optional = [name for name, modality in data.modalities.items() if modality.optional]
-        found += check_shards(_split(config, split), data.modalities, labeled, data.build, optional)
-    return Findings(problems=(*found, *_lacks_factors(config)))
+        problems = check_shards(_split(config, split), data.modalities, labeled, data.build, optional)
+        found += problems
+        sound += [] if problems else [split]
+    return Findings(problems=(*found, *_unmet_needs(config, sound)))
 
 
-def _lacks_factors(config: Config) -> list[str]:
-    if Metric.factors not in {*config.evaluation.final, *config.evaluation.during}:
-        return []
+def _unmet_needs(config: Config, sound: Sequence[str]) -> list[str]:
+    """What the evaluation needs and the dataset does not give. sound: the splits that can be read."""
+    evaluation = config.evaluation
+    lacking = _lacking_factors(config) if Need.factors in evaluation.needs else None
+    sizes = {name: len(load_index(_split(config, name))) for name in evaluation.splits if name in sound}
+    return evaluation.unmet({Need.factors: lacking} if lacking else {}) + evaluation.too_small(sizes)
+
+
+def _lacking_factors(config: Config) -> str | None:
     try:
         named = load_info(config.data.path).factors
     except (FileNotFoundError, ShardError) as error:
-        return [f"evaluation metric factors reads dataset.json: {error}"]
+        return f"reads dataset.json: {error}"
     if named:
-        return []
-    return [f"evaluation metric factors: {config.data.path} names no factors in its dataset.json; leave the metric out"]
+        return None
+    return f"needs factors, but {config.data.path} names no factors in its dataset.json; leave the metric out"
 
 
 def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:

@@ -1,31 +1,103 @@
-"""Config of the evaluation (no torch here)."""
+"""Config of the evaluation, and a row for every evaluator: what it needs and where it is (no torch here)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Metric(StrEnum):
-    """What is measured of a model."""
+class Need(StrEnum):
+    """What an evaluator cannot do without. Each is checked once, on the floor where its fact is known: labels and
+    logits by the config, factors and probe_split by the dataset, equal_widths by the model."""
 
-    classification = "classification"
-    """Classification by the model's own logits (methods with a classifier)."""
+    labels = "labels"
+    """Labels of samples."""
+
+    logits = "logits"
+    """Logits of a classifier that ships with the model."""
 
     factors = "factors"
+    """Factors that ``dataset.json`` names."""
+
+    probe_split = "probe_split"
+    """Shards to learn from, ``evaluation.probe_split``."""
+
+    equal_widths = "equal_widths"
+    """All modalities' embeddings have one width."""
+
+
+class Metric(StrEnum):
+    """What is measured of a model; a row each: its name, its implementation, its heading in pictures, its needs."""
+
+    implementation: str
+    heading: str
+    needs: tuple[Need, ...]
+
+    classification = (
+        "classification",
+        "mmpretrain.evaluation.classification.Classification",
+        "Classification by the model",
+        (Need.labels, Need.logits),
+    )
+    """Classification by the model's own logits (methods with a classifier)."""
+
+    factors = (
+        "factors",
+        "mmpretrain.evaluation.factor_probes.FactorProbes",
+        "Factors read by linear probes from frozen embeddings",
+        (Need.labels, Need.factors, Need.probe_split),
+    )
     """A linear probe for every factor that the dataset's ``dataset.json`` knows of."""
 
-    linear_probe = "linear_probe"
+    knn = (
+        "knn",
+        "mmpretrain.evaluation.knn.Knn",
+        "Weighted vote of the nearest neighbors: accuracy",
+        (Need.labels, Need.probe_split),
+    )
+    """Weighted vote of the nearest neighbors among the frozen embeddings of ``evaluation.probe_split``."""
+
+    linear_probe = (
+        "linear_probe",
+        "mmpretrain.evaluation.linear_probe.LinearProbe",
+        "Linear probe on frozen embeddings: accuracy",
+        (Need.labels, Need.probe_split),
+    )
     """Logistic regression from frozen embeddings to labels."""
 
-    retrieval = "retrieval"
-    """Recall at 1, 5 and 10 between every ordered pair of modalities, beside chance. The only one that needs no
-    labels."""
+    retrieval = (
+        "retrieval",
+        "mmpretrain.evaluation.retrieval.Retrieval",
+        "Retrieval of the exact pair",
+        (Need.equal_widths,),
+    )
+    """Recall at 1, 5 and 10 between every ordered pair of modalities, beside chance. Needs no labels."""
 
-    @property
-    def probes(self) -> bool:
-        """Whether it fits a classifier on a split of its own (``evaluation.probe_split``)."""
-        return self in (Metric.factors, Metric.linear_probe)
+    def __new__(cls, name: str, implementation: str, heading: str, needs: tuple[Need, ...]) -> Metric:
+        """A member that equals its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.implementation, member.heading, member.needs = implementation, heading, needs
+        return member
+
+
+@dataclass
+class KnnConfig:
+    """The metric knn."""
+
+    k: int = 20
+    """Neighbors that vote."""
+
+    temperature: float = 0.07
+    """Each votes with weight exp(cosine similarity / temperature)."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        found = [] if self.k >= 1 else [f"evaluation.knn.k is {self.k}: it must be at least 1"]
+        if self.temperature <= 0:
+            found.append(f"evaluation.knn.temperature is {self.temperature}: it must be above 0")
+        return found
 
 
 @dataclass
@@ -53,11 +125,32 @@ class EvaluationConfig:
     max_samples: int = 50_000
     """Of a larger split only so many samples are used, evenly spaced."""
 
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    """Settings of the metric knn."""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All that are wanted at some time, once each, in the order of their names."""
+        return sorted({*self.final, *self.during})
+
+    @property
+    def needs(self) -> set[Need]:
+        """What the wanted metrics need."""
+        return {need for metric in self.metrics for need in metric.needs}
+
     @property
     def splits(self) -> list[str]:
         """The folders of shards that the metrics read."""
-        probes = any(metric.probes for metric in (*self.final, *self.during))
-        return list(dict.fromkeys([self.split, *([self.probe_split] if probes else [])]))
+        return list(self.least_samples)
+
+    @property
+    def least_samples(self) -> dict[str, int]:
+        """The splits that the metrics read, each with the number of samples that it must have."""
+        found = {self.split: 1}
+        if Need.probe_split in self.needs:
+            two_classes = 2
+            found[self.probe_split] = max(two_classes, self.knn.k if Metric.knn in self.metrics else 0)
+        return found
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
@@ -67,4 +160,28 @@ class EvaluationConfig:
         for key in ("batch", "max_samples"):
             if getattr(self, key) < 1:
                 found.append(f"evaluation.{key} is {getattr(self, key)}: it must be at least 1")
+        return found + self.knn.problems()
+
+    def unmet(self, absent: Mapping[Need, str]) -> list[str]:
+        """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.
+
+        The one check of needs: whoever knows facts of the config, the dataset or the model says what is absent.
+        """
+        return [
+            f"evaluation metric {metric} {absent[need]}"
+            for metric in self.metrics
+            for need in metric.needs
+            if need in absent
+        ]
+
+    def too_small(self, sizes: Mapping[str, int]) -> list[str]:
+        """A sentence for each split of ``sizes`` (name -> samples in it) of which the metrics need more samples."""
+        found = []
+        for split, least in self.least_samples.items():
+            size = min(sizes.get(split, least), self.max_samples)
+            if size < least:
+                found.append(
+                    f"the evaluation needs at least {least} samples of {split} and can use {size}: take a larger split"
+                    " or evaluation.max_samples, or other metrics or settings of theirs"
+                )
         return found

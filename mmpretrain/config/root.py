@@ -10,7 +10,7 @@ from typing import Any
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
-from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.evaluation import EvaluationConfig, Need
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
@@ -90,7 +90,7 @@ class Config:
         found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
-        return found + self._model_against_data() + self._labels() + self._run_name()
+        return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
         if not self.parts.encoders:
@@ -128,19 +128,20 @@ class Config:
         ]
 
     def _labels(self) -> list[str]:
-        found = []
-        metrics = {*self.evaluation.final, *self.evaluation.during}
+        if self.data.classes is None or self.data.classes >= 2:
+            return []
+        return [f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabeled data"]
+
+    def _unmet_needs(self) -> list[str]:
+        """What the evaluation needs and data and method of this config do not give."""
+        absent = {}
         if self.data.classes is None:
-            wanted = sorted(metric for metric in metrics if metric is not Metric.retrieval)
-            found += [f"evaluation metric {metric.value} needs labels, but data.classes is null" for metric in wanted]
-        elif self.data.classes < 2:
-            found.append(f"data.classes is {self.data.classes}: at least 2 are needed, or null for unlabeled data")
-        if Metric.classification in metrics and not self.parts.classifier:
-            found.append(
-                f"evaluation metric classification needs logits, which method={self.method.name} does not learn;"
-                " choose linear_probe and retrieval"
+            absent[Need.labels] = "needs labels, but data.classes is null"
+        if not self.parts.classifier:
+            absent[Need.logits] = (
+                f"needs logits, which method={self.method.name} does not learn; choose linear_probe and retrieval"
             )
-        return found
+        return self.evaluation.unmet(absent)
 
     def _run_name(self) -> list[str]:
         if not 0 <= self.seed < 2**63:

@@ -5,6 +5,20 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from mmpretrain.evaluation.evaluator import Evaluator, Evidence
+
+
+class Classification(Evaluator):
+    """:func:`classification_scores` of the model's own logits."""
+
+    def scores(self, evidence: Evidence) -> dict[str, float]:
+        """See :func:`classification_scores`. Raises ValueError without logits or labels."""
+        test = evidence.test
+        if test.logits is None or test.labels is None:
+            lacking = "labels in the split" if test.labels is None else "logits, which this model does not give"
+            raise ValueError(f"classification needs {lacking}; leave it out of the evaluation's metrics")
+        return classification_scores(test.logits, test.labels)
+
 
 def majority_share(labels: np.ndarray) -> float:
     """Accuracy of the best constant answer: the share of the most frequent of ``labels`` (int [n])."""

@@ -60,6 +60,13 @@ def _cut(value: Any, rows: np.ndarray) -> Any:
     return None if value is None else value[rows]
 
 
+def labels_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
+    """int64 [n]: the labels of ``embeddings``; ``split`` in words. Raises ValueError, for ``metric``, without any."""
+    if embeddings.labels is None:
+        raise ValueError(f"{metric}: the {split} split has no labels; leave {metric} out of evaluation.final")
+    return embeddings.labels
+
+
 def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device) -> Embeddings:
     """Run ``model(**batch.inputs)`` over this rank's ``batches`` and give every rank the embeddings of all samples.
 

@@ -22,16 +22,25 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from mmpretrain.data.factor_codes import decode_factors
 from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.evaluator import Evaluator, Evidence
 from mmpretrain.evaluation.representations import whole_representations
 
 MAX_ITERATIONS = 1000
 ONE_HOT = "one_hot"
 
 
+class FactorProbes(Evaluator):
+    """:func:`factor_probes` of all factors of the dataset."""
+
+    def scores(self, evidence: Evidence) -> dict[str, float]:
+        """See :func:`factor_probes`."""
+        return factor_probes(evidence.train, evidence.test, evidence.factors)
+
+
 def factor_probes(train: Embeddings, test: Embeddings, factors: Mapping[str, int]) -> dict[str, float]:
     """Scores of each factor (name -> classes) from each representation of all modalities (representations.py).
 
-    Labels are codes of the factors (codes.py). Keys: ``SUBJECT/FACTOR/balanced_accuracy``, and
+    Labels are codes of the factors (data/factor_codes.py). Keys: ``SUBJECT/FACTOR/balanced_accuracy``, and
     ``weighted_balanced_accuracy`` and ``roc_auc`` of binary factors, each with its ``/chance``.
     Raises ValueError without factors or labels, and for a factor of which a split holds one class only.
     """

@@ -16,16 +16,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.evaluation.classification import majority_share
-from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.representations import (
-    Representation,
-    learned_representations,
-    modality_representations,
-    whole_representations,
-)
-from mmpretrain.evaluation.retrieval import unit_rows
+from mmpretrain.evaluation.embeddings import Embeddings, labels_of
+from mmpretrain.evaluation.evaluator import Evaluator, Evidence
+from mmpretrain.evaluation.representations import probed_representations
 
 MAX_ITERATIONS = 1000
+
+
+class LinearProbe(Evaluator):
+    """:func:`linear_probe` of everything that a probe may read."""
+
+    def scores(self, evidence: Evidence) -> dict[str, float]:
+        """See :func:`linear_probe`."""
+        return linear_probe(evidence.train, evidence.test, evidence.classes)
 
 
 def linear_probe(train: Embeddings, test: Embeddings, classes: Sequence[str] | None = None) -> dict[str, float]:
@@ -37,15 +40,15 @@ def linear_probe(train: Embeddings, test: Embeddings, classes: Sequence[str] | N
     where it is read.
     Raises ValueError if a split has no labels or the train split has one class only.
     """
-    train_labels, test_labels = labels_of(train, "train"), labels_of(test, "held-out")
+    train_labels, test_labels = labels_of(train, "train", "linear_probe"), labels_of(test, "held-out", "linear_probe")
     modalities = "+".join(train.embeds)
-    fitted, scored = _representations(train), _representations(test)
+    fitted, scored = probed_representations(train), probed_representations(test)
     scores: dict[str, float] = {}
     for name, representation in fitted.items():
         known, labels = train_labels[representation.rows], test_labels[scored[name].rows]
         if len(np.unique(known)) < 2:
             raise ValueError("linear_probe: all samples of the train split have one label; leave linear_probe out")
-        answers = _answers(_features(representation), known, _features(scored[name]))
+        answers = _answers(representation.unit_blocks(), known, scored[name].unit_blocks())
         scores[f"{name}/accuracy"] = float(accuracy_score(labels, answers))
         scores[f"{name}/accuracy/chance"] = majority_share(labels)
         for label in np.unique(labels) if classes is not None and name == modalities else ():
@@ -54,28 +57,9 @@ def linear_probe(train: Embeddings, test: Embeddings, classes: Sequence[str] | N
     return scores
 
 
-def labels_of(embeddings: Embeddings, split: str) -> np.ndarray:
-    """The labels of ``embeddings``; ``split`` in words. Raises ValueError if there are none."""
-    if embeddings.labels is None:
-        raise ValueError(f"linear_probe: the {split} split has no labels; leave linear_probe out of evaluation.final")
-    return embeddings.labels
-
-
-def _representations(embeddings: Embeddings) -> dict[str, Representation]:
-    """Each modality, each learned representation, and what speaks of all modalities together."""
-    parts = {**modality_representations(embeddings), **learned_representations(embeddings)}
-    return parts | whole_representations(embeddings)
-
-
 def _answers(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
     return probe.fit(train, labels).predict(test)
-
-
-def _features(representation: Representation) -> np.ndarray:
-    """float64 [n, sum of d]: each block's rows scaled to length 1, side by side (float64: platforms agree)."""
-    rows = representation.rows
-    return np.hstack([unit_rows(block[rows].astype(np.float64)) for block in representation.blocks])
 
 
 def _class_name(classes: Sequence[str] | None, label: int) -> str:

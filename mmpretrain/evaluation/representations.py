@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.similarity import unit_rows
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,17 @@ class Representation:
     def joined(self) -> np.ndarray:
         """float64 [rows that are there, sum of d]."""
         return np.hstack(self.blocks)[self.rows].astype(np.float64)
+
+    def unit_blocks(self) -> np.ndarray:
+        """float64 [rows that are there, sum of d]: as joined, each block's rows scaled to length 1."""
+        # In float64 platforms agree.
+        return np.hstack([unit_rows(block[self.rows].astype(np.float64)) for block in self.blocks])
+
+
+def probed_representations(embeddings: Embeddings) -> dict[str, Representation]:
+    """Each modality, each learned representation, and what speaks of all modalities together."""
+    parts = {**modality_representations(embeddings), **learned_representations(embeddings)}
+    return parts | whole_representations(embeddings)
 
 
 def modality_representations(embeddings: Embeddings) -> dict[str, Representation]:

@@ -13,15 +13,22 @@ Shapes: n samples, d width, r rows of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
 
 from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.evaluator import Evaluator, Evidence
+from mmpretrain.evaluation.similarity import TIE, similarity_chunks, unit_rows
 
-BUDGET = 2**24
-TIE = 1e-5
+
+class Retrieval(Evaluator):
+    """:func:`retrieval` at 1, 5 and 10."""
+
+    def scores(self, evidence: Evidence) -> dict[str, float]:
+        """See :func:`retrieval`."""
+        return retrieval(evidence.test)
 
 
 def retrieval(embeddings: Embeddings, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
@@ -40,11 +47,6 @@ def retrieval(embeddings: Embeddings, ks: Sequence[int] = (1, 5, 10)) -> dict[st
                 found |= class_scores(queries, items, both.labels)
             scores |= {f"{query}->{item}/{name}": score for name, score in found.items()}
     return scores
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """``rows`` [n, d] scaled to length 1 (rows of length 0 stay 0)."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def pair_places(queries: np.ndarray, items: np.ndarray, chunk: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -83,21 +85,3 @@ def class_scores(
         hits += int((nearest > stranger + TIE).sum())
     shares = np.unique(labels, return_counts=True)[1] / len(labels)
     return {"class_recall@1": hits / len(labels), "class_recall@1/chance": float((shares**2).sum())}
-
-
-def similarity_chunks(
-    queries: np.ndarray, items: np.ndarray, chunk: int | None = None
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Row ranges of ``queries`` [n, d] with their similarities [r, n] to ``items`` [n, d], from top to bottom.
-
-    Raises ValueError if the widths differ.
-    """
-    if queries.shape[1] != items.shape[1]:
-        raise ValueError(
-            f"retrieval needs embeddings of one width, these have {queries.shape[1]} and {items.shape[1]}:"
-            " set model.embed_dim, or leave retrieval out of the evaluation"
-        )
-    size = chunk or max(1, BUDGET // len(items))
-    for start in range(0, len(queries), size):
-        rows = slice(start, min(start + size, len(queries)))
-        yield rows, queries[rows] @ items.T

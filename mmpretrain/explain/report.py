@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.retrieval import exact_scores, pair_places, unit_rows
+from mmpretrain.evaluation.retrieval import exact_scores, pair_places
+from mmpretrain.evaluation.similarity import unit_rows
 from mmpretrain.explain.decomposition import (
     CodesOrigin,
     Decomposition,

@@ -19,7 +19,7 @@ from mmpretrain.config.kind import Drawing, Kind
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.retrieval import unit_rows
+from mmpretrain.evaluation.similarity import unit_rows
 
 Shown = np.ndarray | str
 GRID_FILE = "retrieval_grid.npz"  # in the run folder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from mmpretrain import figures
+from mmpretrain.config.evaluation import Metric
 from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary import panels
@@ -20,12 +22,7 @@ from mmpretrain.summary.retrieval_grid import GRID_FILE, Grid, load_grid
 
 PICTURE = "summary.png"
 WIDTH = 13.0
-TITLES = {
-    "classification": "Classification by the model",
-    "factors": "Factors read by linear probes from frozen embeddings",
-    "linear_probe": "Linear probe on frozen embeddings: accuracy",
-    "retrieval": "Retrieval of the exact pair",
-}
+TITLES: dict[str, str] = {metric.value: metric.heading for metric in Metric}
 Row = tuple[float, Callable[[SubFigure], None]]  # height in inches, and what draws it
 HEADLINE = re.compile(r"(accuracy|f1\w*|roc_auc|recall@10|class_recall@1)$")
 
@@ -70,7 +67,7 @@ def _curves(run: RunFolder) -> Row | None:
     steps = read_training(run)
     if not steps:
         return None
-    curves = {_label(name): curve for name, curve in read_evaluations(run).items() if HEADLINE.search(name)}
+    curves = labeled_curves({name: curve for name, curve in read_evaluations(run).items() if HEADLINE.search(name)})
     batch = steps[-1]["samples"] / max(steps[-1]["step"], 1)
 
     def draw(figure: SubFigure) -> None:
@@ -84,11 +81,19 @@ def _curves(run: RunFolder) -> Row | None:
     return 3.6, draw
 
 
-def _label(key: str) -> str:
-    """``eval/test/retrieval/left->right/recall@10`` as ``left → right recall@10``."""
-    _, _, name = key.split("/", 2)
-    score = parse_scores({name: 0.0})[0]
-    return f"{_arrow(score.subject)} {score.name}".strip().replace("_", " ").replace("\n", "")
+def labeled_curves(curves: Mapping[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """``eval/test/retrieval/left->right/recall@10`` as ``left → right recall@10``.
+
+    Where two metrics would be called alike, each has its name in front: ``knn left accuracy``.
+    """
+    scores = {key: parse_scores({key.split("/", 2)[2]: 0.0})[0] for key in curves}
+    counts = Counter((score.subject, score.name) for score in scores.values())
+    found = {}
+    for key, score in scores.items():
+        metric = f"{score.metric} " if counts[score.subject, score.name] > 1 else ""
+        label = f"{metric}{_arrow(score.subject)} {score.name}".strip()
+        found[label.replace("_", " ").replace("\n", "")] = curves[key]
+    return found
 
 
 def _arrow(subject: str) -> str:

@@ -16,7 +16,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
 from mmpretrain.config.compose import load_config
-from mmpretrain.config.evaluation import Metric
+from mmpretrain.config.evaluation import Need
 from mmpretrain.config.objective import memory_note
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
@@ -79,14 +79,14 @@ def _compiler(config: Config) -> list[str]:
 
 
 def _evaluation_problems(config: Config, model: MMPretrainModel) -> list[str]:
-    """What would otherwise end a run after all of its training."""
-    wanted = {*config.evaluation.final, *config.evaluation.during}
-    if Metric.retrieval in wanted and len(set(model.embed_sizes.values())) > 1:
-        return [
-            f"evaluation metric retrieval compares embeddings of one width, and these have {model.embed_sizes}:"
-            " set model.embed_dim, or leave retrieval out"
-        ]
-    return []
+    """What the evaluation needs and the model does not give: it would end a run after all of its training."""
+    widths = model.embed_sizes
+    if len(set(widths.values())) < 2:
+        return []
+    advice = "set model.embed_dim, or leave the metric out"
+    return config.evaluation.unmet(
+        {Need.equal_widths: f"compares embeddings of one width, and these have {widths}: {advice}"}
+    )
 
 
 if __name__ == "__main__":

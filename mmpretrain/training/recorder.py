@@ -1,4 +1,4 @@
-"""Records of a run, written by rank 0: metrics.jsonl, consumed.jsonl, status.json."""
+"""Records of a run, written by rank 0: steps and evaluations to its trackers, consumed.jsonl, status.json."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport, mean_over_ranks
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
+from mmpretrain.training.trackers import TrackerFactory, run_trackers
 
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
 
@@ -27,11 +28,14 @@ class NonFiniteError(RuntimeError):
 class Recorder:
     """Turns step reports into lines. Every rank calls it, because averages are collectives; rank 0 writes."""
 
-    def __init__(self, folder: RunFolder, config: Config, stream: Stream, world: World) -> None:
+    def __init__(
+        self, folder: RunFolder, config: Config, stream: Stream, world: World, trackers: TrackerFactory = run_trackers
+    ) -> None:
         self.folder = folder
         self.config = config
         self.stream = stream
         self.world = world
+        self.trackers = trackers(folder) if world.rank == 0 else ()
         self._wait_s = 0.0
         self._last_time = time.perf_counter()
         self._last_done = 0
@@ -42,7 +46,8 @@ class Recorder:
         self._last_done = done
         self._last_time = time.perf_counter()
         if self.world.rank == 0:
-            drop_lines_after(self.folder.metrics, done)
+            for tracker in self.trackers:
+                tracker.start(done, self.config)
             drop_lines_after(self.folder.consumed, done)
             drop_lines_after(self.folder.quarantine, done * self.config.data.global_batch - 1, key="position")
             self._status(done, state=State.running, total_steps=self.config.total_steps, cause=None)
@@ -78,19 +83,22 @@ class Recorder:
         return wanted
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        if self.world.rank == 0:
-            append_line(self.folder.metrics, line)
+        """Hand a record to every tracker."""
+        for tracker in self.trackers:
+            tracker.log(line)
 
     def flush(self) -> None:
-        """Bring the lines written so far to the disk."""
-        for path in (self.folder.metrics, self.folder.consumed):
-            if self.world.rank == 0 and path.exists():
-                sync(path)
+        """Make the records written so far survive a crash."""
+        for tracker in self.trackers:
+            tracker.flush()
+        if self.world.rank == 0 and self.folder.consumed.exists():
+            sync(self.folder.consumed)
 
     def complete(self, done: int) -> None:
         """Mark the run as completed, once every rank is done."""
         self.world.barrier(patient=True)
+        for tracker in self.trackers:
+            tracker.complete()
         if self.world.rank == 0:
             self._status(done, state=State.completed)
 

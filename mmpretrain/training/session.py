@@ -114,8 +114,8 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl."""
         settings, info = self.config.evaluation, dataset_info(self.config.data)
-        factors, probe = info.factors if info else None, settings.probe_split
-        results = evaluate(settings.during, self._embed, self.world, settings.split, None, probe, factors)
+        factors = info.factors if info else None
+        results = evaluate(settings.during, self._embed, self.world, settings, factors=factors)
         self.recorder.write({"step": done, **log_entry(results, settings.split)})
 
     def checkpoint_due(self, done: int) -> bool:
@@ -140,7 +140,7 @@ class Session:
         embed = functools.cache(self._embed)
         settings, info = self.config.evaluation, dataset_info(self.config.data)
         classes, factors = (info.classes, info.factors) if info else (None, None)
-        results = evaluate(settings.final, embed, self.world, settings.split, classes, settings.probe_split, factors)
+        results = evaluate(settings.final, embed, self.world, settings, classes, factors)
         shown = embed(settings.split)
         state = self.engine.state_dict()
         if state is not None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+import yaml
 
 from launcher.checks import check_data
 from launcher.resources import Purpose
-from mmpretrain.config.compose import compose
-from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.assembly.check import check_model
+from mmpretrain.config.compose import ConfigError, compose, load_config, save_config
+from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
+from mmpretrain.training.preflight import _evaluation_problems
 from shards.latents import build_latents
 
 
@@ -27,3 +33,61 @@ def test_what_the_dataset_lacks_is_found_before_training(tmp_path: Path) -> None
     info.write_text(info.read_text().replace('"factors"', '"other"'))
     (problem,) = check_data(compose(tokens), Purpose.run).problems
     assert "names no factors in its dataset.json" in problem
+
+
+UNEQUAL = ["model.embed_dim=null", "model.encoders.left.config.hidden_size=32"]
+
+
+@pytest.mark.parametrize("need", Need)
+def test_every_need_is_checked_before_training(need: Need, digits: Path) -> None:
+    """By config, dataset or model: no need can be stated that nobody looks at."""
+    tokenizer = f"model.encoders.caption.tokenizer={digits / 'tokenizer'}"
+    tokens = ["experiment=digits", f"data.path={digits}", tokenizer]
+    found: Sequence[str]
+    match need:
+        case Need.labels:
+            found = _refused([*tokens, "data.classes=null", "evaluation.final=[linear_probe]"])
+        case Need.logits:
+            found = _refused([*tokens, "evaluation.final=[classification]"])
+        case Need.factors:
+            found = check_data(compose([*tokens, "evaluation.final=[factors]"]), Purpose.run).problems
+        case Need.probe_split:
+            wanted = ["evaluation.final=[linear_probe]", "evaluation.probe_split=probe"]
+            found = check_data(compose([*tokens, *wanted]), Purpose.run).problems
+        case Need.equal_widths:
+            config = compose([*tokens, *UNEQUAL, "evaluation.final=[linear_probe, retrieval]"])
+            _, _, model = check_model(config)
+            assert model is not None
+            found = _evaluation_problems(config, model)
+    (problem,) = found
+    words = {
+        Need.labels: "evaluation metric linear_probe needs labels, but data.classes is null",
+        Need.logits: "evaluation metric classification needs logits, which method=clip does not learn",
+        Need.factors: "evaluation metric factors needs factors, but",
+        Need.probe_split: "digits/probe",
+        Need.equal_widths: "evaluation metric retrieval compares embeddings of one width",
+    }
+    assert words[need] in problem
+
+
+def test_a_split_of_too_few_samples_is_found_before_training(digits: Path) -> None:
+    tokens = ["experiment=digits", f"data.path={digits}", "evaluation.max_samples=1"]
+    (problem,) = check_data(compose(tokens), Purpose.run).problems
+    assert "needs at least 2 samples of train and can use 1" in problem
+    assert check_data(compose([*tokens, "evaluation.final=[retrieval]"]), Purpose.run).problems == ()
+
+
+def _refused(tokens: list[str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        compose(tokens)
+    return caught.value.problems
+
+
+def test_a_config_stored_before_an_evaluator_was_written_still_loads(tmp_path: Path) -> None:
+    config = compose(["evaluation.during=[retrieval]"])
+    save_config(config, tmp_path / "new.yaml")
+    stored = yaml.safe_load((tmp_path / "new.yaml").read_text())
+    assert stored["evaluation"]["final"] == ["linear_probe", "retrieval"]
+    del stored["evaluation"]["knn"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(stored))
+    assert load_config(tmp_path / "old.yaml") == config

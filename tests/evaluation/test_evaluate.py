@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpretrain.config.evaluation import Metric
+from mmpretrain.config.evaluation import EvaluationConfig, Metric
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.evaluation.evaluate import evaluate, log_entry, write_evaluation
 from tests.evaluation.made_up import deal, embeddings, tiny_model
 
 SIZES = {"train": 60, "test": 31}
+HELD = EvaluationConfig(split="held")
+HELD_AND_PROBE = EvaluationConfig(split="held", probe_split="probe")
 
 
 def evaluate_tiny(metrics: list[Metric]) -> dict[str, float]:
@@ -36,18 +38,18 @@ def test_names_and_splits() -> None:
         asked.append(split)
         return embeddings(seed=len(asked))
 
-    results = evaluate([Metric.linear_probe, Metric.retrieval], embed, World.single(), "held")
+    results = evaluate([Metric.linear_probe, Metric.retrieval], embed, World.single(), HELD)
     assert asked == ["held", "train"]
     for name in ("linear_probe/left/accuracy", "retrieval/left->right/recall@1", "retrieval/left->right/median_rank"):
         assert name in results and f"{name}/chance" in results
     asked.clear()
-    evaluate([Metric.retrieval], embed, World.single(), "held")
+    evaluate([Metric.retrieval], embed, World.single(), HELD)
     assert asked == ["held"]
     asked.clear()
-    evaluate([Metric.factors], embed, World.single(), "held", probe_split="probe", factors={"a": 2, "b": 2})
+    evaluate([Metric.factors], embed, World.single(), HELD_AND_PROBE, factors={"a": 2, "b": 2})
     assert asked == ["held", "probe"]
     asked.clear()
-    assert evaluate([], embed, World.single(), "held") == {} and asked == []
+    assert evaluate([], embed, World.single(), HELD) == {} and asked == []
 
 
 def test_two_ranks_measure_what_one_measures(ranks: Callable) -> None:

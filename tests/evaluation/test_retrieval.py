@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.retrieval import class_scores, exact_scores, pair_places, retrieval, unit_rows
+from mmpretrain.evaluation.retrieval import class_scores, exact_scores, pair_places, retrieval
+from mmpretrain.evaluation.similarity import unit_rows
 from tests.evaluation.made_up import embeddings, unrelated
 
 

@@ -17,7 +17,7 @@ from mmpretrain.records import parse_scores
 from mmpretrain.run_folder import RunFolder, State, append_line
 from mmpretrain.summary.panels import smooth
 from mmpretrain.summary.retrieval_grid import GRID_FILE, retrieval_grid, save_grid
-from mmpretrain.summary.summary import bar_panels, draw_summary, summarize
+from mmpretrain.summary.summary import bar_panels, draw_summary, labeled_curves, summarize
 from tests.evaluation.made_up import embeddings
 
 RESULTS = evaluate([Metric.linear_probe, Metric.retrieval], lambda _: embeddings(), World.single())
@@ -129,3 +129,14 @@ def test_running_mean() -> None:
     found = smooth(values)  # over 2
     assert found[:5].tolist() == [0.0, 0.5, 1.5, 2.0, 4.0]
     assert found[-1] == 78.5
+
+
+def test_curves_of_two_metrics_never_share_a_label() -> None:
+    keys = ["linear_probe/left/accuracy", "knn/left/accuracy", "classification/accuracy", "retrieval/a->b/recall@10"]
+    found = labeled_curves({f"eval/test/{key}": {1: float(i)} for i, key in enumerate(keys)})
+    assert found == {
+        "linear probe left accuracy": {1: 0.0},
+        "knn left accuracy": {1: 1.0},
+        "accuracy": {1: 2.0},
+        "a → b recall@10": {1: 3.0},
+    }
