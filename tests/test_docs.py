@@ -15,7 +15,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RE
 PAGES += sorted(ROOT.glob("docs/**/*.md"))
 PACKAGES = ("benchmarks", "experiments", "launcher", "mmpretrain", "shards", "tests")
 FOLDERS = (*PACKAGES, "configs", "docs", "slurm")
-PLACEHOLDER = re.compile(r"NAME|ROOM|CHOICE|FOLDER|\bmine\b")
+PLACEHOLDER = re.compile(r"NAME|ROOM|GROUP|CHOICE|FOLDER|\bmine\b")
 MADE_BY_COMMANDS = ("runs/", "data/", "releases/")
 # A file with at least one folder before it; a folder at the repository's top, with or without more behind it; a module.
 FILE = re.compile(r"(?<![\w./:-])((?:[\w*.-]+/)+[\w*.-]+\.(?:py|yaml|md|sh|toml|svg))\b")
