@@ -38,6 +38,8 @@ def arrows_down(layers: Layers) -> Arrows:
     """Every import from a room to one on a lower floor, except those that a longer way implies; sorted."""
     import grimp
 
+    # Only the packages that ship are installed.
+    sys.path.insert(0, str(ROOT))
     graph = grimp.build_graph(*sorted({room.split(".")[0] for layer in layers for room in layer}))
     floor = {room: number for number, layer in enumerate(layers) for room in layer}
 
