@@ -47,17 +47,14 @@ class _Rank:
 
     @property
     def name(self) -> str:
-        """As messages name it."""
         return f"rank {self.number}"
 
     def exit_code(self) -> int | None:
-        """Of the process, None while it lives."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(0.2)
         return None
 
     def log_tail(self) -> str:
-        """The end of what it printed."""
         return self.log.read_text(errors="replace")[-LOG_TAIL:]
 
 

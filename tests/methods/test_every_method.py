@@ -203,7 +203,7 @@ def release(tokens: list[str], folder: Path) -> None:
 
 def test_releases_open_where_this_package_is_absent_and_say_the_same(ranks: Ranks, tmp_path: Path) -> None:
     folder = tmp_path / "releases"
-    # What connects spaces has none of their releases here, and takes embeddings; else test_cmcr_release.py.
+    # What connects spaces has none of their releases here and takes embeddings: see tests/methods/test_cmcr_release.py.
     for method in METHODS:
         ranks(1, release, tokens_of(method, "engine=zero0"), folder / method)
     lines = fresh_interpreter(COMPARE, tmp_path, str(folder), ours=False).splitlines()
