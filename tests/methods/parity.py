@@ -93,9 +93,9 @@ def refine(method: Method, features: Features, batch: Batch, step: Step, world: 
     return losses
 
 
-def run_oracle(config: Config, epoch: float) -> Outcome:
+def run_oracle(config: Config, epoch: float, dtype: torch.dtype = torch.float64) -> Outcome:
     """The same step by the dense formulas."""
-    method = make_method(config)
+    method = make_method(config, dtype=dtype)
     total = TOTALS[config.method.name](method, config, make_step(epoch))
     total.backward()
     return Outcome({"total": total.item()}, gradients(method))
