@@ -80,3 +80,17 @@ def test_strangers_of_the_names_launcher_and_shards(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "strange"), str(home.parent)])}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/", env=environment)
     assert run.returncode == 0 and run.stdout.startswith("mmpretrain "), run.stderr
+
+
+def test_a_clone_in_an_environment_with_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """launcher/submit.py, which takes its own code, does not call the installed package a stranger."""
+    (tmp_path / "mmpretrain").mkdir()
+    (tmp_path / "mmpretrain" / "__init__.py").write_text("raise SystemExit('executed')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])
+    monkeypatch.delitem(sys.modules, "mmpretrain", raising=False)
+    with pytest.raises(SystemExit):
+        launcher.guard.require_this_project()
+    (tmp_path / "mmpretrain_contrastive" / "launcher").mkdir(parents=True)
+    (tmp_path / "mmpretrain_contrastive" / "launcher" / "submit.py").write_text("")
+    launcher.guard.require_this_project()
