@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import compose, diff_configs, load_config
 from mmpretrain.data.index import load_index
 from mmpretrain.records import read_evaluation
@@ -86,7 +87,7 @@ def _complete(run: RunFolder, tokens: Sequence[str]) -> bool:
     """Whether these very settings have been run to the end; the launcher knows too, but loads the model to say so."""
     if run.status().get("state") != State.completed.value:
         return False
-    return not diff_configs(load_config(run.config), compose(tokens))
+    return not diff_configs(load_config(run.config), compose(tokens, choices=Choices(USER_CONFIGS)))
 
 
 def evaluation(run_folder: Path) -> dict[str, float]:

@@ -15,10 +15,10 @@ from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
 from mmpretrain.config.evaluation import Need
 from mmpretrain.config.root import Config
+from mmpretrain.config.shipped import INSTALLED, PACKAGE
 from mmpretrain.data.index import DatasetState, ShardError, check_shards, dataset_state, load_index
 from mmpretrain.data.info import load_info
 
-ROOT = Path(__file__).resolve().parent.parent
 PREFLIGHT_TIMEOUT_S = 300
 
 
@@ -109,7 +109,7 @@ def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **_own_code(), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), str(ranks)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
@@ -122,6 +122,12 @@ def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))
     return Findings(problems=(f"the check of the model failed: {cause}",))
+
+
+def _own_code() -> dict[str, str]:
+    """What makes another process find this ``mmpretrain``. An installed one is found, and so was found here."""
+    # site-packages in PYTHONPATH would come before the standard library.
+    return {} if INSTALLED else {"PYTHONPATH": str(PACKAGE.parent)}
 
 
 def _split(config: Config, split: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,22 @@ from launcher.plan import PlanError, make_plan
 from launcher.previous_run import Action
 from launcher.render import show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
+from mmpretrain.config.choices import USER_CONFIGS
 from mmpretrain.run_folder import DamagedFileError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+HELP = """Start a pretraining run, or continue it: the same run.name with the same config resumes.
+
+\b
+Examples:
+  PROGRAM method=m3col experiment=digits run.name=demo
+  PROGRAM --nodes 8 --dry-run method=m3col
+  PROGRAM --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3
+  PROGRAM --config runs/demo/config.yaml
+  PROGRAM --config-dir mine data=photos     # takes mine/data/photos.yaml
+
+Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
+75 stopped by a signal, the same command continues.
+"""
 
 Tokens = Annotated[
     list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Config choices and single keys.")
@@ -29,7 +43,7 @@ Ranks = Annotated[
     typer.Option(help="Ranks per node. Default: the profile's, else the node's GPUs, else 1 on Slurm and 2 locally."),
 ]
 ClusterName = Annotated[
-    str, typer.Option(help="auto (Slurm if one answers), local, slurm, or a profile of slurm/NAME.yaml.")
+    str, typer.Option(help="auto (Slurm if one answers), local, slurm, or a profile: CONFIG_DIR/slurm/NAME.yaml.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the sbatch script; write nothing.")]
 Follow = Annotated[
@@ -37,9 +51,24 @@ Follow = Annotated[
     typer.Option("--follow/--no-follow", help="Wait and exit with the job's status. Default: only for local runs."),
 ]
 Base = Annotated[Path | None, typer.Option(help="Start from this config, e.g. runs/NAME/config.yaml.")]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Your own choices, GROUP/CHOICE.yaml, and profiles, slurm/NAME.yaml; they come before the shipped ones."
+        f" Default: ./{USER_CONFIGS}, if it is there.",
+    ),
+]
 
 
-@app.command(no_args_is_help=False)
+def command_line(program: str) -> typer.Typer:
+    """The launcher's one command. program: how it is started, for the examples in its help."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("train", no_args_is_help=False, help=HELP.replace("PROGRAM", program))(submit)
+    return app
+
+
 def submit(
     tokens: Tokens = None,
     nodes: Nodes = 1,
@@ -48,23 +77,14 @@ def submit(
     dry_run: DryRun = False,
     follow: Follow = None,
     config: Base = None,
+    config_dir: ConfigDir = None,
 ) -> None:
-    """Start a pretraining run, or continue it: the same run.name with the same config resumes.
-
-    \b
-    Examples:
-      python launcher/submit.py method=m3col experiment=digits run.name=demo
-      python launcher/submit.py --nodes 8 --dry-run method=m3col
-      python launcher/submit.py --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3
-      python launcher/submit.py --config runs/demo/config.yaml
-
-    Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
-    75 stopped by a signal, the same command continues.
-    """
+    """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
     out, err = Console(), Console(stderr=True)
-    request = Request(nodes, gpus_per_node, cluster, Purpose.show if dry_run else Purpose.run)
+    purpose = Purpose.show if dry_run else Purpose.run
+    request = Request(nodes, gpus_per_node, cluster, purpose, config_dir or USER_CONFIGS)
     try:
-        plan = make_plan(tokens or [], request, config, shlex.join(["python", *sys.argv]))
+        plan = make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
         if dry_run:
             show_plan(plan, out)
             return
@@ -81,3 +101,9 @@ def submit(
         show_problems([str(error)], err)
         code = Exit.failed
     raise typer.Exit(int(code))
+
+
+def typed(arguments: Sequence[str]) -> list[str]:
+    """The words of this process's command as a user would type them. arguments: ``sys.argv``."""
+    program = Path(arguments[0])
+    return ["python", *arguments] if program.suffix == ".py" else [program.name, *arguments[1:]]

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.profiles import FOLDER, Profile, available
-from mmpretrain.config.compose import CONFIGS, GROUPS
+from launcher.profiles import Profile
+from mmpretrain.config import shipped
+from mmpretrain.config.choices import names_in
+from mmpretrain.config.compose import GROUPS
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.reference import Entry, Section, sections, undocumented
@@ -36,7 +38,8 @@ Five layers, of which a later one wins:
 
 1. the defaults of the tables below;
 2. the base file, `configs/pretrain.yaml`, or the one that `--config` names (a run folder's `config.yaml`, say);
-3. one file for each [group](#groups), `configs/GROUP/CHOICE.yaml`: the one that `group=choice` names, else the one that
+3. one file for each [group](#groups), `configs/GROUP/CHOICE.yaml` (first in your own `--config-dir`, then here): the one
+   that `group=choice` names, else the one that
    the experiment or the base file names under `defaults`;
 4. the experiment, `configs/experiment/NAME.yaml`, if one is chosen;
 5. single keys of the command line, `dotted.key=value`, the value written as YAML.
@@ -107,7 +110,7 @@ def _lines() -> Iterator[str]:
     found = _config()
     places = {entry.key: section.key for section in found for entry in section.entries}
     places |= {section.key: section.key for section in found}
-    base = (CONFIGS / "pretrain.yaml").read_text().rstrip("\n")
+    base = (shipped.CONFIGS / "pretrain.yaml").read_text().rstrip("\n")
     tops = [_link(section.key) for section in found if section.key.isidentifier()]
     jumps = ", ".join([*tops, "[groups](#groups)", "[cluster profiles](#cluster-profiles)"])
     yield INTRODUCTION.format(base=base, sections=jumps)
@@ -116,10 +119,13 @@ def _lines() -> Iterator[str]:
     yield "## Groups\n\nWhat `group=choice` may choose. A file that you add to `configs/GROUP/` is a choice, too.\n"
     for group in GROUPS:
         yield f"### Group `{group}`\n\n| choice | what it is |\n|---|---|"
-        yield from (f"| `{file.stem}` | {_cell(_comment(file))} |" for file in sorted((CONFIGS / group).glob("*.yaml")))
+        yield from (
+            f"| `{file.stem}` | {_cell(_comment(file))} |" for file in sorted((shipped.CONFIGS / group).glob("*.yaml"))
+        )
         yield ""
-    names = ", ".join(f"`{FOLDER.name}/{name}.yaml`" for name in available())
-    yield PROFILES.format(names=names, is_are="is" if len(available()) == 1 else "are")
+    profiles = names_in(shipped.PROFILES)
+    names = ", ".join(f"`slurm/{name}.yaml`" for name in profiles)
+    yield PROFILES.format(names=names, is_are="is" if len(profiles) == 1 else "are")
     (profile,) = sections(Profile)
     yield f"{_prose(profile.about, {}, '')}\n"
     yield from _table(profile.entries, {}, "")

@@ -1,16 +1,29 @@
-"""Entry point of the ``mmpretrain`` command."""
+"""Entry point of the ``mmpretrain`` command, which the installed package has and a clone need not."""
 
 from __future__ import annotations
 
-from launcher.guard import require_own_package
+import sys
+from pathlib import Path
+
+# Relative: a wheel installs this folder as mmpretrain_contrastive/launcher, and `launcher` may be a stranger's.
+from .guard import require_own_package
+
+HOME = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     """Run the command line, once it is certain that ``mmpretrain`` is ours."""
     require_own_package()
+    sys.path.insert(0, str(HOME))  # where `launcher` and `shards` lie, before anybody else's of these names
+    import typer
+
+    from launcher.cli import command_line
     from mmpretrain.cli import app
 
-    app(prog_name="mmpretrain")
+    group = typer.main.get_group(app)
+    train = typer.main.get_command(command_line("mmpretrain train"))
+    group.commands = {str(train.name): train, **group.commands}
+    group(prog_name="mmpretrain")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from launcher import checks
 from launcher.checks import Batches
 from launcher.previous_run import Action, History, read_history
 from launcher.resources import Cluster, Request, Resources, choose
+from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
 from mmpretrain.run_folder import RunFolder
@@ -71,10 +72,13 @@ class RunPlan:
 def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None, command: str = "") -> RunPlan:
     """Compose the config (see ``compose``), choose machines, check everything.
 
+    base: a config to start from. command: how to say it again.
+
     Raises PlanError with every problem that could be found.
     """
     problems: list[str] = []
-    config = _composed(tokens, base, problems)
+    choices = Choices(request.config_dir)
+    config = _composed(tokens, base, choices, problems)
     composed = deepcopy(config)
     resources, notes, found = choose(request)
     problems += found
@@ -103,14 +107,14 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         batches=checks.batches(config, resources),
         action=history.action,
         step=history.step,
-        notes=(*notes, *_time_notes(resources), *model.notes),
+        notes=(*choices.notes(), *notes, *_time_notes(resources), *model.notes),
         command=command,
     )
 
 
-def _composed(tokens: Sequence[str], base: Path | None, problems: list[str]) -> Config | None:
+def _composed(tokens: Sequence[str], base: Path | None, choices: Choices, problems: list[str]) -> Config | None:
     try:
-        return compose(tokens, base)
+        return compose(tokens, base, choices)
     except ConfigError as error:
         problems += error.problems
         return None

@@ -1,8 +1,10 @@
-"""Cluster profiles: slurm/NAME.yaml says what every job on a cluster needs. docs/slurm.md explains the keys."""
+"""Cluster profiles: slurm/NAME.yaml says what every job on a cluster needs. docs/slurm.md explains the keys.
+
+``CONFIG_DIR/slurm/NAME.yaml``, the user's own, comes before the shipped ``slurm/NAME.yaml``.
+"""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-FOLDER = Path(__file__).resolve().parent.parent / "slurm"
+from mmpretrain.config.choices import find_named, folders_of, listing, names_in, own_note
+from mmpretrain.config.merging import nearest
+from mmpretrain.config.shipped import PROFILES
+
+FOLDER = PROFILES
+GROUP = "slurm"
 
 
 class ProfileError(ValueError):
@@ -80,19 +87,27 @@ class Profile:
         return found
 
 
-def available() -> list[str]:
-    """The names of the profiles in slurm/."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def load_profile(name: str) -> Profile:
-    """The profile slurm/NAME.yaml, strictly. Raises ProfileError with every problem."""
-    path = FOLDER / f"{name}.yaml"
-    if name not in available():
+def find_profile(name: str, config_dir: Path | None = None) -> Path:
+    """The file of a profile: CONFIG_DIR/slurm/NAME.yaml or the shipped one. Raises ProfileError."""
+    folders = folders_of(config_dir, GROUP, FOLDER)
+    path = find_named(name, folders)
+    if path is None:
+        near = nearest(name, names_in(*folders))
         raise ProfileError(
-            [f"--cluster {name}: there is no {path}{_nearest(name, available())}; use auto, local, slurm"
-             f" or a profile ({', '.join(available())})"]
-        )  # fmt: skip
+            [f"--cluster {name}: no such profile{near}; use auto, local, slurm or a profile: {listing(folders)}"]
+        )
+    return path
+
+
+def profile_notes(name: str, config_dir: Path | None = None) -> list[str]:
+    """What to say about a profile that is the user's own file; nothing about a shipped one. Raises ProfileError."""
+    path = find_profile(name, config_dir)
+    return [] if path.parent == FOLDER else [own_note(f"profile {name}", path, FOLDER)]
+
+
+def load_profile(name: str, config_dir: Path | None = None) -> Profile:
+    """The profile of that name, read strictly. Raises ProfileError with every problem."""
+    path = find_profile(name, config_dir)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException) as error:
@@ -107,7 +122,7 @@ def _build(path: Path, content: dict[Any, Any]) -> Profile:
     problems, tree = [], OmegaConf.structured(Profile)
     for key, value in content.items():
         if key not in known:
-            problems.append(f"{path}: {key}: unknown key{_nearest(str(key), known)}; there are {', '.join(known)}")
+            problems.append(f"{path}: {key}: unknown key{nearest(str(key), known)}; there are {', '.join(known)}")
             continue
         try:
             tree = OmegaConf.merge(tree, {key: value})
@@ -118,8 +133,3 @@ def _build(path: Path, content: dict[Any, Any]) -> Profile:
     if problems:
         raise ProfileError(problems)
     return profile
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    match = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {match[0]}?)" if match else ""

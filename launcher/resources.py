@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 
 from launcher import slurm_client
-from launcher.profiles import Profile, ProfileError, load_profile
+from launcher.profiles import Profile, ProfileError, load_profile, profile_notes
 
 NVIDIA_SMI_S = 10
 RANKS_WITHOUT_GPUS = {"local": 2, "slurm": 1}
@@ -32,12 +32,17 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. gpus_per_node: ranks per node; cluster: auto, local, slurm or a profile."""
+    """What the command line asks for.
+
+    gpus_per_node: ranks per node. cluster: auto, local, slurm or a profile. config_dir: the user's own choices and
+    profiles; None: the shipped ones alone.
+    """
 
     nodes: int = 1
     gpus_per_node: int | None = None
     cluster: str = "auto"
     purpose: Purpose = Purpose.run
+    config_dir: Path | None = None
 
     def problems(self) -> list[str]:
         """What is impossible, one sentence each."""
@@ -79,7 +84,7 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
     problems = request.problems()
     name = "default" if request.cluster in ("auto", "slurm", "local") else request.cluster
     try:
-        profile = load_profile(name)
+        profile = load_profile(name, request.config_dir)
     except ProfileError as error:
         problems += error.problems
     if problems:
@@ -94,8 +99,9 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
     if request.purpose is Purpose.run:
         fix = "start from a login node of the cluster, or use --cluster local"
         return None, [], [f"--cluster {request.cluster}: no Slurm answers here; {fix}"]
-    note = f"no Slurm answers here, so no GPUs are asked for, unless slurm/{name}.yaml says gpus_per_node"
+    note = f"no Slurm answers here, so no GPUs are asked for, unless the profile {name} says gpus_per_node"
     notes = [note] if profile.gpus_per_node is None else []
+    notes += profile_notes(name, request.config_dir)
     return _slurm(request, name, profile, profile.gpus_per_node or 0), notes, []
 
 
@@ -144,9 +150,9 @@ def _on_cluster(request: Request, name: str, profile: Profile) -> tuple[Resource
         return (
             None,
             [],
-            [f"how many GPUs the nodes have is not known ({error}): set gpus_per_node in slurm/{name}.yaml"],
+            [f"how many GPUs the nodes have is not known ({error}): set gpus_per_node in the profile {name}"],
         )
-    return _slurm(request, name, profile, gpus), [], []
+    return _slurm(request, name, profile, gpus), profile_notes(name, request.config_dir), []
 
 
 def _slurm(request: Request, name: str, profile: Profile, gpus: int) -> Resources:

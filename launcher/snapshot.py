@@ -6,18 +6,18 @@ import os
 import shutil
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("launcher", "mmpretrain", "configs", "slurm")
+from mmpretrain.config.shipped import CODE
 
 
-def take_snapshot(run_folder: Path, root: Path = ROOT) -> Path:
+def take_snapshot(run_folder: Path) -> Path:
     """Copy the parts of the project that a job needs to ``run_folder/code`` and return that folder.
 
-    An earlier copy is replaced by two renames, after the new one is complete.
+    The copy has the layout of a clone, also when this code was installed from a wheel. An earlier copy is replaced by
+    two renames, after the new one is complete.
     """
     code, fresh, old = (run_folder / name for name in ("code", f".code.{os.getpid()}.new", f".code.{os.getpid()}.old"))
-    for part in PARTS:
-        shutil.copytree(root / part, fresh / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for part, source in CODE.items():
+        shutil.copytree(source, fresh / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     if code.exists():
         code.rename(old)
     fresh.rename(code)

@@ -12,12 +12,12 @@ def main() -> None:
     """Run the command line of launcher/cli.py with the code of this checkout."""
     use_this_checkout()
     try:
-        from launcher.cli import app
+        from launcher.cli import command_line
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("launcher", "mmpretrain"):
             raise
         sys.exit(f"error: {error.name} is not installed: run `make install` and use .venv/bin/python")
-    app(prog_name="launcher/submit.py")
+    command_line("python launcher/submit.py")(prog_name="launcher/submit.py")
 
 
 def use_this_checkout() -> None:

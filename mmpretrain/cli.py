@@ -1,4 +1,7 @@
-"""The ``mmpretrain`` command line; each group of commands lives beside the code that it calls."""
+"""The ``mmpretrain`` command line; each group of commands lives beside the code that it calls.
+
+``mmpretrain train`` is the launcher's, which lies above this package and adds it (launcher/mmpretrain_command.py).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from shards.cli import app as shards_app
 
 app = typer.Typer(
     name="mmpretrain",
-    help="Large-scale multimodal contrastive pretraining. Training starts with: python launcher/submit.py",
+    help="Large-scale multimodal contrastive pretraining. In a clone, `python launcher/submit.py` trains as well.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

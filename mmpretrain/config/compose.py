@@ -2,9 +2,10 @@
 
     compose(["method=m3col", "experiment=digits", "optim.lr=1e-3"])
 
-A token ``group=choice`` takes ``configs/GROUP/CHOICE.yaml``; every other ``dotted.key=value`` sets one key, with the
-value read as YAML; null empties a mapping or removes an entry of one (``data.modalities.caption=null``). Unknown
-keys, wrong types and impossible combinations are collected and reported together.
+A token ``group=choice`` takes ``GROUP/CHOICE.yaml`` of the user's own folder or else of ``configs/``; every other
+``dotted.key=value`` sets one key, with the value read as YAML; null empties a mapping or removes an entry of one
+(``data.modalities.caption=null``). Unknown keys, wrong types and impossible combinations are collected and reported
+together. A resolved config, as a run folder holds it, needs none of these files any more.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
+from mmpretrain.config.choices import Choices
 from mmpretrain.config.merging import leaves, merge, nearest, nest, show
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
+from mmpretrain.config.shipped import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
 SAME_AS_DATA = "@data"
 
@@ -35,14 +37,16 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-def compose(tokens: Sequence[str] = (), base: Path | None = None) -> Config:
-    """The config that ``tokens`` describe on top of ``base`` (default: configs/pretrain.yaml).
+def compose(tokens: Sequence[str] = (), base: Path | None = None, choices: Choices | None = None) -> Config:
+    """The config that ``tokens`` describe on top of ``base`` (default: the shipped configs/pretrain.yaml).
 
-    Raises ConfigError with every problem found.
+    choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. Raises
+    ConfigError with every problem found.
     """
     problems: list[str] = []
-    choices, overrides = _parse(tokens, problems)
-    layers = [*_file_layers(base or CONFIGS / "pretrain.yaml", choices, problems), *overrides]
+    chosen, overrides = _parse(tokens, problems)
+    root = _read(base or CONFIGS / "pretrain.yaml", problems)
+    layers = [*_file_layers(root, chosen, choices or Choices(), problems), *overrides]
     tree = _schema(layers, problems)
     for layer in layers:
         tree = merge(tree, layer, problems)
@@ -99,26 +103,27 @@ def _value(text: str) -> Any:
     return safe_load(text)
 
 
-def _file_layers(base: Path, choices: dict[str, str], problems: list[str]) -> list[dict[str, Any]]:
-    root = _read(base, problems)
+def _file_layers(
+    root: dict[str, Any], asked: dict[str, str], choices: Choices, problems: list[str]
+) -> list[dict[str, Any]]:
     overlay: dict[str, Any] = {}
-    experiment = choices.get("experiment")
+    experiment = asked.get("experiment")
     if experiment is not None:
-        overlay = _read(_choice("experiment", experiment, problems), problems) | {"experiment": experiment}
-    chosen = _defaults(root, problems) | _defaults(overlay, problems) | choices
-    if choices:
-        _forget_replaced(root, chosen, choices)
+        overlay = _read(choices.find("experiment", experiment, problems), problems) | {"experiment": experiment}
+    chosen = _defaults(root, problems) | _defaults(overlay, problems) | asked
+    if asked:
+        _forget_replaced(root, chosen, asked)
     layers = [root]
     for group in GROUPS[:-1]:
         name = chosen.get("data") if chosen.get(group) == SAME_AS_DATA else chosen.get(group)
         if name is not None:
-            layers.append({group: _read(_choice(group, name, problems), problems)})
+            layers.append({group: _read(choices.find(group, name, problems), problems)})
     return [*layers, overlay]
 
 
-def _forget_replaced(root: dict[str, Any], chosen: dict[str, str], choices: dict[str, str]) -> None:
+def _forget_replaced(root: dict[str, Any], chosen: dict[str, str], asked: dict[str, str]) -> None:
     """A base that is a resolved config has its groups filled in: what a choice replaces must go, and the name too."""
-    if "data" in choices:
+    if "data" in asked:
         chosen.setdefault("model", SAME_AS_DATA)
     for group in set(GROUPS) & set(chosen):
         root.pop(group, None)
@@ -131,15 +136,6 @@ def _defaults(layer: dict[str, Any], problems: list[str]) -> dict[str, str]:
         problems.append(f"defaults: a mapping from group to choice is needed, not {found!r}")
         return {}
     return found
-
-
-def _choice(group: str, name: str, problems: list[str]) -> Path | None:
-    path = CONFIGS / group / f"{name}.yaml"
-    known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-    if name in known:
-        return path
-    problems.append(f"{group}={name}: no such choice{nearest(name, known)}; there are {', '.join(known)}")
-    return None
 
 
 def _read(path: Path | None, problems: list[str]) -> dict[str, Any]:

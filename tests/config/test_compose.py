@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import CONFIGS, ConfigError, compose, diff_configs, load_config, save_config
 from mmpretrain.config.engine import OptimizerName
 from mmpretrain.config.methods.names import ClipConfig, M3colConfig
@@ -154,3 +156,84 @@ def test_a_group_chosen_on_top_of_a_resolved_config_replaces_its_section(tmp_pat
 @pytest.mark.parametrize("value", [".nan", ".inf"])
 def test_numbers_must_be_finite(value: str) -> None:
     assert f"optim.lr is {value[1:]}: a finite number is needed" in problems(f"optim.lr={value}")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A user's folder of choices: data ``mine`` with a model of the same name, and a method that hides ours."""
+    folder = tmp_path / "own"
+    for group in ("data", "model", "method"):
+        (folder / group).mkdir(parents=True)
+    shutil.copy(CONFIGS / "model" / "digits.yaml", folder / "model" / "mine.yaml")
+    written = (CONFIGS / "data" / "digits.yaml").read_text()
+    (folder / "data" / "mine.yaml").write_text(written.replace("name: digits", "name: mine"))
+    (folder / "method" / "clip.yaml").write_text("name: siglip\n")
+    return folder
+
+
+def test_own_choices_come_before_the_shipped_ones(own: Path) -> None:
+    choices = Choices(own)
+    config = compose(["data=mine", "method=clip", "engine=zero3"], choices=choices)
+    assert (config.data.name, config.run.name, config.method.name) == ("mine", "siglip-mine", "siglip")
+    assert set(config.model.encoders) == {"left", "right", "caption"}  # @data took the model of the same name
+    assert config.engine.zero == 3  # where there is no file of one's own, the shipped one counts
+    assert choices.notes() == [
+        f"method=clip is {own / 'method' / 'clip.yaml'}, which hides the clip of mmpretrain",
+        f"data=mine is {own / 'data' / 'mine.yaml'}",
+        f"model=mine is {own / 'model' / 'mine.yaml'}",
+    ]
+    assert compose(["method=clip"]).method.name == "clip"  # nothing is looked for unasked
+
+
+def test_an_experiment_and_a_base_of_ones_own_may_name_own_choices(own: Path) -> None:
+    (own / "experiment").mkdir()
+    (own / "experiment" / "paper.yaml").write_text("defaults: {data: mine}\nseed: 7\n")
+    config = compose(["experiment=paper"], choices=Choices(own))
+    assert (config.data.name, config.seed, config.experiment) == ("mine", 7, "paper")
+    (own / "base.yaml").write_text(
+        "defaults: {method: m3col, data: mine, model: '@data', optim: adamw, engine: zero0}\n"
+    )
+    config = compose(base=own / "base.yaml", choices=Choices(own))
+    assert (config.run.name, config.engine.zero) == ("m3col-mine", 0)
+
+
+def test_a_wrong_choice_lists_what_there_is_and_where(own: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["data=mien", "optim=adm"], choices=Choices(own))
+    text = "\n".join(caught.value.problems)
+    assert (
+        f"data=mien: no such choice (did you mean mine?); there are mine in {own / 'data'} and connection, digits"
+        in text
+    )
+    assert f"world in {CONFIGS / 'data'}" in text
+    assert (
+        f"optim=adm: no such choice (did you mean adam?); there are none in {own / 'optim'} and adam, adamw in" in text
+    )
+
+
+def test_a_choice_is_a_name_and_no_path(own: Path) -> None:
+    for token in ("data=../data/mine", f"data={own / 'data' / 'mine'}", "data="):
+        with pytest.raises(ConfigError, match="no such choice"):
+            compose([token], choices=Choices(own))
+
+
+def test_a_saved_config_needs_no_choices(own: Path, tmp_path: Path) -> None:
+    """As a job on another machine reads it, and `--config runs/NAME/config.yaml`: the user's folder may be gone."""
+    saved = tmp_path / "config.yaml"
+    config = compose(["data=mine", "method=clip"], choices=Choices(own))
+    save_config(config, saved)
+    shutil.rmtree(own)
+    assert load_config(saved) == config
+    again = compose(["run.name=again", "seed=1"], base=saved, choices=Choices(own))
+    assert (again.data.name, again.run.name, again.seed) == ("mine", "again", 1)
+
+
+def test_in_a_clone_the_default_folder_is_the_shipped_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`./configs` is then no second place: nothing is listed twice, nothing is noted."""
+    monkeypatch.chdir(CONFIGS.parent)
+    choices = Choices(Path("configs"))
+    with pytest.raises(ConfigError) as caught:
+        compose(["engine=zero9"], choices=choices)
+    assert caught.value.problems[0].endswith(f"; there are zero0, zero1, zero2, zero3 in {CONFIGS / 'engine'}")
+    compose(choices=choices)
+    assert choices.notes() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher import profiles
-from launcher.profiles import Profile, ProfileError, load_profile
+from launcher.profiles import Profile, ProfileError, load_profile, profile_notes
 
 
 @pytest.fixture
@@ -58,3 +58,24 @@ def test_an_unknown_profile_names_those_there_are(folder: Path) -> None:
     (folder / "jupiter.yaml").write_text("")
     with pytest.raises(ProfileError, match=r"jupitr.*did you mean jupiter\?.*auto, local, slurm"):
         load_profile("jupitr")
+
+
+def test_own_profiles_come_before_the_shipped_ones(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "slurm").mkdir(parents=True)
+    (own / "slurm" / "default.yaml").write_text("partition: mine\n")
+    (folder / "default.yaml").write_text("partition: shipped\n")
+    (folder / "jupiter.yaml").write_text("partition: far\n")
+    assert load_profile("default", own).partition == "mine"
+    assert load_profile("default").partition == "shipped"
+    assert load_profile("jupiter", own).partition == "far"
+    path = own / "slurm" / "default.yaml"
+    assert profile_notes("default", own) == [f"profile default is {path}, which hides the default of mmpretrain"]
+    assert profile_notes("jupiter", own) == profile_notes("default") == []
+
+
+def test_an_unknown_profile_says_where_it_was_looked_for(folder: Path, tmp_path: Path) -> None:
+    (folder / "jupiter.yaml").write_text("")
+    with pytest.raises(ProfileError) as caught:
+        load_profile("saturn", tmp_path / "own")
+    assert f"none in {tmp_path / 'own' / 'slurm'} and jupiter in {folder}" in str(caught.value)

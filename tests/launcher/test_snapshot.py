@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.snapshot import PARTS, take_snapshot
+from launcher.snapshot import take_snapshot
+from mmpretrain.config.shipped import CODE
 from tests.launcher.toy import ROOT
 
 
 def test_the_snapshot_holds_the_code_and_no_caches(tmp_path: Path) -> None:
     code = take_snapshot(tmp_path)
-    assert code == tmp_path / "code" and sorted(path.name for path in code.iterdir()) == sorted(PARTS)
-    for name in ("launcher/job.py", "mmpretrain/config/root.py", "configs/pretrain.yaml", "slurm/default.yaml"):
+    assert code == tmp_path / "code" and sorted(path.name for path in code.iterdir()) == sorted(CODE)
+    for name in ("launcher/job.py", "mmpretrain/config/compose.py", "configs/pretrain.yaml", "slurm/default.yaml"):
         assert (code / name).read_bytes() == (ROOT / name).read_bytes()
     assert not list(code.rglob("__pycache__"))
 

@@ -146,7 +146,7 @@ def test_torch_is_only_imported_by_the_process_that_checks_the_model(bare_clone:
 def test_help_has_examples(bare_clone: Path, tmp_path: Path) -> None:
     done = submit(bare_clone, tmp_path, "--help")
     assert done.returncode == 0 and "Examples:" in done.stdout
-    for option in ("--nodes", "--gpus-per-node", "--cluster", "--dry-run", "--follow", "--config"):
+    for option in ("--nodes", "--gpus-per-node", "--cluster", "--dry-run", "--follow", "--config", "--config-dir"):
         assert option in done.stdout
 
 
@@ -171,3 +171,25 @@ def test_another_checkout_may_be_installed(bare_clone: Path, tmp_path: Path) -> 
     (other / "launcher" / "submit.py").write_text("")
     done = submit(bare_clone, other, "--dry-run", "--cluster=local", "method=clip", PYTHONPATH=str(other))
     assert done.returncode == 0, done.stderr
+
+
+def test_own_choices_and_profiles_are_found_in_the_current_folder(bare_clone: Path, tmp_path: Path) -> None:
+    """`./configs` without being asked for, another folder by --config-dir; the data's model comes along."""
+    for group in ("data", "model"):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        shutil.copy(bare_clone / "configs" / group / "digits.yaml", tmp_path / "configs" / group / "mine.yaml")
+    (tmp_path / "configs" / "slurm").mkdir()
+    (tmp_path / "configs" / "slurm" / "default.yaml").write_text("partition: a100\ngpus_per_node: 4\n")
+    done = submit(bare_clone, tmp_path, "--dry-run", "--nodes=2", "data=mine", "run.name=own")
+    assert done.returncode == 0, done.stderr
+    assert "world size 8" in done.stdout and "#SBATCH --partition=a100" in done.stdout
+    assert "note: data=mine is configs/data/mine.yaml\nnote: model=mine is configs/model/mine.yaml\n" in done.stdout
+    assert "note: profile default is configs/slurm/default.yaml, which hides the default of mmpretrain" in done.stdout
+    elsewhere = ("--cluster=defualt", "data=mien", "model=digits", f"--config-dir={tmp_path / 'configs'}")
+    wrong = submit(bare_clone, bare_clone, "--dry-run", *elsewhere).stderr
+    assert (
+        f"no such profile (did you mean default?); use auto, local, slurm or a profile: default in {tmp_path}" in wrong
+    )
+    assert f"(did you mean mine?); there are mine in {tmp_path / 'configs' / 'data'} and connection" in wrong
+    nowhere = submit(bare_clone, tmp_path, "--config-dir=nowhere")
+    assert nowhere.returncode == 2 and "nowhere" in nowhere.stderr

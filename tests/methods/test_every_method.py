@@ -100,8 +100,9 @@ def terms_on_one_batch(tokens: list[str], steps: int) -> tuple[dict[str, float],
 
 
 def test_factorcl_learns_each_of_its_lower_bounds(ranks: Ranks) -> None:
-    """Its upper bounds have no floor, so that a falling total alone says little."""
-    first, last = ranks(1, terms_on_one_batch, tokens_of("factorcl", "engine=zero0"), 40)[0]
+    """Its upper bounds have no floor, so that a falling total alone says little. Critics make the way chaotic: where
+    rounding differs (CPUs have different kernels) a bound may learn later, by 0.2 to 0.3 after 40 steps."""
+    first, last = ranks(1, terms_on_one_batch, tokens_of("factorcl", "engine=zero0"), 80)[0]
     for name in ("shared", "task_right", "task_caption", "unique_conditional"):
         assert last[f"loss/{name}"] < first[f"loss/{name}"] - 0.3, name
 

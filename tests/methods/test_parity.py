@@ -192,7 +192,9 @@ def seeded_step(config: Config, epoch: float) -> Outcome:
 SINGLE = dict.fromkeys(["clip-3", "m3co-input-3", "m3co-global-3", "soft-3", "siglip-3", "cross-self-3"], 1e-5)
 # A batch norm of few rows divides by small deviations, and FactorCL's gradients are differences of nearly equal sums:
 # both lose a digit in a few entries.
-SINGLE |= dict.fromkeys(["comm-3-missing", "comm-code-3", "factorcl-ssl", "factorcl-sup"], 1e-4)
+SINGLE |= dict.fromkeys(["comm-3-missing", "factorcl-ssl", "factorcl-sup"], 1e-4)
+# Below 1e-4 on the CPUs that this bound was first made for, 1.05e-4 on one with AVX-512 kernels.
+SINGLE["comm-code-3"] = 2e-4
 
 
 @pytest.mark.parametrize(("name", "tolerance"), SINGLE.items())
