@@ -38,9 +38,8 @@ Five layers, of which a later one wins:
 
 1. the defaults of the tables below;
 2. the base file, `configs/pretrain.yaml`, or the one that `--config` names (a run folder's `config.yaml`, say);
-3. one file for each [group](#groups), `configs/GROUP/CHOICE.yaml` (first in your own `--config-dir`, then here): the one
-   that `group=choice` names, else the one that
-   the experiment or the base file names under `defaults`;
+3. one file for each [group](#groups), `configs/GROUP/CHOICE.yaml`, looked for in your own `--config-dir` first: the
+   one that `group=choice` names, else the one that the experiment or the base file names under `defaults`;
 4. the experiment, `configs/experiment/NAME.yaml`, if one is chosen;
 5. single keys of the command line, `dotted.key=value`, the value written as YAML.
 
