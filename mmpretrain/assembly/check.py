@@ -36,7 +36,7 @@ def check_model(config: Config, sources: EncoderSources | None = None) -> Checke
     """Build the model on the meta device, weights aside. Nothing is raised.
 
     sources: the run's, if they were asked before. Notes hold the parameters per encoder and in all, and what a command
-    of ours has still to build.
+    has still to build.
     """
     sources = sources or EncoderSources(config)
     problems: list[str] = []

@@ -60,8 +60,8 @@ class EncoderSources(Mapping[str, EncoderSource]):
         if isinstance(opened, OpenedRelease):
             return ReleaseEncoder(name, encoder, modality, opened)
         if encoder.part is not None:
-            where = f"model.encoders.{name}.part"
-            raise UnusableError([f"{where} has no effect: {encoder.pretrained} is no release of ours, leave it out"])
+            problem = f"has no effect: {encoder.pretrained} is not an mmpretrain release, leave it out"
+            raise UnusableError([f"model.encoders.{name}.part {problem}"])
         return PretrainedEncoder(name, encoder, modality, opened)
 
     def _open(self, where: str, source: str, revision: str | None) -> PreTrainedConfig | OpenedRelease:

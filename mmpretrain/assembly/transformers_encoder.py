@@ -83,8 +83,8 @@ class PretrainedEncoder(TransformersEncoder):
         if not self.modality.kind.row.by_transformers:
             raise UnusableError(
                 [
-                    f"{self.where}.pretrained: {self.encoder.pretrained} is no release of ours, and no other model"
-                    f" encodes a {self.modality.kind.value}"
+                    f"{self.where}.pretrained: {self.encoder.pretrained} is not an mmpretrain release, and no other"
+                    f" model encodes a {self.modality.kind.value}"
                 ]
             )
         if type(self.config) not in MODEL_MAPPING:

@@ -167,7 +167,7 @@ class EncoderConfig:
         return found
 
     def without_effect(self, key: str, ours: str) -> list[str]:
-        """The options that an architecture of ours (``ours`` in a sentence) has no use for, one sentence each."""
+        """The options that an own architecture (``ours`` in a sentence) has no use for, one sentence each."""
         set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
         return [
             f"{key}.{option}={value} has no effect on {ours}: leave it out" for option, value in set_to.items() if value

@@ -128,7 +128,8 @@ def refuse_overwrite(target: Path, name: str, overwrite: Overwrite) -> None:
     try:
         found = load_info(target).name
     except (OSError, ShardError):
-        raise BuildError(f"{target} is no dataset of ours: choose another --out, or --force to replace it") from None
+        problem = f"{target} is not a dataset that mmpretrain built: choose another --out, or --force to replace it"
+        raise BuildError(problem) from None
     if found != name:
         raise BuildError(f"{target} holds the dataset {found!r}: choose another --out, or --force to replace it")
 

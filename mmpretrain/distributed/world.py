@@ -60,7 +60,7 @@ class World:
     def max_flag(self, flag: bool, *, patient: bool = False) -> bool:
         """Whether any rank raised ``flag``; the same answer on all ranks.
 
-        patient: for waits on work that only one rank does (a probe, a release), which may outlast a collective's usual
+        patient: for waits on work that only one rank does (a probe, a release), which may outlast a collective's normal
         time limit.
         """
         if self.size == 1:

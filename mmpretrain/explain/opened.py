@@ -122,7 +122,7 @@ def _ours(space: OwnSpace) -> _Parts:
 
 
 class Towers(nn.Module):
-    """A model with ``get_image_features`` and ``get_text_features`` in the form of ours. kinds: modality -> kind."""
+    """A model with ``get_image_features`` and ``get_text_features`` as a release's. kinds: modality -> kind."""
 
     def __init__(self, model: Any, kinds: dict[str, Kind]) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
     """Such a model, with the first image and the first text of the dataset."""
     if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
         raise ValueError(
-            f"{release} embeds no pair of images and texts: a release of ours or a model like CLIP is needed"
+            f"{release} embeds no pair of images and texts: an mmpretrain release or a model like CLIP is needed"
         )
     held = {name: Kind(entry["kind"]) for name, entry in (info.modalities if info else {}).items()}
     kinds = {name: kind for name, kind in held.items() if name == _first(held, kind)}

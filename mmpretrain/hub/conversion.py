@@ -97,7 +97,7 @@ def _fill(source: str, ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def _preprocessing(source: str, images: Any) -> dict[str, Any]:
-    """What the model's image processor does, in the words of ours. Raises UnusableError if that cannot say it."""
+    """What the model's image processor does, in a release's keys. Raises UnusableError if they cannot say it."""
     settings = images.to_dict()
     edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
     height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))

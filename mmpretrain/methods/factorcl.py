@@ -8,7 +8,7 @@ arXiv 2306.05268. For modalities X1 and X2, with a learned critic for every term
 
     form=sup: T1 = T2 = label, C = label one-hot        form=ssl: Ti = Xi', C = (X1', X2')
 
-X1' is the usual augmentation of X1, X2' the unique one of X2 (equations 17 and 18), which leaves what X1 speaks of.
+X1' is the default augmentation of X1, X2' the unique one of X2 (equations 17 and 18), which leaves what X1 speaks of.
 Every term has a head h per modality; they ship with the model: Z_S = shared_embeds, Z_U = unique_embeds. Candidates are
 X1's, anchors X2's. A condition is appended to both sides, and the negatives stay the whole batch: with labels this
 bounds I(X1; X2 | Y) + H(Y). form=ssl appends h(x1') to the one side and h(x2') to the other.

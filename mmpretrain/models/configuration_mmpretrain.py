@@ -13,7 +13,7 @@ POOLS = ("cls", "mean", "last", "flatten", "pooler")
 class MMPretrainConfig(PreTrainedConfig):
     """What :class:`MMPretrainModel` is built from.
 
-    encoders: modality -> ``{"architecture": model_type of transformers, or one of ours (mlp, identity, cnn, sequence),
+    encoders: modality -> ``{"architecture": model_type of transformers, or mlp, identity, cnn, sequence,
     "config": its full config, "pool": one of POOLS}``.
     modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.

@@ -1,4 +1,4 @@
-"""One modality's encoder: a transformers model or one of ours, and the pooling of its states into one vector."""
+"""One modality's encoder, of transformers or this project's own, and the pooling of its states into one vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders that start from a release of ours."""
+"""Encoders that start from a release."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ def test_part_is_refused_where_it_has_no_effect(release: Path, tmp_path: Path) -
     plain.save_pretrained(tmp_path / "vit")
     config = started(release)
     spoil(config, "picture", pretrained=str(tmp_path / "vit"), part="picture")
-    with pytest.raises(UnusableError, match=r"picture\.part has no effect: .* is no release of ours"):
+    with pytest.raises(UnusableError, match=r"picture\.part has no effect: .* is not an mmpretrain release"):
         build_model(config)
     spoil(config, "picture", part=None)
     spoil(config, "genes", pretrained=str(tmp_path / "vit"))
-    with pytest.raises(UnusableError, match="is no release of ours, and no other model encodes a vector"):
+    with pytest.raises(UnusableError, match="is not an mmpretrain release, and no other model encodes a vector"):
         build_model(config)
 
 

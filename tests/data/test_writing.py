@@ -61,7 +61,7 @@ def test_foreign_content_needs_force(tmp_path: Path) -> None:
     """A folder that is no dataset, another dataset, a file, or extra files in a changed dataset are refused."""
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "thesis.tex").write_text("precious")
-    with pytest.raises(BuildError, match=r"plain is no dataset of ours.*--force"):
+    with pytest.raises(BuildError, match=r"plain is not a dataset that mmpretrain built.*--force"):
         build(tmp_path / "plain")
     build(tmp_path / "other", name="other")
     with pytest.raises(BuildError, match="holds the dataset 'other'"):

@@ -59,7 +59,7 @@ def write_data(folder: Path, width: int = 7) -> Path:
 
 
 def write_release(folder: Path, seed: int = 0) -> MMPretrainModel:
-    """A release of ours with picture, caption and genes; returns its model."""
+    """A release with picture, caption and genes; returns its model."""
     model = small_model(seed=seed)
     export_release(model, model.state_dict(), build_processor(small_config()), folder, facts())
     return model

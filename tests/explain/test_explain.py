@@ -166,8 +166,8 @@ def test_report(folder: Path, tmp_path: Path) -> None:
         ("run/release", ("--common=0",), "--common is 0: at least 1 is needed"),
         ("run/release", ("--samples=0",), "--samples is 0: at least 1 is needed"),
         ("run/release", ("--limit=-1",), "--limit is -1: at least 1 is needed"),
-        ("bert", (), "embeds no pair of images and texts: a release of ours or a model like CLIP is needed"),
-        ("clap", (), "embeds no pair of images and texts: a release of ours or a model like CLIP is needed"),
+        ("bert", (), "embeds no pair of images and texts: an mmpretrain release or a model like CLIP is needed"),
+        ("clap", (), "embeds no pair of images and texts: an mmpretrain release or a model like CLIP is needed"),
         ("data", (), "is no release"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A CLIP of transformers as a release of ours: the same embeddings, wherever releases are taken."""
+"""A CLIP of transformers as a release: the same embeddings, wherever releases are taken."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class MethodConfig:
         return ModelParts(embed_dim=model.embed_dim)
 
     def unique_views(self, modalities: Sequence[str]) -> Sequence[str]:
-        """Those of ``modalities`` whose views get the unique augmentation instead of the usual one."""
+        """Those of ``modalities`` whose views get the unique augmentation instead of the default one."""
         return ()
 
     def exchange(self, widths: Mapping[str, int]) -> Exchange:
