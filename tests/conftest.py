@@ -14,7 +14,31 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import torch
 
 from shards.digits import build_digits
+from tests.process_guard import guarded, mark_users_of_ranks
 from tests.rank_pool import RankPool, Ranks
+from tests.shards_of_tests import deal
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whoever uses living ranks uses processes; workers get tests that belong together."""
+    mark_users_of_ranks(items)
+    if hasattr(config, "workerinput"):
+        deal(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fixtures of a test that is not marked start no process."""
+    with guarded(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Nor does the test. What ends with the session may run after any test, so tearing down is not looked at."""
+    with guarded(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
