@@ -7,8 +7,9 @@ workers included, carry it. ``make quick`` leaves the marked ones out.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
@@ -31,18 +32,26 @@ def mark_users_of_ranks(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def guarded(item: pytest.Item) -> Iterator[None]:
-    """While this lasts, starting a process raises UnmarkedProcessError, unless the test is marked."""
+    """While this lasts, starting a process raises UnmarkedProcessError, unless the test is marked.
+
+    A program that is not there may be asked for: nothing starts.
+    """
     if any(item.get_closest_marker(name) for name in MAY_START):
         yield
         return
+
+    def refuse(*_: Any) -> NoReturn:
+        raise UnmarkedProcessError(f"{item.nodeid} starts a process: mark it with @pytest.mark.processes")
+
+    def open_program(process: subprocess.Popen[Any], program: Any, *rest: Any, **options: Any) -> None:
+        first = program if isinstance(program, str | bytes | os.PathLike) else program[0]
+        if options.get("shell") or shutil.which(first):
+            refuse()
+        start(process, program, *rest, **options)
+
+    start = subprocess.Popen.__init__
     with pytest.MonkeyPatch.context() as patch:
-        for place, name in ((subprocess.Popen, "__init__"), (BaseProcess, "start"), (os, "fork")):
-            patch.setattr(place, name, _refusal(item.nodeid))
+        patch.setattr(subprocess.Popen, "__init__", open_program)
+        patch.setattr(BaseProcess, "start", refuse)
+        patch.setattr(os, "fork", refuse)
         yield
-
-
-def _refusal(test: str) -> Callable[..., NoReturn]:
-    def refuse(*arguments: Any, **options: Any) -> NoReturn:
-        raise UnmarkedProcessError(f"{test} starts a process {arguments}: mark it with @pytest.mark.processes")
-
-    return refuse
