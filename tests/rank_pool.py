@@ -86,8 +86,10 @@ class RankPool:
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
         _start_fork_server()
         port = free_port()
+        self._ranks: list[_Rank] = []
         atexit.register(self.close)  # Python would wait for ranks that wait for it
-        self._ranks = [self._start(number, port) for number in range(world_size)]
+        for number in range(world_size):
+            self._ranks.append(self._start(number, port))
 
     @property
     def alive(self) -> bool:

@@ -51,6 +51,7 @@ def test_closures_travel(ranks: Ranks) -> None:
     assert ranks(2, lambda: dist.get_rank() + offset) == [5, 6]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("function", "message"),
     [
