@@ -49,7 +49,7 @@ test-all: install slurm
 	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
 
 lint: install
-	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports' '$(BIN)/mypy'
+	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports --no-logo' '$(BIN)/mypy'
 
 format: install
 	$(BIN)/ruff check --fix .
