@@ -11,9 +11,9 @@ endif
 # Runs shell lines and says how long they took together.
 TIMED := @.ci/timed
 
-# Tests that mostly wait (Slurm), that compute on ranks, and that start runs take turns badly and overlap well.
-SHARDS ?= 3
-PYTEST := $(BIN)/python -m pytest --durations=25 --numprocesses=$(SHARDS) --dist=loadgroup --no-loadscope-reorder
+# Tests that wait, that start processes and that compute overlap well: three workers keep two cores busy.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
 .PHONY: install demo quick test test-all lint format bench slurm
 
@@ -39,8 +39,9 @@ slurm:
 	  || echo "Slurm could not be installed: its tests will be skipped"
 
 # What needs neither processes nor Slurm: a check while you work, not before you commit.
+quick: WORKERS := 2
 quick: install
-	$(TIMED) quick '$(PYTEST) --numprocesses=2 -m "not slow and not slurm and not processes"'
+	$(TIMED) quick '$(PYTEST) -m "not slow and not slurm and not processes"'
 
 test: lint slurm
 	$(TIMED) tests '$(PYTEST)'

@@ -14,17 +14,23 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import torch
 
 from shards.digits import build_digits
+from tests.dealing import scheduler, sort_by_length
 from tests.process_guard import guarded, mark_users_of_ranks
 from tests.rank_pool import RankPool, Ranks
-from tests.shards_of_tests import deal
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Whoever uses living ranks uses processes; workers get tests that belong together."""
+    """Whoever uses living ranks uses processes; several workers begin with what takes longest."""
     mark_users_of_ranks(items)
     if hasattr(config, "workerinput"):
-        deal(items)
+        sort_by_length(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Which tests go to the same worker."""
+    return scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
