@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | bench | docs
+# make install | demo | quick | test | test-all | lint | format | bench | docs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,16 +8,23 @@ ifeq ($(shell command -v nvidia-smi),)
 export DS_ACCELERATOR ?= cpu
 endif
 
-.PHONY: install demo test test-all lint bench slurm docs
+# Runs shell lines and says how long they took together.
+TIMED := @.ci/timed
+
+# Tests that wait, that start processes and that compute overlap well: three workers keep two cores busy.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
+
+.PHONY: install demo quick test test-all lint format bench slurm docs
 
 install: $(VENV)/installed
 
 # torch goes first and alone: a resolver that meets it later, through another package, picks a CUDA build.
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint]
-	touch $@
+	$(TIMED) install '$(PYTHON) -m venv $(VENV)' \
+	  '$(BIN)/pip install --quiet --constraint constraints.txt torch' \
+	  '$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint]' \
+	  'touch $@'
 
 data/digits/dataset.json: | $(VENV)/installed
 	$(BIN)/mmpretrain shards build digits
@@ -28,19 +35,26 @@ demo: install data/digits/dataset.json
 
 # Slurm comes from Debian's packages; where that cannot be done its tests say why they are skipped.
 slurm:
-	@command -v slurmctld >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || slurm/dev_cluster.sh install \
+	@command -v slurmctld >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || .ci/timed slurm 'slurm/dev_cluster.sh install' \
 	  || echo "Slurm could not be installed: its tests will be skipped"
 
+# What needs neither processes nor Slurm: a check while you work, not before you commit.
+quick: WORKERS := 2
+quick: install
+	$(TIMED) quick '$(PYTEST) -m "not slow and not slurm and not processes"'
+
 test: lint slurm
-	$(BIN)/python -m pytest
+	$(TIMED) tests '$(PYTEST)'
 
 test-all: install slurm
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
 
 lint: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports --no-logo' '$(BIN)/mypy'
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: install data/digits/dataset.json
 	$(BIN)/python -m benchmarks.contrastive --quick
@@ -52,3 +66,4 @@ bench: install data/digits/dataset.json
 
 docs: install
 	$(BIN)/python -m launcher.config_page > docs/config.md
+	$(BIN)/python docs/draw_floors.py

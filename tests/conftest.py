@@ -14,7 +14,37 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import torch
 
 from shards.digits import build_digits
+from tests.dealing import scheduler, sort_by_length
+from tests.process_guard import guarded, mark_users_of_ranks
 from tests.rank_pool import RankPool, Ranks
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whoever uses living ranks uses processes; several workers begin with what takes longest."""
+    mark_users_of_ranks(items)
+    if hasattr(config, "workerinput"):
+        sort_by_length(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Which tests go to the same worker."""
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fixtures of a test that is not marked start no process."""
+    with guarded(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Nor does the test. What ends with the session may run after any test, so tearing down is not looked at."""
+    with guarded(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

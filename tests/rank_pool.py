@@ -1,7 +1,10 @@
-"""Living gloo ranks that run functions: starting a process group costs seconds, calling one costs milliseconds.
+"""Living gloo ranks that run functions: importing what they need costs seconds, calling them costs milliseconds.
 
     with RankPool(2) as pool:
         results = pool.run(function, arguments, timeout=120)   # one result per rank
+
+Ranks are forked from one process that has the slow imports behind it (multiprocessing's fork server), whatever the
+number of ranks and pools.
 
 Functions travel by cloudpickle; module-level ones by name, so the ranks import the test's module themselves. A call
 that raises or hangs on any rank ends the pool, because the process group behind it may be out of step.
@@ -9,27 +12,39 @@ that raises or hangs on any rank ends the pool, because the process group behind
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
+import multiprocessing
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import Pipe
+from multiprocessing import Pipe, forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Self
 
 import cloudpickle
+import pytest
+
+from launcher.ports import free_port
 
 LOG_TAIL = 4000
+# What nearly every call needs. Imports alone: no process group, no engine, no thread, so that forking is safe.
+IMPORTED_ONCE = ["torch", "deepspeed", "accelerate", "mmpretrain.engine.engine", "mmpretrain.methods.build"]
+
+FIXED = {
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+}
 
 Ranks = Callable[..., list[Any]]  # the type of the fixture ``ranks`` in conftest.py
 
@@ -41,7 +56,7 @@ class RankError(AssertionError):
 @dataclass
 class _Rank:
     number: int
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     connection: Connection
     log: Path
 
@@ -49,10 +64,13 @@ class _Rank:
     def name(self) -> str:
         return f"rank {self.number}"
 
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid, "only started ranks are kept"
+        os.kill(self.process.pid, number)
+
     def exit_code(self) -> int | None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(0.2)
-        return None
+        self.process.join(0.2)
+        return self.process.exitcode
 
     def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-LOG_TAIL:]
@@ -66,13 +84,17 @@ class RankPool:
         self.grace_s = grace_s  # for the others once one rank has failed, and for ending
         self._idle = True
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
-        port = _free_port()
-        self._ranks = [self._start(number, port) for number in range(world_size)]
+        _start_fork_server()
+        port = free_port()
+        self._ranks: list[_Rank] = []
+        atexit.register(self.close)  # Python would wait for ranks that wait for it
+        for number in range(world_size):
+            self._ranks.append(self._start(number, port))
 
     @property
     def alive(self) -> bool:
         """Whether the pool can take another call: somebody may have killed a rank between two."""
-        return bool(self._ranks) and all(rank.process.poll() is None for rank in self._ranks)
+        return bool(self._ranks) and all(rank.process.is_alive() for rank in self._ranks)
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], timeout: float) -> list[Any]:
         """``function(*args)`` on every rank; its results in the order of ranks.
@@ -95,13 +117,12 @@ class RankPool:
         for rank in self._ranks:
             rank.connection.close()
         for rank in self._ranks:
-            try:
-                rank.process.wait(self.grace_s if self._idle else 0.1)
-            except subprocess.TimeoutExpired:
-                rank.process.kill()
-                rank.process.wait()
+            rank.process.join(self.grace_s if self._idle else 0.1)
+            rank.process.kill()
+            rank.process.join()
         self._ranks = []
         self._folder.cleanup()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -112,28 +133,18 @@ class RankPool:
     def _start(self, number: int, port: int) -> _Rank:
         ours, theirs = Pipe()
         log = Path(self._folder.name, f"rank-{number}.log")
-        environment = os.environ | {
+        variables = {
             "RANK": str(number),
             "LOCAL_RANK": str(number),
             "WORLD_SIZE": str(self.world_size),
             "LOCAL_WORLD_SIZE": str(self.world_size),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "DS_ACCELERATOR": "cpu",
-            "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), f"{self._folder.name}/store"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        arguments = (theirs, f"{self._folder.name}/store", log, os.environ | FIXED | variables)
+        process = multiprocessing.get_context("forkserver").Process(target=_serve, args=arguments)
+        process.start()
         theirs.close()
         return _Rank(number, process, ours, log)
 
@@ -167,19 +178,30 @@ class RankPool:
     def _hangs(self, answers: dict[int, tuple[bool, Any]], timeout: float) -> list[str]:
         hung = [rank for rank in self._ranks if rank.number not in answers]
         for rank in hung:
-            rank.process.send_signal(signal.SIGUSR1)  # faulthandler writes the stacks to the log
+            rank.send(signal.SIGUSR1)  # faulthandler writes the stacks to the log
         time.sleep(0.5 if hung else 0)
         return [f"{rank.name} hung (limit {timeout:g} s); its stacks:\n{rank.log_tail()}" for rank in hung]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _start_fork_server() -> None:
+    """Start it, unless it runs, with the variables that must be there before the first import."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FIXED.items():
+            patch.setenv(name, value)
+        multiprocessing.get_context("forkserver").set_forkserver_preload(IMPORTED_ONCE)
+        forkserver.ensure_running()
 
 
-def _serve(connection: Connection, store: str) -> None:
+def _serve(connection: Connection, store: str, log: Path, environment: dict[str, str]) -> None:
     """Answer calls until the other end closes."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    os.environ.clear()
+    os.environ.update(environment)
     import torch
     import torch.distributed as dist
 
@@ -205,10 +227,3 @@ def _answer(call: bytes) -> bytes:
 def _die_with_parent() -> None:
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    _serve(Connection(int(sys.argv[1])), sys.argv[2])

@@ -24,6 +24,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
+@pytest.mark.processes
 def test_help_needs_no_torch() -> None:
     """--help answers at once and names the commands."""
     run = start("--help")
@@ -31,6 +32,7 @@ def test_help_needs_no_torch() -> None:
     assert run.stderr == "False\n"
 
 
+@pytest.mark.processes
 def test_version_and_unknown_command() -> None:
     """The version, and a usage error with exit code 2."""
     assert start("--version").stdout == f"mmpretrain {mmpretrain.__version__}\n"

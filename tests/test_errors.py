@@ -13,6 +13,8 @@ import webdataset
 from mmpretrain.data.index import build_index
 from tests.small_runs import command, launch
 
+pytestmark = pytest.mark.processes
+
 
 def refused(folder: Path, runs: Path, *tokens: str) -> str:
     """What the launcher says when it refuses a run on ``folder``."""

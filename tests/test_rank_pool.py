@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -54,6 +55,7 @@ def test_closures_travel(ranks: Ranks) -> None:
     assert ranks(2, lambda: dist.get_rank() + offset) == [5, 6]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -76,6 +78,6 @@ def test_failures_name_the_rank_and_leave_no_process(function: Callable[[], None
 def test_ranks_that_were_killed_between_two_calls_are_replaced(ranks: Ranks) -> None:
     first = [pid for _, pid, _ in ranks(2, rank_and_sum, 1)]
     os.kill(first[1], signal.SIGKILL)
-    os.waitid(os.P_PID, first[1], os.WEXITED | os.WNOWAIT)
+    psutil.Process(first[1]).wait(30)
     again = ranks(2, rank_and_sum, 2)
     assert [total for *_, total in again] == [5.0, 5.0] and again[1][1] != first[1]

@@ -9,6 +9,8 @@ import pytest
 from mmpretrain.assembly.build import build_processor
 from tests.models.small import fresh_interpreter, small_config, small_model
 
+pytestmark = pytest.mark.processes
+
 OPEN = """
 from transformers import AutoConfig, AutoModel, AutoProcessor
 opened = [kind.from_pretrained(sys.argv[1]) for kind in (AutoConfig, AutoModel, AutoProcessor)]

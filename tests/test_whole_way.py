@@ -26,6 +26,8 @@ from tests.small_runs import (
     weights,
 )
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:

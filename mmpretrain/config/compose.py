@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.merging import leaves, merge, nearest, nest, show
+from mmpretrain.config.merging import leaves, merge_all, nearest, nest, show
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
 from mmpretrain.config.shipped import CONFIGS
@@ -47,9 +47,7 @@ def compose(tokens: Sequence[str] = (), base: Path | None = None, choices: Choic
     chosen, overrides = _parse(tokens, problems)
     root = _read(base or CONFIGS / "pretrain.yaml", problems)
     layers = [*_file_layers(root, chosen, choices or Choices(), problems), *overrides]
-    tree = _schema(layers, problems)
-    for layer in layers:
-        tree = merge(tree, layer, problems)
+    tree = merge_all(_schema(layers, problems), layers, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
     if problems:

@@ -15,6 +15,17 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 MAPPINGS = ("data.modalities.", "model.encoders.", "engine.deepspeed")
 
 
+def merge_all(tree: DictConfig, layers: list[dict[str, Any]], problems: list[str]) -> DictConfig:
+    """``tree`` with one layer after another over it: in one go (half the time) where nothing is removed or wrong."""
+    given = [pair for layer in layers for pair in leaves(layer)]
+    if not any(value is None and key.startswith(MAPPINGS) for key, value in given):
+        with suppress(OmegaConfBaseException):
+            return OmegaConf.merge(tree, *layers)  # type: ignore[return-value]
+    for layer in layers:
+        tree = merge(tree, layer, problems)
+    return tree
+
+
 def merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> DictConfig:
     """``tree`` with ``layer`` over it: whole, or leaf by leaf where that fails, so that each wrong one is reported."""
     given = dict(leaves(layer))

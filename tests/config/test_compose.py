@@ -113,6 +113,7 @@ def test_every_group_has_a_file_for_every_method() -> None:
     assert {path.stem for path in (CONFIGS / "method").glob("*.yaml")} == set(METHODS)
 
 
+@pytest.mark.processes
 def test_config_needs_no_torch() -> None:
     code = "import sys, mmpretrain.config.compose as c; c.compose(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

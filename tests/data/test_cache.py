@@ -103,6 +103,7 @@ def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
     assert requests["/train/shard-000001.tar"] == 1
 
 
+@pytest.mark.processes
 def test_processes_share_one_download(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     url, requests = server

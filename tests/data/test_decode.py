@@ -176,6 +176,7 @@ def test_encoded_size_is_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
         decode("photo.png", png(0), Kind.image)
 
 
+@pytest.mark.processes
 def test_bombs_take_no_memory() -> None:
     """In a process that may have 64 MB more than it has after importing."""
     huge_array = npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}")

@@ -70,6 +70,7 @@ def test_reads_what_webdataset_reads(tmp_path: Path, form: int) -> None:
     assert contents(build_index(tmp_path)) == theirs
 
 
+@pytest.mark.processes
 def test_gnu_tar_with_folder_entries(tmp_path: Path) -> None:
     """A tar made by hand from a folder is accepted, its folder entries are not samples."""
     source = tmp_path / "source" / "part"
@@ -189,6 +190,7 @@ def test_remote_index(tmp_path: Path) -> None:
         memory.rm("/remote-index", recursive=True)
 
 
+@pytest.mark.processes
 def test_index_imports_no_torch() -> None:
     """The launcher's preflight answers within seconds because nothing heavy is imported."""
     probe = "import sys, mmpretrain.data.index; print('torch' in sys.modules)"

@@ -139,6 +139,7 @@ def test_hostile_members_are_named(tmp_path: Path, field: str, value: object, me
     assert not (tmp_path / "index.json").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [["-S"], ["-S", "--format=pax", "--sparse-version=1.0"]])
 def test_sparse_bomb_costs_no_memory(tmp_path: Path, options: list[str]) -> None:
     """A 10 kB tar that expands to 2 GiB is refused under a tight memory limit."""

@@ -94,13 +94,14 @@ def test_every_sample_comes_once_per_epoch(dataset: Path, world_size: int) -> No
     assert len({tuple(epoch) for epoch in ids.tolist()}) == 8
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.processes)])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_ranks_and_workers_do_not_change_the_stream(damaged: Path, world_size: int, workers: int) -> None:
     steps = joined(run(damaged, 0, 6, world_size, workers=workers))
     assert steps == run(damaged, 0, 6)[0]
 
 
+@pytest.mark.processes
 def test_resuming_at_any_step_gives_the_same_tail(damaged: Path) -> None:
     whole = run(damaged, 0, 6)[0]
     for first in range(6):
@@ -117,6 +118,7 @@ def test_seeds_differ(dataset: Path) -> None:
     assert run(dataset, 0, 3, seed=1) != run(dataset, 0, 3, seed=2)
 
 
+@pytest.mark.processes
 def test_loading_leaves_the_global_generator_alone(dataset: Path) -> None:
     before = torch.get_rng_state()
     run(dataset, 0, 2, workers=1)
@@ -135,6 +137,7 @@ def test_unlabeled_data(dataset: Path) -> None:
     assert next(stream(dataset, classes=None).batches(0, 1)).labels is None
 
 
+@pytest.mark.processes
 def test_bad_samples_are_replaced_and_logged(damaged: Path, tmp_path: Path) -> None:
     log = tmp_path / "quarantine.jsonl"
     batches = list(stream(damaged, log=log, workers=1, max_bad_fraction=0.2).batches(0, TOTAL))
@@ -168,7 +171,7 @@ def test_too_many_bad_samples_end_the_run(damaged: Path, tmp_path: Path) -> None
     assert str(log) in str(caught.value)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_a_modality_that_no_sample_has_ends_the_run_at_once(tmp_path: Path, workers: int) -> None:
     write_split(tmp_path / "train", (3,), lambda _, s: {k: v for k, v in s.items() if k != "caption.txt"})
     with pytest.raises(BadDataError, match=r"^sample 's000\d' in .*no member for 'caption'.*15 others"):
@@ -196,7 +199,7 @@ def test_a_pickle_in_a_shard_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_a_missing_shard_is_named_without_a_traceback(tmp_path: Path, workers: int) -> None:
     write_split(tmp_path / "train", (3,))
     (tmp_path / "train" / "shard-000000.tar").unlink()
@@ -212,6 +215,7 @@ def test_an_empty_or_missing_split_is_refused(tmp_path: Path) -> None:
         stream(tmp_path)
 
 
+@pytest.mark.processes
 def test_workers_ignore_the_warning_before_the_end(dataset: Path) -> None:
     """As Slurm sends it, to every process of the step; the training process has a handler, as a fork inherits it."""
     caught: list[int] = []
@@ -231,7 +235,7 @@ def test_workers_ignore_the_warning_before_the_end(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_a_split_is_dealt_in_order(dataset: Path, world_size: int, workers: int) -> None:
     ranks = [list(stream(dataset, r, world_size, workers=workers).split_batches(4)) for r in range(world_size)]
     assert {len(batch) for batches in ranks for batch in batches} == {4}
@@ -241,7 +245,7 @@ def test_a_split_is_dealt_in_order(dataset: Path, world_size: int, workers: int)
     assert len(gathered) - TOTAL < 4 * world_size
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.processes)])
 def test_listed_samples_come_in_the_order_of_the_list(damaged: Path, workers: int) -> None:
     """Those that cannot be read are left out, and named."""
     listed = [np.array([20, 3]), np.array([9]), np.array([0, 2, 1])]
@@ -274,7 +278,7 @@ def remote(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     filesystem.rm("/bucket", recursive=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.processes)])
 def test_a_remote_stream_equals_the_local_one(dataset: Path, remote: str, tmp_path: Path, workers: int) -> None:
     bound = sum(path.stat().st_size for path in (dataset / "train").glob("*.tar")) / 1e9
     assert [content(b) for b in stream(remote, workers=workers, cache_gb=bound).batches(0, 9)] == run(dataset, 0, 9)[0]

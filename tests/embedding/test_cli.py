@@ -80,6 +80,7 @@ def test_pairs_of_two_real_spaces(embedded: Path, tmp_path: Path) -> None:
     assert widths == {"first_shared": 8, "first_partner": 8, "second_shared": 12, "second_partner": 12}
 
 
+@pytest.mark.processes
 def test_two_local_processes_meet_and_share_the_memories(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

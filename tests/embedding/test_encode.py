@@ -174,6 +174,7 @@ def test_ranks_of_slurm_share_the_shards(spaces: Path, tmp_path: Path, monkeypat
         assert (tmp_path / "slurm" / "train" / "index.json").exists() == (rank == 0)
 
 
+@pytest.mark.processes
 def test_loader_processes_change_nothing(spaces: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         work = job(spaces / "clip", spaces / "data", tmp_path / str(workers) / "out", workers=workers)
@@ -196,6 +197,7 @@ def stop_at_third(work: EmbedJob, reached: Event) -> None:
     embed_share(work, 0, 1, CPU)
 
 
+@pytest.mark.processes
 def test_killed_in_the_middle_the_same_command_goes_on(spaces: Path, tmp_path: Path) -> None:
     """SIGKILL, then two ranks: the bytes are those of one process that ran through."""
     embed_share(job(spaces / "own" / "release", spaces / "data", tmp_path / "whole" / "out"), 0, 1, CPU)
@@ -218,6 +220,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(spaces: Path, tmp_path: P
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_local_processes_are_killed_and_go_on(spaces: Path, tmp_path: Path) -> None:
     """Two ranks of a killed command end with it; two new ones complete the bytes of one process."""

@@ -53,6 +53,7 @@ def test_only_local_ranks_need_a_visible_gpu_each(monkeypatch: pytest.MonkeyPatc
     _check_gpus(EmbedJob(out="o"), third)  # these do not talk
 
 
+@pytest.mark.processes
 def test_the_rank_that_knows_is_waited_for() -> None:
     """One that only lost a peer ends first, without a word."""
     says = 'import time; time.sleep(0.5); print(\'{"errors": ["the cause"]}\'); raise SystemExit(1)'
@@ -89,6 +90,7 @@ def test_jobs_travel_as_text_and_know_their_problems() -> None:
     assert len(replace(pair, temperature=0, out="s3://o", first="s3://f").problems()) == 3
 
 
+@pytest.mark.processes
 def test_a_rank_ends_with_its_parent() -> None:
     """Its standard input closes when the parent dies, however it dies."""
     code = "import time; from mmpretrain.embedding.ranks import end_with_parent; end_with_parent(); time.sleep(60)"
@@ -98,6 +100,7 @@ def test_a_rank_ends_with_its_parent() -> None:
         assert rank.wait(30) == 1
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_what_a_local_rank_says_is_heard(tmp_path: Path) -> None:
     job = EmbedJob(out=str(tmp_path / "out"), release=str(tmp_path), data=str(tmp_path))

@@ -73,6 +73,7 @@ def test_embeddings_stay_what_they_were(clip: Path, tmp_path: Path) -> None:
     assert again.exit_code == 1 and "exists: remove it" in again.stdout
 
 
+@pytest.mark.processes
 def test_it_opens_where_this_project_is_unknown(clip: Path, tmp_path: Path) -> None:
     convert(str(clip), tmp_path / "release", ("image", "text"))
     code = """

@@ -48,6 +48,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "8KB"}], ids=["one file", "sharded"])
 def test_release_opens_where_this_package_is_absent(tmp_path: Path, options: dict[str, Any]) -> None:
     model = make_release(tmp_path / "release", **options)
@@ -59,6 +60,7 @@ def test_release_opens_where_this_package_is_absent(tmp_path: Path, options: dic
     fresh_interpreter(COMPARE, tmp_path, str(tmp_path / "release"), str(expected), ours=False)
 
 
+@pytest.mark.processes
 def test_code_of_the_card_works_inside_the_release(tmp_path: Path, release: Path) -> None:
     code = (release / "README.md").read_text().split("```python\n")[1].split("```")[0]
     code = f"import os\nos.chdir({str(release)!r})\n{code}\nprint(sorted(output.embeds), tuple(output.logits.shape))"
@@ -86,6 +88,7 @@ def test_saved_again_it_still_holds_its_code(tmp_path: Path, release: Path) -> N
     assert (tmp_path / "encoders_mmpretrain.py").exists()
 
 
+@pytest.mark.processes
 def test_checksums_are_those_of_sha256sum(release: Path) -> None:
     assert verify_release(release) == []
     result = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True, text=True)

@@ -23,6 +23,7 @@ def start(*path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd="/", env=environment)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("layout", ["package", "module"])
 def test_another_package_in_the_way(tmp_path: Path, layout: str) -> None:
     """One line with its path and the fix, exit code 2; its code does not run."""
@@ -36,6 +37,7 @@ def test_another_package_in_the_way(tmp_path: Path, layout: str) -> None:
     assert str(tmp_path / "mmpretrain") in run.stderr and "pip uninstall mmpretrain" in run.stderr
 
 
+@pytest.mark.processes
 def test_own_package_passes(tmp_path: Path) -> None:
     """Ours is found through a link too, in front of another one, and beside a plain folder of the name."""
     (tmp_path / "mmpretrain").mkdir()

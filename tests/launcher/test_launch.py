@@ -54,6 +54,7 @@ def test_a_plan_is_checked_again_before_it_is_carried_out(tmp_path: Path) -> Non
     assert f"{plan.run_folder / 'status.json'} is damaged" in problem_of(plan)
 
 
+@pytest.mark.processes
 def test_no_field_of_the_status_is_lost(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     context = multiprocessing.get_context("spawn")

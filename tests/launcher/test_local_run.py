@@ -27,6 +27,8 @@ from launcher.plan import RunPlan
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, toy_job, toy_plan
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(autouse=True)
 def importable_toys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def test_a_port_that_is_taken_is_not_offered(monkeypatch: pytest.MonkeyPatch) ->
     assert ports.free_port() == first
 
 
+@pytest.mark.processes
 def test_the_module_prints_one() -> None:
     command = [sys.executable, "-m", "launcher.ports"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -63,6 +63,7 @@ def test_without_a_checkpoint_any_world_size_will_do(folder: RunFolder, config: 
     assert read_history(folder, config, 4) == History(Action.resume, None)
 
 
+@pytest.mark.processes
 def test_a_living_local_job_is_left_alone(folder: RunFolder, config: Config) -> None:
     """A process with the controller's command line stands for the run; another program with its number does not."""
     program = [sys.executable, "-c", "import time; time.sleep(60)", "submitit.local._local"]

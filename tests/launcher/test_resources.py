@@ -81,6 +81,7 @@ def test_impossible_numbers_come_together() -> None:
     assert len(problems) == 3
 
 
+@pytest.mark.processes
 def test_a_driver_that_hangs_means_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if Path("/proc/driver/nvidia/gpus").is_dir():
         pytest.skip("nvidia-smi is not asked where the driver lists its GPUs")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.launcher.toy import ROOT
 
+pytestmark = pytest.mark.processes
+
 # Only what may be there on a fresh machine: no PYTHONPATH, no Slurm, no GPU.
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SLURM_CONF")}
 CLEAN["CUDA_VISIBLE_DEVICES"] = ""

@@ -199,6 +199,7 @@ def peak_in_a_fresh_process(form: str, rows: int) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_peak_of_a_step_is_far_below_one_matrix() -> None:
     rows = 6144
@@ -207,6 +208,7 @@ def test_the_peak_of_a_step_is_far_below_one_matrix() -> None:
     assert peak_in_a_fresh_process("diagonal", rows) < matrix / 5
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,6 +20,7 @@ def test_every_configured_method_has_a_class() -> None:
     assert all(issubclass(method_class(name), Method) for name in METHODS)
 
 
+@pytest.mark.processes
 def test_the_package_and_the_schemas_load_no_torch() -> None:
     code = "import sys, mmpretrain.methods, mmpretrain.config.root; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -67,6 +67,7 @@ def train(folder: Path) -> RunFolder:
     return RunFolder(folder / "chain")
 
 
+@pytest.mark.processes
 def test_a_connection_is_embedded_paired_and_connected(tmp_path: Path) -> None:
     releases(tmp_path)
     write_split(tmp_path / "data" / "train", map(sample, range(SAMPLES)), 16)

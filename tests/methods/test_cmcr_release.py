@@ -119,6 +119,7 @@ def test_matrices_start_as_they_are_told() -> None:
                 assert not layer.bias.any() and (identity or 0.9 * bound < layer.weight.abs().max() <= bound)
 
 
+@pytest.mark.processes
 def test_a_connection_opens_where_this_package_is_absent(tmp_path: Path, folders: dict[str, Path]) -> None:
     samples = small_samples()
     expected = embeds(folders["whole"], samples)
@@ -188,6 +189,7 @@ def test_one_release_and_one_space_of_embeddings(tmp_path: Path, folders: dict[s
     }
 
 
+@pytest.mark.processes
 def test_a_connection_can_be_one_of_two_spaces(tmp_path: Path, folders: dict[str, Path]) -> None:
     """A-B and B-C are connected; that and C-D make A-B-C-D."""
     last = space(

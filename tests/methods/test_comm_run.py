@@ -66,6 +66,7 @@ def test_any_subset_of_modalities_in_a_release(ranks: Ranks, tmp_path: Path) -> 
     assert fresh_interpreter(COMPARE, tmp_path, ours=False).split() == list("11122233")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("pairing", ["paper", "code"])
 def test_through_the_launcher(digits: Path, tmp_path: Path, pairing: str) -> None:
     done = launch(command_of("comm", digits, tmp_path, pairing, f"method.pairing={pairing}", "engine=zero3"))

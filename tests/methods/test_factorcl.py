@@ -355,6 +355,7 @@ def peak_mib(batch: int) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_large_batch_fits_into_memory() -> None:
     """All pairs of 1024 samples have 4 GiB of hidden units; most of what is counted here is torch itself."""

@@ -39,6 +39,7 @@ def training_sides() -> dict[str, torch.Tensor]:
     return {"first": torch.from_numpy(first[~held_out]), "second": torch.from_numpy(second[~held_out])}
 
 
+@pytest.mark.processes
 def test_a_release_has_canonical_codes_of_the_training_split(tmp_path: Path) -> None:
     build_latents(tmp_path / "latents", samples=COUNT)
     command = [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local", "--gpus-per-node=2", *TOKENS]

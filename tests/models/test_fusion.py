@@ -252,6 +252,7 @@ for name, (inputs, expected) in pickle.load(open("expected.pkl", "rb")).items():
 """
 
 
+@pytest.mark.processes
 def test_releases_open_where_this_package_is_absent(tmp_path: Path) -> None:
     expected = {}
     for method in (Fusing(), Factorizing()):

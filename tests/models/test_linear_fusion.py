@@ -97,6 +97,7 @@ def test_half_precision() -> None:
     assert half.dtype is torch.bfloat16
 
 
+@pytest.mark.processes
 def test_released_and_opened_where_this_package_is_absent(tmp_path: Path) -> None:
     model, inputs = four_model(), four_inputs()
     assert model.config.fusion == {"form": "linear", "width": WIDTH}

@@ -16,6 +16,7 @@ from tests.launcher.toy import ROOT
 SCRIPT = ROOT / "slurm" / "dev_cluster.sh"
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests/conftest.py looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here needs Slurm."""
     for item in items:

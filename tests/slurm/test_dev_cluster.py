@@ -18,13 +18,18 @@ from tests.launcher.toy import slurm_plan
 from tests.slurm.conftest import SCRIPT, dev_cluster, started
 
 
+@pytest.fixture(scope="module")
+def second_cluster() -> Iterator[dict[str, str]]:
+    """A second cluster, of two nodes with two pretended GPUs each: the environment of its clients."""
+    yield from started(GPUS="2")
+
+
 @pytest.fixture
-def gpu_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A second cluster, of two nodes with two pretended GPUs each; its folder."""
-    for environment in started(GPUS="2"):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield environment["CLUSTER_DIR"]
+def gpu_cluster(second_cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The second cluster, set for this process while one test runs; its folder."""
+    for name, value in second_cluster.items():
+        monkeypatch.setenv(name, value)
+    return second_cluster["CLUSTER_DIR"]
 
 
 def lines(*command: str) -> list[str]:

@@ -27,6 +27,7 @@ def preflight(folder: Path, *tokens: str) -> tuple[list[str], list[str]]:
     return answer["problems"], answer["notes"]
 
 
+@pytest.mark.processes
 def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
     problems, notes = preflight(tmp_path, "method=m3col")
     assert problems == []
@@ -35,6 +36,7 @@ def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
     assert "negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about" in memory
 
 
+@pytest.mark.processes
 def test_what_negatives_take_is_not_said_of_a_method_without_any(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     save_config(compose(["method=mucmm", "model=planted", "data=planted"]), path)
@@ -45,6 +47,7 @@ def test_what_negatives_take_is_not_said_of_a_method_without_any(tmp_path: Path)
     assert not any("negatives" in note for note in answer["notes"])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
@@ -59,6 +62,7 @@ def test_one_clear_message(tmp_path: Path, tokens: list[str], message: str) -> N
     assert any(message in problem for problem in problems), problems
 
 
+@pytest.mark.processes
 def test_a_tokenizer_that_cannot_mask_shows_before_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     whole = AutoTokenizer.from_pretrained(small_tokenizer())
@@ -88,6 +92,7 @@ def test_only_the_view_that_is_made_must_mask(tmp_path: Path, usual: str, unique
     ] == [True] * refused
 
 
+@pytest.mark.processes
 def test_what_critics_take_is_their_columns_and_no_ring_changes_it(tmp_path: Path) -> None:
     """2 x 4 bytes x 1024 samples x 6 critics of 512 units, for as many ranks as there are."""
     batch = "data.global_batch=1024"
@@ -111,6 +116,7 @@ def test_what_a_method_cannot_take_is_a_config_problem(tokens: list[str], messag
         compose(tokens)
 
 
+@pytest.mark.processes
 def test_compiling_the_loss_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/g++")
     problems, _ = preflight(tmp_path, "objective.compile=true")
