@@ -15,6 +15,7 @@ import numpy as np
 from mmpretrain.files import replace_text
 
 PERPLEXITY_NAME = "perplexity.json"
+EARLIER_NAME = "hubness.json"  # what it was called in data that was paired before version 0.2
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Perplexity:
         paths = [self._path(number) for number in range(shards)]
         if all(path.exists() for path in paths):
             self._write(paths)
-        if (self._folder / PERPLEXITY_NAME).exists():
+        if read_perplexity(self._folder):
             for path in paths:
                 path.unlink(missing_ok=True)
 
@@ -62,8 +63,9 @@ class Perplexity:
 
 def read_perplexity(folder: Path) -> dict[str, dict[str, float]] | None:
     """perplexity.json of a split: side -> memory (items), and mean, median, p10, p90 of the effective number."""
-    path = folder / PERPLEXITY_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    paths = (folder / name for name in (PERPLEXITY_NAME, EARLIER_NAME))
+    path = next((path for path in paths if path.exists()), None)
+    return json.loads(path.read_text(encoding="utf-8")) if path else None
 
 
 def _figures(effective: np.ndarray) -> dict[str, float]:
