@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import cloudpickle
+import psutil
 import pytest
 
 from launcher.ports import free_port
@@ -64,6 +65,15 @@ class _Rank:
     def name(self) -> str:
         return f"rank {self.number}"
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs: that it has ended, multiprocessing hears a moment later, from the process that forked it."""
+        try:
+            state = psutil.Process(self.process.pid).status()
+        except psutil.NoSuchProcess:
+            return False
+        return state != psutil.STATUS_ZOMBIE and self.process.is_alive()
+
     def send(self, number: signal.Signals) -> None:
         assert self.process.pid, "only started ranks are kept"
         os.kill(self.process.pid, number)
@@ -94,7 +104,7 @@ class RankPool:
     @property
     def alive(self) -> bool:
         """Whether the pool can take another call: somebody may have killed a rank between two."""
-        return bool(self._ranks) and all(rank.process.is_alive() for rank in self._ranks)
+        return bool(self._ranks) and all(rank.alive for rank in self._ranks)
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], timeout: float) -> list[Any]:
         """``function(*args)`` on every rank; its results in the order of ranks.

@@ -46,6 +46,7 @@ def test_entry_point_is_the_one_of_the_package() -> None:
     assert written in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -64,6 +65,7 @@ def test_help_and_errors_of_a_config_need_no_torch(arguments: tuple[str, ...]) -
     assert run.stderr.endswith("\nFalse\n") or run.stderr == "False\n"
 
 
+@pytest.mark.processes
 def test_train_is_the_launchers_command() -> None:
     """The same options and help; only the name of the program differs."""
     script = subprocess.run(

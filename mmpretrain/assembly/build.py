@@ -71,7 +71,7 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
     return MMPretrainProcessor(modalities, tokenizers)
 
 
-def build_sources(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
+def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
     """The processor of what augmentations start from: images with a ``load_size``, at that size.
 
     processor: the run's. None if there are no such images, or nothing augments them.

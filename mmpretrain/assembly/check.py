@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.assembly.tokenizers import not_built, text_problems, tokenizer_source
 from mmpretrain.assembly.training_options import option_problems
+from mmpretrain.assembly.transformers_encoder import TransformersEncoder
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.model import AttentionKernel
@@ -44,20 +46,34 @@ def check_model(config: Config, sources: EncoderSources | None = None) -> Checke
     specs = {}
     for name in sources:
         try:
-            specs[name] = _check_encoder(name, sources, config, problems, notes)
+            source = sources[name]
+        except UnusableError as error:
+            problems += [*_beside(name, config, notes), *error.problems]
+            continue
+        try:
+            specs[name] = _check_encoder(source, config, problems, notes)
         except UnusableError as error:
             problems += error.problems
     model = None if problems else _check_whole(config, specs, sources, problems, notes)
     return Checked(problems, notes, None if problems else model)
 
 
-def _check_encoder(
-    name: str, sources: EncoderSources, config: Config, problems: list[str], notes: list[str]
-) -> dict[str, Any]:
+def _beside(name: str, config: Config, notes: list[str]) -> list[str]:
+    """What is wrong with the tokenizer of an encoder whose source cannot be opened, if it is another one's."""
+    encoder = config.model.encoders[name]
+    if not encoder.tokenizer or hasattr(nn.ModuleDict, name):
+        return []
+    alone = TransformersEncoder(name, replace(encoder, pretrained=None), config.data.modalities[name])
+    problems: list[str] = []
+    _tokenizer(alone, config, problems, notes)
+    return problems
+
+
+def _check_encoder(source: EncoderSource, config: Config, problems: list[str], notes: list[str]) -> dict[str, Any]:
     """The encoder's entry; what is wrong with it is raised, or added to ``problems``."""
+    name = source.name
     if hasattr(nn.ModuleDict, name):
         raise UnusableError([f"data.modalities.{name}: torch needs this name for itself, choose another one"])
-    source = sources[name]
     entry, modality = source.encoder, source.modality
     tokenizer = _tokenizer(source, config, problems, notes)
     spec = source.specification(tokenizer)

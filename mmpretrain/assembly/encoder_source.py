@@ -1,8 +1,8 @@
-"""What an encoder is made of: the contract of its three sources.
+"""What an encoder is made of: the contract of its sources.
 
 An encoder is an architecture of this project (own_architectures.py), one of transformers', new or pretrained
-(transformers_encoder.py), or the encoder of a release (release_encoder.py). Which of them, is decided once
-(sources.py); whoever needs its specification, tokenizer, input statistics or weights asks the source.
+(transformers_encoder.py), or the encoder of a release (release_encoder.py). Which of them it is, is decided once
+(sources.py). Whoever needs its specification, tokenizer, input statistics or weights asks the source.
 """
 
 from __future__ import annotations

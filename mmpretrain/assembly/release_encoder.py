@@ -75,7 +75,7 @@ class ReleaseEncoder(EncoderSource):
         if asked.architecture in ARCHITECTURES:
             return OwnEncoder(self.name, asked, self.modality).specification(tokenizer)
         source = TransformersEncoder(self.name, asked, self.modality)
-        return source.specification_beyond(self.encoder.config, tokenizer)
+        return source.specification_checking(self.encoder.config, tokenizer)
 
     def brought_tokenizer(self) -> Any:
         """The tokenizer of the release for the same modality."""

@@ -36,9 +36,9 @@ class TransformersEncoder(EncoderSource):
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
-        return self.specification_beyond(self.encoder.config, tokenizer)
+        return self.specification_checking(self.encoder.config, tokenizer)
 
-    def specification_beyond(self, asked: Mapping[str, Any], tokenizer: Any | None) -> dict[str, Any]:
+    def specification_checking(self, asked: Mapping[str, Any], tokenizer: Any | None) -> dict[str, Any]:
         """As :meth:`specification`; ``asked`` is the part of the encoder's config that a person wrote, and may have
         misspelled."""
         config_class = self._config_class()
@@ -80,7 +80,7 @@ class PretrainedEncoder(TransformersEncoder):
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
-        if not self.modality.kind.row.by_transformers:
+        if not self.modality.kind.row.transformers_models:
             raise UnusableError(
                 [
                     f"{self.where}.pretrained: {self.encoder.pretrained} is not an mmpretrain release, and no other"

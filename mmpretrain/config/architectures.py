@@ -106,3 +106,9 @@ ARCHITECTURES = {
 }
 # What a single encoder of transformers can be pooled by.
 TRANSFORMERS_POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)
+
+
+def encoders_of(kind: Kind) -> str:
+    """What encodes modalities of a kind, in words: ``mlp or identity``."""
+    own = [name for name, row in ARCHITECTURES.items() if row.kind is kind]
+    return " or ".join([*own, *([kind.row.transformers_models] if kind.row.transformers_models else [])])

@@ -123,11 +123,11 @@ class AugmentConfig:
     def _places(self, key: str, kind: Kind) -> list[str]:
         found = []
         if self.features is not None:
-            if "drop" not in kind.row.operations or "swap" in self.operations or "shuffle" in self.operations:
+            if "features" not in kind.row.restrictions or "swap" in self.operations or "shuffle" in self.operations:
                 found.append(f"{key}.features is for drop and noise of vectors and sequences alone: leave it out")
             if not self.features or min(self.features) < 0 or len(set(self.features)) < len(self.features):
                 found.append(f"{key}.features is {list(self.features)}: different numbers from 0 on are needed")
-        if self.silent is not None and ("shuffle" not in kind.row.operations or self.silent <= 0):
+        if self.silent is not None and ("silent" not in kind.row.restrictions or self.silent <= 0):
             found.append(f"{key}.silent is {self.silent}: it must be above 0, and is for sequences only")
         return found
 

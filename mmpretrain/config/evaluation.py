@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+LEAST_TEMPERATURE = 1e-4  # of kNN: below, the weights of all neighbors but the nearest are 0 in float64
+
 
 class Need(StrEnum):
     """What an evaluator cannot do without. Each is checked once, on the floor where its fact is known: labels and
@@ -97,6 +99,9 @@ class KnnConfig:
         found = [] if self.k >= 1 else [f"evaluation.knn.k is {self.k}: it must be at least 1"]
         if self.temperature <= 0:
             found.append(f"evaluation.knn.temperature is {self.temperature}: it must be above 0")
+        elif self.temperature < LEAST_TEMPERATURE:
+            least = f"it must be at least {LEAST_TEMPERATURE:g}"
+            found.append(f"evaluation.knn.temperature is {self.temperature}: {least}")
         return found
 
 
@@ -181,7 +186,7 @@ class EvaluationConfig:
             size = min(sizes.get(split, least), self.max_samples)
             if size < least:
                 found.append(
-                    f"the evaluation needs at least {least} samples of {split} and can use {size}: take a larger split"
-                    " or evaluation.max_samples, or other metrics or settings of theirs"
+                    f"the evaluation needs at least {least} samples of {split} and can use {size}: take a larger split,"
+                    " raise evaluation.max_samples, lower evaluation.knn.k, or leave metrics out"
                 )
         return found

@@ -56,17 +56,17 @@ class KindRow:
     augmentation: str
     """Its class (data/augment/augmenter.py)."""
     operations: tuple[str, ...]
-    """What the augmentation can do, in this order."""
+    """What the augmentation can do; a new name comes last in the last row (see below)."""
     default_views: Mapping[str, Any]
     """Augmentation of views unless the config says otherwise."""
     tensor: str
     """Keyword of the tensor that its encoders need."""
-    encoders: str
-    """Which architectures encode it, in words."""
     example: Callable[[Mapping[str, Any]], str]
     """Its entry in a processor -> Python code of a made-up sample, for cards."""
     imports: str = ""
     """What that code needs."""
+    restrictions: tuple[str, ...] = ()
+    """Keys that restrict its operations to some features or time steps."""
     resized: bool = False
     """Whether samples are brought to ``size`` when they are read, and may be larger before."""
     tokens: bool = False
@@ -77,8 +77,8 @@ class KindRow:
     """Keys of its entry in a processor that pretrained weights may bring."""
     data_statistics: bool = False
     """Whether ``dataset.json`` may bring them too."""
-    by_transformers: bool = False
-    """Whether models of transformers encode it."""
+    transformers_models: str | None = None
+    """Which models of transformers encode it, in words; None: none."""
     transformers_sizes: Mapping[str, str] = field(default_factory=dict)
     """Keywords of such a model's config -> the key of the modality that fills them."""
     drawing: Drawing = Drawing.nothing
@@ -95,8 +95,9 @@ def _image_example(entry: Mapping[str, Any]) -> str:
     return f'Image.new("{"L" if entry["channels"] == 1 else "RGB"}", ({width}, {height}))'
 
 
-# What views get by default: Dufumier et al., arXiv 2409.07402, and its released code. The order of the rows is that of
-# the columns of random numbers that augmentations draw (data/augment/draws.py): a new kind comes last.
+# What views get by default: Dufumier et al., arXiv 2409.07402, and its released code. The order of the rows, and
+# of the operations in them, is that of the columns of random numbers that augmentations draw (data/augment/draws.py):
+# whatever is new comes last, or every run would draw other numbers.
 KINDS = {
     Kind.image: KindRow(
         size=("height", "width"),
@@ -107,12 +108,11 @@ KINDS = {
         operations=("crop", "flip", "jitter", "grey", "blur"),
         default_views={"crop": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5},
         tensor="pixel_values",
-        encoders="cnn or a vision model of transformers",
         example=_image_example,
         imports="from PIL import Image",
         statistics=("mean", "std", "shortest_edge"),
         resized=True,
-        by_transformers=True,
+        transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},
         drawing=Drawing.picture,
     ),
@@ -123,9 +123,9 @@ KINDS = {
         decoder="mmpretrain.data.kinds.array.decode",
         augmentation="mmpretrain.data.augment.series.SequenceAugmentation",
         operations=("shuffle", "drop", "noise"),
+        restrictions=("features", "silent"),
         default_views={"drop": 0.5, "noise": 0.5},
         tensor="values",
-        encoders="sequence",
         example=lambda entry: f"np.zeros({list(entry['size'])})",
         imports="import numpy as np",
         tokens=True,
@@ -137,9 +137,9 @@ KINDS = {
         decoder="mmpretrain.data.kinds.array.decode",
         augmentation="mmpretrain.data.augment.series.VectorAugmentation",
         operations=("swap", "drop", "noise"),
+        restrictions=("features",),
         default_views={"noise": 0.5},
         tensor="values",
-        encoders="mlp or identity",
         example=lambda entry: f"np.zeros({entry['size'][0]})",
         imports="import numpy as np",
         statistics=("minimum", "maximum"),
@@ -154,11 +154,10 @@ KINDS = {
         operations=("mask", "delete"),
         default_views={"mask": 0.15},
         tensor="input_ids",
-        encoders="a text model of transformers",
         example=lambda entry: '"a text"',
         tokens=True,
         tokenized=True,
-        by_transformers=True,
+        transformers_models="a text model of transformers",
         drawing=Drawing.words,
     ),
 }

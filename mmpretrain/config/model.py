@@ -141,7 +141,7 @@ class EncoderConfig:
             return tuple(Kind)
         if self.architecture in ARCHITECTURES:
             return (ARCHITECTURES[self.architecture].kind,)
-        return tuple(kind for kind in Kind if kind.row.by_transformers)
+        return tuple(kind for kind in Kind if kind.row.transformers_models)
 
     def problems(self, name: str) -> list[str]:
         """What is wrong with this entry, one sentence each."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
 from mmpretrain.config.evaluation import EvaluationConfig, Need
@@ -113,7 +114,7 @@ class Config:
             if modality.kind not in encoder.kinds and getattr(encoder, given):
                 found.append(
                     f"model.encoders.{name}.{given} is {getattr(encoder, given)} but data.modalities.{name} is"
-                    f" a {modality.kind.value}: use {modality.kind.row.encoders}"
+                    f" a {modality.kind.value}: use {encoders_of(modality.kind)}"
                 )
         return found + self._model_against_method()
 

@@ -38,6 +38,7 @@ def decode(extension: str, data: bytes, kind: Kind) -> Raw:
         raise SampleError(f"{extension}: holds a {_either(decoder)}, but the config says {kind.value}")
     if len(data) > MAX_ENCODED_BYTES:
         raise SampleError(f"{extension}: has {len(data)} bytes, more than {MAX_ENCODED_BYTES}")
+    decoder.load()
     try:
         return decoder.decode(data)
     except SampleError as error:
@@ -71,6 +72,10 @@ class Decoder:
     kinds: tuple[Kind, ...]
     name: str
 
+    def load(self) -> None:
+        """Import it: what it needs and is not installed is no fault of a sample."""
+        implementation(self.name)
+
     def decode(self, data: bytes) -> Raw:
         """The object. Raises SampleError, and what libraries raise."""
         found: Raw = implementation(self.name)(data)
@@ -83,6 +88,7 @@ def _decoders() -> dict[str, Decoder]:
     for kind in Kind:
         for suffix in kind.row.suffixes:
             kinds = found[suffix].kinds if suffix in found else ()
+            assert not kinds or found[suffix].name == kind.row.decoder, f".{suffix} has two decoders"
             found[suffix] = Decoder((*kinds, kind), kind.row.decoder)
     return found
 

@@ -115,7 +115,7 @@ class Stream:
         """
         workers = self.config.workers
         if workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELIZM", "false")  # fast tokenizers warn at each fork without it
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
         loader = DataLoader(
             _Batches(make or self._batcher.batch, rows),
             batch_size=None,

@@ -53,7 +53,7 @@ def _run_local(job: EmbeddingJob, ranks: int) -> None:
 
 def _start(job: EmbeddingJob, place: Place) -> subprocess.Popen[str]:
     threads = max(1, len(os.sched_getaffinity(0)) // place.size)
-    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELIZM": "false"} | os.environ
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | os.environ
     command = [sys.executable, "-m", "mmpretrain.embedding.worker", job.to_json(), json.dumps(asdict(place))]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

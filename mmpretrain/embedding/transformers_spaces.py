@@ -20,7 +20,7 @@ from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
-INPUTS = {kind: kind.row.tensor for kind in Kind if kind.row.by_transformers}
+INPUTS = {kind: kind.row.tensor for kind in Kind if kind.row.transformers_models}
 
 
 class TransformersSpace(Space):

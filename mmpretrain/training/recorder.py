@@ -35,7 +35,7 @@ class Recorder:
         self.config = config
         self.stream = stream
         self.world = world
-        self.trackers = trackers(folder) if world.rank == 0 else ()
+        self.trackers = trackers(folder, config) if world.rank == 0 else ()
         self._wait_s = 0.0
         self._last_time = time.perf_counter()
         self._last_done = 0

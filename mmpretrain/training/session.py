@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 from omegaconf import OmegaConf
 
-from mmpretrain.assembly.build import build_processor, build_sources
+from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.batch import Batch
@@ -53,7 +53,7 @@ class Session:
         self._whole_splits: dict[str, Stream] = {}
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
-        self.stream = self._stream("train", folder.quarantine, build_sources(self.config, self.processor))
+        self.stream = self._stream("train", folder.quarantine, build_unaugmented_processor(self.config, self.processor))
         self._agree_on_the_index(self.stream)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 

@@ -30,7 +30,7 @@ class Tracker(Protocol):
         """The run is complete; nothing follows."""
 
 
-TrackerFactory = Callable[[RunFolder], Sequence[Tracker]]
+TrackerFactory = Callable[[RunFolder, Config], Sequence[Tracker]]
 
 
 class MetricsFile:
@@ -57,6 +57,6 @@ class MetricsFile:
         self.flush()
 
 
-def run_trackers(folder: RunFolder) -> list[Tracker]:
-    """The sinks of a run; called on rank 0 alone."""
+def run_trackers(folder: RunFolder, config: Config) -> list[Tracker]:
+    """The sinks that ``config`` asks for; called on rank 0 alone."""
     return [MetricsFile(folder)]

@@ -130,3 +130,13 @@ def test_name_that_torch_needs_for_itself() -> None:
 def test_damaged_dataset_json_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     assert "dataset.json is damaged" in check_model(small_config(path=str(tmp_path)))[0][0]
+
+
+def test_a_tokenizer_is_looked_at_also_where_the_weights_cannot_be_opened(tmp_path: Path) -> None:
+    config = small_config()
+    config.model.encoders["caption"] = EncoderConfig(
+        pretrained=str(tmp_path / "weights"), tokenizer=str(tmp_path / "tokenizer")
+    )
+    tokenizer, weights = check_model(config).problems
+    assert "model.encoders.caption.tokenizer: cannot open" in tokenizer
+    assert "model.encoders.caption.pretrained: cannot open" in weights

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpretrain.assembly.build import build_processor, build_sources
+from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig
@@ -123,7 +123,7 @@ def test_sources_come_at_their_load_size_beside_unchanged_inputs(dataset: Path) 
     settings = config(dataset, *NAMES)
     plain = [*stream(settings).batches(0, 3)]
     settings.data.modalities["picture"].load_size = [5, 9]
-    sources = build_sources(settings, build_processor(settings))
+    sources = build_unaugmented_processor(settings, build_processor(settings))
     assert sources is not None
     for before, batch in zip(plain, stream(settings, sources).batches(0, 3), strict=True):
         assert before.views == {} and set(batch.views["source"]) == {"picture"}
@@ -138,9 +138,9 @@ def test_sources_come_at_their_load_size_beside_unchanged_inputs(dataset: Path) 
 def test_sources_are_made_only_where_they_are_used(dataset: Path) -> None:
     settings = config(dataset)
     processor = build_processor(settings)
-    assert build_sources(settings, processor) is None
+    assert build_unaugmented_processor(settings, processor) is None
     settings.data.modalities["picture"].load_size = [5, 9]
     settings.method = MethodConfig()
-    assert build_sources(settings, processor) is None
+    assert build_unaugmented_processor(settings, processor) is None
     settings.data.modalities["caption"].train = settings.data.modalities["caption"].view
-    assert build_sources(settings, processor) is not None
+    assert build_unaugmented_processor(settings, processor) is not None

@@ -119,9 +119,11 @@ def test_seeds_differ(dataset: Path) -> None:
 
 
 @pytest.mark.processes
-def test_loading_leaves_the_global_generator_alone(dataset: Path) -> None:
+def test_loading_leaves_the_global_generator_alone(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     run(dataset, 0, 2, workers=1)
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"  # fast tokenizers would warn at each fork
     assert torch.equal(torch.get_rng_state(), before)
 
 

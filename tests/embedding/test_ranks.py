@@ -12,7 +12,7 @@ import pytest
 from mmpretrain.console import CommandError
 from mmpretrain.embedding.jobs import EmbedJob, PairJob, VectorPrecision, job_from_json
 from mmpretrain.embedding.place import Place, place_of_step
-from mmpretrain.embedding.ranks import _wait, run_job
+from mmpretrain.embedding.ranks import _start, _wait, run_job
 from mmpretrain.embedding.worker import _check_gpus, work
 from tests.models.small import ROOT
 
@@ -32,6 +32,15 @@ def test_tasks_of_a_slurm_step() -> None:
     batch_script = {key: value for key, value in STEP.items() if key != "SLURM_STEP_ID"}
     for alone in ({}, batch_script, {**STEP, "SLURM_STEP_NUM_TASKS": "1"}):
         assert place_of_step(job, alone) is None
+
+
+def test_tokenizers_of_ranks_take_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is spelled as the library spells it."""
+    given: list[dict[str, str]] = []
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    monkeypatch.setattr("subprocess.Popen", lambda command, env, **_: given.append(env))
+    _start(PairJob(out="o"), Place(0, 2, 0, "nowhere"))
+    assert given[0]["TOKENIZERS_PARALLELISM"] == "false"
 
 
 def test_only_local_ranks_need_a_visible_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from transformers import SiglipConfig, SiglipModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typer.testing import CliRunner
 
-from mmpretrain.assembly.build import build_model, build_processor, build_sources
+from mmpretrain.assembly.build import build_model, build_processor, build_unaugmented_processor
 from mmpretrain.cli import app
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.model import ConnectedSpace, EncoderConfig
@@ -133,7 +133,7 @@ def test_encoders_can_start_from_it(clip: Path, tmp_path: Path) -> None:
     for right, rows in zip(embeddings(clip).values(), found.values(), strict=True):
         torch.testing.assert_close(rows, right, rtol=1e-5, atol=1e-6)
     picture.train = picture.view
-    sources = build_sources(config, processor)
+    sources = build_unaugmented_processor(config, processor)
     assert sources is not None
     entry = sources.modalities["picture"]
     assert entry["size"] == [16, 16] and entry.get("shortest_edge") == (

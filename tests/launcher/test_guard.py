@@ -58,6 +58,7 @@ def test_not_importable_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert caught.value.code == 2 and str(ROOT) in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_another_package_was_installed_over_ours(tmp_path: Path) -> None:
     """pip lays both into one folder, and the later one's files stay."""
     for part in ("launcher", "mmpretrain"):
@@ -69,6 +70,7 @@ def test_another_package_was_installed_over_ours(tmp_path: Path) -> None:
     assert f"installed over this project's in {tmp_path / 'mmpretrain'}" in run.stderr
 
 
+@pytest.mark.processes
 def test_strangers_of_the_names_launcher_and_shards(tmp_path: Path) -> None:
     """They may come first on the path: our own are taken, as a wheel installs them."""
     home = tmp_path / "site" / "mmpretrain_contrastive"

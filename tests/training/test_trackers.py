@@ -61,8 +61,8 @@ class Run:
     def recorder(self, done: int) -> Recorder:
         """The recorder of a process that starts after step ``done``."""
 
-        def trackers(folder: RunFolder) -> list[Tracker]:
-            return [*run_trackers(folder), Memory(self.records, self.calls)]
+        def trackers(folder: RunFolder, config: Config) -> list[Tracker]:
+            return [*run_trackers(folder, config), Memory(self.records, self.calls)]
 
         made = Recorder(self.folder, self.config, self.stream, self.world, trackers)
         made.start(done)
@@ -80,7 +80,7 @@ class Run:
 
 
 def test_metrics_file_is_a_runs_only_sink(tmp_path: Path) -> None:
-    (tracker,) = run_trackers(RunFolder(tmp_path))
+    (tracker,) = run_trackers(RunFolder(tmp_path), compose())
     assert isinstance(tracker, MetricsFile)
 
 
