@@ -17,7 +17,7 @@ from shards.cli import app as shards_app
 
 app = typer.Typer(
     name="mmpretrain",
-    help="Large-scale multimodal contrastive pretraining. In a clone, `python launcher/submit.py` trains as well.",
+    help="Large-scale multimodal contrastive pretraining. In a clone, `train` is `python launcher/submit.py`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

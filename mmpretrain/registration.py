@@ -1,4 +1,4 @@
-"""Makes transformers' Auto classes know ours, so that they open a release without its shipped code (no torch here)."""
+"""Makes transformers' Auto classes know this project's, to open releases without their shipped code (no torch here)."""
 
 from __future__ import annotations
 

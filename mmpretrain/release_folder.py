@@ -9,8 +9,7 @@ from pathlib import Path
 from mmpretrain.files import sha256_of
 
 CHECKSUMS = "SHA256SUMS"
-
-
+WEIGHTS = "*.safetensors"
 # What the Hub and its client add to a folder: nothing that a model is opened from.
 HUB_EXTRAS = (".gitattributes", ".cache")
 
@@ -22,7 +21,7 @@ def verify_release(folder: Path) -> list[str]:
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
         return [f"{folder / CHECKSUMS} is missing or damaged: export the release again"]
-    found = dict(_files(folder))
+    found = dict(release_files(folder))
     problems = [f"{folder / name} is missing" for name in listed if name not in found]
     problems += [f"{path} is not listed in {CHECKSUMS}" for name, path in found.items() if name not in listed]
     problems += [
@@ -33,15 +32,12 @@ def verify_release(folder: Path) -> list[str]:
     return problems
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def release_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file but the checksums and HUB_EXTRAS: name relative to ``folder``, and path; sorted by name."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.parts[0] not in (CHECKSUMS, *HUB_EXTRAS):
             yield name.as_posix(), path
-
-
-WEIGHTS = "*.safetensors"
 
 
 def weights_sha256(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """A release as a space: raw samples of its modalities -> embeddings; nothing is trained.
 
 Three kinds of releases are opened, from a local folder or the Hub, always with classes of this installation and from
-safetensors: ours, models with an image and a text tower (CLIP or like it), and single encoders of images or texts.
+safetensors: those of this project, models with an image and a text tower (CLIP or like it), and single encoders of
+images or texts.
 """
 
 from __future__ import annotations

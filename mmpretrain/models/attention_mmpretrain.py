@@ -1,4 +1,4 @@
-"""Transformer layers of our own: what the fusion and the sequence encoder are made of."""
+"""This project's transformer layers: what the fusion and the sequence encoder are made of."""
 
 from __future__ import annotations
 

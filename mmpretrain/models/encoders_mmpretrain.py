@@ -16,7 +16,7 @@ from .heads_mmpretrain import VectorIdentity, VectorMLP
 from .pooling_mmpretrain import StateForm, States, pool_states
 from .sequence_mmpretrain import SequenceTransformer
 
-# Architectures of our own, beside those of transformers.
+# This project's architectures, beside those of transformers.
 OWN: dict[str, Any] = {
     "mlp": VectorMLP,
     "identity": VectorIdentity,

@@ -19,8 +19,6 @@ MARKS = {
     RetrievalVerdict.same_class: ("✓", "#2CA02C"),
     RetrievalVerdict.wrong: ("✗", "#C62828"),
 }
-
-
 MOST_CURVES = 6
 
 
