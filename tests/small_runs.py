@@ -73,7 +73,7 @@ def command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
     ]
 
 
-def launch(arguments: list[str], timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def launch(arguments: list[str], timeout: float = 480) -> subprocess.CompletedProcess[str]:
     """Run to the end, away from the project's folder."""
     return subprocess.run(arguments, cwd="/", capture_output=True, text=True, timeout=timeout)
 

@@ -61,7 +61,7 @@ def test_not_importable_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 @pytest.mark.processes
 def test_another_package_was_installed_over_ours(tmp_path: Path) -> None:
     """pip lays both into one folder, and the later one's files stay."""
-    for part in ("launcher", "mmpretrain"):
+    for part in ("launcher", "mmpretrain", "shards"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     assert start(tmp_path).returncode == 0
     (tmp_path / "mmpretrain" / "__init__.py").write_text("raise SystemExit('executed')")

@@ -67,7 +67,7 @@ def test_signal_saves_requeues_and_finishes(cluster: object, digits: Path, tmp_p
             assert time.monotonic() < end and process.poll() is None, "the run never got going"
             time.sleep(0.02)
         subprocess.run(["scancel", "--signal=USR2", run.status()["job_id"]], check=True, env=dict(os.environ))
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=480)
     assert process.returncode == 0, output
     assert run.status()["state"] == "completed"
     assert [len(keys) for keys in keys_by_step(run)] == [128] * STEPS
