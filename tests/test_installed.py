@@ -29,6 +29,7 @@ def _can_build() -> bool:
 
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.slow,
     pytest.mark.skipif(not _can_build(), reason="setuptools 77 or newer builds the wheel"),
     pytest.mark.timeout(900),
