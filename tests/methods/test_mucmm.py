@@ -365,7 +365,6 @@ def test_rows_that_fill_a_batch_up_do_not_count(ranks: Ranks) -> None:
 
 
 def three_of_four() -> dict[str, Tensor]:
-    """The weights after a last pass over three batches."""
     return dict(concluded(started(), batches_of(started(), 3)).model.state_dict())
 
 
