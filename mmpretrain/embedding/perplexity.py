@@ -15,7 +15,7 @@ import numpy as np
 from mmpretrain.files import replace_text
 
 PERPLEXITY_NAME = "perplexity.json"
-EARLIER_NAME = "hubness.json"  # what it was called in data that was paired before version 0.2
+EARLIER_NAME = "hubness.json"  # what the file was called at first
 
 log = logging.getLogger(__name__)
 
