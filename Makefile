@@ -23,7 +23,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(TIMED) install '$(PYTHON) -m venv $(VENV)' \
 	  '$(BIN)/pip install --quiet --constraint constraints.txt torch' \
-	  '$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint]' \
+	  '$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint,data,audio]' \
 	  'touch $@'
 
 data/digits/dataset.json: | $(VENV)/installed
