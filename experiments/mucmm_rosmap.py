@@ -20,12 +20,13 @@ import numpy as np
 
 from experiments.training import markdown
 from mmpretrain.config.kind import Kind
-from mmpretrain.data.decode import decode_label
 from mmpretrain.data.index import load_index
+from mmpretrain.data.members import Holders
 from mmpretrain.data.reader import (
     Reader,
     read_sample,
 )
+from mmpretrain.data.samples import label_of
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.explain.report import Report, advice, information_report
@@ -42,7 +43,7 @@ def read_views(folder: Path) -> Embeddings:
     kinds = dict.fromkeys(VIEWS, Kind.vector)
     ordinals = range(len(reader.index))
     samples = [read_sample(reader, kinds, ordinal) for ordinal in ordinals]
-    labels = [decode_label(reader.sample(ordinal)["label.cls"], 2) for ordinal in ordinals]
+    labels = [label_of(reader.sample(ordinal), Holders(("label.cls",)), 2) for ordinal in ordinals]
     reader.close()
     views = {name: np.stack([np.asarray(sample[name]) for sample in samples]) for name in VIEWS}
     return Embeddings(np.arange(len(samples)), views, labels=np.array(labels))

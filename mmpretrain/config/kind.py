@@ -83,6 +83,8 @@ class KindRow:
     """Keywords of such a model's config -> the key of the modality that fills them."""
     drawing: Drawing = Drawing.nothing
     """How it is shown in pictures."""
+    listed: bool = False
+    """Whether a sample may hold several of which one is drawn, in further members or in JSON."""
 
     @property
     def size_form(self) -> str:
@@ -148,7 +150,7 @@ KINDS = {
     Kind.text: KindRow(
         size=(),
         described_by=("max_length",),
-        suffixes=("txt",),
+        suffixes=("txt", "json"),
         decoder="mmpretrain.data.kinds.text.decode",
         augmentation="mmpretrain.data.augment.texts.TextAugmentation",
         operations=("mask", "delete"),
@@ -159,5 +161,6 @@ KINDS = {
         tokenized=True,
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
+        listed=True,
     ),
 }

@@ -141,7 +141,7 @@ class Session:
         settings, info = self.config.evaluation, dataset_info(self.config.data)
         classes, factors = (info.classes, info.factors) if info else (None, None)
         results = evaluate(settings.final, embed, self.world, settings, classes, factors)
-        shown = embed(settings.split)
+        shown = embed(settings.split) if settings.splits else None
         state = self.engine.state_dict()
         if state is not None:
             write_evaluation(self.folder.evaluation, results)
@@ -151,11 +151,13 @@ class Session:
         if self.world.rank == 0:
             self._draw(shown)
 
-    def _draw(self, embeddings: Embeddings) -> None:
+    def _draw(self, embeddings: Embeddings | None) -> None:
+        """embeddings: of the held-out split; None without one."""
         kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        reader = self._whole_splits[self.config.evaluation.split].reader
         try:
-            write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+            if embeddings is not None:
+                reader = self._whole_splits[self.config.evaluation.split].reader
+                write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")

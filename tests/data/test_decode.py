@@ -20,7 +20,7 @@ from PIL import Image
 
 from mmpretrain.config.data import Kind
 from mmpretrain.data import decode as module
-from mmpretrain.data.decode import DECODERS, SampleError, decode, decode_label
+from mmpretrain.data.decode import DECODERS, SampleError, decode
 from tests.data.small_dataset import npy, png
 
 
@@ -76,15 +76,8 @@ def test_arrays_become_float32(dtype: str, order: Literal["C", "F"]) -> None:
     assert np.array_equal(read, values.astype(np.float32))
 
 
-def test_texts_and_labels() -> None:
+def test_texts() -> None:
     assert decode("caption.txt", "une été".encode(), Kind.text) == "une été"
-    assert decode_label(b"6\n", 7) == 6
-
-
-@pytest.mark.parametrize("data", [b"", b"7", b"-1", b"1.0", b"six", b"\xff", b"9" * 5000, b"0x1"])
-def test_labels_outside_the_classes(data: bytes) -> None:
-    with pytest.raises(SampleError, match=r"label\.cls"):
-        decode_label(data, 7)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +133,7 @@ def test_unfit_bytes_are_refused(extension: str, data: bytes, kind: Kind, messag
     assert str(caught.value).startswith(extension)
 
 
-@pytest.mark.parametrize("suffix", ["pkl", "pickle", "pyd", "pth", "pt", "npz", "json"])
+@pytest.mark.parametrize("suffix", ["pkl", "pickle", "pyd", "pth", "pt", "npz"])
 def test_unknown_extensions_name_the_table(suffix: str, tmp_path: Path) -> None:
     data = pickle.dumps(Canary(tmp_path / "canary"))
     with pytest.raises(SampleError) as caught:
