@@ -9,6 +9,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
+from mmpretrain.config.keys import Meaning, marked
 from mmpretrain.config.kind import Kind
 
 __all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
@@ -37,8 +38,8 @@ class ModalityConfig:
     """What the bytes of the modality are."""
 
     size: list[int] = field(default_factory=list)
-    """What encoders get: of an image ``[height, width]`` in pixels, of a vector ``[features]``, of a sequence
-    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
+    """What encoders get: of an image ``[height, width]`` in pixels (one number: a square), of a vector ``[features]``,
+    of a sequence ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
 
     channels: int = 3
     """Images: 1 (grey) or 3 (RGB)."""
@@ -50,8 +51,8 @@ class ModalityConfig:
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
 
     load_size: list[int] | None = None
-    """Images: ``[height, width]`` in pixels at which an image is handed to augmentations, at least ``size``; null:
-    ``size``."""
+    """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
+    least ``size``; null: ``size``."""
 
     augment: AugmentConfig | None = None
     """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
@@ -64,6 +65,12 @@ class ModalityConfig:
 
     train: AugmentConfig | None = None
     """Augmentation of the plain inputs of every method in training; null: none."""
+
+    def __post_init__(self) -> None:
+        """One number is the side of a square, so that a resolved config has both."""
+        if isinstance(self.kind, Kind) and self.kind.row.resized:
+            self.size = _square(self.size)
+            self.load_size = None if self.load_size is None else _square(self.load_size)
 
     @property
     def view(self) -> AugmentConfig:
@@ -110,7 +117,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = MISSING
+    path: str = marked(Meaning.path, MISSING)
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
 
     build: str | None = None
@@ -166,6 +173,10 @@ class DataConfig:
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
         return found
+
+
+def _square(size: list[int]) -> list[int]:
+    return [*size, *size] if len(size) == 1 else size
 
 
 def remote_problem(path: str) -> str | None:
