@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class UnusableError(ValueError):
@@ -18,12 +18,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`` (did you mean ...?)`` with the closest of the known words, or nothing."""
     match = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]}?)" if match else ""
-
-
-def listed(items: Sequence[str], most: int = 12) -> str:
-    """``a, b, c``; of a long list the first ones, and how many more there are."""
-    more = len(items) - most
-    return ", ".join(items) if more <= 1 else f"{', '.join(items[:most])} and {more} more"
 
 
 def one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
+from mmpretrain.config.keys import Meaning, marked
 from mmpretrain.config.kind import Kind
 
 __all__ = [
@@ -85,8 +86,8 @@ class ModalityConfig:
     """What the bytes of the modality are."""
 
     size: list[int] = dataclasses.field(default_factory=list)
-    """What encoders get: of an image ``[height, width]`` in pixels, of a vector ``[features]``, of a sequence
-    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
+    """What encoders get: of an image ``[height, width]`` in pixels (one number: a square), of a vector ``[features]``,
+    of a sequence ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
 
     channels: int = 3
     """Images: 1 (grey) or 3 (RGB)."""
@@ -98,8 +99,8 @@ class ModalityConfig:
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
 
     load_size: list[int] | None = None
-    """Images: ``[height, width]`` in pixels at which an image is handed to augmentations, at least ``size``; null:
-    ``size``."""
+    """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
+    least ``size``; null: ``size``."""
 
     augment: AugmentConfig | None = None
     """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
@@ -127,6 +128,12 @@ class ModalityConfig:
     """Several texts: how often each of ``field`` (else each of ``member``) is drawn, relative to the others; those
     that a sample lacks are left out, and the captions of a list share its weight. Empty: all captions alike.
     Evaluations take the first caption."""
+
+    def __post_init__(self) -> None:
+        """One number is the side of a square, so that a resolved config has both."""
+        if isinstance(self.kind, Kind) and self.kind.row.resized:
+            self.size = _square(self.size)
+            self.load_size = None if self.load_size is None else _square(self.load_size)
 
     @property
     def view(self) -> AugmentConfig:
@@ -188,7 +195,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = MISSING
+    path: str = marked(Meaning.path, MISSING)
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
 
     build: str | None = None
@@ -223,7 +230,7 @@ class DataConfig:
     cache_gb: float = 64.0
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
-    more_paths: list[str] = field(default_factory=list)
+    more_paths: list[str] = marked(Meaning.path, default_factory=list)
     """Further folders like ``path`` whose samples belong to the same data set; a folder without a split adds nothing to
     it."""
 
@@ -265,6 +272,10 @@ class DataConfig:
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
         return found
+
+
+def _square(size: list[int]) -> list[int]:
+    return [*size, *size] if len(size) == 1 else size
 
 
 def remote_problem(path: str) -> str | None:

@@ -24,7 +24,7 @@ from mmpretrain.data.kinds.text import json_content
 from mmpretrain.data.members import LABEL_MEMBERS, modality_of, plain_members, suffix_of
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
-from mmpretrain.problems import listed
+from mmpretrain.words import listed
 
 USUAL_NAMES = {Kind.image: "image", Kind.text: "caption"}  # of members without a modality in their names
 USUAL_FIELDS = ("caption", "text")
@@ -60,7 +60,9 @@ class Discovery:
         beside = Path(path) / TOKENIZER
         if not is_remote(path) and beside.is_dir():
             return str(beside)
-        self.notes.append(f"texts are read byte by byte; for words: mmpretrain tokenizer train --data {shlex.quote(path)}")
+        self.notes.append(
+            f"texts are read byte by byte; for words: mmpretrain tokenizer train --data {shlex.quote(path)}"
+        )
         return BYTES
 
     def has(self, path: str, split: str) -> bool:
@@ -94,10 +96,14 @@ def _open(path: str) -> Index:
         try:
             return load_index(split_folder(path, TRAIN))
         except IndexMissingError:
-            raise ShardError(f"data.path={path}: {folder} is not indexed: run `mmpretrain shards index {quoted}`") from None
+            raise ShardError(
+                f"data.path={path}: {folder} is not indexed: run `mmpretrain shards index {quoted}`"
+            ) from None
     if not root.is_dir():
         found = "is a file" if root.exists() else "there is no such folder"
-        raise ShardError(f"data.path={path}: {found}; name a folder of shards, or data=NAME for a data set of {_ours()}")
+        raise ShardError(
+            f"data.path={path}: {found}; name a folder of shards, or data=NAME for a data set of {_ours()}"
+        )
     held = listed(sorted({p.suffix.lower() or p.name for p in root.rglob("*") if p.is_file()}), 6)
     target = shlex.quote(f"data/{_plain(root.resolve().name)}")
     raise ShardError(
@@ -179,7 +185,9 @@ def _json_field(name: str, members: list[str], index: Index) -> Entry:
 def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
     data = _first(members, index)
     if data is None:
-        raise ShardError(f"data.modalities.{name}.kind and .size are missing, and remote shards are not opened: set them")
+        raise ShardError(
+            f"data.modalities.{name}.kind and .size are missing, and remote shards are not opened: set them"
+        )
     try:
         value = decode(members[0], data, Kind.vector)
     except SampleError as error:

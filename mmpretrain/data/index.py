@@ -10,7 +10,7 @@ from pathlib import Path
 from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
 from mmpretrain.data.index_table import LABEL, Index, Sample, Shard, Span, group_members, modality_of, reindex
 from mmpretrain.files import replace_text
-from mmpretrain.problems import listed
+from mmpretrain.words import listed
 
 __all__ = [
     "INDEX_NAME",

@@ -17,7 +17,7 @@ from mmpretrain.data.members import Members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of
 from mmpretrain.data.split import Split, again, find_faults, look_at, split_folders
-from mmpretrain.problems import listed
+from mmpretrain.words import listed
 
 LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".zip")

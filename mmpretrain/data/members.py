@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.index_scan import ShardError
 from mmpretrain.data.index_table import LABEL, modality_of
-from mmpretrain.problems import listed
+from mmpretrain.words import listed
 
 LABEL_MEMBERS = (f"{LABEL}.cls", "cls")  # the first that is there, unless the config names another
 

@@ -60,7 +60,7 @@ def test_problems_are_reported_together_with_the_nearest_key() -> None:
     ("token", "message"),
     [
         ("method=m3kol", "did you mean m3col"),
-        ("optim.lr=abc", "could not be converted to Float"),
+        ("optim.lr=abc", "is no number"),
         ("engine.zero=4", "stages 0, 1, 2 and 3"),
         ("optim.schedule=step", "needs optim.step_samples"),
         ("model=rosmap", "choose a matching pair"),
@@ -69,7 +69,7 @@ def test_problems_are_reported_together_with_the_nearest_key() -> None:
         ("data.classes=null", "needs labels"),
         ("evaluation.final=[classification]", "needs logits"),
         ("run.name=../x", "use letters"),
-        ("data.modalities.left.size=[8]", "[height, width]"),
+        ("data.modalities.left.size=[8, 4, 2]", "[height, width]"),
         ("checkpoint.every_steps=0", "at least 1"),
         ("train.samples=0", "at least 1"),
     ],

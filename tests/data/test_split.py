@@ -83,7 +83,7 @@ def test_the_config_names_members_fields_and_weights() -> None:
         ),
         ({"classes": 3}, ("jpg", "txt"), "holds 'label'; they have jpg, txt: set data.label.member"),
         ({"classes": 3}, ("jpg", "txt", "label.txt"), r"set data.label.member=\[label.txt\]"),
-        ({}, tuple(f"{n}.bin" for n in range(99)), "and 87 more: choose among them"),
+        ({}, tuple(f"{n}.bin" for n in range(99)), "and 91 more: choose among them"),
     ],
 )
 def test_what_no_member_holds_is_named_with_what_is_there(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from mmpretrain.config.data import DataConfig
+from mmpretrain.config.keys import Meaning, marked
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.base import MethodConfig, ModelParts, not_positive, too_cold, too_few
 from mmpretrain.config.model import ConnectedSpace, ModelConfig
@@ -36,11 +37,11 @@ class CmcrConfig(MethodConfig):
 
     name: str = "cmcr"
 
-    first: str | None = None
+    first: str | None = marked(Meaning.path, None)
     """Release folder of the first space, to ship with the projectors; null: the connection's release takes embeddings
     of that space."""
 
-    second: str | None = None
+    second: str | None = marked(Meaning.path, None)
     """The same for the second space."""
 
     shared_through: ConnectedSpace = ConnectedSpace.first
