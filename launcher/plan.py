@@ -19,6 +19,7 @@ from launcher.resources import Cluster, Request, Resources, choose
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
+from mmpretrain.data.discovery import Discovery
 from mmpretrain.run_folder import RunFolder
 
 
@@ -77,8 +78,8 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
     Raises PlanError with every problem that could be found.
     """
     problems: list[str] = []
-    choices = Choices(request.config_dir)
-    config = _composed(tokens, base, choices, problems)
+    choices, look = Choices(request.config_dir), Discovery()
+    config = _composed(tokens, base, choices, look, problems)
     composed = deepcopy(config)
     resources, notes, found = choose(request)
     problems += found
@@ -107,14 +108,16 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         batches=checks.batches(config, resources),
         action=history.action,
         step=history.step,
-        notes=(*choices.notes(), *notes, *_time_notes(resources), *model.notes),
+        notes=(*choices.notes(), *look.notes, *notes, *_time_notes(resources), *model.notes),
         command=command,
     )
 
 
-def _composed(tokens: Sequence[str], base: Path | None, choices: Choices, problems: list[str]) -> Config | None:
+def _composed(
+    tokens: Sequence[str], base: Path | None, choices: Choices, look: Discovery, problems: list[str]
+) -> Config | None:
     try:
-        return compose(tokens, base, choices)
+        return compose(tokens, base, choices, look)
     except ConfigError as error:
         problems += error.problems
         return None

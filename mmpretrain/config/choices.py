@@ -34,6 +34,10 @@ class Choices:
             self.own[f"{group}={name}"] = path
         return path
 
+    def has(self, group: str, name: str) -> bool:
+        """Whether there is such a choice."""
+        return find_named(name, folders_of(self.config_dir, group, CONFIGS / group)) is not None
+
     def notes(self) -> list[str]:
         """One sentence about each choice that came from the user's folder."""
         return [own_note(choice, path, CONFIGS / path.parent.name) for choice, path in self.own.items()]

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mmpretrain.config.choices import Choices
+from mmpretrain.config.filling import Look, fill_in, usual_metrics
 from mmpretrain.config.merging import leaves, merge_all, nearest, show
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
@@ -28,6 +29,7 @@ from mmpretrain.config.shipped import CONFIGS
 from mmpretrain.config.typed import Typing
 from mmpretrain.config.yaml_files import Table, YamlError, parse, read_table, to_yaml
 
+OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever gives nothing but a folder
 GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
 SAME_AS_DATA = "@data"
 
@@ -48,18 +50,30 @@ class Layer:
     table: Table
 
 
-def compose(tokens: Sequence[str] = (), base: Path | None = None, choices: Choices | None = None) -> Config:
+def compose(
+    tokens: Sequence[str] = (),
+    base: Path | None = None,
+    choices: Choices | None = None,
+    look: Look | None = None,
+) -> Config:
     """The config that ``tokens`` describe on top of ``base`` (default: the shipped configs/pretrain.yaml).
 
-    choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. Raises
-    ConfigError with every problem found.
+    choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. look: what looks
+    into ``data.path`` where nobody described its modalities; None: nothing does. Raises ConfigError with every problem
+    found.
     """
     problems: list[str] = []
     chosen, overrides = _parse(tokens, problems)
+    if base is None and not {"data", "experiment"} & chosen.keys() and any(_says_path(layer) for layer in overrides):
+        chosen["data"] = OWN
+        chosen.setdefault("optim", OWN_OPTIM)
     root = _read(base or CONFIGS / "pretrain.yaml", problems)
-    layers = [*_file_layers(root, chosen, choices or Choices(), problems), *overrides]
+    files = _file_layers(root, chosen, choices or Choices(), problems)
+    layers = [*files, *overrides]
     method = _method(layers, problems)
     typed = [_typed(layer, method, problems) for layer in layers]
+    # What a folder or a kind says comes after the files, so that the command line can still change it.
+    fill_in(typed, len(files), look, problems)
     tree = merge_all(OmegaConf.structured(Config(method=method())), typed, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
@@ -67,6 +81,8 @@ def compose(tokens: Sequence[str] = (), base: Path | None = None, choices: Choic
         raise ConfigError(problems)
     config: Config = OmegaConf.to_object(tree)  # type: ignore[assignment]
     config.run.name = config.run.name or f"{config.method.name}-{config.experiment or config.data.name}"
+    if not any("final" in (layer.get("evaluation") or {}) for layer in typed):
+        usual_metrics(config, look)
     if found := config.problems():
         raise ConfigError(found)
     return config
@@ -108,6 +124,11 @@ def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], 
     return choices, overrides
 
 
+def _says_path(layer: Layer) -> bool:
+    data = layer.table.get("data")
+    return isinstance(data, Table) and "path" in data
+
+
 def _nested(key: str, text: str) -> Table:
     """``a.b=text`` as ``{a: {b: text}}``; quotes around the whole text make a text of it and fall away."""
     value: Any = Scalar(text)
@@ -133,7 +154,10 @@ def _file_layers(root: Layer, asked: dict[str, str], choices: Choices, problems:
         _forget_replaced(root.table, chosen, asked)
     layers = [root]
     for group in GROUPS[:-1]:
-        name = chosen.get("data") if chosen.get(group) == SAME_AS_DATA else chosen.get(group)
+        name = chosen.get(group)
+        if name == SAME_AS_DATA:
+            name = chosen.get("data")
+            name = name if name is None or choices.has(group, name) else OWN
         if name is not None:
             found = _read(choices.find(group, name, problems), problems)
             layers.append(Layer(found.file, Table({group: found.table})))

@@ -23,9 +23,13 @@ _TRANSFORMER = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+_TEXT = {name: value for name, value in _TRANSFORMER.items() if not name.endswith("_prob")} | {
+    "max_position_embeddings": 512
+}
 _ENCODERS: Mapping[Kind, Mapping[str, Any]] = {
     Kind.image: {"architecture": "vit", "config": _TRANSFORMER | {"patch_size": 8}},
-    Kind.text: {"architecture": "bert", "pool": "mean", "config": _TRANSFORMER | {"max_position_embeddings": 512}},
+    # Norms come before the layers, as in vit: BERT's come after them, and without weights to start from it collapses.
+    Kind.text: {"architecture": "clip_text_model", "pool": "mean", "config": _TEXT},
     Kind.vector: {"architecture": "mlp", "config": {"hidden_size": 256, "output_size": 192}},
     Kind.sequence: {"architecture": "sequence", "config": {"width": 192, "heads": 3, "layers": 4}},
 }

@@ -7,7 +7,6 @@ into the first sample where those leave something open.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config.data import ModalityConfig, Verify
-from mmpretrain.config.default_model import BYTES, BYTES_LENGTH, IMAGE_SIZE, TEXT_LENGTH
+from mmpretrain.config.default_model import BYTES, IMAGE_SIZE
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
@@ -24,7 +23,7 @@ from mmpretrain.data.kinds.text import json_content
 from mmpretrain.data.members import LABEL_MEMBERS, modality_of, plain_members, suffix_of
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
-from mmpretrain.words import listed
+from mmpretrain.words import command, listed
 
 USUAL_NAMES = {Kind.image: "image", Kind.text: "caption"}  # of members without a modality in their names
 USUAL_FIELDS = ("caption", "text")
@@ -60,9 +59,8 @@ class Discovery:
         beside = Path(path) / TOKENIZER
         if not is_remote(path) and beside.is_dir():
             return str(beside)
-        self.notes.append(
-            f"texts are read byte by byte; for words: mmpretrain tokenizer train --data {shlex.quote(path)}"
-        )
+        better = command("mmpretrain", "tokenizer", "train", "--data", path)
+        self.notes.append(f"texts are read byte by byte; for pieces of words: {better}")
         return BYTES
 
     def has(self, path: str, split: str) -> bool:
@@ -91,29 +89,20 @@ class Discovery:
 
 
 def _open(path: str) -> Index:
-    quoted, root = shlex.quote(path), Path(path)
-    if is_remote(path) or holds_shards(folder := split_folder(path, TRAIN)):
+    root, folder = Path(path), split_folder(path, TRAIN)
+    if is_remote(path) or holds_shards(folder):
         try:
-            return load_index(split_folder(path, TRAIN))
+            return load_index(folder)
         except IndexMissingError:
-            raise ShardError(
-                f"data.path={path}: {folder} is not indexed: run `mmpretrain shards index {quoted}`"
-            ) from None
+            fix = command("mmpretrain", "shards", "index", path)
+            raise ShardError(f"data.path={path}: {folder} is not indexed: run `{fix}`") from None
     if not root.is_dir():
         found = "is a file" if root.exists() else "there is no such folder"
-        raise ShardError(
-            f"data.path={path}: {found}; name a folder of shards, or data=NAME for a data set of {_ours()}"
-        )
-    held = listed(sorted({p.suffix.lower() or p.name for p in root.rglob("*") if p.is_file()}), 6)
-    target = shlex.quote(f"data/{_plain(root.resolve().name)}")
-    raise ShardError(
-        f"data.path={path}: holds no shards but {held or 'nothing'}; make some:"
-        f" `mmpretrain shards build folder {quoted} --out {target}`"
-    )
-
-
-def _ours() -> str:
-    return "mmpretrain"
+        advice = "name a folder of shards, or data=NAME for one that a file describes"
+        raise ShardError(f"data.path={path}: {found}; {advice}")
+    held = listed(sorted({file.suffix.lower() or file.name for file in root.rglob("*") if file.is_file()}), 6)
+    fix = command("mmpretrain", "shards", "build", "folder", path, "--out", f"data/{_plain(root.resolve().name)}")
+    raise ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")
 
 
 def _by_modality(index: Index) -> dict[str, list[str]]:
@@ -219,6 +208,3 @@ def _named(modalities: Mapping[str, Entry]) -> str:
 def _plain(name: str) -> str:
     """A name that a run may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "own"
-
-
-__all__ = ["BYTES_LENGTH", "TEXT_LENGTH", "Discovery"]
