@@ -176,7 +176,9 @@ class _Nodes:
                 continue
             if key.value in table:
                 first = table.lines[key.value]
-                raise YamlError(f"{_place(self.name, at)}{key.value} stands in line {first} already: leave one of them out")
+                raise YamlError(
+                    f"{_place(self.name, at)}{key.value} stands in line {first} already: leave one of them out"
+                )
             table[key.value], table.lines[key.value] = self.raw(value), at
         for name in [name for name in merged if name not in table]:
             table[name], table.lines[name] = merged[name], merged.lines[name]

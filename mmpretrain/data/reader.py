@@ -18,6 +18,7 @@ from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError, decode
 from mmpretrain.data.index import Index, Shard, ShardError, modality_of
+from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
 
@@ -106,7 +107,8 @@ class Reader:
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
         size = os.fstat(file.fileno()).st_size
-        advice = f"{self._fix}, or, if the change is meant, `mmpretrain shards index {self.index.folder}`"
+        index = command("mmpretrain", "shards", "index", self.index.folder)
+        advice = f"{self._fix}, or, if the change is meant, `{index}`"
         if size != shard.bytes:
             raise ShardError(f"{path} has {size} bytes, the index says {shard.bytes}: {advice}")
         if self._verify is Verify.first_use:
