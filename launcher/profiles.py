@@ -57,7 +57,7 @@ class Profile:
     """CPUs per rank, at least 1; null: the cluster's default."""
 
     mem: str | None = None
-    """Memory per node as sbatch takes it (``64GB``); ``"0"`` is all of it; null: the cluster's default."""
+    """Memory per node with its unit (``64GB``); ``0`` is all of it; null: the cluster's default."""
 
     time_limit_min: int = field(default=1440, metadata=MINUTES)
     """Minutes until Slurm ends the job, or a time as Slurm writes it (``1-00:00:00``), rounded up to minutes."""
