@@ -32,6 +32,7 @@ from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.explain.report import Report, advice, information_report
 from mmpretrain.explain.report_figures import draw_report
 from mmpretrain.explain.settings import Settings
+from mmpretrain.words import command
 
 VIEWS = ("mrna", "methylation", "mirna")
 SUBJECTS = ("common", "individual", "both")
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/mucmm_rosmap"), help="where everything goes")
     options = parser.parse_args()
     if not (options.data / "train").is_dir():
-        build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
+        build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {command(options.data)}"
         sys.exit(f"{options.data} is missing: {build}")
     train, test = standardized(*(read_views(options.data / split) for split in ("train", "test")))
     options.root.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from mmpretrain.data.index import DatasetState, ShardError, dataset_state
 from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.info import load_info
 from mmpretrain.data.split import open_split
+from mmpretrain.words import shortened
 
 PREFLIGHT_TIMEOUT_S = 300
 
@@ -122,7 +123,7 @@ def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
     if done.returncode == 0:
         answer = json.loads(done.stdout.splitlines()[-1])
         return Findings(tuple(answer["problems"]), tuple(answer["notes"]))
-    cause = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    cause = shortened((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))
     return Findings(problems=(f"the check of the model failed: {cause}",))

@@ -93,7 +93,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(_folder(config), composed, resources.world_size)
-        problems += history.problems
+        problems += [*history.problems, *_folder_problems(_folder(config).path)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
     model = checks.check_model(config, request.purpose, resources.world_size)
@@ -126,6 +126,13 @@ def _composed(
 def _folder(config: Config) -> RunFolder:
     assert config.run.name is not None  # compose fills it in
     return RunFolder(Path(os.path.abspath(config.run.root)) / config.run.name)
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """The logs lie in the run folder, and Slurm (submitit too) replaces %j and the like in their paths."""
+    if "%" not in str(folder):
+        return []
+    return [f"{folder} has a % in it, which stands for the job's number in paths of logs: use another run.root"]
 
 
 def _time_notes(resources: Resources) -> list[str]:

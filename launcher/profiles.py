@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpretrain.config.choices import find_named, folders_of, listing, names_in, own_note
-from mmpretrain.config.keys import Meaning, marked
+from mmpretrain.config.keys import MINUTES, SHELL
 from mmpretrain.config.merging import nearest
 from mmpretrain.config.shipped import PROFILES
 from mmpretrain.config.typed import Typing
@@ -20,7 +20,7 @@ from mmpretrain.config.yaml_files import YamlError, read_table
 FOLDER = PROFILES
 GROUP = "slurm"
 # Options of sbatch that are files or folders: Slurm itself takes a leading ~ for a folder of that name.
-SBATCH_PATHS = ("chdir", "error", "input", "output", "get-user-env", "container")
+SBATCH_PATHS = ("chdir", "error", "input", "output")
 
 
 class ProfileError(ValueError):
@@ -57,15 +57,15 @@ class Profile:
     """CPUs per rank, at least 1; null: the cluster's default."""
 
     mem: str | None = None
-    """Memory per node as sbatch takes it (``64GB``); ``"0"`` is all of it; null: the cluster's default."""
+    """Memory per node with its unit (``64GB``); ``0`` is all of it; null: the cluster's default."""
 
-    time_limit_min: int = marked(Meaning.minutes, 1440)
+    time_limit_min: int = field(default=1440, metadata=MINUTES)
     """Minutes until Slurm ends the job, or a time as Slurm writes it (``1-00:00:00``), rounded up to minutes."""
 
     signal_lead_s: int = 120
     """Seconds before that end at which the job is told to save a checkpoint and to go back into the queue."""
 
-    setup: list[str] = marked(Meaning.shell, default_factory=list)
+    setup: list[str] = field(default_factory=list, metadata=SHELL)
     """Shell lines before the ranks start, such as ``module load cuda``; they are handed on as they are."""
 
     srun_args: list[str] = field(default_factory=list)

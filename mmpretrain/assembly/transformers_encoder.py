@@ -25,6 +25,7 @@ from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width,
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pooling_mmpretrain import StateForm
 from mmpretrain.problems import UnusableError, cannot_open, nearest, one_line
+from mmpretrain.words import listed
 
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
@@ -121,7 +122,7 @@ class PretrainedEncoder(TransformersEncoder):
             ) from error
         lacking = sorted(str(key) for key in info["missing_keys"])
         if lacking:
-            raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
+            raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {listed(lacking, 5)}"])
         return backbone
 
     @cached_property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmpretrain.config.merging import nearest
 from mmpretrain.config.shipped import CONFIGS
+from mmpretrain.words import listed
 
 USER_CONFIGS = Path("configs")  # in the current folder; need not be there
 
@@ -62,7 +63,7 @@ def names_in(*folders: Path) -> list[str]:
 
 def listing(folders: Sequence[Path]) -> str:
     """``a, b in configs/data and c, d in /site-packages/.../configs/data``."""
-    return " and ".join(f"{', '.join(names_in(folder)) or 'none'} in {folder}" for folder in folders)
+    return " and ".join(f"{listed(names_in(folder), 20) or 'none'} in {folder}" for folder in folders)
 
 
 def own_note(choice: str, path: Path, shipped: Path) -> str:

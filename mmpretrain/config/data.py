@@ -10,7 +10,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
-from mmpretrain.config.keys import Meaning, marked
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 
 __all__ = [
@@ -195,7 +195,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = marked(Meaning.path, MISSING)
+    path: str = field(default=MISSING, metadata=PATH)
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
 
     build: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import Field
 from enum import StrEnum
 from typing import Any
 
@@ -25,11 +25,10 @@ class Meaning(StrEnum):
     """Lines for a shell, handed on byte for byte."""
 
 
-def marked(meaning: Meaning, default: Any = dataclasses.MISSING, **factory: Any) -> Any:
-    """A dataclass field with a meaning. factory: ``default_factory``, instead of a default."""
-    return dataclasses.field(default=default, metadata={_MARK: meaning}, **factory)
+PATH, MINUTES, SHELL = ({_MARK: meaning} for meaning in (Meaning.path, Meaning.minutes, Meaning.shell))
+"""The ``metadata`` of a dataclass field with that meaning."""
 
 
-def meaning_of(entry: dataclasses.Field[Any]) -> Meaning:
+def meaning_of(entry: Field[Any]) -> Meaning:
     """What the text of a field stands for."""
     return Meaning(entry.metadata.get(_MARK, Meaning.value))

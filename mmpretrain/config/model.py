@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
-from mmpretrain.config.keys import Meaning, marked
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 
 
@@ -93,7 +93,7 @@ class EncoderConfig:
     pool_stride}``. sequence: width, layers, heads, ff, dropout, pre_norm. With ``pretrained`` of a transformers model
     they are laid over what it brings."""
 
-    pretrained: str | None = marked(Meaning.path, None)
+    pretrained: str | None = field(default=None, metadata=PATH)
     """A local folder or a Hub id of a transformers model, or of a release of this project: architecture, config and (of
     a release) pooling come from there. A release also brings how inputs are prepared and, if it is one to
     ``model.embed_dim``, the projection of the encoder. Weights are read from safetensors only. null with
@@ -105,7 +105,7 @@ class EncoderConfig:
     part: str | None = None
     """The modality whose encoder is taken from a release; null: the one that is called the same."""
 
-    tokenizer: str | None = marked(Meaning.path, None)
+    tokenizer: str | None = field(default=None, metadata=PATH)
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
     pool: Pool | None = None

@@ -128,7 +128,8 @@ class Typing:
             raise self._wrong(key, raw, line, f"a mapping is needed, such as {{key: value}}, not {what}")
         if get_origin(inner) is not dict:
             return self.section(inner, raw, key)
-        of, found = get_args(inner)[1], {}
+        of = get_args(inner)[1]
+        found: dict[str, Any] = {}
         for name, entry in raw.items():
             here, at = f"{key}.{name}", raw.lines.get(name)
             if isinstance(entry, Scalar) and entry.is_null:

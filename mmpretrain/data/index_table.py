@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.index_scan import Member, ScannedShard, ShardError
+from mmpretrain.words import command
 
 VERSION = 1
 
@@ -165,7 +166,7 @@ def modality_of(extension: str) -> str:
 
 def reindex(folder: str | Path) -> str:
     """The advice to index a folder again."""
-    return f"run `mmpretrain shards index {folder}`"
+    return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
 
 
 def group_members(folder: Path, scanned: ScannedShard) -> Shard:

@@ -20,6 +20,7 @@ from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
 from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
+from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
 
@@ -110,7 +111,8 @@ class Reader:
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
         size = os.fstat(file.fileno()).st_size
-        advice = f"{self._fix}, or, if the change is meant, `mmpretrain shards index {self.index.folder}`"
+        index = command("mmpretrain", "shards", "index", self.index.folder)
+        advice = f"{self._fix}, or, if the change is meant, `{index}`"
         if size != shard.bytes:
             raise ShardError(f"{path} has {size} bytes, the index says {shard.bytes}: {advice}")
         if self._verify is Verify.first_use:
