@@ -11,9 +11,12 @@ from omegaconf import MISSING
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
 from mmpretrain.config.kind import Kind
 
-__all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
+__all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Resize", "Verify", "remote_problem"]
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
+
+# Of a background; #rrggbb.
+COLOR = "white|black|gray|#[0-9a-fA-F]{6}"
 
 # What shards call labels, and evaluations what is made of several modalities.
 RESERVED = ("label", "fused", "shared", "unique", "one_hot")
@@ -27,6 +30,19 @@ class Verify(StrEnum):
 
     never = "never"
     """Not at all."""
+
+
+class Resize(StrEnum):
+    """How an image of other proportions comes to its size."""
+
+    crop = "crop"
+    """It is resized until it just covers the size, and its middle is cut out."""
+
+    pad = "pad"
+    """It is resized until all of it fits, and lies in the middle of its background."""
+
+    squash = "squash"
+    """It is resized to the size, whatever becomes of its proportions."""
 
 
 @dataclass
@@ -52,6 +68,14 @@ class ModalityConfig:
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels at which an image is handed to augmentations, at least ``size``; null:
     ``size``."""
+
+    resize: Resize | None = None
+    """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else
+    crop."""
+
+    background: str | None = None
+    """Images: what lies behind transparency, and around an image that is padded: white, black, gray or ``"#rrggbb"``;
+    null: that of the release that the encoder starts from, else white."""
 
     augment: AugmentConfig | None = None
     """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
@@ -86,12 +110,21 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
             found += augment.problems(f"{key}.{part}", self.kind) if augment else []
             if augment and augment.features and self.size and max(augment.features) >= self.size[-1]:
                 found.append(f"{key}.{part}.features is {list(augment.features)}: {key} has {self.size[-1]}")
         return found + self._load_size(key)
+
+    def _preparation(self, key: str) -> list[str]:
+        given = [name for name in ("resize", "background") if getattr(self, name) is not None]
+        if not self.kind.row.resized:
+            return [f"{key}.{name} is for images, and {key} is a {self.kind.value}: leave it out" for name in given]
+        if self.background is None or re.fullmatch(COLOR, self.background):
+            return []
+        return [f'{key}.background is {self.background!r}: use white, black, gray, or "#rrggbb" in quotes']
 
     def _load_size(self, key: str) -> list[str]:
         if self.load_size is None:
