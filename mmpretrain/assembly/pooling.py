@@ -24,8 +24,8 @@ _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
 def default_pool(config: PreTrainedConfig, kind: Kind) -> Pool:
-    """The last token of texts where each token sees only those before it, the first one where that stands for the whole,
-    the mean otherwise."""
+    """The last token of texts where each token sees only those before it, the first token where that stands for the
+    whole, the mean otherwise."""
     if config.model_type in _OWN:
         return _OWN[config.model_type]
     if state_form(config) is StateForm.map:

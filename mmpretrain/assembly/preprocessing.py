@@ -13,8 +13,8 @@ _WHOLE = 384  # pixels; from here on ConvNeXt's images are squashed instead of c
 def image_preparation(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """``settings`` of an image processor in the keys of this project's entry for images of ``size`` [height, width].
 
-    mean, std, resize and shortest_edge, as far as the settings say them; an edge is scaled where the model's images have
-    another size than ``size``.
+    mean, std, resize and shortest_edge, as far as the settings say them; an edge is scaled where the model's own images
+    are of another size.
     """
     found: dict[str, Any] = {ours: settings[key] for ours, key in _STATISTICS.items() if key in settings}
     asked = settings.get("size")

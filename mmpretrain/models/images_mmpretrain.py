@@ -7,6 +7,7 @@ size. docs/data.md has a table of what happens to which image.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ WAYS = ("crop", "pad", "squash")
 COLORS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
 ORIENTATION = 0x0112  # EXIF
 
+# Where Pillow keeps EXIF, and XMP, which may hold its orientation. TIFFs come upright.
+_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 # EXIF's number -> what turns the stored image into the shown one, as a name of Image.Transpose.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
@@ -113,8 +116,11 @@ def color(name: str) -> tuple[int, int, int]:
 
 def _turn(image: Any) -> Any | None:
     """What brings the image upright; None if it is, or if its EXIF cannot be read, which viewers pass over."""
+    if not any(key in image.info for key in _EXIF):
+        return None
     try:
-        orientation = image.getexif().get(ORIENTATION)
+        with warnings.catch_warnings(action="ignore"):  # of damaged EXIF
+            orientation = image.getexif().get(ORIENTATION)
     except Exception:  # Damaged EXIF raises whatever its parser raises.
         return None
     # A list, for example, cannot be looked up.
