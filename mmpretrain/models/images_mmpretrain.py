@@ -119,7 +119,8 @@ def _turn(image: Any) -> Any | None:
     if not any(key in image.info for key in _EXIF):
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # of damaged EXIF
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
             orientation = image.getexif().get(ORIENTATION)
     except Exception:  # Damaged EXIF raises whatever its parser raises.
         return None

@@ -34,8 +34,8 @@ class MMPretrainProcessor:
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
     ``std`` per channel, default 0.5, and ``resize``, ``shortest_edge`` and ``background``: see :func:`fitted`),
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
-    feature, which scale the training data to 0...1), or ``{"kind": "sequence", "size": [time steps, d]}``. With ``"optional": True``
-    samples of it may be None, and its tensors include ``present``.
+    feature, which scale the training data to 0...1), or ``{"kind": "sequence", "size": [time steps, d]}``. With
+    ``"optional": True`` samples of it may be None, and its tensors include ``present``.
     tokenizers: name -> transformers tokenizer, for every text.
 
     Raises ValueError if a text has no tokenizer, if statistics do not have one number per channel or feature, if

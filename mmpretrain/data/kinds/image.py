@@ -33,7 +33,7 @@ def decode(data: bytes) -> Image.Image:
     """
     _check(*_webp_size(data))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(action="ignore"):  # of damaged EXIF, for example
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
