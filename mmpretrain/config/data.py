@@ -21,12 +21,16 @@ __all__ = [
     "Kind",
     "LabelConfig",
     "ModalityConfig",
+    "Resize",
     "Unread",
     "Verify",
     "remote_problem",
 ]
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
+
+# Of a background; #rrggbb.
+COLOR = "white|black|gray|#[0-9a-fA-F]{6}"
 
 # What shards call labels, and evaluations what is made of several modalities.
 RESERVED = ("label", "fused", "shared", "unique", "one_hot")
@@ -77,6 +81,19 @@ class LabelConfig:
     """Of a JSON member: the key of the class number; null: the member holds nothing but the number."""
 
 
+class Resize(StrEnum):
+    """How an image of other proportions comes to its size."""
+
+    crop = "crop"
+    """It is resized until it just covers the size, and its middle is cut out."""
+
+    pad = "pad"
+    """It is resized until all of it fits, and lies in the middle of its background."""
+
+    squash = "squash"
+    """It is resized to the size, whatever becomes of its proportions."""
+
+
 @dataclass
 class ModalityConfig:
     """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
@@ -101,6 +118,14 @@ class ModalityConfig:
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
     least ``size``; null: ``size``."""
+
+    resize: Resize | None = None
+    """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else
+    crop."""
+
+    background: str | None = None
+    """Images: what lies behind transparency, and around an image that is padded: white, black, gray or ``"#rrggbb"``;
+    null: that of the release that the encoder starts from, else white."""
 
     augment: AugmentConfig | None = None
     """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
@@ -156,6 +181,7 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
             found += augment.problems(f"{key}.{part}", self.kind) if augment else []
@@ -177,6 +203,14 @@ class ModalityConfig:
             )
         repeated = sorted({way for way in self.member if self.member.count(way) > 1})
         return found + [f"{key}.member names {way} twice" for way in repeated]
+
+    def _preparation(self, key: str) -> list[str]:
+        given = [name for name in ("resize", "background") if getattr(self, name) is not None]
+        if not self.kind.row.resized:
+            return [f"{key}.{name} is for images, and {key} is a {self.kind.value}: leave it out" for name in given]
+        if self.background is None or re.fullmatch(COLOR, self.background):
+            return []
+        return [f'{key}.background is {self.background!r}: use white, black, gray, or "#rrggbb" in quotes']
 
     def _load_size(self, key: str) -> list[str]:
         if self.load_size is None:
@@ -230,7 +264,7 @@ class DataConfig:
     cache_gb: float = 64.0
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
-    more_paths: list[str] = marked(Meaning.path, default_factory=list)
+    more_paths: list[str] = field(default_factory=list, metadata=PATH)
     """Further folders like ``path`` whose samples belong to the same data set; a folder without a split adds nothing to
     it."""
 

@@ -75,6 +75,8 @@ class KindRow:
     """Whether a tokenizer makes its tensors."""
     statistics: tuple[str, ...] = ()
     """Keys of its entry in a processor that pretrained weights may bring."""
+    preparation: Mapping[str, str] = field(default_factory=dict)
+    """Those of these keys that the config may set as well -> the value where neither says anything."""
     data_statistics: bool = False
     """Whether ``dataset.json`` may bring them too."""
     transformers_models: str | None = None
@@ -104,7 +106,7 @@ KINDS = {
     Kind.image: KindRow(
         size=("height", "width"),
         described_by=("size", "channels"),
-        suffixes=("jpeg", "jpg", "png", "webp"),
+        suffixes=("jpeg", "jpg", "png", "webp", "gif", "bmp", "tif", "tiff"),
         decoder="mmpretrain.data.kinds.image.decode",
         augmentation="mmpretrain.data.augment.images.ImageAugmentation",
         operations=("crop", "flip", "jitter", "grey", "blur"),
@@ -112,7 +114,8 @@ KINDS = {
         tensor="pixel_values",
         example=_image_example,
         imports="from PIL import Image",
-        statistics=("mean", "std", "shortest_edge"),
+        statistics=("mean", "std", "shortest_edge", "resize", "background"),
+        preparation={"resize": "crop", "background": "white"},
         resized=True,
         transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},

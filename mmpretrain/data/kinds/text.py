@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.data.decode import SampleError
+from mmpretrain.models.texts_mmpretrain import clean, is_blank
 
 MAX_BYTES = 1 << 20
 
 
 def decode(data: bytes) -> str:
-    """The text. Raises SampleError if it is too long, not UTF-8, or empty."""
+    """The text, without a byte order mark. Raises SampleError if it is too long, not UTF-8, or empty (see
+    :func:`readable`)."""
     if len(data) > MAX_BYTES:
         raise SampleError(f"a text of {len(data)} bytes is longer than {MAX_BYTES}")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SampleError("not UTF-8 but UTF-16, as its byte order mark says: save it as UTF-8")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SampleError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
-    if not text.strip():
-        raise SampleError("the text is empty")
+    return readable(text)
+
+
+def readable(text: str) -> str:
+    """``text`` as encoders get it. Raises SampleError if there is nothing to read in it, or it is no text."""
+    try:
+        text = clean(text)
+    except ValueError as error:
+        raise SampleError(str(error)) from None
+    if is_blank(text):
+        raise SampleError(f"the text is empty{' (nothing in it is visible)' if text.strip() else ''}")
     return text
 
 
@@ -57,4 +71,4 @@ def _texts(what: str, value: Any) -> list[str]:
         raise SampleError(f"{what} is an object with {keys}: name those of texts in data.modalities.NAME.field")
     if not all(isinstance(text, str) for text in texts):
         raise SampleError(f"{what} is {value!r:.80}, and a string or a list of strings is needed")
-    return [decode(text.encode("utf-8", "surrogatepass")) for text in texts if text.strip()]
+    return [readable(text) for text in texts if not is_blank(text)]
