@@ -68,12 +68,12 @@ def compose(
         chosen["data"] = OWN
         chosen.setdefault("optim", OWN_OPTIM)
     root = _read(base or CONFIGS / "pretrain.yaml", problems)
-    files = _file_layers(root, chosen, choices or Choices(), problems)
+    files, model = _file_layers(root, chosen, choices or Choices(), problems)
     layers = [*files, *overrides]
     method = _method(layers, problems)
     typed = [_typed(layer, method, problems) for layer in layers]
     # What a folder or a kind says comes after the files, so that the command line can still change it.
-    fill_in(typed, len(files), look, problems)
+    fill_in(typed, len(files), look, problems, small=model == OWN)
     tree = merge_all(OmegaConf.structured(Config(method=method())), typed, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
@@ -144,7 +144,10 @@ def _nested(key: str, text: str) -> Table:
     return value
 
 
-def _file_layers(root: Layer, asked: dict[str, str], choices: Choices, problems: list[str]) -> list[Layer]:
+def _file_layers(
+    root: Layer, asked: dict[str, str], choices: Choices, problems: list[str]
+) -> tuple[list[Layer], str | None]:
+    """The files' layers, and the choice of a model that they come with."""
     overlay = Layer(None, Table())
     experiment = asked.get("experiment")
     if experiment is not None:
@@ -152,17 +155,16 @@ def _file_layers(root: Layer, asked: dict[str, str], choices: Choices, problems:
     chosen = _defaults(root, problems) | _defaults(overlay, problems) | asked
     if asked:
         _forget_replaced(root.table, chosen, asked)
+    if chosen.get("model") == SAME_AS_DATA:
+        data = chosen.get("data", OWN)
+        chosen["model"] = data if choices.has("model", data) else OWN
     layers = [root]
     for group in GROUPS[:-1]:
-        name = chosen.get(group)
-        if name == SAME_AS_DATA:
-            name = chosen.get("data")
-            name = name if name is None or choices.has(group, name) else OWN
-        if name is not None:
+        if (name := chosen.get(group)) is not None:
             found = _read(choices.find(group, name, problems), problems)
             layers.append(Layer(found.file, Table({group: found.table})))
     named = [] if experiment is None else [Layer(None, Table({"experiment": Scalar(experiment, plain=False)}))]
-    return [*layers, overlay, *named]
+    return [*layers, overlay, *named], chosen.get("model")
 
 
 def _forget_replaced(root: Table, chosen: dict[str, str], asked: dict[str, str]) -> None:

@@ -31,11 +31,12 @@ class Look(Protocol):
         """Whether a folder has this split."""
 
 
-def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[str]) -> None:
+def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[str], *, small: bool) -> None:
     """Insert a layer with the modalities and the encoders that no layer describes, after those of files.
 
     layers: values that fit their keys, ``files`` of them from files, the others from the command line. look: what looks
-    into the folder of the data; None: modalities stay as they are.
+    into the folder of the data; None: modalities stay as they are. small: whether encoders that nobody described are
+    the small ones.
     """
     given = _merged(layers, "data", "modalities")
     path = next((data["path"] for data in _sections(reversed(layers), "data") if data.get("path")), None)
@@ -46,7 +47,7 @@ def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[st
         except ValueError as error:
             problems.append(str(error))
     modalities = _merged([filled, *layers], "data", "modalities")
-    if not _described(_merged(layers[:files], "model", "encoders")):
+    if small:
         described = _described(_merged(layers, "model", "encoders"))
         kinds = {n: Kind(m["kind"]) for n, m in modalities.items() if m and "kind" in m and n not in described}
         tokenized = [name for name, kind in kinds.items() if kind.row.tokenized]
