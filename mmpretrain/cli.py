@@ -13,6 +13,7 @@ from mmpretrain import __version__
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(shards_app, name="shards")
+app.add_typer(tokenizer_app, name="tokenizer")
 app.command("embed", epilog="Example: mmpretrain embed runs/demo/release --data data/digits --out data/digits-in-demo")(
     embed_command
 )
