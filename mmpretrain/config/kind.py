@@ -83,6 +83,8 @@ class KindRow:
     """Keywords of such a model's config -> the key of the modality that fills them."""
     drawing: Drawing = Drawing.nothing
     """How it is shown in pictures."""
+    preview: str = "mmpretrain.preview.plain.PlainPreview"
+    """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
 
     @property
     def size_form(self) -> str:
@@ -115,6 +117,7 @@ KINDS = {
         transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},
         drawing=Drawing.picture,
+        preview="mmpretrain.preview.pictures.PicturePreview",
     ),
     Kind.sequence: KindRow(
         size=("time steps", "features"),
@@ -159,5 +162,6 @@ KINDS = {
         tokenized=True,
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
+        preview="mmpretrain.preview.words.TextPreview",
     ),
 }

@@ -64,8 +64,9 @@ def train_command(
         limit = max_length or _configured_length(data, texts.modality)
         lengths = measure_lengths(tokenizer, _watched(texts, "measuring", form), limit)
         outcome = write_tokenizer(tokenizer, target, overwrite)
-        result = {"path": str(target), "outcome": outcome.value, "modality": texts.modality, "size": len(tokenizer)}
-        result |= {"samples": texts.samples, "skipped": texts.skipped, "lengths": asdict(lengths)}
+        result: dict[str, Any] = {"path": str(target), "outcome": outcome.value, "modality": texts.modality}
+        result |= {"size": len(tokenizer), "samples": texts.samples, "skipped": texts.skipped}
+        result["lengths"] = asdict(lengths)
         answer(form, result, _view(result, outcome, lengths))
 
 

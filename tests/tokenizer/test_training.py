@@ -43,7 +43,7 @@ def test_the_end_has_the_highest_id_and_augmentations_find_their_mask(tokenizer:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_clip_pools_the_end_of_the_text(tokenizer: Any, legacy: bool) -> None:
     """By the id of its end token, and, as configs with the old id 2 say, by the highest one."""
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     ends = 2 if legacy else tokenizer.eos_token_id
     config = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=ends, pad_token_id=0, **sizes)
     torch.manual_seed(0)
