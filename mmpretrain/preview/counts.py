@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpretrain.data.batch import Batch, Inputs
 from mmpretrain.data.stream import Stream
-from mmpretrain.preview.opening import Opened, looking
+from mmpretrain.preview.opening import OpenedConfig, looking
 
 BATCH = 64
 BINS = 24
@@ -80,7 +80,7 @@ class SplitCounts:
         return sorted(self.dropped.values(), key=lambda entry: -entry.count)[:CAUSES]
 
 
-def count_split(opened: Opened, split: str, most: int | None) -> SplitCounts:
+def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCounts:
     """Read samples of a split, evenly spaced, through the code of training. most: how many, None for all.
 
     Raises ShardError if the split has no samples or a shard is not the one that was indexed.
@@ -129,7 +129,7 @@ def commonest(counter: Counter[str]) -> Iterator[tuple[str, int]]:
         yield f"{len(rest)} others", sum(count for _, count in rest)
 
 
-def _measure(counts: ModalityCounts, opened: Opened, name: str, values: list[Any]) -> None:
+def _measure(counts: ModalityCounts, opened: OpenedConfig, name: str, values: list[Any]) -> None:
     preview = opened.previews[name]
     for value in values:
         if value is None:

@@ -15,7 +15,7 @@ from mmpretrain.problems import UnusableError
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedConfig:
     """What training would open first.
 
     config: the one asked for. usable: the same with only the modalities whose tokens or tensors can be made.
@@ -31,7 +31,7 @@ class Opened:
     problems: list[str] = field(default_factory=list)
 
 
-def open_config(config: Config) -> Opened:
+def open_config(config: Config) -> OpenedConfig:
     """Open tokenizers and statistics. Nothing is raised for one that cannot be: its modality is shown as decoded."""
     sources, problems, left_out = EncoderSources(config), [], []
     for name in sources:
@@ -47,7 +47,7 @@ def open_config(config: Config) -> Opened:
         # The stream would ask it for all images with a load_size.
         if not any(config.data.modalities[name].load_size for name in left_out):
             unaugmented = build_unaugmented_processor(usable, processor)
-    return Opened(config, usable, processor, unaugmented, _previews(config, processor), problems)
+    return OpenedConfig(config, usable, processor, unaugmented, _previews(config, processor), problems)
 
 
 def only(config: Config, names: list[str]) -> Config:

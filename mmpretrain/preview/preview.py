@@ -13,7 +13,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.info import DatasetInfo, dataset_info
 from mmpretrain.preview.counts import SplitCounts, commonest, count_split
-from mmpretrain.preview.opening import Opened, open_config
+from mmpretrain.preview.opening import OpenedConfig, open_config
 from mmpretrain.preview.samples import ShownSample, first_samples, named
 from shards.inspection import describe_dataset, split_folders
 
@@ -29,7 +29,7 @@ class Preview:
     """
 
     folder: str
-    opened: Opened
+    opened: OpenedConfig
     described: dict[str, Any]
     splits: dict[str, SplitCounts]
     split: str

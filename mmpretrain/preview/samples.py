@@ -14,7 +14,7 @@ from mmpretrain.data.batch import Batch, Inputs
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
-from mmpretrain.preview.opening import Opened, looking, only
+from mmpretrain.preview.opening import OpenedConfig, looking, only
 
 VIEWS = ("first", "second")  # as methods call two views of the same kind
 
@@ -41,7 +41,7 @@ class ShownSample:
 class _Recorder:
     """A processor that keeps the objects it is called with; modalities that cannot be processed have no tensors."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: OpenedConfig) -> None:
         self._opened = opened
         self.objects: dict[str, list[Any]] = {}
 
@@ -53,7 +53,7 @@ class _Recorder:
 
 
 def first_samples(
-    opened: Opened, split: str, count: int, classes: list[str] | None, problems: list[str]
+    opened: OpenedConfig, split: str, count: int, classes: list[str] | None, problems: list[str]
 ) -> list[ShownSample]:
     """The samples at the first ``count`` positions of the run's stream, of which there must be as many.
 
@@ -73,7 +73,7 @@ def first_samples(
     return [_shown(opened, batch, recorder.objects, views, row, classes) for row in range(len(batch))]
 
 
-def _views(opened: Opened, batch: Batch, name: str, problems: list[str]) -> list[tuple[str, dict[str, Tensor]]]:
+def _views(opened: OpenedConfig, batch: Batch, name: str, problems: list[str]) -> list[tuple[str, dict[str, Tensor]]]:
     """What augmentations make of a modality, by title: tensors [b, ...]. One that cannot be done is a problem."""
     config = only(opened.usable, [name])
     modality, method = config.data.modalities[name], config.method
@@ -92,7 +92,7 @@ def _views(opened: Opened, batch: Batch, name: str, problems: list[str]) -> list
 
 
 def _shown(
-    opened: Opened,
+    opened: OpenedConfig,
     batch: Batch,
     objects: Mapping[str, list[Any]],
     views: Mapping[str, list[tuple[str, dict[str, Tensor]]]],
@@ -108,7 +108,7 @@ def _shown(
 
 
 def _panels(
-    opened: Opened,
+    opened: OpenedConfig,
     name: str,
     value: Any,
     inputs: Mapping[str, Tensor] | None,
