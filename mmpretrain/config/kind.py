@@ -87,6 +87,8 @@ class KindRow:
     """How it is shown in pictures."""
     listed: bool = False
     """Whether a sample may hold several of which one is drawn, in further members or in JSON."""
+    preview: str = "mmpretrain.preview.plain.PlainPreview"
+    """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
 
     @property
     def size_form(self) -> str:
@@ -120,6 +122,7 @@ KINDS = {
         transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},
         drawing=Drawing.picture,
+        preview="mmpretrain.preview.pictures.PicturePreview",
     ),
     Kind.sequence: KindRow(
         size=("time steps", "features"),
@@ -165,5 +168,6 @@ KINDS = {
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
         listed=True,
+        preview="mmpretrain.preview.words.TextPreview",
     ),
 }
