@@ -33,8 +33,7 @@ def open_hub(path: Path, config: str | None, wishes: Wishes, work: Path, finding
     """
     if not path.exists():
         raise BuildError(f"{path} does not exist: name a folder that holds a dataset (nothing is fetched from the Hub)")
-    require_data_extra()
-    with _only_local(work):
+    with _only_local():
         splits, known = _open(path, config, work, findings)
     if "train" not in splits and len(splits) == 1:
         findings.add("the only split is taken as train", next(iter(splits)))
@@ -45,13 +44,14 @@ def open_hub(path: Path, config: str | None, wishes: Wishes, work: Path, finding
 
 
 @contextmanager
-def _only_local(work: Path) -> Iterator[None]:
-    """`datasets` without the network, and with its caches in a folder that goes away."""
+def _only_local() -> Iterator[None]:
+    """`datasets` without the Hub and without its progress bars."""
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ.update(OFFLINE)  # read when `datasets` is imported
+    require_data_extra()
     import datasets
 
-    before = {name: os.environ.get(name) for name in OFFLINE}
-    bars = datasets.is_progress_bar_enabled() if hasattr(datasets, "is_progress_bar_enabled") else True
-    os.environ.update(OFFLINE)
+    bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield

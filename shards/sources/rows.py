@@ -137,6 +137,7 @@ def _parquet_rows(
     path: Path, groups: Sequence[int], numbers: np.ndarray, columns: list[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number in the file, row); only the row groups that hold one of ``numbers`` are read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
@@ -146,7 +147,8 @@ def _parquet_rows(
             at = start
             for batch in file.iter_batches(ROWS_AT_ONCE, [group], columns) if len(wanted) else ():
                 inside = wanted[(wanted >= at) & (wanted < at + len(batch))]
-                yield from zip(inside.tolist(), batch.take((inside - at).tolist()).to_pylist(), strict=True)
+                if len(inside):
+                    yield from zip(inside.tolist(), batch.take(pa.array(inside - at)).to_pylist(), strict=True)
                 at += len(batch)
             start += count
 
