@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpretrain.config.choices import USER_CONFIGS
-from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors, working
+from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors, progress_bar
 from mmpretrain.files import replace_text
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def preview_command(
 
         chosen = [*([f"data={data}"] if data else []), *(tokens or [])]
         settings = composed(folder, chosen, config, config_dir)
-        with working(form, f"looking at {folder}"):
-            preview = make_preview(folder, settings, split, samples, scan or None)
-            text = page(preview)
+        with progress_bar(form) as advance:
+            preview = make_preview(folder, settings, split, samples, scan or None, advance)
+        text = page(preview)
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, text)
         answer(form, {"page": str(out), **preview.numbers()}, _view(preview, out, len(text.encode())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,10 +80,13 @@ class SplitCounts:
         return sorted(self.dropped.values(), key=lambda entry: -entry.count)[:CAUSES]
 
 
-def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCounts:
-    """Read samples of a split, evenly spaced, through the code of training. most: how many, None for all.
+def count_split(
+    opened: OpenedConfig, split: str, most: int | None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> SplitCounts:
+    """Read samples of a split, evenly spaced, through the code of training.
 
-    Raises ShardError if the split has no samples or a shard is not the one that was indexed.
+    most: how many, None for all. progress: called now and then with how many have been read, and of how many. Raises
+    ShardError if the split has no samples or a shard is not the one that was indexed.
     """
     config = opened.config
     found: SplitCounts | None = None
@@ -104,6 +107,7 @@ def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCoun
             found.sizes[extension].append(length)
     for batch in stream.listed_batches([chosen[at : at + BATCH] for at in range(0, number, BATCH)]):
         _count(found, batch)
+        progress(found.usable + sum(entry.count for entry in found.dropped.values()), number)
     return found
 
 

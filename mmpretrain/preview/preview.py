@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmpretrain.preview.samples import ShownSample, first_samples, named
 from shards.inspection import describe_dataset, split_folders
 
 TRAIN = "train"
+MOST_MEMBERS = 12  # that a message names
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,19 @@ def composed(folder: str, tokens: Sequence[str], base: Path | None, config_dir: 
     return compose([*tokens, f"data.path={_root(folder)}"], base, Choices(config_dir))
 
 
-def make_preview(folder: str, config: Config, split: str | None, samples: int, looked_at: int | None) -> Preview:
+def make_preview(
+    folder: str,
+    config: Config,
+    split: str | None,
+    samples: int,
+    looked_at: int | None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Preview:
     """Look at the data set in ``folder`` as a run of ``config`` would.
 
     split: whose samples are shown (default: train, or else the first). samples: how many are shown. looked_at: how
-    many of each split are counted, None for all. Raises ShardError if a split cannot be read.
+    many of each split are counted, None for all. progress: called now and then with what is done, how far, and of how
+    many. Raises ShardError if a split cannot be read.
     """
     described = describe_dataset(folder)
     names = [_split_name(path) for path in described["splits"]]
@@ -99,15 +109,27 @@ def make_preview(folder: str, config: Config, split: str | None, samples: int, l
     counts: dict[str, SplitCounts] = {}
     for name in names:
         try:
-            counts[name] = count_split(opened, name, looked_at)
+            counts[name] = count_split(opened, name, looked_at, partial(progress, f"reading {name}"))
         except ShardError as error:
             if name == shown:
                 raise
             problems.append(str(error))
+    if not counts[shown].usable:
+        problems.insert(0, _misfit(config, counts[shown], shown))
     info: DatasetInfo | None = dataset_info(config.data)
     classes = info.classes if info else None
     first = first_samples(opened, shown, min(samples, counts[shown].samples), classes, problems)
     return Preview(folder, opened, described, counts, shown, first, classes, list(dict.fromkeys(problems)))
+
+
+def _misfit(config: Config, counts: SplitCounts, split: str) -> str:
+    """What to say where no sample fits the config."""
+    held = sorted(counts.sizes)
+    shown = f"{', '.join(held[:MOST_MEMBERS])}{f' and {len(held) - MOST_MEMBERS} more' if held[MOST_MEMBERS:] else ''}"
+    return (
+        f"no sample of {split} can be used: data.modalities names {', '.join(config.data.modalities)}, and the members"
+        f" are {shown}: choose the data that fits them, data=NAME"
+    )
 
 
 def _root(folder: str) -> str:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmpretrain.config.data import ModalityConfig
-from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors
+from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors, progress_bar
 from mmpretrain.data.info import load_info
 from mmpretrain.data.writing import Outcome, Overwrite
 
@@ -72,11 +70,8 @@ def train_command(
 
 def _watched(texts: Texts, what: str, form: AnswerForm) -> Iterator[str]:
     """The texts, with a bar on stderr while they are read."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=form is AnswerForm.json)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=texts.samples)
-        yield from texts(lambda done: bar.update(task, completed=done))
+    with progress_bar(form) as advance:
+        yield from texts(lambda done: advance(what, done, texts.samples))
 
 
 def _configured_length(data: str, modality: str) -> int:

@@ -36,6 +36,20 @@ def test_one_folder_of_tars_is_looked_at_like_the_split_that_it_is(photos: Path)
         make_preview(str(photos), config(photos), "nope", 1, 1)
 
 
+def test_a_config_of_other_data_is_said_with_what_there_is(photos: Path) -> None:
+    """Not once for every sample alone."""
+    settings = config(
+        photos,
+        "data.modalities.photo=null",
+        "data.modalities.extra={kind: vector, size: [2]}",
+        "model.encoders.photo=null",
+        "model.encoders.extra={architecture: identity}",
+    )
+    preview = make_preview(str(photos), settings, None, 4, None)
+    assert "data.modalities names caption, track, gene, extra, and the members are caption.txt," in preview.problems[0]
+    assert "None can be shown" in page(preview) and preview.splits["train"].dropped
+
+
 def test_settings_are_written_as_in_the_config() -> None:
     modality = ModalityConfig(Kind.image, [4, 6], channels=1, train=AugmentConfig(flip=0.5))
     assert settings(modality) == "kind: image, size: [4, 6], channels: 1, train: {flip: 0.5}"
