@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mmpretrain import __version__
+from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
@@ -19,6 +20,7 @@ from shards.cli import app as shards_app
 
 app = typer.Typer(
     name="mmpretrain",
+    cls=HomeGroup,
     help="Large-scale multimodal contrastive pretraining. In a clone, `train` is `python launcher/submit.py`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

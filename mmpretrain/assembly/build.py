@@ -9,6 +9,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.assembly.tokenizers import text_problems
 from mmpretrain.assembly.training_options import set_options
+from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -63,12 +64,23 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
         statistics = sources[name].input_statistics() if name in sources else None
         if statistics is None and row.data_statistics:
             statistics = of_data.get(name)
-        entry |= {key: value for key, value in (statistics or {}).items() if key in row.statistics}
+        brought = {key: value for key, value in (statistics or {}).items() if key in row.statistics}
+        entry |= _prepared(modality, brought)
         if modality.optional:
             entry["optional"] = True
         modalities[name] = entry
     tokenizers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
     return MMPretrainProcessor(modalities, tokenizers)
+
+
+def _prepared(modality: ModalityConfig, brought: dict[str, Any]) -> dict[str, Any]:
+    """What pretrained weights bring, and over it how the config wants samples to be prepared."""
+    usual = modality.kind.row.preparation
+    asked = {key: str(getattr(modality, key)) for key in usual if getattr(modality, key) is not None}
+    found = {**usual, **brought, **asked}
+    if found.get("resize") != "crop":
+        found.pop("shortest_edge", None)  # which is that of a crop
+    return found
 
 
 def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:

@@ -75,6 +75,8 @@ class KindRow:
     """Whether a tokenizer makes its tensors."""
     statistics: tuple[str, ...] = ()
     """Keys of its entry in a processor that pretrained weights may bring."""
+    preparation: Mapping[str, str] = field(default_factory=dict)
+    """Those of these keys that the config may set as well -> the value where neither says anything."""
     data_statistics: bool = False
     """Whether ``dataset.json`` may bring them too."""
     transformers_models: str | None = None
@@ -85,6 +87,8 @@ class KindRow:
     """How it is shown in pictures."""
     preview: str = "mmpretrain.preview.plain.PlainPreview"
     """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
+    listed: bool = False
+    """Whether a sample may hold several of which one is drawn, in further members or in JSON."""
 
     @property
     def size_form(self) -> str:
@@ -104,7 +108,7 @@ KINDS = {
     Kind.image: KindRow(
         size=("height", "width"),
         described_by=("size", "channels"),
-        suffixes=("jpeg", "jpg", "png", "webp"),
+        suffixes=("jpeg", "jpg", "png", "webp", "gif", "bmp", "tif", "tiff"),
         decoder="mmpretrain.data.kinds.image.decode",
         augmentation="mmpretrain.data.augment.images.ImageAugmentation",
         operations=("crop", "flip", "jitter", "grey", "blur"),
@@ -112,7 +116,8 @@ KINDS = {
         tensor="pixel_values",
         example=_image_example,
         imports="from PIL import Image",
-        statistics=("mean", "std", "shortest_edge"),
+        statistics=("mean", "std", "shortest_edge", "resize", "background"),
+        preparation={"resize": "crop", "background": "white"},
         resized=True,
         transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},
@@ -151,7 +156,7 @@ KINDS = {
     Kind.text: KindRow(
         size=(),
         described_by=("max_length",),
-        suffixes=("txt",),
+        suffixes=("txt", "json"),
         decoder="mmpretrain.data.kinds.text.decode",
         augmentation="mmpretrain.data.augment.texts.TextAugmentation",
         operations=("mask", "delete"),
@@ -163,5 +168,6 @@ KINDS = {
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
         preview="mmpretrain.preview.words.TextPreview",
+        listed=True,
     ),
 }

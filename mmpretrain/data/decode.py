@@ -47,16 +47,6 @@ def decode(extension: str, data: bytes, kind: Kind) -> Raw:
         raise SampleError(f"{extension}: {type(error).__name__}: {error}") from None
 
 
-def decode_label(data: bytes, classes: int) -> int:
-    """The class number in ``label.cls``. Raises SampleError unless it is a decimal integer in [0, classes)."""
-    text = data.strip()
-    if not text.isdigit() or len(text) > MAX_LABEL_DIGITS:
-        raise SampleError(f"label.cls: {data[:20]!r} is not a class number")
-    if int(text) >= classes:
-        raise SampleError(f"label.cls: class {int(text)} is not below data.classes={classes}")
-    return int(text)
-
-
 def _known() -> str:
     return ", ".join(f".{suffix} ({_either(decoder)})" for suffix, decoder in sorted(DECODERS.items()))
 

@@ -16,6 +16,7 @@ from mmpretrain.assembly.tokenizers import position_limit
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
+from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
@@ -49,7 +50,7 @@ class TransformersSpace(Space):
         """``pixel_values``, or ``input_ids`` and what else the tokenizer gives, cut at the model's limit."""
         if tower == Kind.image.value:
             assert self.images is not None
-            images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
+            images = [flat(image, channels=3) if isinstance(image, Image.Image) else image for image in items]
             return {"pixel_values": self.images(images=images, return_tensors="pt")["pixel_values"]}
         assert self.tokenizer is not None
         cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit}

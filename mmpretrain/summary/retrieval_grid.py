@@ -20,6 +20,7 @@ from mmpretrain.data.decode import Raw
 from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.similarity import unit_rows
+from mmpretrain.models.images_mmpretrain import flat
 
 Shown = np.ndarray | str
 GRID_FILE = "retrieval_grid.npz"  # in the run folder
@@ -166,6 +167,6 @@ def _pair(embeddings: Embeddings, query: str, item: str, rows: np.ndarray, top: 
 def _picture(raw: Raw) -> Shown:
     if not isinstance(raw, Image):
         return str(raw)
-    small = raw.convert("RGB")
+    small = flat(raw, channels=3)
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     return np.asarray(small)
