@@ -85,10 +85,10 @@ class KindRow:
     """Keywords of such a model's config -> the key of the modality that fills them."""
     drawing: Drawing = Drawing.nothing
     """How it is shown in pictures."""
-    preview: str = "mmpretrain.preview.plain.PlainPreview"
-    """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
     listed: bool = False
     """Whether a sample may hold several of which one is drawn, in further members or in JSON."""
+    preview: str = "mmpretrain.preview.plain.PlainPreview"
+    """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
 
     @property
     def size_form(self) -> str:
@@ -167,7 +167,7 @@ KINDS = {
         tokenized=True,
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
-        preview="mmpretrain.preview.words.TextPreview",
         listed=True,
+        preview="mmpretrain.preview.words.TextPreview",
     ),
 }
