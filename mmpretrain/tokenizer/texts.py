@@ -69,7 +69,7 @@ class Texts:
     def _of(self, ordinal: int) -> list[str]:
         texts = captions_of(self._reader.sample(ordinal), Kind.text, self._reader.members.modalities[self.modality])
         if not texts:
-            raise SampleError(f"it has no {self.modality}")
+            raise SampleError(f"it has no text for {self.modality!r}")
         return texts
 
 
