@@ -37,6 +37,11 @@ def present_object(name: str, sample: Sample, kind: Kind, holders: Holders) -> R
     return _read(name, sample, kind, holders, found, None) if found else None
 
 
+def captions_of(sample: Sample, kind: Kind, holders: Holders) -> list[str]:
+    """All texts of a sample, of which training draws one; none if it lacks the modality. Raises SampleError."""
+    return [text for text, _ in _captions(sample, kind, holders, _held(sample, holders))]
+
+
 def label_of(sample: Sample, holders: Holders, classes: int) -> int:
     """The class number. Raises SampleError unless it is there and a decimal integer in [0, classes)."""
     found = _held(sample, holders)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpretrain.config.choices import USER_CONFIGS
-from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors, working
+from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors, progress_bar
 from mmpretrain.files import replace_text
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ def preview_command(
         from mmpretrain.preview.preview import composed, make_preview
 
         chosen = [*([f"data={data}"] if data else []), *(tokens or [])]
-        settings = composed(folder, chosen, config, config_dir)
-        with working(form, f"looking at {folder}"):
-            preview = make_preview(folder, settings, split, samples, scan or None)
-            text = page(preview)
+        notes: list[str] = []
+        settings = composed(folder, chosen, config, config_dir, notes)
+        with progress_bar(form) as advance:
+            preview = make_preview(folder, settings, split, samples, scan or None, advance)
+        preview.notes[:0] = notes
+        text = page(preview)
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, text)
         answer(form, {"page": str(out), **preview.numbers()}, _view(preview, out, len(text.encode())))
@@ -56,4 +58,5 @@ def _view(preview: Preview, out: Path, size: int) -> str:
         lines.append(f"{name}: {counts.usable:,} of {counts.looked_at:,} samples that were read can be used")
         lines += [f"  {cause.count:,} cannot: {cause.cause}" for cause in counts.causes[:MOST_PROBLEMS]]
     lines += [f"problem: {problem}" for problem in preview.problems[:MOST_PROBLEMS]]
+    lines += [f"note: {note}" for note in preview.notes[:MOST_PROBLEMS]]
     return "\n".join(lines)

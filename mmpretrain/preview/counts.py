@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch, Inputs
+from mmpretrain.data.samples import captions_of
 from mmpretrain.data.stream import Stream
 from mmpretrain.preview.opening import OpenedConfig, looking
+from mmpretrain.preview.plain import KindPreview
 
 BATCH = 64
 BINS = 24
@@ -59,7 +62,8 @@ class ModalityCounts:
 
 @dataclass
 class SplitCounts:
-    """Of one split, counted on ``looked_at`` of its ``samples``. sizes: extension -> bytes of members."""
+    """Of one split, counted on ``looked_at`` of its ``samples``, of all captions of each. sizes: extension -> bytes of
+    members."""
 
     samples: int
     looked_at: int = 0
@@ -80,10 +84,13 @@ class SplitCounts:
         return sorted(self.dropped.values(), key=lambda entry: -entry.count)[:CAUSES]
 
 
-def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCounts:
-    """Read samples of a split, evenly spaced, through the code of training. most: how many, None for all.
+def count_split(
+    opened: OpenedConfig, split: str, most: int | None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> SplitCounts:
+    """Read samples of a split, evenly spaced, through the code of training.
 
-    Raises ShardError if the split has no samples or a shard is not the one that was indexed.
+    most: how many, None for all. progress: called now and then with how many have been read, and of how many. Raises
+    ShardError if the split has no samples or a shard is not the one that was indexed.
     """
     config = opened.config
     found: SplitCounts | None = None
@@ -91,7 +98,9 @@ def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCoun
     def measure(**objects: list[Any]) -> Inputs:
         assert found is not None
         for name, values in objects.items():
-            _measure(found.modalities[name], opened, name, values)
+            found.modalities[name].absent += sum(value is None for value in values)
+            if not config.data.modalities[name].kind.row.listed:  # of texts all count, not only the one at hand
+                _measure(found.modalities[name], opened.previews[name], values)
         return {}
 
     stream = Stream(looking(config.data), split, config.seed, 0, 1, measure)
@@ -104,7 +113,18 @@ def count_split(opened: OpenedConfig, split: str, most: int | None) -> SplitCoun
             found.sizes[extension].append(length)
     for batch in stream.listed_batches([chosen[at : at + BATCH] for at in range(0, number, BATCH)]):
         _count(found, batch)
+        for name, texts in captions(config, stream, batch.sample_ids.tolist()).items():
+            _measure(found.modalities[name], opened.previews[name], [text for several in texts for text in several])
+        progress(found.usable + sum(entry.count for entry in found.dropped.values()), number)
     return found
+
+
+def captions(config: Config, stream: Stream, ordinals: Sequence[int]) -> dict[str, list[list[str]]]:
+    """Modality -> all texts of each of these samples, of which training draws one. Raises ShardError."""
+    modalities, holders = config.data.modalities, stream.reader.members.modalities
+    texts = {name: modality.kind for name, modality in modalities.items() if modality.kind.row.listed}
+    samples = list(stream.reader.samples(ordinals)) if texts else []
+    return {name: [captions_of(sample, kind, holders[name]) for sample in samples] for name, kind in texts.items()}
 
 
 def histogram(values: np.ndarray, limit: float | None = None) -> Histogram:
@@ -129,11 +149,9 @@ def commonest(counter: Counter[str]) -> Iterator[tuple[str, int]]:
         yield f"{len(rest)} others", sum(count for _, count in rest)
 
 
-def _measure(counts: ModalityCounts, opened: OpenedConfig, name: str, values: list[Any]) -> None:
-    preview = opened.previews[name]
+def _measure(counts: ModalityCounts, preview: KindPreview, values: Sequence[Any]) -> None:
     for value in values:
         if value is None:
-            counts.absent += 1
             continue
         measured = preview.measured(value)
         for quantity, number in measured.numbers.items():

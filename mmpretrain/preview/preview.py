@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import compose
 from mmpretrain.config.root import Config
-from mmpretrain.data.index import ShardError, is_remote
+from mmpretrain.data.discovery import Discovery
+from mmpretrain.data.index import SPLITS, ShardError, is_remote, load_index
+from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.info import DatasetInfo, dataset_info
+from mmpretrain.data.split import TRAIN, split_folders
 from mmpretrain.preview.counts import SplitCounts, commonest, count_split
 from mmpretrain.preview.opening import OpenedConfig, open_config
 from mmpretrain.preview.samples import ShownSample, first_samples, named
-from shards.inspection import describe_dataset, split_folders
-
-TRAIN = "train"
+from shards.inspection import index_counts
+from shards.inspection import split_folders as part_folders
 
 
 @dataclass(frozen=True)
 class Preview:
     """Everything that the page shows.
 
-    described: content of dataset.json and counts by split, as ``mmpretrain shards inspect`` has them. split: the one
-    that the samples are from. problems: what stands against training, one sentence each.
+    info: of dataset.json, None without. held: split -> what its folders hold (see ``index_counts``). splits: those
+    that could be read. split: the one that the samples are from. problems: what stands against training; notes: what
+    is good to know, one sentence each.
     """
 
     folder: str
     opened: OpenedConfig
-    described: dict[str, Any]
+    info: DatasetInfo | None
+    held: dict[str, list[dict[str, Any]]]
     splits: dict[str, SplitCounts]
     split: str
     samples: list[ShownSample]
-    classes: list[str] | None = None
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> Config:
@@ -49,13 +54,14 @@ class Preview:
         return {
             "folder": self.folder,
             "problems": self.problems,
+            "notes": self.notes,
             "splits": splits,
             "samples": {"split": self.split, "keys": keys},
         }
 
     def label_name(self, label: int) -> str:
         """Number and name of a class."""
-        return named(label, self.classes)
+        return named(label, self.info.classes if self.info else None)
 
     def _numbers_of(self, counts: SplitCounts) -> dict[str, Any]:
         return {
@@ -78,45 +84,61 @@ class Preview:
         }
 
 
-def composed(folder: str, tokens: Sequence[str], base: Path | None, config_dir: Path) -> Config:
-    """The config that training would have for this folder. Raises ConfigError (a ValueError), ShardError."""
-    return compose([*tokens, f"data.path={_root(folder)}"], base, Choices(config_dir))
+def composed(folder: str, tokens: Sequence[str], base: Path | None, config_dir: Path, notes: list[str]) -> Config:
+    """The config that training would have for this folder; what was found out for it is added to ``notes``.
+
+    Raises ConfigError (a ValueError).
+    """
+    choices, look = Choices(config_dir), Discovery()
+    config = compose([*tokens, f"data.path={folder}"], base, choices, look)
+    notes += [*choices.notes(), *look.notes]
+    return config
 
 
-def make_preview(folder: str, config: Config, split: str | None, samples: int, looked_at: int | None) -> Preview:
-    """Look at the data set in ``folder`` as a run of ``config`` would.
+def make_preview(
+    folder: str,
+    config: Config,
+    split: str | None,
+    samples: int,
+    looked_at: int | None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Preview:
+    """Look at the data set in ``folder`` as a run of ``config``, whose ``data.path`` it is, would.
 
     split: whose samples are shown (default: train, or else the first). samples: how many are shown. looked_at: how
-    many of each split are counted, None for all. Raises ShardError if a split cannot be read.
+    many of each split are counted, None for all. progress: called now and then with what is done, how far, and of how
+    many. Raises ShardError if there is no such split, or an index is missing or damaged.
     """
-    described = describe_dataset(folder)
-    names = [_split_name(path) for path in described["splits"]]
+    names = _splits(folder)
     shown = split or (TRAIN if TRAIN in names else names[0])
     if shown not in names:
         raise ShardError(f"{folder} has no split {shown!r}: there are {', '.join(names)}")
     opened = open_config(config)
-    problems = list(opened.problems)
-    counts: dict[str, SplitCounts] = {}
+    problems, notes, counts = list(opened.problems), [], {}
+    held = {name: [index_counts(load_index(part)) for part in split_folders(config.data, name)] for name in names}
     for name in names:
+        checked = check_split(config.data, name)
+        problems += checked.problems
+        notes += checked.notes
         try:
-            counts[name] = count_split(opened, name, looked_at)
+            counts[name] = count_split(opened, name, looked_at, partial(progress, f"reading {name}"))
         except ShardError as error:
-            if name == shown:
-                raise
             problems.append(str(error))
-    info: DatasetInfo | None = dataset_info(config.data)
-    classes = info.classes if info else None
-    first = first_samples(opened, shown, min(samples, counts[shown].samples), classes, problems)
-    return Preview(folder, opened, described, counts, shown, first, classes, list(dict.fromkeys(problems)))
+    info = dataset_info(config.data)
+    first: list[ShownSample] = []
+    if shown in counts:
+        number = min(samples, counts[shown].samples)
+        first = first_samples(opened, shown, number, info.classes if info else None, problems)
+    return Preview(folder, opened, info, held, counts, shown, first, *map(_once, (problems, notes)))
 
 
-def _root(folder: str) -> str:
-    """The data set that ``folder`` is, or that the one split lies in."""
-    parts = split_folders(folder)
+def _splits(folder: str) -> list[str]:
+    """The splits of a data set; a folder of nothing but tars is for training."""
     if is_remote(folder):
-        return folder.rstrip("/").rpartition("/")[0]
-    return folder if Path(parts[0]) != Path(folder) else str(Path(folder).absolute().parent)
+        return [name for name in SPLITS if name == TRAIN or Discovery().has(folder, name)]
+    parts = [Path(part) for part in part_folders(folder)]
+    return [TRAIN] if parts == [Path(folder)] else [part.name for part in parts]
 
 
-def _split_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2] if is_remote(path) else Path(path).absolute().name
+def _once(sentences: list[str]) -> list[str]:
+    return list(dict.fromkeys(sentences))

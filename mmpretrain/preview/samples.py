@@ -14,7 +14,9 @@ from mmpretrain.data.batch import Batch, Inputs
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
+from mmpretrain.preview.counts import captions
 from mmpretrain.preview.opening import OpenedConfig, looking, only
+from mmpretrain.preview.plain import KindPreview
 
 VIEWS = ("first", "second")  # as methods call two views of the same kind
 
@@ -70,7 +72,8 @@ def first_samples(
         problems.append(f"training would end at its first batch: {error}")
         return []
     views = {name: _views(opened, batch, name, problems) for name in batch.inputs}
-    return [_shown(opened, batch, recorder.objects, views, row, classes) for row in range(len(batch))]
+    texts = captions(config, stream, batch.sample_ids.tolist())
+    return [_shown(opened, batch, recorder.objects, texts, views, row, classes) for row in range(len(batch))]
 
 
 def _views(opened: OpenedConfig, batch: Batch, name: str, problems: list[str]) -> list[tuple[str, dict[str, Tensor]]]:
@@ -95,12 +98,19 @@ def _shown(
     opened: OpenedConfig,
     batch: Batch,
     objects: Mapping[str, list[Any]],
+    texts: Mapping[str, list[list[str]]],
     views: Mapping[str, list[tuple[str, dict[str, Tensor]]]],
     row: int,
     classes: list[str] | None,
 ) -> ShownSample:
     panels = {
-        name: _panels(opened, name, objects[name][row], batch.inputs.get(name), views.get(name, []), row)
+        name: _panels(
+            opened.previews[name],
+            objects[name][row],
+            texts[name][row] if name in texts else [],
+            None if name not in batch.inputs else _row(batch.inputs[name], row),
+            [(title, _row(tensors, row)) for title, tensors in views.get(name, [])],
+        )
         for name in opened.config.data.modalities
     }
     label = "" if batch.labels is None else named(int(batch.labels[row]), classes)
@@ -108,20 +118,19 @@ def _shown(
 
 
 def _panels(
-    opened: OpenedConfig,
-    name: str,
+    preview: KindPreview,
     value: Any,
+    several: list[str],
     inputs: Mapping[str, Tensor] | None,
     views: list[tuple[str, dict[str, Tensor]]],
-    row: int,
 ) -> list[Panel]:
+    """several: all texts of the sample, one of which is ``value``."""
     if value is None:
         return [Panel("absent", Markup('<p class="note">this sample has none</p>'))]
-    preview = opened.previews[name]
-    found = [Panel("decoded", preview.decoded(value))]
+    found = [Panel("decoded", preview.decoded(several if len(several) > 1 else value))]
     if inputs is not None:
-        found.append(Panel("the model gets", preview.seen(_row(inputs, row), value)))
-    return found + [Panel(title, preview.seen(_row(tensors, row), None)) for title, tensors in views]
+        found.append(Panel("the model gets", preview.seen(inputs, value)))
+    return found + [Panel(title, preview.seen(tensors, None)) for title, tensors in views]
 
 
 def _row(tensors: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:

@@ -35,7 +35,8 @@ class TextPreview:
         """See :class:`KindPreview`: every caption where there are several."""
         texts = [value] if isinstance(value, str) else list(value)
         found = Markup("").join(Markup('<p class="text">{}</p>').format(_short(text)) for text in texts)
-        return found + _note(f"{', '.join(f'{len(text):,}' for text in texts)} characters")
+        told = f"{len(texts)} captions, of which one is drawn: " if len(texts) > 1 else ""
+        return found + _note(f"{told}{', '.join(f'{len(text):,}' for text in texts)} characters")
 
     def seen(self, tensors: Mapping[str, Tensor], value: Any) -> Markup:
         """See :class:`KindPreview`."""

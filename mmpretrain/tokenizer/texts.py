@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from mmpretrain.config.data import DataConfig, ModalityConfig, Verify
 from mmpretrain.config.kind import Kind
-from mmpretrain.data.decode import Raw, SampleError, decode
-from mmpretrain.data.index import Index, ShardError, modality_of
+from mmpretrain.data.decode import SampleError
+from mmpretrain.data.discovery import Discovery
+from mmpretrain.data.index import ShardError
+from mmpretrain.data.samples import captions_of
 from mmpretrain.data.stream import Stream
+from mmpretrain.words import listed
 
-TEXT_SUFFIXES = (*Kind.text.row.suffixes, "json")  # of the members that a text modality may lie in
 REPORT_EVERY = 1000  # samples
 
 
@@ -21,59 +23,77 @@ class Texts:
     """The texts of a modality in a split: every caption where a sample has several.
 
     data: folder or URL of a data set. modality: None for its only text. limit: of a larger split only these many
-    samples, evenly spaced; None: all. Raises ShardError if there is no such split or modality.
+    samples, evenly spaced; None: all. member, field: as in ``data.modalities.NAME``; empty: as the names of members
+    say. Raises ShardError if there is no such split or modality.
 
-    Attributes: modality; samples: how many are read; skipped: how many of them could not be, after an iteration.
+    Attributes: modality; samples: how many are read; skipped: how many of them could not be, after an iteration, and
+    cause: why the first of them.
     """
 
-    def __init__(self, data: str, split: str, modality: str | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        data: str,
+        split: str,
+        modality: str | None = None,
+        limit: int | None = None,
+        member: Sequence[str] = (),
+        field: Sequence[str] = (),
+    ) -> None:
+        found = _texts_in(data) if not member else {}
+        self.modality = _chosen(data, modality, found)
+        entry = found.get(self.modality, ModalityConfig(Kind.text))
+        entry.member, entry.field = list(member) or entry.member, list(field) or entry.field
         name = PurePosixPath(data.rstrip("/")).name or "data"
-        settings = DataConfig(name, data, classes=None, verify=Verify.never)
-        self._index = Stream(settings, split, 0, 0, 1, processor=dict).index
-        self.modality = _chosen(self._index, modality)
-        settings.modalities = {self.modality: ModalityConfig(Kind.text)}
+        settings = DataConfig(name, data, modalities={self.modality: entry}, classes=None, verify=Verify.never)
         self._reader = Stream(settings, split, 0, 0, 1, processor=dict).reader
-        size = len(self._index)
+        size = len(self._reader.index)
         self.samples = size if limit is None else min(limit, size)
-        self.skipped = 0
+        self.skipped, self.cause = 0, ""
 
     def __call__(self, progress: Callable[[int], None] = lambda done: None) -> Iterator[str]:
         """The texts, in the order of the index, one sample in memory at a time.
 
         progress: called now and then with the number of samples read. Raises ShardError.
         """
-        self.skipped, size = 0, len(self._index)
+        self.skipped, size = 0, len(self._reader.index)
         for number in range(self.samples):
             if number % REPORT_EVERY == 0:
                 progress(number)
             try:
                 yield from self._of(number * size // self.samples)
-            except SampleError:
+            except SampleError as error:
                 self.skipped += 1
+                self.cause = self.cause or str(error)
         progress(self.samples)
 
     def _of(self, ordinal: int) -> list[str]:
-        sample = self._reader.sample(ordinal)
-        members = [name for name in sample if not name.startswith("__") and modality_of(name) == self.modality]
-        return [text for name in members for text in _several(decode(name, sample[name], Kind.text))]
+        texts = captions_of(self._reader.sample(ordinal), Kind.text, self._reader.members.modalities[self.modality])
+        if not texts:
+            raise SampleError(f"it has no text for {self.modality!r}")
+        return texts
 
 
-def _several(value: Raw) -> list[str]:
-    return [value] if isinstance(value, str) else [str(text) for text in value]  # type: ignore[union-attr]
+def _texts_in(data: str) -> dict[str, ModalityConfig]:
+    """The texts of a data set that a run would find by itself; none where it would ask for more."""
+    try:
+        modalities = Discovery().data(data, {})["modalities"]
+    except ShardError:
+        return {}
+    return {
+        name: ModalityConfig(Kind.text, field=list(entry.get("field", [])))
+        for name, entry in modalities.items()
+        if entry["kind"] == Kind.text.value
+    }
 
 
-def _chosen(index: Index, modality: str | None) -> str:
-    """``modality``, if it is a text of these shards; their only text for None. Raises ShardError."""
-    extensions = {extension for shard in index.shards for extension in shard.extensions}
-    texts = sorted({modality_of(name) for name in extensions if name.rpartition(".")[2] in TEXT_SUFFIXES} - {""})
-    there = f"{index.folder} has the texts {', '.join(texts)}" if texts else f"{index.folder} has no texts"
-    if modality is None and len(texts) == 1:
-        return texts[0]
-    if modality is None:
-        raise ShardError(f"{there}: name one with --modality")
-    if modality not in texts:
-        raise ShardError(f"--modality is {modality}: {there}")
-    return modality
+def _chosen(data: str, modality: str | None, found: dict[str, ModalityConfig]) -> str:
+    """``modality``, or the only text that there is. Raises ShardError."""
+    if modality is not None:
+        return modality
+    if len(found) == 1:
+        return next(iter(found))
+    there = f"{data} has the texts {listed(sorted(found))}" if found else f"{data}: no text is found by itself"
+    raise ShardError(f"{there}: name one with --modality")
 
 
 def length_counts(lengths: Iterator[int], longest: int = 1 << 20) -> np.ndarray:

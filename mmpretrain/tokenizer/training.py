@@ -30,6 +30,10 @@ MULTIPLE = 8  # of the suggestion
 _BATCH = 1000  # texts
 
 
+class NoTextError(CommandError):
+    """There is nothing to learn from."""
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Tokens per text, start and end included.
@@ -50,7 +54,7 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = False) ->
     """A transformers tokenizer of at most ``size`` tokens: fewer, if the texts give no more.
 
     The same texts give the same tokenizer. In memory are the different words of the texts, not the texts themselves.
-    Raises CommandError if ``size`` cannot hold the bytes, or there is no text.
+    Raises CommandError if ``size`` cannot hold the bytes, NoTextError if there is no text.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -73,7 +77,7 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = False) ->
     )
     tokenizer.train_from_iterator(counted, trainer)
     if not counted.count:
-        raise CommandError(["there is no text to learn from"])
+        raise NoTextError(["there is no text to learn from"])
     tokenizer.add_special_tokens([MASK, START, END])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}",

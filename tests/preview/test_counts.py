@@ -34,8 +34,10 @@ def test_a_split_is_counted_with_what_is_dropped_and_why(photos: Path) -> None:
 
 
 def test_a_part_of_a_split_is_spread_evenly(photos: Path) -> None:
-    counts = count_split(open_config(config(photos)), "train", 4)
+    done: list[tuple[int, int]] = []
+    counts = count_split(open_config(config(photos)), "train", 4, lambda *so_far: done.append(so_far))
     assert (counts.samples, counts.looked_at, counts.unusable) == (12, 4, 1)  # numbers 0, 3, 6 and 9
+    assert done == [(4, 4)]
 
 
 @pytest.mark.parametrize(

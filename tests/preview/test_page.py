@@ -10,6 +10,7 @@ from mmpretrain.config.data import AugmentConfig, Kind, ModalityConfig
 from mmpretrain.data.index import ShardError
 from mmpretrain.preview.page import bytes_text, heights, number_text, page, settings, share_text
 from mmpretrain.preview.preview import composed, make_preview
+from tests.data.small_dataset import Sample, write_split
 from tests.preview.dataset import HOSTILE, config
 
 
@@ -26,14 +27,46 @@ def test_nothing_of_the_data_becomes_html_and_nothing_is_asked_for(photos: Path)
     assert list(numbers["splits"]["train"]["labels"]) == ["0 day & night", "1 <b>dusk"]
 
 
-def test_one_folder_of_tars_is_looked_at_like_the_split_that_it_is(photos: Path) -> None:
-    folder = str(photos / "test")
-    settings = composed(folder, ["data=photos"], None, photos.parent / "configs")
-    assert settings.data.path == str(photos)
-    preview = make_preview(folder, settings, None, 2, 1)
-    assert list(preview.splits) == ["test"] and preview.split == "test" and len(preview.samples) == 2
+def test_a_folder_of_nothing_but_tars_is_for_training(photos: Path, tmp_path: Path) -> None:
+    """As a run takes it; what was found in it is noted."""
+    write_split(tmp_path / "flat", (3, 3))
+    folder, notes = str(tmp_path / "flat"), []
+    preview = make_preview(folder, composed(folder, [], None, tmp_path, notes), None, 2, 1)
+    assert preview.config.data.path == folder and list(preview.config.data.modalities) == [
+        "caption",
+        "picture",
+        "values",
+    ]
+    assert list(preview.splits) == ["train"] and preview.split == "train" and len(preview.samples) == 2
+    assert "data: caption" in notes[0] and not preview.problems
     with pytest.raises(ShardError, match="has no split 'nope': there are train, test"):
         make_preview(str(photos), config(photos), "nope", 1, 1)
+
+
+def test_a_config_of_other_data_is_said_with_what_there_is(photos: Path) -> None:
+    """Not once for every sample alone."""
+    tokens = ("data.modalities.photo=null", "model.encoders.photo=null", "model.encoders.extra.architecture=identity")
+    settings = config(photos, *tokens, "data.modalities.extra.kind=vector", "data.modalities.extra.size=[2]")
+    preview = make_preview(str(photos), settings, None, 4, None)
+    assert "holds 'extra'; they have caption.txt, gene.npy" in preview.problems[0]
+    assert "None can be shown" in page(preview) and not preview.splits
+
+
+def test_every_caption_is_shown_and_counted(photos: Path, tmp_path: Path) -> None:
+    """The model gets the one that the position draws."""
+    several = ('["a bold seven", "a light three"]', '["one"]')
+
+    def with_captions(number: int, sample: Sample) -> Sample:
+        kept = {name: content for name, content in sample.items() if name != "caption.txt"}
+        return kept | {"caption.json": several[number % 2]}
+
+    folder = tmp_path / "several"
+    write_split(folder / "train", (8,), with_captions)
+    notes: list[str] = []
+    preview = make_preview(str(folder), composed(str(folder), [], None, tmp_path, notes), None, 8, None)
+    assert preview.numbers()["splits"]["train"]["modalities"]["caption"]["characters"]["samples"] == 12
+    panels = [panel for sample in preview.samples for panel in sample.panels["caption"] if panel.title == "decoded"]
+    assert sum("2 captions, of which one is drawn: 12, 13 characters" in panel.content for panel in panels) == 4
 
 
 def test_settings_are_written_as_in_the_config() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,22 @@ def test_a_modality_that_is_not_there_or_not_clear_is_said_with_what_there_is(tm
     write_split(tmp_path / "train", (2,), with_a_second_text)
     with pytest.raises(ShardError, match="has the texts caption, title: name one with --modality"):
         Texts(str(tmp_path), "train")
-    with pytest.raises(ShardError, match=r"--modality is picture: .* has the texts caption, title"):
+    with pytest.raises(ShardError, match=r"picture is a text .* hold it as picture.png"):
         Texts(str(tmp_path), "train", "picture")
+
+
+def test_all_captions_of_a_sample_are_read_wherever_they_lie(tmp_path: Path) -> None:
+    """In JSON beside the image, as img2dataset has them; the field is found, or said."""
+
+    def in_json(number: int, sample: Sample) -> Sample:
+        texts = [f"one {number}", f"two {number}"]
+        return {"__key__": sample["__key__"], "jpg": b"", "json": json.dumps({"caption": texts, "alt": "x", "url": 1})}
+
+    write_split(tmp_path / "train", (2,), in_json)
+    assert list(Texts(str(tmp_path), "train")()) == ["one 0", "two 0", "one 1", "two 1"]
+    assert list(Texts(str(tmp_path), "train", "words", member=["json"], field=["alt"])()) == ["x", "x"]
+    wrong = Texts(str(tmp_path), "train", "words", member=["json"], field=["nothing"])
+    assert not list(wrong()) and wrong.skipped == 2 and wrong.cause == "it has no text for 'words'"
 
 
 def test_counts_grow_with_the_longest_text() -> None:
