@@ -108,9 +108,9 @@ class EncoderConfig:
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
     pool: Pool | None = None
-    """How the encoder's states become one vector; null: as its architecture has it, which is last for causal texts (gpt2,
-    llama, CLIP's), cls where a first token stands for the whole (bert, vit), mean otherwise (feature maps, sequences).
-    Must be null under a fusion transformer, which takes the states themselves."""
+    """How the encoder's states become one vector; null: as its architecture has it, which is last for causal texts
+    (gpt2, llama, CLIP's), cls where a first token stands for the whole (bert, vit), mean otherwise (feature maps,
+    sequences). Must be null under a fusion transformer, which takes the states themselves."""
 
     freeze: bool = False
     """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""
