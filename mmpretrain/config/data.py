@@ -286,7 +286,11 @@ class DataConfig:
         """What is wrong with this section, one sentence each."""
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
         if len(self.modalities) < 2:
-            found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
+            named = ", ".join(self.modalities)
+            found.append(
+                f"data.modalities names {len(self.modalities)}{f' ({named})' if named else ''}: contrastive pretraining"
+                " needs at least 2"
+            )
         bad_names = [name for name in self.modalities if not name.isidentifier() or name in RESERVED]
         found += [
             f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names

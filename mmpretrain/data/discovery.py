@@ -46,7 +46,7 @@ class Discovery:
         """
         try:
             info = load_info(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._from_index(path, given)
         known = set(ModalityConfig.__dataclass_fields__)
         modalities = {n: {k: v for k, v in entry.items() if k in known} for n, entry in info.modalities.items()}
