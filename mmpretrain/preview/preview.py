@@ -114,7 +114,8 @@ def make_preview(
     if shown not in names:
         raise ShardError(f"{folder} has no split {shown!r}: there are {', '.join(names)}")
     opened = open_config(config)
-    problems, notes, counts = list(opened.problems), [], {}
+    problems, notes = list(opened.problems), list[str]()
+    counts: dict[str, SplitCounts] = {}
     held = {name: [index_counts(load_index(part)) for part in split_folders(config.data, name)] for name in names}
     for name in names:
         checked = check_split(config.data, name)
