@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,17 @@ MOST_CLASSES = 100_000
 
 @dataclass(frozen=True)
 class Job:
-    """One shard. rows: ascending row numbers of the source's split. renamed: row -> key, where keys come again."""
+    """One shard. rows: ascending row numbers of the source's split, one per sample.
+
+    renamed: row -> key, where keys come again. further: row -> rows with further texts of the same sample.
+    """
 
     split: str
     number: int
     source_split: str
     rows: np.ndarray
     renamed: Mapping[int, str]
+    further: Mapping[int, list[int]]
 
     @property
     def name(self) -> str:
@@ -61,7 +66,8 @@ def with_classes(source: Source) -> Source:
             names.add(label_name(row.get(source.label)))
             if len(names) > MOST_CLASSES:
                 raise BuildError(f"column {source.label!r} has more than {MOST_CLASSES} different labels: no classes")
-    return replace(source, classes=sorted_classes(names - {""}))
+    names.discard("")
+    return replace(source, classes=sorted_classes(names)) if names else replace(source, label=None)
 
 
 def samples_per_shard(source: Source) -> int:
@@ -94,16 +100,18 @@ def plan_jobs(source: Source, shares: Mapping[str, float], per_shard: int) -> li
 def _jobs_of(source: Source, split: str, shares: Mapping[str, float], per_shard: int) -> Iterator[Job]:
     hashes = _key_hashes(source, split)
     sides = np.searchsorted(_bounds(shares), hashes, side="right")
-    renamed = _rename(source, split, hashes)
+    repeats = _find_repeats(source, split, hashes)
     names = [*shares, split]
+    first = np.ones(len(hashes), bool)
+    first[[row for rows in repeats.further.values() for row in rows]] = False
     for side in [len(shares), *range(len(shares))]:
-        rows = np.flatnonzero(sides == side)
+        rows = np.flatnonzero((sides == side) & first)
         if not len(rows) and len(hashes):
             raise BuildError(f"split {names[side]!r} would be empty: {len(hashes)} samples are too few for this share")
         for number, start in enumerate(range(0, len(rows), per_shard)):
             part = rows[start : start + per_shard]
-            again = {row: renamed[row] for row in part.tolist() if row in renamed} if renamed else {}
-            yield Job(names[side], number, split, part, again)
+            renamed, further = _only(repeats.renamed, part), _only(repeats.further, part)
+            yield Job(names[side], number, split, part, renamed, further)
 
 
 def _bounds(shares: Mapping[str, float]) -> np.ndarray:
@@ -120,20 +128,39 @@ def _key_hashes(source: Source, split: str) -> np.ndarray:
     return np.frombuffer(found, np.uint64) if len(found) else np.empty(0, np.uint64)
 
 
-def _rename(source: Source, split: str, hashes: np.ndarray) -> dict[int, str]:
-    """Row -> ``KEY~2``, ``KEY~3``, ... where a key has come before. All of them keep the side of their key."""
+@dataclass(frozen=True)
+class _Repeats:
+    """What becomes of rows whose key has come before, as in Job."""
+
+    renamed: dict[int, str]
+    further: dict[int, list[int]]
+
+
+def _find_repeats(source: Source, split: str, hashes: np.ndarray) -> _Repeats:
+    """Rows with the same files and label as an earlier one are its further captions; others of the same key are
+    ``KEY~2``, ``KEY~3``, ... All of them keep the side of their key.
+    """
     values, counts = np.unique(hashes, return_counts=True)
     again = np.flatnonzero(np.isin(hashes, values[counts > 1]))
-    seen: dict[str, int] = {}
-    renamed = {}
-    for number, where, row in source.splits[split].read(again, source.key_columns):
-        key = source.key_of(number, row)
+    repeats, seen = _Repeats({}, {}), dict[str, int]()
+    first: dict[tuple[Any, ...], int] = {}
+    for number, where, row in source.splits[split].read(again, source.all_columns if len(again) else []):
+        key, sameness = source.key_of(number, row), source.sameness_of(number, row)
+        if sameness is not None and sameness in first:
+            repeats.further.setdefault(first[sameness], []).append(number)
+            continue
+        if sameness is not None:
+            first[sameness] = number
         seen[key] = seen.get(key, 0) + 1
         if seen[key] > 1 and source.key is not None and not source.key.startswith("__"):
             raise BuildError(f"{where}: key {key!r} of column {source.key!r} is there twice: choose a unique column")
         if seen[key] > 1:
-            renamed[number] = f"{key}~{seen[key]}"
-    return renamed
+            repeats.renamed[number] = f"{key}~{seen[key]}"
+    return repeats
+
+
+def _only(found: Mapping[int, Any], rows: np.ndarray) -> dict[int, Any]:
+    return {row: found[row] for row in rows.tolist() if row in found} if found else {}
 
 
 def _size(content: Content) -> int:

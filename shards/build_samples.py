@@ -56,8 +56,12 @@ class SamplesBuild:
     """What concerns this call and not the data, so that report.json is the same after a kill."""
 
 
-def look_at_samples(source: Source, options: BuildOptions, notes: Findings, progress: Progress) -> SamplesBuild:
+def look_at_samples(
+    source: Source, out: Path, options: BuildOptions, notes: Findings, progress: Progress
+) -> SamplesBuild:
     """A dry run: every sample is read and checked, nothing is written. Raises BuildError as a build does."""
+    target = Path(os.path.realpath(out))
+    refuse_overwrite(target, target.name, options.overwrite)
     source, jobs, _ = _planned(source, options)
     tally, records = Tally(), []
     for number, record in _run(source, jobs, options, None, progress):
@@ -139,6 +143,9 @@ def _finish(
     options: BuildOptions,
 ) -> Report:
     """The report, with what dataset.json will say of the modalities. Raises BuildError if no sample is left."""
+    joined = sum(len(rows) for job in jobs for rows in job.further.values())
+    if joined:
+        notes.add("rows of files that came before are further captions of the same samples", count=joined)
     report = tally.finish(jobs, record_of, notes)
     if not report.samples.get("train", report.written):
         reasons = "; ".join(f"{reason}: {entry['count']}" for reason, entry in list(report.dropped.items())[:5])

@@ -7,10 +7,12 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmpretrain.data.index import LABEL
 from mmpretrain.data.writing import RawSample, write_shard
@@ -115,9 +117,11 @@ def _stamp(path: Path) -> list[int]:
 
 def _raw_samples(source: Source, job: Job, incomplete: Incomplete, record: ShardRecord) -> Iterator[RawSample]:
     """Samples as the tar takes them; fills in the record on the way."""
-    dropped = Findings()
+    dropped, further = Findings(), _further_texts(source, job)
     for number, sample in source.samples(job.source_split, job.rows):
         record.seen += 1
+        if number in job.further:
+            sample = _joined(sample, [further[row] for row in job.further[number]])
         key = job.renamed.get(number, sample.key)
         for content in sample.contents.values():
             if content.path is not None:
@@ -133,6 +137,22 @@ def _raw_samples(source: Source, job: Job, incomplete: Incomplete, record: Shard
         _count(record, key, raw)
         yield {"__key__": key, **raw}
     record.dropped = dropped.to_json()
+
+
+def _further_texts(source: Source, job: Job) -> dict[int, SourceSample]:
+    """Rows that only bring texts to samples of this shard; they may lie anywhere in the source."""
+    rows = np.array(sorted(row for rows in job.further.values() for row in rows), dtype=np.int64)
+    return dict(source.samples(job.source_split, rows)) if len(rows) else {}
+
+
+def _joined(sample: SourceSample, others: list[SourceSample]) -> SourceSample:
+    """The sample with the texts of all, each text once."""
+    contents = dict(sample.contents)
+    for modality in dict.fromkeys(name for other in [sample, *others] for name in other.contents):
+        found = [other.contents[modality] for other in [sample, *others] if modality in other.contents]
+        texts = dict.fromkeys(text for content in found for text in content.texts or ())
+        contents[modality] = replace(found[0], texts=tuple(texts)) if texts else found[0]
+    return replace(sample, contents=contents)
 
 
 def _members(

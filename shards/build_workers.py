@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from mmpretrain.data.writing import BuildError
 from shards.build_plan import Job
 from shards.build_shard import Incomplete, ShardRecord, make_shard
 from shards.sources.sample import Source
@@ -43,6 +46,11 @@ def _in_processes(
                     running[given] = pool.submit(_work, jobs[given])
                     given += 1
                 yield running.pop(number).result()
+        except BrokenProcessPool:
+            problem = (
+                "a worker process died, perhaps for lack of memory: the same command goes on, with fewer --workers"
+            )
+            raise BuildError(problem) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -55,6 +63,7 @@ def _start_worker(source: Source, incomplete: Incomplete, folder: Path | None) -
     """In a worker process: remember what is built, and end with the process that started it."""
     global _setting
     _setting = (source, incomplete, folder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: shards that are being written get finished
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

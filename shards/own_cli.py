@@ -184,7 +184,7 @@ def _build(form: AnswerForm, opener: Opener, title: str, out: Path, options: Bui
     with tempfile.TemporaryDirectory(prefix="mmpretrain-build-") as work, _bar(form) as bar:
         source = opener(Path(work), notes)
         if dry_run:
-            done = look_at_samples(source, options, notes, bar)
+            done = look_at_samples(source, out, options, notes, bar)
         else:
             done = build_samples(source, title, out, options, notes, bar)
     answer(form, _result(out, done), _view(out, done))

@@ -127,9 +127,14 @@ class PretrainedEncoder(TransformersEncoder):
 
     @cached_property
     def _preprocessor(self) -> dict[str, Any]:
+        # Newer releases of transformers write what a processor is made of into one file.
+        return self._json("preprocessor_config.json") or self._json("processor_config.json").get("image_processor", {})
+
+    def _json(self, name: str) -> dict[str, Any]:
+        """What a file beside the weights says; nothing if there is none."""
         path = cached_file(
             str(self.encoder.pretrained),
-            "preprocessor_config.json",
+            name,
             revision=self.encoder.revision or "main",
             _raise_exceptions_for_missing_entries=False,
         )

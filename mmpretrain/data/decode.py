@@ -25,7 +25,7 @@ class SampleError(Exception):
 
 
 def decode(extension: str, data: bytes, kind: Kind) -> Raw:
-    """The object that a member holds: an RGB, grey or palette image, a text, or a float32 array.
+    """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, or a float32 array.
 
     extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is.
     Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit.

@@ -114,8 +114,8 @@ def make_preview(
     if shown not in names:
         raise ShardError(f"{folder} has no split {shown!r}: there are {', '.join(names)}")
     opened = open_config(config)
-    problems, notes = list(opened.problems), list[str]()
-    counts: dict[str, SplitCounts] = {}
+    problems, counts = list(opened.problems), dict[str, SplitCounts]()
+    notes: list[str] = []
     held = {name: [index_counts(load_index(part)) for part in split_folders(config.data, name)] for name in names}
     for name in names:
         checked = check_split(config.data, name)

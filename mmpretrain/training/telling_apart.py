@@ -38,6 +38,8 @@ def indistinct(config: Config, model: MMPretrainModel, processor: MMPretrainProc
     ShardError.
     """
     encoders = {name: encoder for name, encoder in model.encoders.items() if isinstance(encoder, Encoder)}
+    if not encoders:  # embeddings that are connected
+        return []
     found = []
     for name, raws in different_samples(config.data, config.seed, list(encoders), processor).items():
         if len(raws) > 1:  # else the data says too little

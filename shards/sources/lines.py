@@ -11,7 +11,7 @@ from typing import Any
 from mmpretrain.data.writing import BuildError
 from shards.sources.findings import Findings
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 DELIMITERS = ",;\t|"
 LONGEST_CELL = 64 << 20
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -27,7 +27,7 @@ def read_lines(path: Path, findings: Findings) -> Iterator[LocatedRow]:
     """
     suffix = path.suffix.lower()
     try:
-        if suffix in (".csv", ".tsv"):
+        if suffix in (".csv", ".tsv", ".txt"):
             yield from _read_csv(path, findings)
         elif suffix == ".json":
             yield from _read_json(path, findings)

@@ -16,6 +16,7 @@ from mmpretrain.data.writing import BuildError
 
 MOST_COLUMNS = 1000
 ROWS_AT_ONCE = 64  # of images, in memory
+PARQUET_BUFFER = 1 << 20  # bytes per column; without one, a whole row group of a column is read at once
 WHERE = "__where__"
 
 
@@ -140,7 +141,7 @@ def _parquet_rows(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER) as file:
         start = 0
         for group, count in enumerate(groups):
             wanted = numbers[(numbers >= start) & (numbers < start + count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ import numpy as np
 
 from shards.sources.keys import key_of_path, key_of_text
 
-MISSING_LABELS = ("", "-1", "nan", "none", "null")
+NO_CLASS = "-1"  # as `datasets` numbers what has no class
 
 
 class MemberKind(StrEnum):
@@ -112,10 +113,10 @@ class Source:
     def label_of(self, row: Mapping[str, Any]) -> int | None:
         """A row's class number, None if it has none. classes must be known."""
         name = label_name(row.get(self.label)) if self.label is not None else ""
-        if not name or self.classes is None:
+        if not name or self.classes is None or (self.numbered and name == NO_CLASS):
             return None
         if self.numbered:
-            return int(name) if int(name) < len(self.classes) else None
+            return int(name)
         return self._numbers[name]
 
     @property
@@ -125,6 +126,15 @@ class Source:
             known = {name: number for number, name in enumerate(self.classes or ())}
             object.__setattr__(self, "_known", known)
         return known
+
+    def sameness_of(self, number: int, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Equal for rows that say further texts of one sample: the same key, files and label. None where none can."""
+        files = [column for column in self.columns if column.files]
+        if not files or len(files) == len(self.columns) or any(row.get(column.column) is None for column in files):
+            return None
+        if any(column.kind is not MemberKind.text for column in self.columns if not column.files):
+            return None  # bytes would have to be compared
+        return self.key_of(number, row), *(str(row[c.column]) for c in files), self.label_of(row)
 
     def samples(self, split: str, numbers: np.ndarray) -> Iterator[tuple[int, SourceSample]]:
         """(number, sample) of some rows of a split; keys are not made unique yet."""
@@ -156,9 +166,8 @@ def as_name(value: Any) -> str:
 
 
 def label_name(value: Any) -> str:
-    """A label as a name; empty for what stands for no label."""
-    name = as_name(value)
-    return "" if name.lower() in MISSING_LABELS else name
+    """A label as a name; empty for none. A text 'none' is a name: only gaps of the table are not."""
+    return "" if isinstance(value, float) and math.isnan(value) else as_name(value)
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:

@@ -150,6 +150,9 @@ def test_pixel_statistics_of_pretrained_weights_are_used(tmp_path: Path) -> None
     (tmp_path / "vit" / "preprocessor_config.json").write_text('{"image_mean": [0.4], "image_std": [0.2]}')
     picture = build_processor(config).modalities["picture"]
     assert (picture["mean"], picture["std"]) == ([0.4], [0.2])
+    (tmp_path / "vit" / "preprocessor_config.json").unlink()
+    (tmp_path / "vit" / "processor_config.json").write_text('{"image_processor": {"image_mean": [0.3]}}')
+    assert build_processor(config).modalities["picture"]["mean"] == [0.3]
 
 
 def test_dataset_json_gives_class_names_and_statistics(tmp_path: Path) -> None:

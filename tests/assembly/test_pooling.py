@@ -44,11 +44,12 @@ def test_the_last_token_of_clips_texts_is_the_one_that_transformers_takes(kernel
     torch.manual_seed(0)
     config = CLIPTextConfig(**BERT, vocab_size=20, bos_token_id=18, eos_token_id=19, pad_token_id=19)
     encoder = Encoder("caption", architecture_entry(config, Pool.last)).eval()
-    encoder.backbone.set_attn_implementation(kernel)
+    encoder.backbone.set_attn_implementation(kernel)  # type: ignore[operator]
     ids = torch.tensor([[18, 3, 4, 19, 19, 19], [18, 5, 6, 7, 8, 19]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6])
     assert isinstance(encoder.backbone, CLIPTextModel)
-    right = encoder.backbone(input_ids=ids, attention_mask=mask).pooler_output
+    backbone: Any = encoder.backbone
+    right = backbone(input_ids=ids, attention_mask=mask).pooler_output
     found = encoder(input_ids=ids, attention_mask=mask)
     assert torch.equal(found, right) and not torch.allclose(found[0], found[1])
     alone = encoder(input_ids=ids[:1, :4], attention_mask=mask[:1, :4])

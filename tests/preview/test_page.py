@@ -30,7 +30,8 @@ def test_nothing_of_the_data_becomes_html_and_nothing_is_asked_for(photos: Path)
 def test_a_folder_of_nothing_but_tars_is_for_training(photos: Path, tmp_path: Path) -> None:
     """As a run takes it; what was found in it is noted."""
     write_split(tmp_path / "flat", (3, 3))
-    folder, notes = str(tmp_path / "flat"), list[str]()
+    folder = str(tmp_path / "flat")
+    notes: list[str] = []
     preview = make_preview(folder, composed(folder, [], None, tmp_path, notes), None, 2, 1)
     assert preview.config.data.path == folder and list(preview.config.data.modalities) == [
         "caption",

@@ -9,7 +9,7 @@ import pytest
 from mmpretrain.data.info import load_info
 from tests.shards.drawn import build, captioned, contents, csv_text, files, json_lines, picture, refusal, tone
 
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[dict[str, str | bytes], dict[str, dict[str, bytes]]]] = {
     "metadata.csv": (
         {"metadata.csv": csv_text([["file_name", "caption"], ["a/1.png", "one, of two"], ["a/2.png", "two"]])}
         | {"a/1.png": picture(1), "a/2.png": picture(2)},
@@ -84,8 +84,8 @@ def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
 def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
     """Kinds, size, channels by the images themselves, longest text, and the names of classes."""
     rows = [{"file_name": f"{n}.png", "sound_file_name": "1.wav", "caption": "c", "class": n} for n in (2, 10)]
-    given = {"metadata.jsonl": json_lines(rows), "1.wav": tone(1)}
-    given |= {f"{n}.png": picture(n, mode="L") for n in (2, 10)}  # type: ignore[dict-item]
+    given: dict[str, str | bytes] = {"metadata.jsonl": json_lines(rows), "1.wav": tone(1)}
+    given |= {f"{n}.png": picture(n, mode="L") for n in (2, 10)}
     source = files(tmp_path / "s", given)
     build("folder", source, tmp_path / "out", "--image-size", "32x48")
     info = load_info(tmp_path / "out")
@@ -102,8 +102,8 @@ def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
 def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
     """Droppings, strangers, missing, broken and empty files, each with its reason and its name."""
     rows = [["file_name", "caption"], *([f"{n}.png", "c"] for n in range(4)), ["page.jpg", "c"], ["gone.png", "c"]]
-    rows += [["0.png", "\u200b"], ["../secret.png", "c"], ["empty.png", "c"], ["1.png", "c", "too many"]]
-    given: dict[str, bytes | str] = {f"{n}.png": picture(n) for n in range(4)}
+    rows += [["4.png", "\u200b"], ["../secret.png", "c"], ["empty.png", "c"], ["1.png", "c", "too many"]]
+    given: dict[str, bytes | str] = {f"{n}.png": picture(n) for n in range(5)}
     given |= {"metadata.csv": csv_text(rows), "page.jpg": "<!DOCTYPE html><html>404</html>", "empty.png": b""}
     given |= {"._0.png": b"\0\5", ".DS_Store": b"x", "__MACOSX/0.png": b"x", "Thumbs.db": b"x", "notes.pdf": b"%PDF"}
     files(tmp_path, {"secret.png": picture(9)})

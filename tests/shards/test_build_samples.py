@@ -19,7 +19,7 @@ from shards.build_samples import BuildOptions, build_samples
 from shards.sources.columns import Wishes
 from shards.sources.findings import Findings
 from shards.sources.folder import Classes, open_folder
-from tests.shards.drawn import build, call, captioned, contents, files, picture, refusal
+from tests.shards.drawn import build, call, captioned, contents, csv_text, files, picture, refusal
 
 OPTIONS = ("--shard-size", "4", "--split", "test=0.2")
 
@@ -158,17 +158,20 @@ def test_a_sample_keeps_its_side_when_data_is_added(tmp_path: Path) -> None:
     assert set(contents(tmp_path / "a/test")) == {"images/7", "images/8"}
 
 
-def test_captions_of_one_image_stay_on_one_side(tmp_path: Path) -> None:
-    """A metadata row per caption: the keys differ at their end, the side is that of the image."""
-    rows = "".join(f"{n}.png,caption {c}\n" for n in range(20) for c in range(3))
-    source = files(
-        tmp_path / "s", {"metadata.csv": "file_name,caption\n" + rows} | {f"{n}.png": picture(n) for n in range(20)}
-    )
-    report = build("folder", source, tmp_path / "out", "--split", "test=0.2")["report"]
-    train, test = set(contents(tmp_path / "out/train")), set(contents(tmp_path / "out/test"))
-    assert len(train) + len(test) == 60 and {"0", "0~2", "0~3"} <= train | test
+def test_rows_of_one_image_are_its_captions(tmp_path: Path) -> None:
+    """Wherever they lie; with another label they are samples of their own, on the same side of the split."""
+    rows = [(n, f"caption {c} of {n}", "xy"[c > 1]) for c in range(4) for n in range(20)]
+    table = csv_text([["file", "caption", "label"], *((f"{n}.png", text, label) for n, text, label in rows)])
+    files(tmp_path, {"t.csv": table} | {f"{n}.png": picture(n) for n in range(20)})
+    build("table", tmp_path / "t.csv", tmp_path / "out", "--split", "test=0.2", "--shard-size", "3")
+    train, test = contents(tmp_path / "out/train"), contents(tmp_path / "out/test")
+    assert len(train) + len(test) == 40 and {"0", "0~2"} <= {**train, **test}.keys()
     assert not {key.split("~")[0] for key in train} & {key.split("~")[0] for key in test}
-    assert report["duplicates"]["image"]["samples"] == 40 and report["duplicates"]["image"]["across_splits"] == 0
+    for key, members in {**train, **test}.items():
+        number, label = key.split("~")[0], len(key.split("~")) - 1
+        texts = [f"caption {c} of {number}" for c in (2 * label, 2 * label + 1)]
+        assert json.loads(members["caption.json"]) == texts and members["label.cls"] == str(label).encode()
+        assert members["image.png"] == picture(int(number))
 
 
 def test_the_same_bytes_under_two_names_are_reported(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ FORMS: dict[str, str | bytes] = {
     "t.csv": as_csv(),
     "semicolons.csv": as_csv(";"),
     "t.tsv": as_csv("\t"),
+    "captions.txt": as_csv(),
     "utf16.csv": as_csv().encode("utf-16"),
     "bom.csv": b"\xef\xbb\xbf" + as_csv().encode(),
     "t.jsonl": json_lines(ROWS),
@@ -115,7 +116,7 @@ def test_rows_that_are_no_rows_are_counted(tmp_path: Path) -> None:
     assert report["notes"]["rows that are no JSON object"]["examples"] == ["t.jsonl line 3"]
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
     "no table": ("t.xlsx", "x", (), "tables of the form .xlsx are not read"),
     "no header": ("t.csv", "", (), "has no header"),
     "no rows": ("t.csv", "image,caption\n", (), "has no rows"),

@@ -10,14 +10,21 @@ import pytest
 import torch
 
 from mmpretrain.assembly.build import build_model, build_processor
+from mmpretrain.config.compose import save_config
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.models.encoders_mmpretrain import Encoder
+from mmpretrain.problems import UnusableError
+from mmpretrain.run_folder import RunFolder
+from mmpretrain.training.preflight import check
+from mmpretrain.training.session import Session
 from mmpretrain.training.telling_apart import indistinct
 from tests.data.small_dataset import Sample, write_split
+from tests.engine.runs import forget_engines
 from tests.models.small import BERT, VIT
+from tests.rank_pool import Ranks
 from tests.small_tokenizer import small_tokenizer
 
 GPT2: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
@@ -41,7 +48,7 @@ def config_on(folder: Path, caption: EncoderConfig, change: Callable[[int, Sampl
     caption.tokenizer = caption.tokenizer or small_tokenizer()
     return Config(
         method=ClipConfig(),
-        data=DataConfig(name="small", path=str(folder), modalities=modalities, global_batch=8),
+        data=DataConfig(name="small", path=str(folder), modalities=modalities, classes=7, global_batch=8),
         model=ModelConfig(embed_dim=8, encoders={"picture": EncoderConfig("vit", dict(VIT)), "caption": caption}),
     )
 
@@ -103,3 +110,29 @@ def test_looking_leaves_no_trace(tmp_path: Path) -> None:
     assert indistinct(config, model, processor) == []
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in model.modules() if isinstance(module, Encoder))
+
+
+def test_small_models_are_looked_at_before_anything_is_queued(tmp_path: Path) -> None:
+    config = config_on(tmp_path, EncoderConfig("gpt2", dict(GPT2), pool=Pool.cls))
+    (problem,) = check(config).problems
+    assert "the same embedding with pool=cls" in problem
+    config.model.encoders["caption"].pool = None
+    assert check(config).problems == []
+
+
+def start(folder: str) -> str:
+    """What starting the run in ``folder`` says on this rank."""
+    forget_engines()
+    try:
+        Session(RunFolder(Path(folder)))
+    except UnusableError as error:
+        return str(error)
+    return "started"
+
+
+def test_a_run_does_not_start_on_any_rank(ranks: Ranks, tmp_path: Path) -> None:
+    config = config_on(tmp_path / "data", EncoderConfig("gpt2", dict(GPT2), pool=Pool.cls))
+    run = tmp_path / "run"
+    run.mkdir()
+    save_config(config, run / "config.yaml")
+    assert all("the same embedding with pool=cls" in answer for answer in ranks(2, start, str(run)))
