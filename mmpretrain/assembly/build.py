@@ -9,6 +9,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.assembly.tokenizers import text_problems
 from mmpretrain.assembly.training_options import set_options
+from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -64,23 +65,34 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
         if statistics is None and row.data_statistics:
             statistics = of_data.get(name)
         entry |= {key: value for key, value in (statistics or {}).items() if key in row.statistics}
+        if name in sources and (form := sources[name].sound_form) is not None:
+            entry |= form._asdict()
         if modality.optional:
             entry["optional"] = True
         modalities[name] = entry
     tokenizers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
-    return MMPretrainProcessor(modalities, tokenizers)
+    extractors = {name: s.feature_extractor for name, s in sources.items() if s.feature_extractor is not None}
+    return MMPretrainProcessor(modalities, tokenizers, extractors)
 
 
 def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
-    """The processor of what augmentations start from: images with a ``load_size``, at that size.
+    """The processor of what augmentations start from: images with a ``load_size``, at that size, and waveforms.
 
-    processor: the run's. None if there are no such images, or nothing augments them.
+    processor: the run's. None if there are none of these, or nothing augments them.
     """
     modalities = config.data.modalities
-    sizes = {name: modality.load_size for name, modality in modalities.items() if modality.load_size is not None}
-    if not sizes or not (config.method.augments or any(modality.train for modality in modalities.values())):
+    apart = {name: modality for name, modality in modalities.items() if modality.prepared_apart}
+    if not apart or not (config.method.augments or any(modality.train for modality in modalities.values())):
         return None
-    return MMPretrainProcessor({name: _larger(processor.modalities[name], size) for name, size in sizes.items()})
+    entries = {name: _apart(processor.modalities[name], modality) for name, modality in apart.items()}
+    return MMPretrainProcessor(entries)
+
+
+def _apart(entry: dict[str, Any], modality: ModalityConfig) -> dict[str, Any]:
+    """An entry for what augmentations start from."""
+    if modality.load_size is not None:
+        return _larger(entry, modality.load_size)
+    return entry | {"waveform": True, "seconds": max(modality.load_seconds or 0, entry["seconds"])}
 
 
 def _larger(entry: dict[str, Any], size: list[int]) -> dict[str, Any]:

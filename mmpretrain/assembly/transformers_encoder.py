@@ -17,10 +17,12 @@ from transformers.utils import cached_file
 
 from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.assembly.own_architectures import check_keywords
+from mmpretrain.assembly.sounds import made_extractor, open_extractor, settled, sound_pool, sound_sizes
 from mmpretrain.assembly.tokenizers import vocabulary_size
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.model import EncoderConfig
+from mmpretrain.models.audio_mmpretrain import audio_class, audio_part
 from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments, state_form
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.pooling_mmpretrain import StateForm
@@ -43,16 +45,27 @@ class TransformersEncoder(EncoderSource):
         misspelled."""
         config_class = self._config_class()
         check_keywords(self.where, asked, keywords(config_class))
-        return self._entry(config_class, _sizes_from_data(config_class, self.modality, tokenizer))
+        sizes = _sizes_from_data(config_class, self.modality, tokenizer)
+        if self.modality.kind.row.extracted:
+            sizes |= {k: v for k, v in sound_sizes(self.feature_extractor).items() if k in keywords(config_class)}
+        return self._entry(config_class, sizes)
+
+    def brought_extractor(self) -> Any:
+        """See :class:`EncoderSource`."""
+        return made_extractor(self.where, str(self.encoder.architecture), self.encoder.config, self.modality)
 
     def _entry(self, config_class: type[PreTrainedConfig], given: dict[str, Any]) -> dict[str, Any]:
         """``given`` and over it what the run's config says, as an entry of the model's config."""
+        sounds = self.modality.kind.row.extracted
+        if sounds:
+            given |= settled(self.where, self.encoder.config, keywords(config_class))
         try:
             config = config_class.from_dict(given | self.encoder.config)
         except Exception as error:  # Validators of config classes raise types of their own.
             raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
         # A feature map has no first token.
-        pool = self.encoder.pool or (Pool.mean if state_form(config) is StateForm.map else Pool.cls)
+        usual = Pool.mean if state_form(config) is StateForm.map else Pool.cls
+        pool = self.encoder.pool or (sound_pool(config.model_type) if sounds else usual)
         if problems := _mismatches(self.name, config, pool, self.modality):
             raise UnusableError(problems)
         return architecture_entry(config, pool)
@@ -63,7 +76,7 @@ class TransformersEncoder(EncoderSource):
             hint = nearest(architecture, [*CONFIG_MAPPING.keys(), *ARCHITECTURES])
             raise UnusableError([f"{self.where}.architecture is {architecture}: no such transformers model_type{hint}"])
         config_class = CONFIG_MAPPING[architecture]
-        if config_class not in MODEL_MAPPING:
+        if config_class not in MODEL_MAPPING and audio_class(config_class) is None:
             raise UnusableError([f"{self.where}.architecture is {architecture}: transformers has no AutoModel for it"])
         return config_class
 
@@ -87,12 +100,16 @@ class PretrainedEncoder(TransformersEncoder):
                     f" model encodes a {self.modality.kind.value}"
                 ]
             )
-        if type(self.config) not in MODEL_MAPPING:
+        if type(self.config) not in MODEL_MAPPING and audio_class(self.config) is None:
             raise UnusableError(
                 [f"{self.where}.pretrained: transformers has no AutoModel for a {self.config.model_type}"]
             )
         check_keywords(self.where, self.encoder.config, keywords(type(self.config)))
         return self._entry(type(self.config), self.config.to_dict())
+
+    def brought_extractor(self) -> Any:
+        """See :class:`EncoderSource`."""
+        return open_extractor(f"{self.where}.pretrained", str(self.encoder.pretrained), self.encoder.revision)
 
     def input_statistics(self) -> dict[str, Any] | None:
         """Mean and standard deviation per channel, if the folder says so."""
@@ -105,7 +122,8 @@ class PretrainedEncoder(TransformersEncoder):
     def _backbone(self, specification: dict[str, Any]) -> nn.Module:
         config, source = backbone_config(specification), str(self.encoder.pretrained)
         try:
-            backbone, info = AutoModel.from_pretrained(
+            model_class: Any = audio_class(config) or AutoModel
+            model, info = model_class.from_pretrained(
                 source,
                 revision=self.encoder.revision or "main",
                 config=config,
@@ -122,7 +140,7 @@ class PretrainedEncoder(TransformersEncoder):
         lacking = sorted(str(key) for key in info["missing_keys"])
         if lacking:
             raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
-        return backbone
+        return audio_part(model, config)
 
     @cached_property
     def _pixel_statistics(self) -> dict[str, list[float]]:

@@ -27,6 +27,9 @@ class Kind(StrEnum):
     sequence = "sequence"
     """A list of vectors, one per time step."""
 
+    audio = "audio"
+    """Sounds: waveforms of any sampling rate, which a feature extractor turns into tensors."""
+
     @property
     def row(self) -> KindRow:
         """What is known of the kind."""
@@ -34,11 +37,12 @@ class Kind(StrEnum):
 
 
 class Drawing(StrEnum):
-    """How a sample is shown in a picture: as an image, as its words, or not at all."""
+    """How a sample is shown in a picture: as an image, as its words, as the spectrogram of a sound, or not at all."""
 
     picture = "picture"
     words = "words"
     nothing = "nothing"
+    spectrogram = "spectrogram"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class KindRow:
     """Whether a sample is a row of tokens or of time steps."""
     tokenized: bool = False
     """Whether a tokenizer makes its tensors."""
+    extracted: bool = False
+    """Whether a feature extractor makes its tensors, at a sampling rate and to a length that it may know itself, and
+    augmentations work on what it is given."""
+    packages: tuple[str, ...] = ()
+    """What its decoder needs beyond a plain installation, as modules."""
+    extra: str = ""
+    """The extra that installs them."""
     statistics: tuple[str, ...] = ()
     """Keys of its entry in a processor that pretrained weights may bring."""
     data_statistics: bool = False
@@ -93,6 +104,11 @@ class KindRow:
 def _image_example(entry: Mapping[str, Any]) -> str:
     height, width = entry["size"]
     return f'Image.new("{"L" if entry["channels"] == 1 else "RGB"}", ({width}, {height}))'
+
+
+def _audio_example(entry: Mapping[str, Any]) -> str:
+    rate = entry["sampling_rate"]
+    return f'{{"array": np.zeros({rate}), "sampling_rate": {rate}}}'
 
 
 # What views get by default: Dufumier et al., arXiv 2409.07402, and its released code. The order of the rows, and
@@ -159,5 +175,22 @@ KINDS = {
         tokenized=True,
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
+    ),
+    Kind.audio: KindRow(
+        size=(),
+        described_by=("sampling_rate", "seconds"),
+        suffixes=("flac", "mp3", "ogg", "wav"),
+        decoder="mmpretrain.data.kinds.audio.decode",
+        augmentation="mmpretrain.data.augment.sounds.SoundAugmentation",
+        operations=("crop", "gain", "noise"),
+        default_views={"crop": [0.5, 1.0], "gain": 0.5, "noise": 0.5},
+        tensor="input_features",
+        example=_audio_example,
+        imports="import numpy as np",
+        extracted=True,
+        packages=("soundfile", "soxr"),
+        extra="audio",
+        transformers_models="an audio model of transformers",
+        drawing=Drawing.spectrogram,
     ),
 }

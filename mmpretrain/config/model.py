@@ -107,8 +107,13 @@ class EncoderConfig:
     tokenizer: str | None = None
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
+    feature_extractor: str | None = None
+    """Sounds: folder or Hub id of the feature extractor; null: the one of ``pretrained``, or one that is made to fit
+    ``architecture``."""
+
     pool: Pool | None = None
-    """How the encoder's states become one vector; null: cls, but mean for feature maps and sequences. Must be null
+    """How the encoder's states become one vector; null: cls, but mean for feature maps and sequences,
+    and of sounds the model's own pooling or else the mean of the frames that hold sound. Must be null
     under a fusion transformer, which takes the states themselves."""
 
     freeze: bool = False
