@@ -94,7 +94,7 @@ def sound_sizes(extractor: Any) -> dict[str, Any]:
     if isinstance(extractor, ClapFeatureExtractor):
         return {"num_mel_bins": extractor.feature_size, "enable_fusion": extractor.truncation == "fusion"}
     if isinstance(extractor, WhisperFeatureExtractor):
-        frames = fixed_samples(extractor) // extractor.hop_length  # type: ignore[operator]
+        frames = fixed_samples(extractor) // extractor.hop_length
         return {"num_mel_bins": extractor.feature_size, "max_source_positions": frames // 2}
     return {}
 

@@ -63,8 +63,8 @@ class KindRow:
     """What the augmentation can do; a new name comes last in the last row (see below)."""
     default_views: Mapping[str, Any]
     """Augmentation of views unless the config says otherwise."""
-    tensor: str
-    """Keyword of the tensor that its encoders need."""
+    tensors: tuple[str, ...]
+    """Keywords of the tensor that its encoders need: one of these."""
     example: Callable[[Mapping[str, Any]], str]
     """Its entry in a processor -> Python code of a made-up sample, for cards."""
     imports: str = ""
@@ -123,7 +123,7 @@ KINDS = {
         augmentation="mmpretrain.data.augment.images.ImageAugmentation",
         operations=("crop", "flip", "jitter", "grey", "blur"),
         default_views={"crop": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5},
-        tensor="pixel_values",
+        tensors=("pixel_values",),
         example=_image_example,
         imports="from PIL import Image",
         statistics=("mean", "std", "shortest_edge"),
@@ -141,7 +141,7 @@ KINDS = {
         operations=("shuffle", "drop", "noise"),
         restrictions=("features", "silent"),
         default_views={"drop": 0.5, "noise": 0.5},
-        tensor="values",
+        tensors=("values",),
         example=lambda entry: f"np.zeros({list(entry['size'])})",
         imports="import numpy as np",
         tokens=True,
@@ -155,7 +155,7 @@ KINDS = {
         operations=("swap", "drop", "noise"),
         restrictions=("features",),
         default_views={"noise": 0.5},
-        tensor="values",
+        tensors=("values",),
         example=lambda entry: f"np.zeros({entry['size'][0]})",
         imports="import numpy as np",
         statistics=("minimum", "maximum"),
@@ -169,7 +169,7 @@ KINDS = {
         augmentation="mmpretrain.data.augment.texts.TextAugmentation",
         operations=("mask", "delete"),
         default_views={"mask": 0.15},
-        tensor="input_ids",
+        tensors=("input_ids",),
         example=lambda entry: '"a text"',
         tokens=True,
         tokenized=True,
@@ -184,7 +184,7 @@ KINDS = {
         augmentation="mmpretrain.data.augment.sounds.SoundAugmentation",
         operations=("crop", "gain", "noise"),
         default_views={"crop": [0.5, 1.0], "gain": 0.5, "noise": 0.5},
-        tensor="input_features",
+        tensors=("input_features", "input_values"),
         example=_audio_example,
         imports="import numpy as np",
         extracted=True,

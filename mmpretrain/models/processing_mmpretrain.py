@@ -62,7 +62,8 @@ class MMPretrainProcessor:
                 raise ValueError(f"modality {name!r} is audio, but no feature extractor was given for it")
             _check_statistics(name, modality)
 
-    def __call__(self, /, *, sampling_rate: int | None = None, **samples: Any) -> MMPretrainInputs:
+    # Any: beside it stand keywords of every type.
+    def __call__(self, /, *, sampling_rate: Any = None, **samples: Any) -> MMPretrainInputs:
         """Turn samples into tensors: modality -> one sample or a list of b.
 
         Images are PIL images, texts strings, vectors and sequences arrays, sounds arrays of one channel with their
