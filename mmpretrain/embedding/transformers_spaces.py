@@ -87,6 +87,9 @@ class DualSpace(TransformersSpace):
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module) -> None:
         kinds = [kind for kind, function in FEATURES.items() if hasattr(model, function)]
+        # Of a folder that says nothing of how sounds are prepared, the texts can still be used.
+        if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
+            kinds = [kind for kind in kinds if kind is not Kind.audio]
         super().__init__(folder, name, device, model, kinds)
         if Kind.image in kinds:
             self.padding = "max_length"  # some were trained with it and have no mask
