@@ -25,7 +25,13 @@ AST_RATE = 16_000
 _POOLS = {"clap_audio_model": Pool.pooler, "audio-spectrogram-transformer": Pool.pooler}
 # Keywords of the configs of Wav2Vec2 and its kin that drop whole layers or time steps in training. They draw from
 # numpy's generator, which is not part of the run's state, or leave parameters without gradients on some ranks.
-_RANDOM = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+_RANDOM = {
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+    "layerdrop": 0.0,
+    "encoder_layerdrop": 0.0,
+}
 
 
 class SoundForm(NamedTuple):
@@ -126,7 +132,7 @@ def lacking_packages(name: str, modality: ModalityConfig) -> list[str]:
     if not missing:
         return []
     return [
-        f"data.modalities.{name} is {modality.kind.value}, which needs the extra {row.extra} ({', '.join(missing)} not"
+        f"modality {name!r} is {modality.kind.value}, which needs the extra {row.extra} ({', '.join(missing)} not"
         f" found): pip install 'mmpretrain-contrastive[{row.extra}]'"
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import json
@@ -89,7 +90,9 @@ class PretrainedEncoder(TransformersEncoder):
 
     def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig, config: PreTrainedConfig) -> None:
         super().__init__(name, encoder, modality)
-        self.config: PreTrainedConfig = config
+        # Of a model with a tower for sounds, as CLAP is, this tower.
+        self._whole = config if modality.kind.row.extracted and hasattr(config, "audio_config") else None
+        self.config: PreTrainedConfig = config if self._whole is None else self._whole.audio_config
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
@@ -122,11 +125,11 @@ class PretrainedEncoder(TransformersEncoder):
     def _backbone(self, specification: dict[str, Any]) -> nn.Module:
         config, source = backbone_config(specification), str(self.encoder.pretrained)
         try:
-            model_class: Any = audio_class(config) or AutoModel
+            model_class: Any = AutoModel if self._whole else audio_class(config) or AutoModel
             model, info = model_class.from_pretrained(
                 source,
                 revision=self.encoder.revision or "main",
-                config=config,
+                config=self._with(config),
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -140,7 +143,15 @@ class PretrainedEncoder(TransformersEncoder):
         lacking = sorted(str(key) for key in info["missing_keys"])
         if lacking:
             raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
-        return audio_part(model, config)
+        return model.audio_model if self._whole else audio_part(model, config)
+
+    def _with(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The config of what lies in the folder, with that of the encoder in its place."""
+        if self._whole is None:
+            return config
+        whole = copy.deepcopy(self._whole)
+        whole.audio_config = config
+        return whole
 
     @cached_property
     def _pixel_statistics(self) -> dict[str, list[float]]:

@@ -42,7 +42,7 @@ class ModalityConfig:
 
     size: list[int] = field(default_factory=list)
     """What encoders get: of an image ``[height, width]`` in pixels, of a vector ``[features]``, of a sequence
-    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
+    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts and sounds."""
 
     channels: int = 3
     """Images: 1 (grey) or 3 (RGB)."""

@@ -187,6 +187,7 @@ KINDS = {
         tensors=("input_features", "input_values"),
         example=_audio_example,
         imports="import numpy as np",
+        tokens=True,
         extracted=True,
         packages=("soundfile", "soxr"),
         extra="audio",

@@ -7,6 +7,7 @@ is where it lies. Shapes: c channels, h x w pixels, n tokens, T time steps, d fe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -203,9 +204,12 @@ def _draw_wave(axes: Axes, values: np.ndarray, color: str) -> None:
 def _draw_sequence(axes: Axes, values: np.ndarray, colors: str, names: tuple[str, str]) -> None:
     """[T, d] as a picture: time from left to right, a line per feature; a diverging map is centered at 0. names: of the
     axes."""
+    origin: Literal["upper", "lower"] = "lower" if names == _AXES[True] else "upper"  # deep tones lie below
     largest = max(float(np.abs(values).max()), 1e-300)
     limits = (None, None) if colors == "Greys" else (-largest, largest)
-    axes.imshow(values.T, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
+    axes.imshow(
+        values.T, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest", origin=origin
+    )
     axes.set_xlabel(names[0], fontsize=8.5)
     axes.set_ylabel(names[1], fontsize=8.5)
     axes.tick_params(labelsize=8, color=FAINT)

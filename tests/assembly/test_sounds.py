@@ -13,7 +13,9 @@ from transformers import (
     ASTModel,
     ClapAudioConfig,
     ClapAudioModel,
+    ClapConfig,
     ClapFeatureExtractor,
+    ClapModel,
     EncodecFeatureExtractor,
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -26,7 +28,7 @@ from mmpretrain.assembly.check import check_model
 from mmpretrain.config.model import EncoderConfig
 from tests.data.tones import AST, RATE, SMALL, tone, tones_config
 
-CONVOLUTIONS = {**SMALL, "conv_dim": [8] * 7}
+CONVOLUTIONS: dict[str, Any] = {**SMALL, "conv_dim": [8] * 7}
 CLAP: dict[str, Any] = {
     "depths": [1, 1],
     "num_attention_heads": [1, 2],
@@ -100,6 +102,13 @@ def save_clap(folder: Path) -> torch.nn.Module:
     return model
 
 
+def save_both_towers(folder: Path) -> torch.nn.Module:
+    model = ClapModel(ClapConfig(text_config={**SMALL, "vocab_size": 10}, audio_config=dict(CLAP), projection_dim=8))
+    model.save_pretrained(folder)
+    ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc").save_pretrained(folder)
+    return model.audio_model
+
+
 def save_ast(folder: Path) -> torch.nn.Module:
     model = ASTModel(ASTConfig(**AST, max_length=98))
     model.save_pretrained(folder)
@@ -107,7 +116,7 @@ def save_ast(folder: Path) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("save", [save_whisper, save_clap, save_ast])
+@pytest.mark.parametrize("save", [save_whisper, save_clap, save_both_towers, save_ast])
 def test_pretrained_encoders_bring_weights_and_extractor(tmp_path: Path, save: Any) -> None:
     own = save(tmp_path).state_dict()
     config = config_of(EncoderConfig(pretrained=str(tmp_path)), seconds=None)
