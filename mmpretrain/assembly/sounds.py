@@ -16,13 +16,16 @@ from transformers import (
 
 from mmpretrain.config.architectures import Pool
 from mmpretrain.config.data import ModalityConfig
+from mmpretrain.config.model import EncoderConfig
 from mmpretrain.models.audio_mmpretrain import HOP, WINDOW, fixed_samples, supported
 from mmpretrain.problems import UnusableError, cannot_open
 
 DEFAULT_SECONDS = 10.0  # of sounds for extractors that take any length
 AST_RATE = 16_000
-# What the encoders pool by themselves; the frames of the others are averaged.
-_POOLS = {"clap_audio_model": Pool.pooler, "audio-spectrogram-transformer": Pool.pooler}
+# What the encoders pool by themselves; the frames of the others are averaged. AST's two class tokens are only worth
+# something once it is trained: a small new one that was pooled by them did not learn to tell tones apart.
+_POOLS = {"clap_audio_model": Pool.pooler}
+_TRAINED_POOLS = _POOLS | {"audio-spectrogram-transformer": Pool.pooler}
 # Keywords of the configs of Wav2Vec2 and its kin that drop whole layers or time steps in training. They draw from
 # numpy's generator, which is not part of the run's state, or leave parameters without gradients on some ranks.
 _RANDOM = {
@@ -105,9 +108,9 @@ def sound_sizes(extractor: Any) -> dict[str, Any]:
     return {}
 
 
-def sound_pool(architecture: str) -> Pool:
+def sound_pool(architecture: str, encoder: EncoderConfig) -> Pool:
     """How the states of an audio encoder become one vector unless the config says otherwise."""
-    return _POOLS.get(architecture, Pool.mean)
+    return (_TRAINED_POOLS if encoder.pretrained else _POOLS).get(architecture, Pool.mean)
 
 
 def settled(where: str, asked: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

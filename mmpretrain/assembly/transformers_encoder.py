@@ -66,7 +66,7 @@ class TransformersEncoder(EncoderSource):
             raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
         # A feature map has no first token.
         usual = Pool.mean if state_form(config) is StateForm.map else Pool.cls
-        pool = self.encoder.pool or (sound_pool(config.model_type) if sounds else usual)
+        pool = self.encoder.pool or (sound_pool(config.model_type, self.encoder) if sounds else usual)
         if problems := _mismatches(self.name, config, pool, self.modality):
             raise UnusableError(problems)
         return architecture_entry(config, pool)

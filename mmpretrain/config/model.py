@@ -113,7 +113,7 @@ class EncoderConfig:
 
     pool: Pool | None = None
     """How the encoder's states become one vector; null: cls, but mean for feature maps and sequences,
-    and of sounds the model's own pooling or else the mean of the frames that hold sound. Must be null
+    and of sounds CLAP's and a pretrained AST's own pooling, else the mean of the frames that hold sound. Must be null
     under a fusion transformer, which takes the states themselves."""
 
     freeze: bool = False

@@ -21,7 +21,12 @@ RATE, SECONDS = 16_000, 0.3
 WORDS = ("light", "bold", "three", "seven")
 SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 AST: dict[str, Any] = {**SMALL, "num_mel_bins": 32, "frequency_stride": 16, "time_stride": 16}
-BERT: dict[str, Any] = {**SMALL, "max_position_embeddings": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+BERT: dict[str, Any] = {
+    **SMALL,
+    "max_position_embeddings": 8,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 VIT: dict[str, Any] = {**SMALL, "patch_size": 4, "image_size": [4, 8]}
 logging.set_verbosity_error()
 

@@ -18,10 +18,12 @@ from transformers import (
     WhisperModel,
 )
 
+from mmpretrain.assembly import sounds
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.data.kinds.audio import decode
 from mmpretrain.embedding.encode import embed_share
 from mmpretrain.hub.export import export_release
+from mmpretrain.problems import UnusableError
 from tests.assembly.test_sounds import CONVOLUTIONS, WHISPER
 from tests.data.tones import RATE, SECONDS, encoded, tone, tones_config, write_tones
 from tests.embedding.spaces import job, write_clap
@@ -65,6 +67,16 @@ def test_a_release_of_this_project(data: Path, tmp_path: Path) -> None:
     export_release(model, model.state_dict(), processor, tmp_path / "release", facts(method="clip"))
     inputs = processor(sound=first_tones(), sampling_rate=RATE)
     check(embedded(tmp_path / "release", data, tmp_path / "out"), model(**inputs).embeds["sound"])
+
+
+def test_a_missing_extra_is_said_before_anything_is_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Wav2Vec2Model(Wav2Vec2Config(**CONVOLUTIONS)).save_pretrained(tmp_path / "wav2vec2")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "wav2vec2")
+    monkeypatch.setattr(sounds.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UnusableError, match=r"'sound' is audio.*pip install 'mmpretrain-contrastive\[audio\]'"):
+        embedded(tmp_path / "wav2vec2", data, tmp_path / "out")
 
 
 def test_a_clap_embeds_sounds_and_texts(data: Path, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from mmpretrain.config.compose import save_config
 from mmpretrain.config.data import AugmentConfig
+from mmpretrain.config.model import EncoderConfig
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE
 from mmpretrain.training.session import Session
+from tests.assembly.test_sounds import NEW
 from tests.data.tones import tone, tones_config, write_tones
 from tests.engine import runs
 from tests.models.small import fresh_interpreter
@@ -38,9 +40,9 @@ print(json.dumps([named[0].tolist(), slow[0].tolist()]))
 """
 
 
-def folder_of(root: Path, zero: int, name: str, *modalities: str) -> Path:
+def folder_of(root: Path, zero: int, name: str, sound: EncoderConfig | None = None) -> Path:
     """A run folder with its config; the data lies in ``root``."""
-    config = tones_config(root, *modalities, load_seconds=0.4)
+    config = tones_config(root, sound=sound, load_seconds=0.4)
     config.data.modalities["sound"].train = AugmentConfig(crop=[0.5, 1.0], gain=0.5, noise=0.5)
     config.engine.zero, config.optim.lr, config.train.samples = zero, 3e-3, 8 * STEPS
     config.run.name = name
@@ -114,6 +116,15 @@ def test_every_stage_trains_alike_and_resumes(
     folder = str(folder_of(tones, zero, f"halves{zero}{size}"))
     first, second = ranks(size, train, folder, HALF)[0], ranks(size, train, folder)[0]
     assert first[0] + second[0] == straight[0] and second[1] == straight[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["clap_audio_model", "whisper", "wav2vec2", "hubert"])
+def test_every_architecture_trains_alike_under_zero_3(ranks: Ranks, tones: Path, architecture: str) -> None:
+    encoder = EncoderConfig(architecture, dict(NEW[architecture][0]))
+    one = ranks(1, train, str(folder_of(tones, 1, f"{architecture}-1", encoder)))[0][0]
+    two = ranks(2, train, str(folder_of(tones, 3, f"{architecture}-3", encoder)))[0][0]
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) <= 1e-4
 
 
 @pytest.mark.processes

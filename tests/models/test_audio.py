@@ -22,7 +22,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.data.tones import RATE, SMALL, tone
 
 ENTRY = {"kind": "audio", "sampling_rate": RATE, "seconds": 0.5}
-CLAP = {"sampling_rate": RATE, "max_length_s": 0.5, "frequency_max": 8000}
+CLAP: dict[str, Any] = {"sampling_rate": RATE, "max_length_s": 0.5, "frequency_max": 8000}
 EXTRACTORS = {
     "ast": ASTFeatureExtractor(max_length=48, num_mel_bins=32),
     "wav2vec2": Wav2Vec2FeatureExtractor(return_attention_mask=True),
