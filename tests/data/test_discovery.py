@@ -87,8 +87,8 @@ def test_a_tokenizer_beside_the_shards_is_taken(photos: Path) -> None:
 
 
 def test_dataset_json_comes_before_the_index(photos: Path) -> None:
-    info = {"name": "p", "title": "p", "source": "p", "license": "p", "classes": ["a", "b"]}
-    info["modalities"] = {"image": {"kind": "image", "size": [8, 8]}, "caption": {"kind": "text", "max_length": 7}}
+    modalities = {"image": {"kind": "image", "size": [8, 8]}, "caption": {"kind": "text", "max_length": 7}}
+    info = {"name": "p", "title": "p", "source": "p", "license": "p", "classes": ["a", "b"], "modalities": modalities}
     (photos / "dataset.json").write_text(json.dumps(info))
     config, notes = found(photos, "data.label.member=cls")
     assert config.data.classes == 2 and config.data.modalities["image"].size == [8, 8]
@@ -117,6 +117,9 @@ def test_vectors_bring_their_size_and_sequences_are_asked_for(tmp_path: Path) ->
     assert "set data.modalities.motion.kind=sequence and data.modalities.motion.size=[TIME STEPS,3]" in refused(
         indexed(tmp_path / "b")
     )
+    tokens = ["kind=sequence", "size=[4,3]"]
+    config, _ = found(tmp_path / "b", *(f"data.modalities.motion.{token}" for token in tokens))
+    assert config.data.modalities["motion"].kind is Kind.sequence
 
 
 @pytest.mark.parametrize(
