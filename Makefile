@@ -15,7 +15,7 @@ TIMED := @.ci/timed
 WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
-.PHONY: install demo quick test test-all lint format bench slurm docs
+.PHONY: install demo quick test test-all lint format bench slurm browser docs
 
 install: $(VENV)/installed
 
@@ -38,15 +38,21 @@ slurm:
 	@command -v slurmctld >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || .ci/timed slurm 'slurm/dev_cluster.sh install' \
 	  || echo "Slurm could not be installed: its tests will be skipped"
 
+# A headless browser looks at pages.
+browser:
+	@command -v chromium >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] \
+	  || .ci/timed browser 'apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core' \
+	  || echo "Chromium could not be installed: tests of pages will be skipped"
+
 # What needs neither processes nor Slurm: a check while you work, not before you commit.
 quick: WORKERS := 2
 quick: install
 	$(TIMED) quick '$(PYTEST) -m "not slow and not slurm and not processes"'
 
-test: lint slurm
+test: lint slurm browser
 	$(TIMED) tests '$(PYTEST)'
 
-test-all: install slurm
+test-all: install slurm browser
 	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
 
 lint: install

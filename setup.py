@@ -31,5 +31,10 @@ setup(
     cmdclass={"build_py": FreshBuild},
     packages=[*packages_of("mmpretrain"), *(f"{HOME}.{name}" for name in (*packages_of(*CODE), *DATA))],
     package_dir={f"{HOME}.{name}": name for name in (*CODE, *DATA)},
-    package_data={"": ["py.typed"], f"{HOME}.configs": ["**/*.yaml"], f"{HOME}.slurm": ["*.yaml"]},
+    package_data={
+        "": ["py.typed"],
+        "mmpretrain.preview": ["*.html"],
+        f"{HOME}.configs": ["**/*.yaml"],
+        f"{HOME}.slurm": ["*.yaml"],
+    },
 )

@@ -20,17 +20,19 @@ import numpy as np
 
 from experiments.training import markdown
 from mmpretrain.config.kind import Kind
-from mmpretrain.data.decode import decode_label
 from mmpretrain.data.index import load_index
+from mmpretrain.data.members import Holders
 from mmpretrain.data.reader import (
     Reader,
     read_sample,
 )
+from mmpretrain.data.samples import label_of
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.explain.report import Report, advice, information_report
 from mmpretrain.explain.report_figures import draw_report
 from mmpretrain.explain.settings import Settings
+from mmpretrain.words import command
 
 VIEWS = ("mrna", "methylation", "mirna")
 SUBJECTS = ("common", "individual", "both")
@@ -42,7 +44,7 @@ def read_views(folder: Path) -> Embeddings:
     kinds = dict.fromkeys(VIEWS, Kind.vector)
     ordinals = range(len(reader.index))
     samples = [read_sample(reader, kinds, ordinal) for ordinal in ordinals]
-    labels = [decode_label(reader.sample(ordinal)["label.cls"], 2) for ordinal in ordinals]
+    labels = [label_of(reader.sample(ordinal), Holders(("label.cls",)), 2) for ordinal in ordinals]
     reader.close()
     views = {name: np.stack([np.asarray(sample[name]) for sample in samples]) for name in VIEWS}
     return Embeddings(np.arange(len(samples)), views, labels=np.array(labels))
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/mucmm_rosmap"), help="where everything goes")
     options = parser.parse_args()
     if not (options.data / "train").is_dir():
-        build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {options.data}"
+        build = f"mmpretrain shards build omics --name rosmap --source FOLDER --out {command(options.data)}"
         sys.exit(f"{options.data} is missing: {build}")
     train, test = standardized(*(read_views(options.data / split) for split in ("train", "test")))
     options.root.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,11 @@ from mmpretrain.config.compose import save_config
 from mmpretrain.config.evaluation import Need
 from mmpretrain.config.root import Config
 from mmpretrain.config.shipped import INSTALLED, PACKAGE
-from mmpretrain.data.index import DatasetState, ShardError, check_shards, dataset_state, load_index
+from mmpretrain.data.index import DatasetState, ShardError, dataset_state
+from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.info import load_info
+from mmpretrain.data.split import open_split
+from mmpretrain.words import shortened
 
 PREFLIGHT_TIMEOUT_S = 300
 
@@ -50,7 +53,7 @@ def batches(config: Config, resources: Resources) -> Batches:
     """The arithmetic; meaningful once the checks of batches and data found nothing."""
     batch, steps = config.data.global_batch, config.total_steps
     built = dataset_state(config.data.path) is DatasetState.built
-    size = len(load_index(_split(config, "train"))) if built else None
+    size = len(open_split(config.data, "train").index) if built else None
     return Batches(batch, batch // resources.world_size, steps, steps * batch, dataset_samples=size)
 
 
@@ -75,22 +78,24 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
         if purpose is Purpose.show:
             return Findings(notes=(f"{data.path} is not built: {how}",))
         return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
-    found: list[str] = []
-    sound: list[str] = []
-    for split in dict.fromkeys(("train", *config.evaluation.splits)):
-        labeled = data.classes is not None
-        optional = [name for name, modality in data.modalities.items() if modality.optional]
-        problems = check_shards(_split(config, split), data.modalities, labeled, data.build, optional)
-        found += problems
-        sound += [] if problems else [split]
-    return Findings(problems=(*found, *_unmet_needs(config, sound)))
+    splits = dict.fromkeys(("train", *config.evaluation.splits))
+    checked = {split: check_split(data, split) for split in splits}
+    found = [problem for one in checked.values() for problem in one.problems]
+    notes = [note for one in checked.values() for note in one.notes]
+    sizes = {split: one.samples for split, one in checked.items() if one.samples is not None and not one.problems}
+    if (size := sizes.get("train", data.global_batch)) < data.global_batch:
+        notes.append(
+            f"train has {size} samples and data.global_batch is {data.global_batch}: a batch holds each sample about"
+            f" {data.global_batch / size:.1f} times, as negatives of one another; lower data.global_batch"
+        )
+    return Findings((*found, *_unmet_needs(config, sizes)), tuple(notes))
 
 
-def _unmet_needs(config: Config, sound: Sequence[str]) -> list[str]:
-    """What the evaluation needs and the dataset does not give. sound: the splits that can be read."""
+def _unmet_needs(config: Config, sizes: Mapping[str, int]) -> list[str]:
+    """What the evaluation needs and the dataset does not give. sizes: samples of the splits that can be read."""
     evaluation = config.evaluation
     lacking = _lacking_factors(config) if Need.factors in evaluation.needs else None
-    sizes = {name: len(load_index(_split(config, name))) for name in evaluation.splits if name in sound}
+    sizes = {name: size for name, size in sizes.items() if name in evaluation.splits}
     return evaluation.unmet({Need.factors: lacking} if lacking else {}) + evaluation.too_small(sizes)
 
 
@@ -118,7 +123,7 @@ def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
     if done.returncode == 0:
         answer = json.loads(done.stdout.splitlines()[-1])
         return Findings(tuple(answer["problems"]), tuple(answer["notes"]))
-    cause = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    cause = shortened((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))
     return Findings(problems=(f"the check of the model failed: {cause}",))
@@ -128,10 +133,6 @@ def _own_code() -> dict[str, str]:
     """What makes another process find this ``mmpretrain``. An installed one is found, and so was found here."""
     # site-packages in PYTHONPATH would come before the standard library.
     return {} if INSTALLED else {"PYTHONPATH": str(PACKAGE.parent)}
-
-
-def _split(config: Config, split: str) -> str:
-    return f"{config.data.path.rstrip('/')}/{split}"
 
 
 def _divisors_around(number: int, near: int) -> list[int]:

@@ -18,6 +18,7 @@ from launcher.previous_run import Action
 from launcher.render import show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
 from mmpretrain.config.choices import USER_CONFIGS
+from mmpretrain.console import HomeCommand
 from mmpretrain.run_folder import DamagedFileError
 
 HELP = """Start a pretraining run, or continue it: the same run.name with the same config resumes.
@@ -65,7 +66,7 @@ ConfigDir = Annotated[
 def command_line(program: str) -> typer.Typer:
     """The launcher's one command. program: how it is started, for the examples in its help."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command("train", no_args_is_help=False, help=HELP.replace("PROGRAM", program))(submit)
+    app.command("train", cls=HomeCommand, no_args_is_help=False, help=HELP.replace("PROGRAM", program))(submit)
     return app
 
 

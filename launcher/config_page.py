@@ -41,7 +41,7 @@ Five layers, of which a later one wins:
 3. one file for each [group](#groups), `configs/GROUP/CHOICE.yaml`, looked for in your own `--config-dir` first: the
    one that `group=choice` names, else the one that the experiment or the base file names under `defaults`;
 4. the experiment, `configs/experiment/NAME.yaml`, if one is chosen;
-5. single keys of the command line, `dotted.key=value`, the value written as YAML.
+5. single keys of the command line, `dotted.key=value` (how values are written: [configuring.md](configuring.md)).
 
 So a default below holds only where no file sets the key; `optim=adam`, for example, sets [`optim.clip`](#optim) to
 null. Mappings are merged key by key, lists are replaced whole. `--dry-run` shows the resolved config, and `config.yaml`

@@ -102,7 +102,7 @@ def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
             SRUN,
         ],
         "srun_args": srun_args,
-        "additional_parameters": {"requeue": True, **profile.sbatch},
+        "additional_parameters": {"requeue": True, **profile.sbatch_options()},
     }
 
 

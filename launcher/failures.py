@@ -15,6 +15,7 @@ from pathlib import Path
 from submitit.core.utils import JobPaths, pickle_load
 
 from mmpretrain.engine.checkpoint_files import replace_text
+from mmpretrain.words import shortened
 
 # How a rank notices that another one is gone.
 LOST_PEER = re.compile(
@@ -24,7 +25,6 @@ LOST_PEER = re.compile(
 )
 # What srun writes into the job's own log about a task that could not speak for itself.
 SRUN_VERDICT = re.compile(r"srun: error: (?P<tasks>\S+: tasks? [\d,-]+): (?P<word>.+)")
-LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,11 @@ def record_failure(paths: JobPaths, error: Exception) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as a person would say it."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:LONGEST]
+    """An exception as a person would say it: its first line, shortened in its middle, for the fix stands at the end."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    # A first line such as "Error(s) in loading state_dict for X:" only announces.
+    said = " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]
+    return shortened(f"{type(error).__name__}: {said}")
 
 
 def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
@@ -74,7 +76,7 @@ def _told(task: JobPaths) -> tuple[float, Cause] | None:
     outcome, trace = pickle_load(result) if result.exists() else ("unknown", "")
     if outcome != "error":
         return None
-    return result.stat().st_mtime, Cause(trace.strip().splitlines()[-1][:LONGEST], task.stderr, task.task_id)
+    return result.stat().st_mtime, Cause(shortened(trace.strip().splitlines()[-1]), task.stderr, task.task_id)
 
 
 def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:

@@ -22,6 +22,7 @@ from launcher.snapshot import take_snapshot
 from mmpretrain.config.compose import save_config
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import Busy, DamagedFileError, RunFolder, State, locked
+from mmpretrain.words import command, shortened
 
 
 class LaunchError(RuntimeError):
@@ -91,7 +92,7 @@ def _submitted(plan: RunPlan, job: Job) -> submitit.Job[None]:
     try:
         handle = submit(plan, job)
     except (FailedSubmissionError, UncompletedJobError, subprocess.CalledProcessError) as error:
-        cause = " ".join(str(error).split())
+        cause = shortened(str(error), 1000)
         folder.update_status(state=State.failed, cause=cause)
         raise LaunchError(f"the job was not accepted: {cause}") from error
     folder.update_status(job_id=handle.job_id)
@@ -104,7 +105,8 @@ def _announce(plan: RunPlan, handle: submitit.Job[None], console: Console) -> No
     lines = [
         f"job {handle.job_id} {'is queued' if slurm else 'has started'}: {plan.run_folder}",
         f"  logs    {paths.stdout.parent} ({paths.stdout.name}, {paths.stderr.name}, and so on for each rank)",
-        f"  follow  tail -F {plan.run_folder / 'metrics.jsonl'}" + (f"; squeue -j {handle.job_id}" if slurm else ""),
+        f"  follow  {command('tail', '-F', plan.run_folder / 'metrics.jsonl')}"
+        + (f"; squeue -j {handle.job_id}" if slurm else ""),
         f"  cancel  {'scancel' if slurm else 'kill'} {handle.job_id}"
         + ("" if slurm else "  (saves a checkpoint first)"),
     ]

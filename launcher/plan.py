@@ -19,6 +19,7 @@ from launcher.resources import Cluster, Request, Resources, choose
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
+from mmpretrain.data.discovery import Discovery
 from mmpretrain.run_folder import RunFolder
 
 
@@ -77,8 +78,8 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
     Raises PlanError with every problem that could be found.
     """
     problems: list[str] = []
-    choices = Choices(request.config_dir)
-    config = _composed(tokens, base, choices, problems)
+    choices, look = Choices(request.config_dir), Discovery()
+    config = _composed(tokens, base, choices, look, problems)
     composed = deepcopy(config)
     resources, notes, found = choose(request)
     problems += found
@@ -92,7 +93,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(_folder(config), composed, resources.world_size)
-        problems += history.problems
+        problems += [*history.problems, *_folder_problems(_folder(config).path)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
     model = checks.check_model(config, request.purpose, resources.world_size)
@@ -107,14 +108,16 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         batches=checks.batches(config, resources),
         action=history.action,
         step=history.step,
-        notes=(*choices.notes(), *notes, *_time_notes(resources), *model.notes),
+        notes=(*choices.notes(), *look.notes, *notes, *_time_notes(resources), *model.notes),
         command=command,
     )
 
 
-def _composed(tokens: Sequence[str], base: Path | None, choices: Choices, problems: list[str]) -> Config | None:
+def _composed(
+    tokens: Sequence[str], base: Path | None, choices: Choices, look: Discovery, problems: list[str]
+) -> Config | None:
     try:
-        return compose(tokens, base, choices)
+        return compose(tokens, base, choices, look)
     except ConfigError as error:
         problems += error.problems
         return None
@@ -123,6 +126,13 @@ def _composed(tokens: Sequence[str], base: Path | None, choices: Choices, proble
 def _folder(config: Config) -> RunFolder:
     assert config.run.name is not None  # compose fills it in
     return RunFolder(Path(os.path.abspath(config.run.root)) / config.run.name)
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """The logs lie in the run folder, and Slurm (submitit too) replaces %j and the like in their paths."""
+    if "%" not in str(folder):
+        return []
+    return [f"{folder} has a % in it, which stands for the job's number in paths of logs: use another run.root"]
 
 
 def _time_notes(resources: Resources) -> list[str]:

@@ -16,6 +16,7 @@ from mmpretrain.config.compose import ConfigError, diff_configs, load_config
 from mmpretrain.config.root import Config
 from mmpretrain.engine.checkpoint_files import newest_step
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
+from mmpretrain.words import listed
 
 
 class Action(StrEnum):
@@ -88,9 +89,8 @@ def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list
     try:
         stored = load_config(folder.config)
     except ConfigError as error:
-        return [
-            f"{folder.config} does not fit this version of the code ({'; '.join(error.problems)}): {_elsewhere(folder)}"
-        ]
+        wrong = listed(error.problems, between="; ")
+        return [f"{folder.config} does not fit this version of the code ({wrong}): {_elsewhere(folder)}"]
     asked = deepcopy(config)
     # The stored config was filled in for the number of ranks it had then, which is not the config's business.
     asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
@@ -98,7 +98,7 @@ def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list
     changes = [change for change in changes if not change.startswith("run.root:")]  # another spelling of the same place
     if not changes:
         return []
-    return [f"{folder.path} was started with another config ({'; '.join(changes)}): {_elsewhere(folder)}"]
+    return [f"{folder.path} was started with another config ({listed(changes, between='; ')}): {_elsewhere(folder)}"]
 
 
 def _world_problems(folder: RunFolder, world_size: int) -> list[str]:

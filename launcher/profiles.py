@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import os.path
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from mmpretrain.config.choices import find_named, folders_of, listing, names_in, own_note
+from mmpretrain.config.keys import MINUTES, SHELL
 from mmpretrain.config.merging import nearest
 from mmpretrain.config.shipped import PROFILES
+from mmpretrain.config.typed import Typing
+from mmpretrain.config.yaml_files import YamlError, read_table
 
 FOLDER = PROFILES
 GROUP = "slurm"
+# Options of sbatch that are files or folders: Slurm itself takes a leading ~ for a folder of that name.
+SBATCH_PATHS = ("chdir", "error", "input", "output")
 
 
 class ProfileError(ValueError):
@@ -55,22 +57,30 @@ class Profile:
     """CPUs per rank, at least 1; null: the cluster's default."""
 
     mem: str | None = None
-    """Memory per node as sbatch takes it (``64GB``); ``"0"`` is all of it; null: the cluster's default."""
+    """Memory per node with its unit (``64GB``); ``0`` is all of it; null: the cluster's default."""
 
-    time_limit_min: int = 1440
-    """Minutes until Slurm ends the job."""
+    time_limit_min: int = field(default=1440, metadata=MINUTES)
+    """Minutes until Slurm ends the job, or a time as Slurm writes it (``1-00:00:00``), rounded up to minutes."""
 
     signal_lead_s: int = 120
     """Seconds before that end at which the job is told to save a checkpoint and to go back into the queue."""
 
-    setup: list[str] = field(default_factory=list)
-    """Shell lines before the ranks start, such as ``module load cuda``."""
+    setup: list[str] = field(default_factory=list, metadata=SHELL)
+    """Shell lines before the ranks start, such as ``module load cuda``; they are handed on as they are."""
 
     srun_args: list[str] = field(default_factory=list)
     """Further options of srun, such as ``--cpu-bind=cores``."""
 
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further options of sbatch: ``{reservation: maintenance, exclusive: true}``."""
+    sbatch: dict[str, str | bool | None] = field(default_factory=dict)
+    """Further options of sbatch: ``{reservation: maintenance, exclusive: true}``; false and null leave one out."""
+
+    def sbatch_options(self) -> dict[str, str | bool]:
+        """The further options that are asked for, ``~`` in folders expanded."""
+        return {
+            key: os.path.expanduser(value) if isinstance(value, str) and _option(key) in SBATCH_PATHS else value
+            for key, value in self.sbatch.items()
+            if value is not None and value is not False
+        }
 
     def problems(self) -> list[str]:
         """What is impossible, one sentence each."""
@@ -79,6 +89,8 @@ class Profile:
             value = getattr(self, key)
             if value is not None and value < least:
                 found.append(f"{key} is {value}: it must be at least {least}")
+        if self.mem is not None and re.fullmatch(r"[1-9]\d*", self.mem):
+            found.append(f"mem is {self.mem}, which Slurm takes for MB: write the unit, such as {self.mem}G")
         if self.signal_lead_s >= 60 * self.time_limit_min:
             found.append(
                 f"signal_lead_s is {self.signal_lead_s}, the whole time limit of {self.time_limit_min} min or more:"
@@ -107,29 +119,18 @@ def profile_notes(name: str, config_dir: Path | None = None) -> list[str]:
 
 def load_profile(name: str, config_dir: Path | None = None) -> Profile:
     """The profile of that name, read strictly. Raises ProfileError with every problem."""
-    path = find_profile(name, config_dir)
+    path, problems = find_profile(name, config_dir), list[str]()
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ProfileError([f"{path} cannot be read ({' '.join(str(error).split())})"]) from None
-    if not isinstance(content, dict):
-        raise ProfileError([f"{path}: write `key: value` lines"])
-    return _build(path, content)
-
-
-def _build(path: Path, content: dict[Any, Any]) -> Profile:
-    known = [entry.name for entry in fields(Profile)]
-    problems, tree = [], OmegaConf.structured(Profile)
-    for key, value in content.items():
-        if key not in known:
-            problems.append(f"{path}: {key}: unknown key{nearest(str(key), known)}; there are {', '.join(known)}")
-            continue
-        try:
-            tree = OmegaConf.merge(tree, {key: value})
-        except OmegaConfBaseException as error:
-            problems.append(f"{path}: {key}: {str(error).splitlines()[0]}")
-    profile: Profile = OmegaConf.to_object(tree)  # type: ignore[assignment]
+        table = read_table(path)
+    except YamlError as error:
+        raise ProfileError([str(error)]) from None
+    values = Typing(path, problems).section(Profile, table)
+    profile = Profile(**{key: value for key, value in values.items() if value is not None})
     problems += [f"{path}: {problem}" for problem in profile.problems()]
     if problems:
         raise ProfileError(problems)
     return profile
+
+
+def _option(key: str) -> str:
+    return key.replace("_", "-")

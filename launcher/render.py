@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -12,13 +11,14 @@ from launcher.executors import sbatch_script
 from launcher.plan import RunPlan
 from launcher.previous_run import Action
 from launcher.resources import Cluster
+from mmpretrain.config.compose import config_text
 
 
 def show_plan(plan: RunPlan, console: Console) -> None:
     """The summary, the config, and the sbatch script of a Slurm plan."""
     show_summary(plan, console)
     _heading(console, "config")
-    _verbatim(console, OmegaConf.to_yaml(OmegaConf.structured(plan.config)).rstrip())
+    _verbatim(console, config_text(plan.config).rstrip())
     if plan.resources.cluster is Cluster.slurm:
         _heading(console, "sbatch script")
         _verbatim(console, sbatch_script(plan))

@@ -10,19 +10,30 @@ from typing import Annotated
 import typer
 
 from mmpretrain import __version__
+from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.preview.cli import preview_command
+from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
 
 app = typer.Typer(
     name="mmpretrain",
+    cls=HomeGroup,
     help="Large-scale multimodal contrastive pretraining. In a clone, `train` is `python launcher/submit.py`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.add_typer(shards_app, name="shards")
+app.add_typer(tokenizer_app, name="tokenizer")
+# It looks at shards through processors and augmentations, which lie on floors above the room shards.
+shards_app.command(
+    "preview",
+    epilog="Examples: mmpretrain shards preview data/digits; mmpretrain shards preview data/photos data=photos"
+    " method=comm --samples 32 --out photos.html",
+)(preview_command)
 app.command("embed", epilog="Example: mmpretrain embed runs/demo/release --data data/digits --out data/digits-in-demo")(
     embed_command
 )

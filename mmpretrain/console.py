@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os.path
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -42,6 +45,34 @@ def answer(form: AnswerForm, result: dict[str, Any], view: RenderableType) -> No
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         Console(highlight=False).print(view, markup=False, soft_wrap=isinstance(view, str))
+
+
+def at_home(words: Sequence[str]) -> list[str]:
+    """The words of a command line, ``~`` and ``~user`` expanded where a shell leaves them: ``--out=~/x``, ``"~/x"``.
+
+    ``key=value`` of the config is left alone: there the key says whether it is a path.
+    """
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        found.append(option + equals + (os.path.expanduser(value) if value.startswith("~") else value))
+    return found
+
+
+class HomeCommand(TyperCommand):
+    """A command whose options and arguments know ``~``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of every command."""
+        return super().parse_args(ctx, at_home(args))
+
+
+class HomeGroup(TyperGroup):
+    """Commands whose options and arguments know ``~``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of every group."""
+        return super().parse_args(ctx, at_home(args))
 
 
 @contextmanager
@@ -76,3 +107,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in rows:
         made.add_row(*(Text(str(cell)) for cell in row))
     return made
+
+
+@contextmanager
+def progress_bar(form: AnswerForm) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr while something long is done, with the time that is left; silent where nobody watches.
+
+    What it yields is called with what is being done, how many are done, and of how many.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=form is AnswerForm.json), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -14,10 +14,12 @@ from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, comma
 from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
+from shards.own_cli import add_own_commands
 
 app = typer.Typer(help="Build, index, verify and inspect WebDataset shards.", no_args_is_help=True)
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
+add_own_commands(build_app)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace whatever --out holds.")]
 Folder = Annotated[str, typer.Argument(help="A dataset (with train/, test/) or one folder of tars.")]

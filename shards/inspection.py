@@ -46,7 +46,7 @@ def describe_dataset(folder: str) -> dict[str, Any]:
         info = {}
     info.pop("statistics", None)
     info.pop("features", None)
-    splits = {path: _counts(load_index(path)) for path in split_folders(folder)}
+    splits = {path: index_counts(load_index(path)) for path in split_folders(folder)}
     return {"dataset": info or None, "splits": splits}
 
 
@@ -66,7 +66,8 @@ def _first_key(folder: str) -> str:
     return repr(index.sample(0).key) if len(index) else "none, it is empty"
 
 
-def _counts(index: Index) -> dict[str, Any]:
+def index_counts(index: Index) -> dict[str, Any]:
+    """Samples, shards and bytes of a folder of tars, and how many samples have each member."""
     members: dict[str, int] = {}
     for shard in index.shards:
         present = (shard.spans[..., 0] >= 0).sum(axis=0).tolist()

@@ -64,7 +64,8 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
         statistics = sources[name].input_statistics() if name in sources else None
         if statistics is None and row.data_statistics:
             statistics = of_data.get(name)
-        entry |= {key: value for key, value in (statistics or {}).items() if key in row.statistics}
+        brought = {key: value for key, value in (statistics or {}).items() if key in row.statistics}
+        entry |= _prepared(modality, brought)
         if name in sources and (form := sources[name].sound_form) is not None:
             entry |= form._asdict()
         if modality.optional:
@@ -73,6 +74,16 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
     tokenizers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
     extractors = {name: s.feature_extractor for name, s in sources.items() if s.feature_extractor is not None}
     return MMPretrainProcessor(modalities, tokenizers, extractors)
+
+
+def _prepared(modality: ModalityConfig, brought: dict[str, Any]) -> dict[str, Any]:
+    """What pretrained weights bring, and over it how the config wants samples to be prepared."""
+    usual = modality.kind.row.preparation
+    asked = {key: str(getattr(modality, key)) for key in usual if getattr(modality, key) is not None}
+    found = {**usual, **brought, **asked}
+    if found.get("resize") != "crop":
+        found.pop("shortest_edge", None)  # which is that of a crop
+    return found
 
 
 def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:

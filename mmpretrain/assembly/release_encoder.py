@@ -104,7 +104,10 @@ class ReleaseEncoder(EncoderSource):
     def input_statistics(self) -> dict[str, Any]:
         """See :class:`EncoderSource`; what the release was trained with counts, also where that is nothing."""
         entry = self._processor.modalities[self.part]
-        return {key: entry[key] for key in self.modality.kind.row.statistics if key in entry}
+        found = {key: entry[key] for key in self.modality.kind.row.statistics if key in entry}
+        if self.modality.kind.row.resized and "resize" not in entry:
+            found["resize"] = "crop" if "shortest_edge" in entry else "squash"  # before there was a choice
+        return found
 
     def load(self, model: MMPretrainModel, specification: dict[str, Any]) -> None:
         """See :class:`EncoderSource`; with the projection, if that is one to the same width."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from mmpretrain.config.data import DataConfig
+from mmpretrain.config.default_model import BYTES
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.problems import UnusableError, cannot_open
 
@@ -24,6 +30,8 @@ def open_tokenizer(key: str, source: str, revision: str | None, config: PreTrain
     config: of the model there, if it has been opened before; transformers would open it once more.
     Raises UnusableError if it cannot be opened or cannot pad.
     """
+    if source == BYTES:
+        return byte_tokenizer()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, config=config, revision=revision or "main", trust_remote_code=False
@@ -33,6 +41,22 @@ def open_tokenizer(key: str, source: str, revision: str | None, config: PreTrain
     if tokenizer.pad_token_id is None:
         raise UnusableError([f"{key}: the tokenizer {source!r} has no padding token; choose one that has"])
     return tokenizer
+
+
+def byte_tokenizer() -> Any:
+    """A token for each byte of UTF-8, without any training: for texts of every language, if long ones.
+
+    Ids: 0 padding, 1 beginning, 2 mask, then the 256 bytes, and at last the end, where CLIP's encoders look for it.
+    """
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "mask_token": "<mask>"}
+    tokens = [*special.values(), *sorted(ByteLevel.alphabet()), "</s>"]
+    model = BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    ends = [("<s>", 1), ("</s>", len(tokens) - 1)]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", pair=None, special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", **special)
 
 
 def not_built(data: DataConfig, source: str | None) -> str | None:

@@ -18,16 +18,18 @@ from transformers.utils import cached_file
 
 from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.assembly.own_architectures import check_keywords
+from mmpretrain.assembly.pooling import default_pool
+from mmpretrain.assembly.preprocessing import image_preparation
 from mmpretrain.assembly.sounds import made_extractor, open_extractor, settled, sound_pool, sound_sizes
 from mmpretrain.assembly.tokenizers import vocabulary_size
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.models.audio_mmpretrain import audio_class, audio_part
-from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments, state_form
+from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.pooling_mmpretrain import StateForm
 from mmpretrain.problems import UnusableError, cannot_open, nearest, one_line
+from mmpretrain.words import listed
 
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
@@ -64,8 +66,7 @@ class TransformersEncoder(EncoderSource):
             config = config_class.from_dict(given | self.encoder.config)
         except Exception as error:  # Validators of config classes raise types of their own.
             raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
-        # A feature map has no first token.
-        usual = Pool.mean if state_form(config) is StateForm.map else Pool.cls
+        usual = default_pool(config, self.modality.kind)
         pool = self.encoder.pool or (sound_pool(config.model_type, self.encoder) if sounds else usual)
         if problems := _mismatches(self.name, config, pool, self.modality):
             raise UnusableError(problems)
@@ -115,8 +116,8 @@ class PretrainedEncoder(TransformersEncoder):
         return open_extractor(f"{self.where}.pretrained", str(self.encoder.pretrained), self.encoder.revision)
 
     def input_statistics(self) -> dict[str, Any] | None:
-        """Mean and standard deviation per channel, if the folder says so."""
-        return self._pixel_statistics or None
+        """Mean and standard deviation per channel, and how images are resized, if the folder says so."""
+        return image_preparation(self._preprocessor, self.modality.size) or None
 
     def load(self, model: MMPretrainModel, specification: dict[str, Any]) -> None:
         """See :class:`EncoderSource`; the weights come in float32, and none may be missing or misfit."""
@@ -142,7 +143,7 @@ class PretrainedEncoder(TransformersEncoder):
             ) from error
         lacking = sorted(str(key) for key in info["missing_keys"])
         if lacking:
-            raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {', '.join(lacking[:5])}"])
+            raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {listed(lacking, 5)}"])
         return model.audio_model if self._whole else audio_part(model, config)
 
     def _with(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -154,15 +155,20 @@ class PretrainedEncoder(TransformersEncoder):
         return whole
 
     @cached_property
-    def _pixel_statistics(self) -> dict[str, list[float]]:
+    def _preprocessor(self) -> dict[str, Any]:
+        # Newer releases of transformers write what a processor is made of into one file.
+        return self._json("preprocessor_config.json") or self._json("processor_config.json").get("image_processor", {})
+
+    def _json(self, name: str) -> dict[str, Any]:
+        """What a file beside the weights says; nothing if there is none."""
         path = cached_file(
             str(self.encoder.pretrained),
-            "preprocessor_config.json",
+            name,
             revision=self.encoder.revision or "main",
             _raise_exceptions_for_missing_entries=False,
         )
-        content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        return {ours: content[key] for ours, key in (("mean", "image_mean"), ("std", "image_std")) if key in content}
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return found
 
 
 def open_config(where: str, source: str, revision: str | None) -> PreTrainedConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmpretrain.config.merging import nearest
 from mmpretrain.config.shipped import CONFIGS
+from mmpretrain.words import listed
 
 USER_CONFIGS = Path("configs")  # in the current folder; need not be there
 
@@ -34,6 +35,10 @@ class Choices:
             self.own[f"{group}={name}"] = path
         return path
 
+    def has(self, group: str, name: str) -> bool:
+        """Whether there is such a choice."""
+        return find_named(name, folders_of(self.config_dir, group, CONFIGS / group)) is not None
+
     def notes(self) -> list[str]:
         """One sentence about each choice that came from the user's folder."""
         return [own_note(choice, path, CONFIGS / path.parent.name) for choice, path in self.own.items()]
@@ -58,7 +63,7 @@ def names_in(*folders: Path) -> list[str]:
 
 def listing(folders: Sequence[Path]) -> str:
     """``a, b in configs/data and c, d in /site-packages/.../configs/data``."""
-    return " and ".join(f"{', '.join(names_in(folder)) or 'none'} in {folder}" for folder in folders)
+    return " and ".join(f"{listed(names_in(folder), 20) or 'none'} in {folder}" for folder in folders)
 
 
 def own_note(choice: str, path: Path, shipped: Path) -> str:

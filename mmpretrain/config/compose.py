@@ -3,28 +3,33 @@
     compose(["method=m3col", "experiment=digits", "optim.lr=1e-3"])
 
 A token ``group=choice`` takes ``GROUP/CHOICE.yaml`` of the user's own folder or else of ``configs/``; every other
-``dotted.key=value`` sets one key, with the value read as YAML; null empties a mapping or removes an entry of one
+``dotted.key=value`` sets one key. What a value means is its key's to say (config/scalars.py): a text is taken
+literally, a list or mapping is written as in YAML; null empties a mapping or removes an entry of one
 (``data.modalities.caption=null``). Unknown keys, wrong types and impossible combinations are collected and reported
 together. A resolved config, as a run folder holds it, needs none of these files any more.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError, safe_load
+from omegaconf import OmegaConf
 
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.merging import leaves, merge_all, nearest, nest, show
+from mmpretrain.config.filling import Look, fill_in, usual_metrics
+from mmpretrain.config.merging import leaves, merge_all, nearest, show
+from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
+from mmpretrain.config.scalars import Scalar
 from mmpretrain.config.shipped import CONFIGS
+from mmpretrain.config.typed import Typing
+from mmpretrain.config.yaml_files import Table, YamlError, parse, read_table, to_yaml
 
+OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever gives nothing but a folder
 GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
 SAME_AS_DATA = "@data"
 
@@ -37,23 +42,47 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-def compose(tokens: Sequence[str] = (), base: Path | None = None, choices: Choices | None = None) -> Config:
+@dataclass(frozen=True)
+class Layer:
+    """Some keys and their raw values, and the file that they are from; None: the command line."""
+
+    file: Path | None
+    table: Table
+
+
+def compose(
+    tokens: Sequence[str] = (),
+    base: Path | None = None,
+    choices: Choices | None = None,
+    look: Look | None = None,
+) -> Config:
     """The config that ``tokens`` describe on top of ``base`` (default: the shipped configs/pretrain.yaml).
 
-    choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. Raises
-    ConfigError with every problem found.
+    choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. look: what looks
+    into ``data.path`` where nobody described its modalities; None: nothing does. Raises ConfigError with every problem
+    found.
     """
     problems: list[str] = []
     chosen, overrides = _parse(tokens, problems)
+    if base is None and not {"data", "experiment"} & chosen.keys() and any(_says_path(layer) for layer in overrides):
+        chosen["data"] = OWN
+        chosen.setdefault("optim", OWN_OPTIM)
     root = _read(base or CONFIGS / "pretrain.yaml", problems)
-    layers = [*_file_layers(root, chosen, choices or Choices(), problems), *overrides]
-    tree = merge_all(_schema(layers, problems), layers, problems)
+    files, model = _file_layers(root, chosen, choices or Choices(), problems)
+    layers = [*files, *overrides]
+    method = _method(layers, problems)
+    typed = [_typed(layer, method, problems) for layer in layers]
+    # What a folder or a kind says comes after the files, so that the command line can still change it.
+    fill_in(typed, len(files), look, problems, small=model == OWN)
+    tree = merge_all(OmegaConf.structured(Config(method=method())), typed, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
     if problems:
         raise ConfigError(problems)
     config: Config = OmegaConf.to_object(tree)  # type: ignore[assignment]
     config.run.name = config.run.name or f"{config.method.name}-{config.experiment or config.data.name}"
+    if not any("final" in (layer.get("evaluation") or {}) for layer in typed):
+        usual_metrics(config, look)
     if found := config.problems():
         raise ConfigError(found)
     return config
@@ -66,7 +95,12 @@ def load_config(path: Path) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved config; ``compose(base=path)`` gives it back."""
-    OmegaConf.save(OmegaConf.structured(config), path)
+    path.write_text(config_text(config), encoding="utf-8")
+
+
+def config_text(config: Config) -> str:
+    """The resolved config as YAML."""
+    return to_yaml(OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
 
 def diff_configs(old: Config, new: Config) -> list[str]:
@@ -76,9 +110,9 @@ def diff_configs(old: Config, new: Config) -> list[str]:
     return [f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in keys]
 
 
-def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], list[Layer]]:
     choices: dict[str, str] = {}
-    overrides: list[dict[str, Any]] = []
+    overrides: list[Layer] = []
     for token in tokens:
         key, equals, text = token.partition("=")
         if not equals or not all(key.split(".")):
@@ -86,72 +120,104 @@ def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], 
         elif key in GROUPS:
             choices[key] = text
         else:
-            try:
-                overrides.append(nest(key, _value(text)))
-            except YAMLError:
-                problems.append(f"{token!r}: the value is not valid YAML; put it in quotes")
+            overrides.append(Layer(None, _nested(key, text)))
     return choices, overrides
 
 
-def _value(text: str) -> Any:
-    """A value of the command line: YAML, and numbers such as 1e9 that YAML takes for words."""
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text):
-        number = float(text)
-        return int(number) if number.is_integer() else number
-    return safe_load(text)
+def _says_path(layer: Layer) -> bool:
+    data = layer.table.get("data")
+    return isinstance(data, Table) and "path" in data
+
+
+def _nested(key: str, text: str) -> Table:
+    """``a.b=text`` as ``{a: {b: text}}``; quotes around the whole text make a text of it and fall away."""
+    value: Any = Scalar(text)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            quoted = parse(text, key)
+        except YamlError:
+            quoted = None  # no quotes of YAML: they belong to the text
+        if isinstance(quoted, Scalar) and not quoted.plain:
+            value = Scalar(quoted.text, plain=False)
+    for part in reversed(key.split(".")):
+        value = Table({part: value})
+    return value
 
 
 def _file_layers(
-    root: dict[str, Any], asked: dict[str, str], choices: Choices, problems: list[str]
-) -> list[dict[str, Any]]:
-    overlay: dict[str, Any] = {}
+    root: Layer, asked: dict[str, str], choices: Choices, problems: list[str]
+) -> tuple[list[Layer], str | None]:
+    """The files' layers, and the choice of a model that they come with."""
+    overlay = Layer(None, Table())
     experiment = asked.get("experiment")
     if experiment is not None:
-        overlay = _read(choices.find("experiment", experiment, problems), problems) | {"experiment": experiment}
+        overlay = _read(choices.find("experiment", experiment, problems), problems)
     chosen = _defaults(root, problems) | _defaults(overlay, problems) | asked
     if asked:
-        _forget_replaced(root, chosen, asked)
+        _forget_replaced(root.table, chosen, asked)
+    if chosen.get("model") == SAME_AS_DATA:
+        data = chosen.get("data", OWN)
+        chosen["model"] = data if choices.has("model", data) else OWN
     layers = [root]
     for group in GROUPS[:-1]:
-        name = chosen.get("data") if chosen.get(group) == SAME_AS_DATA else chosen.get(group)
-        if name is not None:
-            layers.append({group: _read(choices.find(group, name, problems), problems)})
-    return [*layers, overlay]
+        if (name := chosen.get(group)) is not None:
+            found = _read(choices.find(group, name, problems), problems)
+            layers.append(Layer(found.file, Table({group: found.table})))
+    named = [] if experiment is None else [Layer(None, Table({"experiment": Scalar(experiment, plain=False)}))]
+    return [*layers, overlay, *named], chosen.get("model")
 
 
-def _forget_replaced(root: dict[str, Any], chosen: dict[str, str], asked: dict[str, str]) -> None:
+def _forget_replaced(root: Table, chosen: dict[str, str], asked: dict[str, str]) -> None:
     """A base that is a resolved config has its groups filled in: what a choice replaces must go, and the name too."""
     if "data" in asked:
         chosen.setdefault("model", SAME_AS_DATA)
     for group in set(GROUPS) & set(chosen):
         root.pop(group, None)
-    (root.get("run") or {}).pop("name", None)
+    if isinstance(run := root.get("run"), Table):
+        run.pop("name", None)
 
 
-def _defaults(layer: dict[str, Any], problems: list[str]) -> dict[str, str]:
-    found = layer.pop("defaults", None) or {}
-    if not isinstance(found, dict):
-        problems.append(f"defaults: a mapping from group to choice is needed, not {found!r}")
+def _defaults(layer: Layer, problems: list[str]) -> dict[str, str]:
+    found = layer.table.pop("defaults", None)
+    if found is None or (isinstance(found, Scalar) and found.is_null):
         return {}
-    return found
+    if not isinstance(found, Table) or not all(isinstance(name, Scalar) for name in found.values()):
+        problems.append(f"{layer.file}: defaults: a mapping from group to choice is needed, such as {{method: clip}}")
+        return {}
+    problems += [
+        f"{layer.file}:{found.lines[group]}: defaults.{group}: there is no such group{nearest(group, GROUPS)};"
+        f" there are {', '.join(GROUPS[:-1])}"
+        for group in found
+        if group not in GROUPS
+    ]
+    return {group: name.text for group, name in found.items() if not name.is_null}
 
 
-def _read(path: Path | None, problems: list[str]) -> dict[str, Any]:
+def _read(path: Path | None, problems: list[str]) -> Layer:
     if path is None:
-        return {}
+        return Layer(None, Table())
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        problems.append(f"{path}: cannot be read as a config ({str(error).splitlines()[0]})")
-        return {}
-    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
+        return Layer(path, read_table(path))
+    except YamlError as error:
+        problems.append(str(error))
+        return Layer(path, Table())
 
 
-def _schema(layers: list[dict[str, Any]], problems: list[str]) -> DictConfig:
-    names = [layer["method"]["name"] for layer in layers if "name" in (layer.get("method") or {})]
-    name = names[-1] if names else None
+def _method(layers: Sequence[Layer], problems: list[str]) -> type[MethodConfig]:
+    """The settings of the method that the last layer names."""
+    sections = [layer.table.get("method") for layer in layers]
+    names = [section["name"] for section in sections if isinstance(section, Table) and "name" in section]
+    name = names[-1].text if names and isinstance(names[-1], Scalar) else None
     if name in METHODS:
-        return OmegaConf.structured(Config(method=METHODS[name]()))
+        return METHODS[name]
     if not problems:
         problems.append(f"method.name={name}: no such method{nearest(str(name), METHODS)}")
-    return OmegaConf.structured(Config())
+    return MethodConfig
+
+
+def _typed(layer: Layer, method: type[MethodConfig], problems: list[str]) -> dict[str, Any]:
+    table = layer.table
+    if method is MethodConfig:  # of an unknown method, which is a problem already, the keys are not known
+        table = Table({key: value for key, value in table.items() if key != "method"})
+        table.lines = layer.table.lines
+    return Typing(layer.file, problems, {MethodConfig: method}).section(Config, table)

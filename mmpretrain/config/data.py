@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -9,15 +10,30 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 
-__all__ = ["AugmentConfig", "Choose", "DataConfig", "Kind", "ModalityConfig", "Verify", "remote_problem"]
+__all__ = [
+    "AugmentConfig",
+    "Choose",
+    "DataConfig",
+    "Incomplete",
+    "Kind",
+    "LabelConfig",
+    "ModalityConfig",
+    "Resize",
+    "Unread",
+    "Verify",
+    "remote_problem",
+]
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
+# Of a background; #rrggbb.
+COLOR = "white|black|gray|#[0-9a-fA-F]{6}"
+
 # What shards call labels, evaluations what is made of several modalities, and processors the rate of sounds.
 RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
-
 
 # Samples per second, and seconds.
 MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}
@@ -33,16 +49,65 @@ class Verify(StrEnum):
     """Not at all."""
 
 
+class Incomplete(StrEnum):
+    """What happens to samples that the index shows to be unusable: a modality or the label is missing, empty, too
+    large, there twice, or of another kind."""
+
+    refuse = "refuse"
+    """Missing members end the run before it starts; the rest counts as unreadable while it runs
+    (``data.max_bad_fraction``)."""
+
+    drop = "drop"
+    """They are left out of the data set, and counted in the plan."""
+
+
+class Unread(StrEnum):
+    """What happens where a folder of shards holds files that are no shards but look like data: compressed tars, tars
+    in sub-folders."""
+
+    refuse = "refuse"
+    """The run does not start, and the message names them."""
+
+    ignore = "ignore"
+    """They are passed over, with a note."""
+
+
+@dataclass
+class LabelConfig:
+    """Where the class number of a sample lies."""
+
+    member: list[str] = field(default_factory=list)
+    """What follows the key in the name of the member that holds it (``[cls]``, ``[meta.json]``); empty: ``label.cls``,
+    or ``cls`` where there is none."""
+
+    field: str | None = None
+    """Of a JSON member: the key of the class number; null: the member holds nothing but the number."""
+
+
+class Resize(StrEnum):
+    """How an image of other proportions comes to its size."""
+
+    crop = "crop"
+    """It is resized until it just covers the size, and its middle is cut out."""
+
+    pad = "pad"
+    """It is resized until all of it fits, and lies in the middle of its background."""
+
+    squash = "squash"
+    """It is resized to the size, whatever becomes of its proportions."""
+
+
 @dataclass
 class ModalityConfig:
-    """One modality of a dataset. NAME is what shards call it: samples are the files ``KEY.NAME.EXTENSION``."""
+    """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
+    ``KEY.NAME.EXTENSION``."""
 
     kind: Kind = MISSING
     """What the bytes of the modality are."""
 
-    size: list[int] = field(default_factory=list)
-    """What encoders get: of an image ``[height, width]`` in pixels, of a vector ``[features]``, of a sequence
-    ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts and sounds."""
+    size: list[int] = dataclasses.field(default_factory=list)
+    """What encoders get: of an image ``[height, width]`` in pixels (one number: a square), of a vector ``[features]``,
+    of a sequence ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts and sounds."""
 
     channels: int = 3
     """Images: 1 (grey) or 3 (RGB)."""
@@ -54,8 +119,16 @@ class ModalityConfig:
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
 
     load_size: list[int] | None = None
-    """Images: ``[height, width]`` in pixels at which an image is handed to augmentations, at least ``size``; null:
-    ``size``."""
+    """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
+    least ``size``; null: ``size``."""
+
+    resize: Resize | None = None
+    """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else
+    crop."""
+
+    background: str | None = None
+    """Images: what lies behind transparency, and around an image that is padded: white, black, gray or ``"#rrggbb"``;
+    null: that of the release that the encoder starts from, else white."""
 
     sampling_rate: int | None = None
     """Sounds: samples per second (Hz) that encoders get; files of other rates are resampled. null: the rate that the
@@ -82,6 +155,27 @@ class ModalityConfig:
     train: AugmentConfig | None = None
     """Augmentation of the plain inputs of every method in training; null: none."""
 
+    member: list[str] = dataclasses.field(default_factory=list)
+    """What follows the key in the names of the members that hold it: ``[jpg, png]`` reads ``KEY.jpg`` or ``KEY.png``,
+    whichever a sample has. Of texts a sample may have several, and one is drawn for each stream position. Empty:
+    ``NAME.EXTENSION``, or, where no member is called NAME, the ones without a modality in their names whose extension
+    fits the kind."""
+
+    field: list[str] = dataclasses.field(default_factory=list)
+    """Texts in JSON members: the keys whose values (a string or a list of strings) are captions of the sample. Empty:
+    the member is a string or a list of strings itself."""
+
+    weights: list[float] = dataclasses.field(default_factory=list)
+    """Several texts: how often each of ``field`` (else each of ``member``) is drawn, relative to the others; those
+    that a sample lacks are left out, and the captions of a list share its weight. Empty: all captions alike.
+    Evaluations take the first caption."""
+
+    def __post_init__(self) -> None:
+        """One number is the side of a square, so that a resolved config has both."""
+        if isinstance(self.kind, Kind) and self.kind.row.resized:
+            self.size = _square(self.size)
+            self.load_size = None if self.load_size is None else _square(self.load_size)
+
     @property
     def prepared_apart(self) -> bool:
         """Whether augmentations start from other tensors than those that encoders get."""
@@ -101,19 +195,43 @@ class ModalityConfig:
         """What is wrong with this entry, one sentence each."""
         key = f"data.modalities.{name}"
         row = self.kind.row
-        found = []
+        found = self._holders(key)
         if row.size and (len(self.size) != len(row.size) or min(self.size, default=0) < 1):
             found.append(f"{key}.size is {list(self.size)}: a {self.kind.value} needs {row.size_form}, all > 0")
         if "channels" in row.described_by and self.channels not in (1, 3):
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
             found += augment.problems(f"{key}.{part}", self.kind) if augment else []
             if augment and augment.features and self.size and max(augment.features) >= self.size[-1]:
                 found.append(f"{key}.{part}.features is {list(augment.features)}: {key} has {self.size[-1]}")
         return found + self._load_size(key) + self._sound(key)
+
+    def _holders(self, key: str) -> list[str]:
+        """What is wrong with where it is said to lie."""
+        found = []
+        if self.field and not self.kind.row.listed:
+            found.append(f"{key}.field is for texts, and {key} is a {self.kind.value}: leave it out")
+        ways = self.field or self.member
+        if self.weights and (len(self.weights) != len(ways) or min(self.weights) < 0 or not max(self.weights)):
+            named = f"{key}.{'field' if self.field else 'member'}"
+            found.append(
+                f"{key}.weights is {list(self.weights)}: it needs a number of 0 or more for each of {named}"
+                f" ({', '.join(ways) or 'which is empty'}), and one above 0"
+            )
+        repeated = sorted({way for way in self.member if self.member.count(way) > 1})
+        return found + [f"{key}.member names {way} twice" for way in repeated]
+
+    def _preparation(self, key: str) -> list[str]:
+        given = [name for name in ("resize", "background") if getattr(self, name) is not None]
+        if not self.kind.row.resized:
+            return [f"{key}.{name} is for images, and {key} is a {self.kind.value}: leave it out" for name in given]
+        if self.background is None or re.fullmatch(COLOR, self.background):
+            return []
+        return [f'{key}.background is {self.background!r}: use white, black, gray, or "#rrggbb" in quotes']
 
     def _load_size(self, key: str) -> list[str]:
         if self.load_size is None:
@@ -146,7 +264,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
 
     build: str | None = None
@@ -154,7 +272,8 @@ class DataConfig:
 
     modalities: dict[str, ModalityConfig] = field(default_factory=dict)
     """The modalities by name, at least two. ``data.modalities.NAME=null`` takes one out, and
-    ``model.encoders.NAME=null`` its encoder."""
+    ``model.encoders.NAME=null`` its encoder. Where neither a file nor the command line names any, they are what
+    ``dataset.json`` or the index of ``path`` says."""
 
     classes: int | None = None
     """Number of different labels, at least 2; null where samples have no labels."""
@@ -180,11 +299,33 @@ class DataConfig:
     cache_gb: float = 64.0
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
+    more_paths: list[str] = field(default_factory=list, metadata=PATH)
+    """Further folders like ``path`` whose samples belong to the same data set; a folder without a split adds nothing to
+    it."""
+
+    label: LabelConfig = field(default_factory=LabelConfig)
+    """Where the labels lie; read only with ``classes``."""
+
+    incomplete: Incomplete = Incomplete.refuse
+    """What happens to samples that the index shows to be unusable."""
+
+    unread: Unread = Unread.refuse
+    """What happens where files beside the shards look like data that would not be read."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Every folder of the data set."""
+        return [self.path, *self.more_paths]
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
         if len(self.modalities) < 2:
-            found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
+            named = ", ".join(self.modalities)
+            found.append(
+                f"data.modalities names {len(self.modalities)}{f' ({named})' if named else ''}: contrastive pretraining"
+                " needs at least 2"
+            )
         bad_names = [name for name in self.modalities if not name.isidentifier() or name in RESERVED]
         found += [
             f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names
@@ -192,9 +333,11 @@ class DataConfig:
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
-        remote = remote_problem(self.path)
-        if remote is not None:
-            found.append(f"data.path is {self.path!r}, which {remote}")
+        for key, path in [("path", self.path), *(("more_paths", path) for path in self.more_paths)]:
+            if (remote := remote_problem(path)) is not None:
+                found.append(f"data.{key} is {path!r}, which {remote}")
+        if repeated := sorted({path for path in self.paths if self.paths.count(path) > 1}):
+            found.append(f"data.more_paths names {repeated[0]!r} twice: its samples would count twice")
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
         if self.workers < 0:
@@ -202,6 +345,10 @@ class DataConfig:
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
         return found
+
+
+def _square(size: list[int]) -> list[int]:
+    return [*size, *size] if len(size) == 1 else size
 
 
 def remote_problem(path: str) -> str | None:

@@ -151,7 +151,7 @@ class EvaluationConfig:
     @property
     def least_samples(self) -> dict[str, int]:
         """The splits that the metrics read, each with the number of samples that it must have."""
-        found = {self.split: 1}
+        found = {self.split: 1} if self.metrics else {}
         if Need.probe_split in self.needs:
             two_classes = 2
             found[self.probe_split] = max(two_classes, self.knn.k if Metric.knn in self.metrics else 0)

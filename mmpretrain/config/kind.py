@@ -86,6 +86,8 @@ class KindRow:
     """The extra that installs them."""
     statistics: tuple[str, ...] = ()
     """Keys of its entry in a processor that pretrained weights may bring."""
+    preparation: Mapping[str, str] = field(default_factory=dict)
+    """Those of these keys that the config may set as well -> the value where neither says anything."""
     data_statistics: bool = False
     """Whether ``dataset.json`` may bring them too."""
     transformers_models: str | None = None
@@ -94,6 +96,10 @@ class KindRow:
     """Keywords of such a model's config -> the key of the modality that fills them."""
     drawing: Drawing = Drawing.nothing
     """How it is shown in pictures."""
+    listed: bool = False
+    """Whether a sample may hold several of which one is drawn, in further members or in JSON."""
+    preview: str = "mmpretrain.preview.plain.PlainPreview"
+    """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
 
     @property
     def size_form(self) -> str:
@@ -118,7 +124,7 @@ KINDS = {
     Kind.image: KindRow(
         size=("height", "width"),
         described_by=("size", "channels"),
-        suffixes=("jpeg", "jpg", "png", "webp"),
+        suffixes=("jpeg", "jpg", "png", "webp", "gif", "bmp", "tif", "tiff"),
         decoder="mmpretrain.data.kinds.image.decode",
         augmentation="mmpretrain.data.augment.images.ImageAugmentation",
         operations=("crop", "flip", "jitter", "grey", "blur"),
@@ -126,11 +132,13 @@ KINDS = {
         tensors=("pixel_values",),
         example=_image_example,
         imports="from PIL import Image",
-        statistics=("mean", "std", "shortest_edge"),
+        statistics=("mean", "std", "shortest_edge", "resize", "background"),
+        preparation={"resize": "crop", "background": "white"},
         resized=True,
         transformers_models="a vision model of transformers",
         transformers_sizes={"image_size": "size", "num_channels": "channels"},
         drawing=Drawing.picture,
+        preview="mmpretrain.preview.pictures.PicturePreview",
     ),
     Kind.sequence: KindRow(
         size=("time steps", "features"),
@@ -164,7 +172,7 @@ KINDS = {
     Kind.text: KindRow(
         size=(),
         described_by=("max_length",),
-        suffixes=("txt",),
+        suffixes=("txt", "json"),
         decoder="mmpretrain.data.kinds.text.decode",
         augmentation="mmpretrain.data.augment.texts.TextAugmentation",
         operations=("mask", "delete"),
@@ -175,6 +183,8 @@ KINDS = {
         tokenized=True,
         transformers_models="a text model of transformers",
         drawing=Drawing.words,
+        listed=True,
+        preview="mmpretrain.preview.words.TextPreview",
     ),
     Kind.audio: KindRow(
         size=(),

@@ -1,4 +1,4 @@
-"""Laying one layer of the config over another, strictly: every wrong key and value becomes a problem (no torch)."""
+"""Laying one layer of the config over another, of values that fit their keys already (no torch)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 # Where null removes an entry, or empties a mapping: merging alone can only add.
 MAPPINGS = ("data.modalities.", "model.encoders.", "engine.deepspeed")
@@ -40,10 +40,9 @@ def merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> DictC
             continue
         try:
             tree = OmegaConf.merge(tree, nest(key, value))  # type: ignore[assignment]
-        except ConfigKeyError:
-            problems.append(_unknown_key(tree, key))
         except OmegaConfBaseException as error:
-            problems.append(f"{key}={show(value)}: {str(error).splitlines()[0]}")
+            reason = "there is no such entry to take out" if value is None else str(error).splitlines()[0]
+            problems.append(f"{key}={show(value)}: {reason}")
     return tree
 
 
@@ -71,7 +70,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def show(value: Any) -> str:
     """A value as a user would type it."""
-    return str(getattr(value, "value", value))
+    return "null" if value is None else str(getattr(value, "value", value))
 
 
 def _is_mapping(tree: DictConfig, key: str) -> bool:
@@ -98,18 +97,3 @@ def _cleared(tree: DictConfig, key: str) -> DictConfig:
     else:
         OmegaConf.select(copy, key).clear()
     return copy
-
-
-def _unknown_key(tree: DictConfig, key: str) -> str:
-    with suppress(OmegaConfBaseException):
-        # A section that is null has keys too: an empty one in its place shows them.
-        tree = OmegaConf.merge(tree, nest(key.rpartition(".")[0], {}))  # type: ignore[assignment]
-    node: Any = tree
-    above: list[str] = []
-    parts = key.split(".")
-    while isinstance(node, DictConfig) and parts[0] in node:
-        above.append(parts.pop(0))
-        node = node[above[-1]]
-    known = [str(k) for k in node] if isinstance(node, DictConfig) else []
-    where = ".".join(above) or "the top level"
-    return f"{key}: unknown key{nearest(parts[0], known)}; {where} has {', '.join(known)}"

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 
 
@@ -92,7 +93,7 @@ class EncoderConfig:
     pool_stride}``. sequence: width, layers, heads, ff, dropout, pre_norm. With ``pretrained`` of a transformers model
     they are laid over what it brings."""
 
-    pretrained: str | None = None
+    pretrained: str | None = field(default=None, metadata=PATH)
     """A local folder or a Hub id of a transformers model, or of a release of this project: architecture, config and (of
     a release) pooling come from there. A release also brings how inputs are prepared and, if it is one to
     ``model.embed_dim``, the projection of the encoder. Weights are read from safetensors only. null with
@@ -104,17 +105,18 @@ class EncoderConfig:
     part: str | None = None
     """The modality whose encoder is taken from a release; null: the one that is called the same."""
 
-    tokenizer: str | None = None
+    tokenizer: str | None = field(default=None, metadata=PATH)
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
-    feature_extractor: str | None = None
+    feature_extractor: str | None = field(default=None, metadata=PATH)
     """Sounds: folder or Hub id of the feature extractor; null: the one of ``pretrained``, or one that is made to fit
     ``architecture``."""
 
     pool: Pool | None = None
-    """How the encoder's states become one vector; null: cls, but mean for feature maps and sequences,
-    and of sounds CLAP's and a pretrained AST's own pooling, else the mean of the frames that hold sound. Must be null
-    under a fusion transformer, which takes the states themselves."""
+    """How the encoder's states become one vector; null: as its architecture has it, which is last for causal texts
+    (gpt2, llama, CLIP's), cls where a first token stands for the whole (bert, vit), mean otherwise (feature maps,
+    sequences); of sounds CLAP's and a pretrained AST's own pooling, else the mean of the frames that hold sound. Must
+    be null under a fusion transformer, which takes the states themselves."""
 
     freeze: bool = False
     """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""

@@ -12,6 +12,7 @@ from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
 from mmpretrain.config.evaluation import EvaluationConfig, Need
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
@@ -25,7 +26,7 @@ class RunConfig:
     """Folder of the run below ``run.root``: letters, digits, ``.``, ``_`` and ``-``. The same name with the same config
     continues the run. null: ``METHOD-EXPERIMENT``, or ``METHOD-DATA`` without an experiment."""
 
-    root: str = "runs"
+    root: str = field(default="runs", metadata=PATH)
     """Folder that the run folders lie in; a relative path starts where the launcher is called."""
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 
-from mmpretrain.config.data import DataConfig, ModalityConfig
+from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
-from mmpretrain.data.decode import Raw, SampleError, decode, decode_label
-from mmpretrain.data.index import LABEL, modality_of
+from mmpretrain.data.decode import Raw, SampleError
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError
+from mmpretrain.data.random import uniform
 from mmpretrain.data.reader import Reader
+from mmpretrain.data.samples import label_of, objects_of
+from mmpretrain.data.step import sub_seed
 
 MAX_ATTEMPTS = 16
-LABEL_MEMBER = f"{LABEL}.cls"
 
 Processor = Callable[..., Inputs]
 
@@ -36,9 +37,10 @@ class _Row:
 class Batcher:
     """Makes batches; what a row holds depends on its position and ordinal alone.
 
-    processor: called with one list of b raw objects per modality (None where a sample lacks an optional one), returns
-    modality -> keyword -> tensor [b, ...]. sources: the same for modalities whose augmentations start from something
-    else (images with a ``load_size``, sounds), into the view ``source``; None for no such view.
+    reader: one that knows the members of ``config``. processor: called with one list of b raw objects per modality
+    (None where a sample lacks an optional one), returns modality -> keyword -> tensor [b, ...]. sources: the same for
+    modalities whose augmentations start from something else (images with a ``load_size``, sounds), into the view
+    ``source``; None for no such view.
     """
 
     def __init__(
@@ -47,14 +49,15 @@ class Batcher:
         self._config, self._reader, self._plan, self._processor = config, reader, plan, processor
         self._sources = sources
 
-    def batch(self, positions: np.ndarray, ordinals: np.ndarray) -> Batch:
-        """The batch with these samples: int64 [b] each.
+    def batch(self, positions: np.ndarray, ordinals: np.ndarray, *, drawn: bool = True) -> Batch:
+        """The batch with these samples: int64 [b] each. drawn: whether one of several texts is drawn for the position,
+        instead of the first being taken.
 
         A sample that cannot be used is replaced by one that the plan draws for its position; its ``sample_ids`` and
         ``keys`` entries are those of the substitute. Raises ShardError, and BadDataError if no substitute is found.
         """
         replaced: list[Replacement] = []
-        rows = [self._row(int(p), int(o), replaced) for p, o in zip(positions, ordinals, strict=True)]
+        rows = [self._row(int(p), int(o), replaced, drawn) for p, o in zip(positions, ordinals, strict=True)]
         return self._assembled(rows, positions, replaced)
 
     def readable(self, ordinals: np.ndarray) -> Batch:
@@ -67,7 +70,7 @@ class Batcher:
         rows: list[_Row] = []
         for ordinal in ordinals.tolist():
             try:
-                rows.append(self._decode(ordinal))
+                rows.append(self._decode(ordinal, None))
             except SampleError as error:
                 left_out.append(self._replacement(ordinal, ordinal, "", error))
         return self._assembled(rows, np.array([row.ordinal for row in rows], dtype=np.int64), left_out)
@@ -89,11 +92,11 @@ class Batcher:
         modalities = self._config.modalities
         return sources(**{name: items for name, items in objects.items() if modalities[name].prepared_apart})
 
-    def _row(self, position: int, ordinal: int, replaced: list[Replacement]) -> _Row:
+    def _row(self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool) -> _Row:
         candidate, error = ordinal, None
         for attempt in range(MAX_ATTEMPTS):
             try:
-                row = self._decode(candidate)
+                row = self._decode(candidate, position if drawn else None)
             except SampleError as failure:
                 error = error or failure
                 candidate = self._plan.substitute(position, attempt)
@@ -111,47 +114,14 @@ class Batcher:
         original = self._reader.index.sample(ordinal)
         return Replacement(position, original.key, substitute, self._reader.index.path(original.shard), str(error))
 
-    def _decode(self, ordinal: int) -> _Row:
-        sample = self._reader.sample(ordinal)
-        extensions = [name for name in sample if not name.startswith("__")]
-        objects: dict[str, Raw | None] = {}
-        for name, modality in self._config.modalities.items():
-            extension = _only(name, extensions, modality.optional)
-            if extension is None:
-                objects[name] = None
-            else:
-                objects[name] = _checked(extension, decode(extension, sample[extension], modality.kind), modality)
-        if all(value is None for value in objects.values()):
-            raise SampleError(f"it has none of its modalities, {', '.join(objects)}")
-        return _Row(ordinal, sample["__key__"], objects, self._label(sample))
+    def _decode(self, ordinal: int, position: int | None) -> _Row:
+        """position: draws one of several texts; None: the first."""
+        sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members
+        draw = None if position is None else partial(self._number, position)
+        objects = objects_of(sample, config.modalities, members, draw)
+        label = None if members.label is None else label_of(sample, members.label, config.classes or 0)
+        return _Row(ordinal, sample["__key__"], objects, label)
 
-    def _label(self, sample: dict[str, Any]) -> int | None:
-        if self._config.classes is None:
-            return None
-        if LABEL_MEMBER not in sample:
-            raise SampleError(f"it has no {LABEL_MEMBER}")
-        return decode_label(sample[LABEL_MEMBER], self._config.classes)
-
-
-def _only(modality: str, extensions: Sequence[str], optional: bool) -> str | None:
-    """The one member that holds a modality; None if an optional one has none."""
-    found = [extension for extension in extensions if modality_of(extension) == modality]
-    if optional and not found:
-        return None
-    if len(found) != 1:
-        raise SampleError(f"it has {' and '.join(found) or 'no member'} for {modality!r}: exactly one is needed")
-    return found[0]
-
-
-def _checked(extension: str, value: Raw, modality: ModalityConfig) -> Raw:
-    """``value``, if its shape is the configured one (images are resized, texts and sequences cut by the processor)."""
-    if not isinstance(value, np.ndarray):
-        return value
-    shape, size, kind = list(value.shape), list(modality.size), modality.kind.value
-    if modality.kind.row.tokens:
-        if len(shape) != len(size) or not shape[0] or shape[1:] != size[1:]:
-            needed = ", ".join([modality.kind.row.size[0], *map(str, size[1:])])
-            raise SampleError(f"{extension}: has shape {shape}, but a {kind} needs [{needed}]")
-    elif shape != size:
-        raise SampleError(f"{extension}: has shape {shape}, but {kind}s of shape {size} are expected")
-    return value
+    def _number(self, position: int, modality: str) -> float:
+        """A number of [0, 1): a function of the seed, the position in the stream and the modality."""
+        return uniform(sub_seed(self._plan.seed, 0, "captions", modality), torch.tensor([position])).item()

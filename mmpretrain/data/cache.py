@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """The node's cache: $MMPRETRAIN_CACHE, else ~/.cache/mmpretrain."""
-    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".cache" / "mmpretrain")
+    return Path(os.environ.get(ENVIRONMENT) or "~/.cache/mmpretrain").expanduser()
 
 
 def release(file: FileIO) -> None:

@@ -27,7 +27,7 @@ class SampleError(Exception):
 
 
 def decode(extension: str, data: bytes, kind: Kind) -> Raw:
-    """The object that a member holds: an RGB, grey or palette image, a text, a float32 array, or a sound.
+    """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, a float32 array, or a sound.
 
     extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is.
     Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit.
@@ -47,16 +47,6 @@ def decode(extension: str, data: bytes, kind: Kind) -> Raw:
         raise SampleError(f"{extension}: {error}") from None
     except Exception as error:  # hostile bytes bring libraries to raise nearly anything
         raise SampleError(f"{extension}: {type(error).__name__}: {error}") from None
-
-
-def decode_label(data: bytes, classes: int) -> int:
-    """The class number in ``label.cls``. Raises SampleError unless it is a decimal integer in [0, classes)."""
-    text = data.strip()
-    if not text.isdigit() or len(text) > MAX_LABEL_DIGITS:
-        raise SampleError(f"label.cls: {data[:20]!r} is not a class number")
-    if int(text) >= classes:
-        raise SampleError(f"label.cls: class {int(text)} is not below data.classes={classes}")
-    return int(text)
 
 
 def _known() -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
-import numpy as np
-
-from mmpretrain.data.index_scan import ShardError, scan_shard
-from mmpretrain.data.index_table import Index, Sample, Shard, Span, group_members, modality_of, reindex
+from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
+from mmpretrain.data.index_table import LABEL, Index, Sample, Shard, Span, group_members, modality_of, reindex
 from mmpretrain.files import replace_text
+from mmpretrain.words import listed
 
 __all__ = [
     "INDEX_NAME",
@@ -26,7 +25,6 @@ __all__ = [
     "ShardError",
     "Span",
     "build_index",
-    "check_shards",
     "dataset_state",
     "is_remote",
     "load_index",
@@ -37,7 +35,6 @@ __all__ = [
 
 INDEX_NAME = "index.json"
 INFO_NAME = "dataset.json"
-LABEL = "label"
 SPLITS = ("train", "test")
 
 
@@ -58,16 +55,19 @@ def build_index(folder: str | Path, progress: Callable[[str], None] | None = Non
     progress: called with each shard's name before its scan.
 
     Raises:
-        ShardError: there is no tar, or one that readers would misread (see ``scan_shard``), or a key twice.
+        ShardError: there is no tar, or one that readers would misread (see ``scan_shard``), or a key twice in one.
     """
-    tars = sorted(Path(folder).glob("*.tar"))
+    tars = sorted(tar for tar in Path(folder).glob("*.tar") if not is_litter(tar.name))
     if not tars:
         raise ShardError(f"{folder}: has no *.tar to index: build the shards first, or name the folder of a split")
     shards = []
     for tar in tars:
         if progress is not None:
             progress(tar.name)
-        shards.append(group_members(Path(folder), scan_shard(tar)))
+        scanned = scan_shard(tar)
+        if scanned.skipped and progress is not None:
+            progress(f"  passed over {listed(scanned.skipped, 3)}: what systems leave beside files")
+        shards.append(group_members(Path(folder), scanned))
     index = Index(folder, shards)
     replace_text(Path(folder) / INDEX_NAME, index.to_json())
     return index
@@ -96,43 +96,15 @@ def is_remote(folder: str | Path) -> bool:
 
 
 def dataset_state(path: str | Path) -> DatasetState:
-    """Whether a dataset was ever built at a path; how sound it is, :func:`check_shards` says.
+    """Whether a dataset was ever built at a path; how sound it is, data/index_checks.py says.
 
     A remote path counts as built, because no command of this project makes it.
     """
     if is_remote(path) or (Path(path) / INFO_NAME).exists():
         return DatasetState.built
-    parts = [Path(path) / split for split in SPLITS]
+    parts = [Path(path), *(Path(path) / split for split in SPLITS)]
     found = any((part / INDEX_NAME).exists() or any(part.glob("*.tar")) for part in parts)
     return DatasetState.built if found else DatasetState.missing
-
-
-def check_shards(
-    folder: str | Path,
-    modalities: Iterable[str],
-    label_needed: bool = False,
-    build_hint: str | None = None,
-    optional: Collection[str] = (),
-) -> list[str]:
-    """Quick preflight of one split: file sizes and the index, no hashing. Returns one sentence per problem.
-
-    modalities: names that samples must have. build_hint: the command that makes the dataset. optional: modalities that
-    some samples may lack, but not all.
-    """
-    again = f"run `{build_hint}`" if build_hint else "build the dataset again"
-    try:
-        index = load_index(folder)
-        sizes = _tar_sizes(folder)
-    except IndexMissingError as error:
-        has_tars = not is_remote(folder) and any(Path(folder).glob("*.tar"))
-        return [str(error) if has_tars else f"{folder}/{INDEX_NAME} is missing: {again}"]
-    except (ShardError, OSError) as error:
-        return [str(error)]
-    found = list(_size_problems(index, sizes, again))
-    if not len(index):
-        return [*found, f"{folder} has no samples: {again}"]
-    wanted = [*modalities, LABEL] if label_needed else list(modalities)
-    return found + [problem for name in wanted for problem in _absence(index, name, name in optional)]
 
 
 def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -> list[str]:
@@ -164,40 +136,3 @@ def read_text(source: str) -> str:
 
     with fsspec.open(source, "rt", encoding="utf-8") as file:
         return file.read()
-
-
-def _tar_sizes(folder: str | Path) -> dict[str, int]:
-    """Name -> bytes of every tar in a folder."""
-    if not is_remote(folder):
-        return {path.name: path.stat().st_size for path in Path(folder).glob("*.tar")}
-    import fsspec
-
-    filesystem, root = fsspec.core.url_to_fs(str(folder))
-    entries = filesystem.ls(root, detail=True)
-    return {e["name"].rpartition("/")[2]: e["size"] for e in entries if e["name"].endswith(".tar")}
-
-
-def _size_problems(index: Index, sizes: dict[str, int], again: str) -> Iterator[str]:
-    for shard in index.shards:
-        size = sizes.get(shard.name)
-        if size is None:
-            yield f"{index.path(shard)} is missing: {again}"
-        elif size != shard.bytes:
-            yield f"{index.path(shard)} has {size} bytes, the index says {shard.bytes}: {again}"
-    for name in sorted(set(sizes) - {shard.name for shard in index.shards}):
-        yield f"{index.folder}/{name} is not in the index: {reindex(index.folder)}"
-
-
-def _absence(index: Index, name: str, optional: bool) -> Iterator[str]:
-    """A sentence if some samples (of an optional one: all) have no member of modality (or label) ``name``."""
-    absent = [(shard, np.flatnonzero(~shard.holds(name))) for shard in index.shards]
-    count = sum(len(rows) for _, rows in absent)
-    if not count or (optional and count < len(index)):
-        return
-    shard, rows = next(pair for pair in absent if len(pair[1]))
-    present = sorted({modality_of(extension) for shard in index.shards for extension in shard.extensions})
-    yield (
-        f"{index.folder}: {count} of {len(index)} samples have no {name!r} (first: key"
-        f" {shard.keys[rows[0]]!r} in {shard.name}); the shards hold {', '.join(present)}:"
-        f" choose among them, or build the shards with {name!r}"
-    )

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from pathlib import Path
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
 LONGEST_NAME = 1024
+UNFIT = ("Cc", "Cs")  # control characters, and what tarfile makes of bytes that are not UTF-8
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 SAMPLE_NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]+)", re.DOTALL)
+# What macOS and Windows leave beside files, and everything hidden: no sample, and no damage either.
+LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACOSX/.*", re.DOTALL)
 
 
 class ShardError(ValueError):
@@ -34,12 +38,19 @@ class Member:
 
 @dataclass(frozen=True)
 class ScannedShard:
-    """What one scan found: bytes and sha256 of the tar, and its members in file order."""
+    """What one scan found: bytes and sha256 of the tar, its members in file order, and what was passed over (hidden
+    files and the like), by name."""
 
     name: str
     bytes: int
     sha256: str
     members: tuple[Member, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is what an operating system leaves beside others (``._x``, ``.DS_Store``), or hidden."""
+    return LITTER.fullmatch(name) is not None
 
 
 def scan_shard(path: Path) -> ScannedShard:
@@ -55,8 +66,9 @@ def scan_shard(path: Path) -> ScannedShard:
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            members = tuple(_members(path, file))
-            return ScannedShard(path.name, os.fstat(raw.fileno()).st_size, sha256, members)
+            skipped: list[str] = []
+            members = tuple(_members(path, file, skipped))
+            return ScannedShard(path.name, os.fstat(raw.fileno()).st_size, sha256, members, tuple(skipped))
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -80,8 +92,8 @@ def _refuse_compressed(path: Path, file: io.BufferedReader) -> None:
         raise ShardError(f"{path}: is empty (0 bytes): write the shard again")
 
 
-def _members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
-    """Usable members in file order; checks that nothing lies between or behind them."""
+def _members(path: Path, file: io.BufferedReader, skipped: list[str]) -> Iterator[Member]:
+    """Usable members in file order; checks that nothing lies between or behind them. skipped: gets the others."""
     total = os.fstat(file.fileno()).st_size
     end, last = 0, "the start"
     for info in _headers(path, file, total):
@@ -89,7 +101,11 @@ def _members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
             raise ShardError(f"{path}: member {info.name!r} overlaps {last}: write the shard again")
         end = info.offset_data + (-(-info.size // BLOCK) * BLOCK if info.isreg() else 0)
         last = repr(info.name)
-        if not info.isdir():
+        if info.isdir():
+            continue
+        if is_litter(info.name):
+            skipped.append(info.name)
+        else:
             yield _member(path, info)
     _check_end(path, file, end, total, last)
 
@@ -125,13 +141,15 @@ def _member(path: Path, info: tarfile.TarInfo) -> Member:
     where = f"{path}: member {info.name[:LONGEST_NAME]!r}"
     if len(info.name) > LONGEST_NAME:
         raise ShardError(f"{where} has a name of {len(info.name)} characters: at most {LONGEST_NAME} are allowed")
-    if not info.name.isprintable():
-        raise ShardError(f"{where} has an unprintable character (NUL, control, not UTF-8) in its name: rename it")
+    if any(unicodedata.category(character) in UNFIT for character in info.name):
+        raise ShardError(f"{where} has a control character, a NUL or what is not UTF-8 in its name: rename it")
     if info.name.startswith("/") or ".." in info.name.split("/"):
         raise ShardError(f"{where} has an absolute path or '..' in its name: use names relative to the tar")
     match = SAMPLE_NAME.fullmatch(info.name)
     if match is None or re.match(r"__[^/]*__($|/)", info.name):
         raise ShardError(f"{where} is not named KEY.MODALITY.EXT, so WebDataset readers would skip it: rename it")
+    if match[2].startswith("__"):
+        raise ShardError(f"{where} is named like a reader's own field ({match[2]}): rename it")
     return Member(match[1], match[2].lower(), info.offset_data, info.size)
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmpretrain.data.index_scan import Member, ScannedShard, ShardError
+from mmpretrain.words import command
 
 VERSION = 1
+
+LABEL = "label"
+
+# A tar of photos named 2024.05.17.jpg has as many "extensions" as photos: each would be a column of all samples.
+MOST_EXTENSIONS = 256
 
 Span = tuple[int, int]
 
@@ -23,6 +30,7 @@ class Shard:
     """One tar.
 
     keys: [samples]. spans: int64 [samples, extensions, 2], (offset, size) in bytes, offset -1 where absent.
+    folder: where it lies, '' for the index's own folder.
     """
 
     name: str
@@ -31,6 +39,7 @@ class Shard:
     keys: tuple[str, ...]
     extensions: tuple[str, ...]
     spans: np.ndarray
+    folder: str = ""
 
     @property
     def samples(self) -> int:
@@ -44,8 +53,19 @@ class Shard:
 
     def holds(self, modality: str) -> np.ndarray:
         """bool [samples]: which samples have a member of this modality (or ``label``)."""
-        columns = [i for i, extension in enumerate(self.extensions) if modality_of(extension) == modality]
-        return np.any(self.spans[:, columns, 0] >= 0, axis=1)
+        return self.sizes(e for e in self.extensions if modality_of(e) == modality).max(axis=1, initial=-1) >= 0
+
+    def sizes(self, extensions: Iterable[str]) -> np.ndarray:
+        """int64 [samples, k]: bytes of the members with those of these extensions that the shard has; -1: absent."""
+        wanted = set(extensions)
+        columns = [number for number, extension in enumerate(self.extensions) if extension in wanted]
+        spans = self.spans[:, columns]
+        return np.where(spans[..., 0] >= 0, spans[..., 1], -1)
+
+    def kept(self, rows: np.ndarray) -> Shard:
+        """The shard with these rows alone (bool [samples])."""
+        keys = tuple(key for key, keep in zip(self.keys, rows.tolist(), strict=True) if keep)
+        return replace(self, keys=keys, spans=self.spans[rows])
 
     def canonical_json(self) -> str:
         """The shard as JSON, the same text for the same content."""
@@ -69,17 +89,17 @@ class Sample:
 class Index:
     """All samples of a folder; a sample's ordinal counts through the shards in the order of their names.
 
+    A sample is known by its shard and its key: keys may start again in the next shard.
+
     folder: local path or fsspec URL. fingerprint: sha256 of the content, the same wherever the folder lies.
     starts: int64 [shards + 1], first ordinal of each shard, and the number of samples at the end.
     """
 
     def __init__(self, folder: str | Path, shards: Sequence[Shard]) -> None:
-        """Raises ShardError when two shards share a key."""
         self.folder = str(folder)
         self.shards = tuple(shards)
         self.starts = np.cumsum([0, *(shard.samples for shard in shards)], dtype=np.int64)
         self.fingerprint = _fingerprint(self.shards)
-        _refuse_shared_keys(self)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -97,9 +117,29 @@ class Index:
         shard = self.shards[number]
         return Sample(shard, shard.keys[row], shard.members(row))
 
+    def unique_key(self, ordinal: int) -> str:
+        """A sample's key; where shards share keys, the number of the shard and the key: ``000003/KEY``."""
+        number, row = self.locate(ordinal)
+        key = self.shards[number].keys[row]
+        return key if self._keys_differ else f"{number:06d}/{key}"
+
+    @cached_property
+    def _keys_differ(self) -> bool:
+        return len({key for shard in self.shards for key in shard.keys}) == len(self)
+
     def path(self, shard: Shard) -> str:
         """Full path or URL of a shard."""
-        return f"{self.folder.rstrip('/')}/{shard.name}"
+        return f"{(shard.folder or self.folder).rstrip('/')}/{shard.name}"
+
+    @property
+    def extensions(self) -> list[str]:
+        """What follows the key in the names of all members, sorted."""
+        return sorted({extension for shard in self.shards for extension in shard.extensions})
+
+    def kept(self, rows: Sequence[np.ndarray]) -> Index:
+        """The index of some of the samples: bool [samples] for each shard; shards without any stay out."""
+        shards = [shard if keep.all() else shard.kept(keep) for shard, keep in zip(self.shards, rows, strict=True)]
+        return Index(self.folder, [shard for shard in shards if shard.samples])
 
     def to_json(self) -> str:
         """Text of index.json: one line per shard, so that it can be looked at."""
@@ -126,15 +166,15 @@ def modality_of(extension: str) -> str:
 
 def reindex(folder: str | Path) -> str:
     """The advice to index a folder again."""
-    return f"run `mmpretrain shards index {folder}`"
+    return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
 
 
 def group_members(folder: Path, scanned: ScannedShard) -> Shard:
     """Group a tar's members into samples, as WebDataset readers do.
 
     Raises:
-        ShardError: a key comes back later in the tar (readers make two half samples of it), or a member is
-            there twice.
+        ShardError: a key comes back later in the tar (readers make two half samples of it), a member is
+            there twice, or keys contain dots.
     """
     where = f"{folder / scanned.name}: member"
     rows: dict[str, dict[str, Span]] = {}
@@ -148,6 +188,12 @@ def group_members(folder: Path, scanned: ScannedShard) -> Shard:
             raise ShardError(f"{where} {_name(member)} is there twice: write it once")
         row[member.extension] = (member.offset, member.size)
     extensions = tuple(sorted({extension for row in rows.values() for extension in row}))
+    if len(extensions) > MOST_EXTENSIONS:
+        raise ShardError(
+            f"{folder / scanned.name}: has {len(extensions)} different endings after the keys"
+            f" ({', '.join(f'.{e}' for e in extensions[:3])}, ...): the names contain dots, and readers end a key at"
+            " the first one: write the shards with other names"
+        )
     spans = [[row.get(extension, (-1, 0)) for extension in extensions] for row in rows.values()]
     array = np.array(spans, dtype=np.int64).reshape(len(rows), len(extensions), 2)
     return Shard(scanned.name, scanned.bytes, scanned.sha256, tuple(rows), extensions, array)
@@ -155,17 +201,6 @@ def group_members(folder: Path, scanned: ScannedShard) -> Shard:
 
 def _name(member: Member) -> str:
     return f"'{member.key}.{member.extension}'"
-
-
-def _refuse_shared_keys(index: Index) -> None:
-    seen: set[str] = set()
-    for shard in index.shards:
-        before = len(seen)
-        seen.update(shard.keys)
-        if len(seen) != before + shard.samples:
-            earlier = {key for other in index.shards if other is not shard for key in other.keys}
-            key = next((key for key in shard.keys if key in earlier), shard.keys[0])
-            raise ShardError(f"{index.path(shard)}: key {key!r} is there twice: keys must be unique in a folder")
 
 
 def _fingerprint(shards: Sequence[Shard]) -> str:

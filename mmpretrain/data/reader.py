@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
 
 from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
-from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError, decode
-from mmpretrain.data.index import Index, Shard, ShardError, modality_of
+from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
+from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
+from mmpretrain.data.members import Holders, Members
+from mmpretrain.data.samples import present_object
+from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
 
@@ -25,8 +28,8 @@ Identity = tuple[int, int, int, int]
 class Reader:
     """Reads samples of one split, from a local folder or through a cache.
 
-    verify: when local shards are hashed (the cache has verified its own). wanted: modalities to read, None for
-    every member. max_open: shards kept open. build: the command that makes the data set, for messages.
+    verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies;
+    None: every member. max_open: shards kept open. build: the command that makes the data set, for messages.
     A pickled copy starts without open files.
     """
 
@@ -35,12 +38,14 @@ class Reader:
         index: Index,
         verify: Verify = Verify.first_use,
         cache: Cache | None = None,
-        wanted: Collection[str] | None = None,
+        members: Members | None = None,
         max_open: int = 64,
         build: str | None = None,
     ) -> None:
         self.index = index
-        self._verify, self._cache, self._wanted, self._max_open = verify, cache, wanted, max_open
+        self.members = members or _by_name(index)
+        self._wanted = None if members is None else members.wanted
+        self._verify, self._cache, self._max_open = verify, cache, max_open
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
         self._verified: dict[int, Identity] = {}
@@ -61,7 +66,7 @@ class Reader:
         file = self._shard(number)
         sample: dict[str, Any] = {"__key__": shard.keys[row], "__url__": self.index.path(shard)}
         for extension, (offset, size) in shard.members(row).items():
-            if self._wanted is not None and modality_of(extension) not in self._wanted:
+            if self._wanted is not None and extension not in self._wanted:
                 continue
             if size > MAX_ENCODED_BYTES:
                 raise SampleError(f"{extension}: has {size} bytes, more than {MAX_ENCODED_BYTES}")
@@ -92,7 +97,7 @@ class Reader:
     def _open(self, number: int) -> _OpenShard:
         shard = self.index.shards[number]
         path = self.index.path(shard)
-        if self._cache is not None:
+        if self._cache is not None and is_remote(path):
             return _OpenShard(self._cache.open(path, shard), None)
         try:
             file = FileIO(path)
@@ -106,7 +111,8 @@ class Reader:
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
         size = os.fstat(file.fileno()).st_size
-        advice = f"{self._fix}, or, if the change is meant, `mmpretrain shards index {self.index.folder}`"
+        index = command("mmpretrain", "shards", "index", self.index.folder)
+        advice = f"{self._fix}, or, if the change is meant, `{index}`"
         if size != shard.bytes:
             raise ShardError(f"{path} has {size} bytes, the index says {shard.bytes}: {advice}")
         if self._verify is Verify.first_use:
@@ -140,9 +146,16 @@ def _identity(file: FileIO) -> Identity:
 
 
 def read_sample(reader: Reader, kinds: Mapping[str, Kind], ordinal: int) -> dict[str, Raw]:
-    """The decoded modalities (those in ``kinds``) of one sample.
+    """The decoded modalities (those in ``kinds``) that one sample has; of several texts the first.
 
     Raises ShardError or SampleError as reader and decoder do.
     """
-    members = ((modality_of(name), name, data) for name, data in reader.sample(ordinal).items() if name[0] != "_")
-    return {modality: decode(name, data, kinds[modality]) for modality, name, data in members if modality in kinds}
+    sample, holders = reader.sample(ordinal), reader.members.modalities
+    found = {name: present_object(name, sample, kind, holders[name]) for name, kind in kinds.items() if name in holders}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _by_name(index: Index) -> Members:
+    """Every modality as its members are named, ``NAME.EXT``."""
+    names = dict.fromkeys(modality_of(extension) for extension in index.extensions)
+    return Members({name: Holders(tuple(e for e in index.extensions if modality_of(e) == name)) for name in names})

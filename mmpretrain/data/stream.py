@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mmpretrain.config.data import DataConfig, remote_problem
+from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
-from mmpretrain.data.index import LABEL, Index, ShardError, is_remote, load_index
+from mmpretrain.data.index import Index, ShardError, is_remote
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError, Quarantine
 from mmpretrain.data.reader import Reader
+from mmpretrain.data.split import open_split
 
 BATCHES_AHEAD = 2  # per loader process
 MAX_OPEN = 64  # local shards
@@ -43,7 +44,8 @@ class Stream:
     Attributes: index, plan, reader.
 
     Raises:
-        ShardError: the index is missing, damaged or empty, or the cache is too small for the window.
+        ShardError: the index is missing, damaged or empty, no member holds a modality, or the cache is too small for
+            the window.
     """
 
     def __init__(
@@ -58,15 +60,15 @@ class Stream:
         sources: Processor | None = None,
     ) -> None:
         self.config, self.rank, self.world_size = config, rank, world_size
-        self.index = _load_index(config, split)
+        opened = open_split(config, split)
+        self.index = opened.index
         sizes = tuple(shard.samples for shard in self.index.shards)
         self.plan = Plan(sizes, seed, config.window, config.global_batch)
         self._cache = _open_cache(config, self.index)
         self._quarantine = Quarantine(quarantine, config.max_bad_fraction)
         self._asked: set[int] = set()
-        wanted = {*config.modalities} if config.classes is None else {*config.modalities, LABEL}
         max_open = config.window if self._cache else max(MAX_OPEN, config.window)
-        self.reader = Reader(self.index, config.verify, self._cache, wanted, max_open, config.build)
+        self.reader = Reader(self.index, config.verify, self._cache, opened.members, max_open, config.build)
         self._batcher = Batcher(config, self.reader, self.plan, processor, sources)
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
@@ -94,7 +96,8 @@ class Stream:
         size, stride = len(self.index), batch_size * self.world_size
         chosen = np.arange(size) if limit is None or size <= limit else np.arange(limit) * size // limit
         rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, chosen=chosen)
-        for batch in self._load(rows, range(-(-len(chosen) // stride))):
+        first_texts = partial(self._batcher.batch, drawn=False)
+        for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
     def listed_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
@@ -140,7 +143,8 @@ class Stream:
         ahead = self.plan.shards_ahead(position)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        self._cache.prefetch([(self.index.path(shard), shard) for shard in fresh])
+        places = [(self.index.path(shard), shard) for shard in fresh]
+        self._cache.prefetch([place for place in places if is_remote(place[0])])
 
 
 class _Batches(Dataset):
@@ -167,21 +171,9 @@ def _listed_rows(number: int, batches: Sequence[np.ndarray]) -> Rows:
     return (batches[number],)
 
 
-def _load_index(config: DataConfig, split: str) -> Index:
-    problem = remote_problem(config.path)
-    if problem is not None:
-        raise ShardError(f"data.path is {config.path!r}, which {problem}")
-    index = load_index(f"{config.path.rstrip('/')}/{split}")
-    if not len(index):
-        raise ShardError(
-            f"{index.folder} has no samples: {f'run `{config.build}`' if config.build else 'build it again'}"
-        )
-    return index
-
-
 def _open_cache(config: DataConfig, index: Index) -> Cache | None:
     """The node's cache, if the shards are remote and it can hold what is in use at one time."""
-    if not is_remote(config.path):
+    if not any(is_remote(path) for path in config.paths):
         return None
     limit = int(config.cache_gb * 1e9)
     sizes = sorted((shard.bytes for shard in index.shards), reverse=True)

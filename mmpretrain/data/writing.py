@@ -84,7 +84,7 @@ def build_dataset(
         if extras is not None:
             extras(partial)
         replace_text(partial / INFO_NAME, info.to_json())
-        outcome = _move(partial, target, overwrite)
+        outcome = move_into_place(partial, target, overwrite)
     indexes = {split: load_index(target / split) for split in splits}
     samples_by_split = {split: len(index) for split, index in indexes.items()}
     fingerprints = {split: index.fingerprint for split, index in indexes.items()}
@@ -148,8 +148,11 @@ def _sibling(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _move(partial: Path, target: Path, overwrite: Overwrite) -> Outcome:
-    """Put the complete folder in place, unless the same is there already."""
+def move_into_place(partial: Path, target: Path, overwrite: Overwrite) -> Outcome:
+    """Put a complete folder in place, unless the same is there already (then ``partial`` stays where it is).
+
+    Raises BuildError: the folder that is there holds files that the new one has not.
+    """
     try:
         os.rename(partial, target)
         return Outcome.built

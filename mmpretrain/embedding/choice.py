@@ -9,9 +9,9 @@ import numpy as np
 
 from mmpretrain.assembly.sounds import lacking_packages
 from mmpretrain.config.data import DataConfig, Kind
-from mmpretrain.data.decode import DECODERS, SampleError, decode
+from mmpretrain.data.decode import DECODERS, SampleError
 from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
-from mmpretrain.data.reader import Reader
+from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.embedding.jobs import EmbedJob
 from mmpretrain.embedding.space import Space
 from mmpretrain.problems import UnusableError
@@ -102,12 +102,10 @@ def _other_size(space: Space, index: Index, name: str, tower: str) -> str | None
 
 def _first_shape(index: Index, name: str, kind: Kind) -> tuple[int, ...] | None:
     """Of a modality's array in the first sample where it can be read; None if there is none."""
-    reader = Reader(index, wanted={name})
+    reader = Reader(index)
     for ordinal in holders(index, name).tolist():
         try:
-            sample = reader.sample(ordinal)
-            extension = next(key for key in sample if modality_of(key) == name)
-            return decode(extension, sample[extension], kind).shape  # type: ignore[union-attr]
+            return read_sample(reader, {name: kind}, ordinal)[name].shape  # type: ignore[union-attr]
         except SampleError:
             continue  # it counts when it is its turn
     return None

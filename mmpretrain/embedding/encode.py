@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     left_out = LeftOut(len(held), job.max_bad_fraction)
     turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
     batches = stream.listed_batches([turn for shard in turns for turn in shard])
-    encoded = (encoder.samples(batch, left_out) for batch in batches)
+    encoded = (encoder.samples(batch, _keys(stream, batch), left_out) for batch in batches)
     started = said = time.monotonic()
     for done, (number, shard) in enumerate(zip(numbers, turns, strict=True), start=1):
         output.write(number, [sample for _ in shard for sample in next(encoded)])
@@ -71,15 +72,16 @@ class SampleEncoder:
         """The stream's processor. A modality's tensors are of the samples that have it; ``present`` says which."""
         return {name: self._present(name, items) for name, items in objects.items()}
 
-    def samples(self, batch: Batch, left_out: LeftOut) -> list[RawSample]:
-        """Key, ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable samples are left out.
+    def samples(self, batch: Batch, keys: Sequence[str], left_out: LeftOut) -> list[RawSample]:
+        """Key (of ``keys``, one per row), ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable
+        samples are left out.
 
         Raises BadDataError if those are too many.
         """
         left_out.note(batch)
         vectors = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
         found: list[RawSample] = []
-        for row, key in enumerate(batch.keys):
+        for row, key in enumerate(keys):
             members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
             label = {} if batch.labels is None else {f"{LABEL}.cls": str(int(batch.labels[row])).encode()}
             if members:
@@ -124,6 +126,11 @@ def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, SampleEncoder]:
     encoder = SampleEncoder(space, towers, job.dtype)
     # The order of the stream is not used, only its reading, so neither seed nor ranks matter.
     return Stream(reading(job, space, index, towers), job.split, 0, 0, 1, encoder.tensors), encoder
+
+
+def _keys(stream: Stream, batch: Batch) -> list[str]:
+    """Different ones even where shards share keys: samples of several shards may come into one."""
+    return [stream.index.unique_key(ordinal) for ordinal in batch.sample_ids.tolist()]
 
 
 def _turns(held: np.ndarray, rows: range, batch: int) -> list[np.ndarray]:

@@ -87,6 +87,9 @@ def align(first: Vectors, second: Vectors) -> np.ndarray:
     ours, theirs = first.keys(), second.keys()
     if ours == theirs:
         return second.ordinals
+    for keys, vectors in ((ours, first), (theirs, second)):
+        if len(set(keys)) != len(keys):
+            raise ShardError(f"{vectors.title} has keys that are there twice, so samples cannot be told by them")
     place = dict(zip(theirs, second.ordinals.tolist(), strict=True))
     known = set(ours)
     lonely = next(((key, first, second) for key in ours if key not in place), None)

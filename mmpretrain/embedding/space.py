@@ -14,6 +14,7 @@ from transformers import AutoModel
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import weights_sha256
+from mmpretrain.words import listed
 
 PixelStatistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
 
@@ -53,5 +54,5 @@ def load_model(folder: Path, model_class: Any = AutoModel, **arguments: Any) -> 
     arguments |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     model, info = model_class.from_pretrained(folder, output_loading_info=True, **arguments)
     if info["missing_keys"]:
-        raise UnusableError([f"{folder} has no weights for {', '.join(sorted(map(str, info['missing_keys']))[:5])}"])
+        raise UnusableError([f"{folder} has no weights for {listed(sorted(map(str, info['missing_keys'])), 5)}"])
     return model.eval().requires_grad_(False)

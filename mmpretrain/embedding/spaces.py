@@ -20,7 +20,7 @@ from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import Space, load_model
 from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
-from mmpretrain.problems import UnusableError, one_line
+from mmpretrain.problems import UnusableError, missing_folder, one_line
 from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, release_name, verify_release
 
 # The last three belong to a release of this project, which is verified as a whole: they are hashed, code is never run.
@@ -89,6 +89,8 @@ def open_space(release: str, device: torch.device, pool: str = "mean", revision:
 def _local(release: str, revision: str | None) -> Path:
     if Path(release).is_dir():
         return Path(release)
+    if missing := missing_folder(release):
+        raise UnusableError([f"cannot open {release!r}: {missing}"])
     try:
         return Path(snapshot_download(release, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # no such repository, no network, no valid name

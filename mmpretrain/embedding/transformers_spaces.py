@@ -17,6 +17,7 @@ from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.audio_mmpretrain import PARTS, audio_class, audio_part, audio_tensors, frames_mask
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
+from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
@@ -61,7 +62,7 @@ class TransformersSpace(Space):
             return audio_tensors(tower, items, form._asdict(), self.extractor)
         if tower == Kind.image.value:
             assert self.images is not None
-            images = [image.convert("RGB") if isinstance(image, Image.Image) else image for image in items]
+            images = [flat(image, channels=3) if isinstance(image, Image.Image) else image for image in items]
             return {"pixel_values": self.images(images=images, return_tensors="pt")["pixel_values"]}
         assert self.tokenizer is not None
         cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit}

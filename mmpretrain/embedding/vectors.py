@@ -12,6 +12,7 @@ from mmpretrain.config.data import Kind
 from mmpretrain.data.decode import decode
 from mmpretrain.data.index import LABEL, Index, ShardError, load_index, modality_of
 from mmpretrain.data.info import load_info
+from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.reader import Reader
 from mmpretrain.embedding.output import embedded_from
 
@@ -37,7 +38,8 @@ class Vectors:
             self.origin = {}
         self.source = embedded_from(self.index.folder)
         # A few shards stay open: they are read one after the other.
-        self._reader = Reader(self.index, wanted={self.modality}, max_open=4)
+        held_by = tuple(e for e in self.index.extensions if modality_of(e) == self.modality)
+        self._reader = Reader(self.index, members=Members({self.modality: Holders(held_by)}), max_open=4)
         self.width = len(self._vector(int(self.ordinals[0]), None))
 
     def __len__(self) -> int:
@@ -81,7 +83,7 @@ class Vectors:
 
 def _the_one(index: Index, modality: str | None) -> str:
     """The modality that is meant. Raises ShardError where that is not clear."""
-    extensions = {extension for shard in index.shards for extension in shard.extensions}
+    extensions = index.extensions
     held = sorted({name for extension in extensions if (name := modality_of(extension)) not in ("", LABEL)})
     vectors = sorted({modality_of(extension) for extension in extensions if extension.endswith(".npy")} - {""})
     if modality is None and len(vectors) == 1:

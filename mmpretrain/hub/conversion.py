@@ -107,7 +107,7 @@ def _preprocessing(source: str, images: Any) -> dict[str, Any]:
             [f"{source}: its image processor does not resize (bicubic), crop and normalize as CLIP's: {settings}"]
         )
     statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
-    cut = {} if edge is None else {"shortest_edge": edge}
+    cut = {"resize": "squash"} if edge is None else {"resize": "crop", "shortest_edge": edge}
     return {"size": [height, width], "channels": 3, **cut, **statistics}
 
 

@@ -11,22 +11,16 @@ import torch
 from torch import Tensor
 
 from .audio_mmpretrain import audio_tensors, empty_sound
-
-try:
-    from PIL import Image
-except ImportError:  # Vectors and texts work without it.
-    Image = None  # type: ignore[assignment]
-
-
-LONGEST = 32  # times as long as wide is a strip
+from .images_mmpretrain import Image, fitted
+from .texts_mmpretrain import clean
 
 
 def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
 
-    Converted to grey or RGB, resized (bicubic, antialiased) if they differ from ``size``, then ``(x - mean) / std``
-    of values in 0...1. With ``shortest_edge`` they keep their shape: resized to that edge, their center cut out.
-    Raises ValueError for anything but PIL images.
+    As a viewer shows them, on the ``background`` of the entry, in grey or RGB, brought to ``size`` as ``resize`` says
+    (see :func:`fitted`; bicubic, antialiased), then ``(x - mean) / std`` of values in 0...1.
+    Raises ValueError for anything but PIL images, and for modes that cannot be scaled honestly.
     """
     items = _as_list(name, images)
     if Image is None:
@@ -34,7 +28,7 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: A
     for image in items:
         if not isinstance(image, Image.Image):
             raise ValueError(f"modality {name!r} needs PIL images, got a {type(image).__name__}")
-    pixels = np.stack([_pixels(_sized(image, modality), modality["channels"]) for image in items])
+    pixels = np.stack([_pixels(name, image, modality) for image in items])
     shape = (1, modality["channels"], 1, 1)
     mean, std = (np.asarray(modality.get(k) or [0.5] * shape[1], np.float32) for k in ("mean", "std"))
     return {"pixel_values": torch.from_numpy((pixels - mean.reshape(shape)) / std.reshape(shape))}
@@ -43,14 +37,15 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: A
 def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any) -> dict[str, Tensor]:
     """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, max_length].
 
-    Cut and padded on the right. Raises ValueError for anything but strings.
+    Cleaned as in training (see :func:`clean`), cut and padded on the right. Raises ValueError for anything but
+    strings, and for those that are none.
     """
     items = _as_list(name, texts)
     for text in items:
         if not isinstance(text, str):
             raise ValueError(f"modality {name!r} needs strings, got a {type(text).__name__}")
     tokens = tokenizer(
-        items,
+        [_cleaned(name, text) for text in items],
         padding="max_length",
         truncation=True,
         max_length=modality["max_length"],
@@ -129,31 +124,20 @@ def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor
     return {**tensors, "present": present}
 
 
-def _sized(image: Any, modality: dict[str, Any]) -> Any:
-    """One image in the colors and the size of the modality."""
-    height, width = modality["size"]
-    image = image.convert("L" if modality["channels"] == 1 else "RGB")
-    whole: tuple[int, ...] = (width, height)
-    if (edge := modality.get("shortest_edge")) is not None:
-        # Of a strip the ends never count, and resized as a whole it would fill the memory.
-        image = _center(image, *(min(side, LONGEST * min(image.size)) for side in image.size))
-        whole = tuple(int(edge * side / min(image.size)) for side in image.size)
-    if image.size != whole:
-        image = image.resize(whole, Image.Resampling.BICUBIC)
-    return _center(image, width, height)
-
-
-def _center(image: Any, width: int, height: int) -> Any:
-    if image.size == (width, height):
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _pixels(image: Any, channels: int) -> np.ndarray:
+def _pixels(name: str, image: Any, modality: dict[str, Any]) -> np.ndarray:
     """One image as float32 [channels, height, width] in 0...1."""
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    try:
+        pixels = np.asarray(fitted(image, modality), dtype=np.float32) / 255
+    except ValueError as error:
+        raise ValueError(f"modality {name!r} has {error}") from error
+    return pixels[None] if modality["channels"] == 1 else pixels.transpose(2, 0, 1)
+
+
+def _cleaned(name: str, text: str) -> str:
+    try:
+        return clean(text)
+    except ValueError as error:
+        raise ValueError(f"modality {name!r} has {error}") from error
 
 
 def _as_list(name: str, items: Any) -> list[Any]:

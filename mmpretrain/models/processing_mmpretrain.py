@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
 from .audio_mmpretrain import with_rates
+from .images_mmpretrain import check_entry
 from .inputs_mmpretrain import KINDS, mark_absent, optional_samples
 
 FILE_NAME = "processor_config.json"
@@ -33,15 +33,16 @@ class MMPretrainProcessor:
     """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
 
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
-    ``std`` per channel, default 0.5, and ``shortest_edge``: see :func:`image_tensors`), ``{"kind": "text",
-    "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per feature, which
-    scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
-    ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True``
-    samples of it may be None, and its tensors include ``present``.
+    ``std`` per channel, default 0.5, and ``resize``, ``shortest_edge`` and ``background``: see :func:`fitted`),
+    ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
+    feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
+    ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
+    and its tensors include ``present``.
     tokenizers: name -> transformers tokenizer, for every text. feature_extractors: the same for every sound.
 
     Raises ValueError if a text has no tokenizer or a sound no feature extractor, if statistics do not have one number
-    per channel or feature, or if ``shortest_edge`` is below ``size``.
+    per channel or feature, if ``shortest_edge`` is below ``size`` or without a crop, and for an unknown way to resize
+    or background.
     """
 
     _auto_class = "AutoProcessor"
@@ -146,9 +147,7 @@ def _check_statistics(name: str, modality: dict[str, Any]) -> None:
     for key in kind.statistics:
         if key in modality and len(modality[key]) != expected:
             raise ValueError(f"modality {name!r}: {key} has {len(modality[key])} numbers, {expected} are needed")
-    if modality.get("shortest_edge", math.inf) < max(modality.get("size") or [0]):
-        raise ValueError(
-            f"modality {name!r}: shortest_edge is {modality['shortest_edge']}, and {modality['size']} is cut out of it"
-        )
+    if modality["kind"] == "image":
+        check_entry(name, modality)
     if kind.paired and len({key in modality for key in kind.statistics}) > 1:
         raise ValueError(f"modality {name!r}: {' and '.join(kind.statistics)} are needed together")

@@ -21,6 +21,7 @@ from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.similarity import unit_rows
 from mmpretrain.figures import spectrogram_image
+from mmpretrain.models.images_mmpretrain import flat
 
 Shown = np.ndarray | str
 GRID_FILE = "retrieval_grid.npz"  # in the run folder
@@ -170,6 +171,6 @@ def _picture(raw: Raw) -> Shown:
         raw = spectrogram_image(raw["array"], raw["sampling_rate"], (LARGEST_SIDE, LARGEST_SIDE // 2))
     if not isinstance(raw, Image):
         return str(raw)
-    small = raw.convert("RGB")
+    small = flat(raw, channels=3)
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     return np.asarray(small)

@@ -29,11 +29,13 @@ from mmpretrain.evaluation.evaluate import evaluate, log_entry, write_evaluation
 from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.publish import publish
 from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +143,7 @@ class Session:
         settings, info = self.config.evaluation, dataset_info(self.config.data)
         classes, factors = (info.classes, info.factors) if info else (None, None)
         results = evaluate(settings.final, embed, self.world, settings, classes, factors)
-        shown = embed(settings.split)
+        shown = embed(settings.split) if settings.splits else None
         state = self.engine.state_dict()
         if state is not None:
             write_evaluation(self.folder.evaluation, results)
@@ -151,11 +153,13 @@ class Session:
         if self.world.rank == 0:
             self._draw(shown)
 
-    def _draw(self, embeddings: Embeddings) -> None:
+    def _draw(self, embeddings: Embeddings | None) -> None:
+        """embeddings: of the held-out split; None without one."""
         kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        reader = self._whole_splits[self.config.evaluation.split].reader
         try:
-            write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+            if embeddings is not None:
+                reader = self._whole_splits[self.config.evaluation.split].reader
+                write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")
@@ -175,7 +179,14 @@ class Session:
         """At a first start, let the method look at data while the model is still whole on every rank."""
         self.world = world
         if not checkpoint.exists(self.folder.checkpoints, world):
+            self._tell_apart(world)
             self.method.initialize(self._first_batches, world)
+
+    def _tell_apart(self, world: World) -> None:
+        """Raises UnusableError, on all ranks, if an encoder cannot tell inputs apart."""
+        problems = indistinct(self.config, self.method.model, self.processor)
+        if world.max_flag(bool(problems)):
+            raise UnusableError(problems or ["another rank found inputs that an encoder cannot tell apart"])
 
     def _first_batches(self, samples: int) -> Iterator[Batch]:
         """Of the stream's first samples, plain; they do not count among what the run reads."""

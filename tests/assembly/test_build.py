@@ -12,13 +12,46 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTM
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.config.compose import compose
-from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig, Resize
 from mmpretrain.config.methods.names import ClipConfig, M3colConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from mmpretrain.problems import UnusableError
 from tests.models.small import BERT, VIT, small_config, small_model, small_samples
+
+
+def preprocessor(**settings: Any) -> str:
+    """A preprocessor_config.json of transformers."""
+    return json.dumps({"do_resize": True, "image_mean": [0.4], "image_std": [0.2], **settings})
+
+
+CROPPING = {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
+SQUASHING = {"size": {"height": 8, "width": 4}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "found"),
+    [
+        (CROPPING, None, {"resize": "crop", "shortest_edge": 10}),
+        ({"size": 10, "do_center_crop": True, "crop_size": 8}, None, {"resize": "crop", "shortest_edge": 10}),
+        ({"size": {"shortest_edge": 8}, "crop_pct": 0.8}, None, {"resize": "crop", "shortest_edge": 10}),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.8}, None, {"resize": "squash"}),
+        (SQUASHING, None, {"resize": "squash"}),
+        (SQUASHING, Resize.pad, {"resize": "pad"}),
+        (CROPPING, Resize.squash, {"resize": "squash"}),
+        ({"do_resize": False}, None, {"resize": "crop"}),
+    ],
+)
+def test_images_are_resized_as_the_weights_were_trained_unless_asked_otherwise(
+    tmp_path: Path, settings: dict[str, Any], asked: Resize | None, found: dict[str, Any]
+) -> None:
+    config = pretrained_config(tmp_path)
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(preprocessor(**settings))
+    config.data.modalities["picture"].resize = asked
+    picture = build_processor(config).modalities["picture"]
+    assert {key: picture[key] for key in ("resize", "shortest_edge") if key in picture} == found
+    assert picture["background"] == "white" and picture["mean"] == [0.4]
 
 
 def test_seed_decides_the_weights() -> None:
@@ -117,6 +150,9 @@ def test_pixel_statistics_of_pretrained_weights_are_used(tmp_path: Path) -> None
     (tmp_path / "vit" / "preprocessor_config.json").write_text('{"image_mean": [0.4], "image_std": [0.2]}')
     picture = build_processor(config).modalities["picture"]
     assert (picture["mean"], picture["std"]) == ([0.4], [0.2])
+    (tmp_path / "vit" / "preprocessor_config.json").unlink()
+    (tmp_path / "vit" / "processor_config.json").write_text('{"image_processor": {"image_mean": [0.3]}}')
+    assert build_processor(config).modalities["picture"]["mean"] == [0.3]
 
 
 def test_dataset_json_gives_class_names_and_statistics(tmp_path: Path) -> None:

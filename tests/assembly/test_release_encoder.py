@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.check import check_model
-from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.data import Kind, ModalityConfig, Resize
 from mmpretrain.config.methods.names import ClipConfig, CommConfig
 from mmpretrain.config.model import AttentionKernel, EncoderConfig, Pool
 from mmpretrain.config.root import Config
@@ -62,6 +62,27 @@ def test_a_model_that_starts_from_a_release_embeds_as_it_does(release: Path) -> 
     assert model.config.encoders == original.config.encoders
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert str(release) not in model.config.to_json_string()
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ({}, {"resize": "squash", "background": "white"}),
+        ({"shortest_edge": 9}, {"resize": "crop", "shortest_edge": 9, "background": "white"}),
+        ({"resize": "pad", "background": "#102030"}, {"resize": "pad", "background": "#102030"}),
+    ],
+)
+def test_images_are_seen_as_the_release_was_trained_to(release: Path, entry: dict, found: dict) -> None:
+    """Releases from before there was a choice squash, or crop to their edge."""
+    path = release / "processor_config.json"
+    content = json.loads(path.read_text())
+    kept = {k: v for k, v in content["modalities"]["picture"].items() if k not in ("resize", "background")}
+    content["modalities"]["picture"] = kept | entry
+    path.write_text(json.dumps(content))
+    config = started(release)
+    assert build_processor(config).modalities["picture"] == kept | found
+    config.data.modalities["picture"].resize = Resize.crop
+    assert build_processor(config).modalities["picture"]["resize"] == "crop"
 
 
 def test_freezing_holds_for_the_projection_that_came_along(release: Path) -> None:

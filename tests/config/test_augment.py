@@ -129,7 +129,7 @@ def test_the_usual_ones_are_comms_and_sound(kind: Kind) -> None:
         ),
         (["augment.drop_share=[]"], "left.augment.drop_share is []"),
         (["load_size=[7,4]"], "left.load_size is [7, 4]: it needs [height, width], at least size=[8, 4]"),
-        (["load_size=[8]"], "left.load_size is [8]"),
+        (["load_size=[8,4,2]"], "left.load_size is [8, 4, 2]"),
         (
             ["augment.crp=1"],
             "left.augment.crp: unknown key (did you mean crop?); data.modalities.left.augment has choose",

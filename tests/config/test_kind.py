@@ -38,6 +38,7 @@ def test_what_a_row_names_exists(kind: Kind) -> None:
     assert implementation(row.decoder)(encoded(kind)) is not None
     assert all(kind in DECODERS[suffix].kinds for suffix in row.suffixes)
     assert callable(implementation(row.augmentation).__call__)
+    assert callable(implementation(row.preview).seen)
     assert set(AugmentConfig(**row.default_views).operations) <= set(row.operations)
     assert all(hasattr(ModalityConfig(kind), key) for key in (*row.described_by, *row.transformers_sizes.values()))
     # What ships has no access to the rows, and knows the same kinds.

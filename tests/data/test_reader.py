@@ -14,6 +14,7 @@ from mmpretrain.config.data import Verify
 from mmpretrain.data import reader as module
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.index import Index, ShardError
+from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.reader import Reader
 from tests.data.small_dataset import write_split
 
@@ -62,7 +63,8 @@ def test_webdataset_stages_take_the_samples(index: Index) -> None:
 
 
 def test_only_wanted_modalities_are_read(index: Index) -> None:
-    sample = Reader(index, wanted={"values", "label"}).sample(3)
+    members = Members({"values": Holders(("values.npy",))}, Holders(("label.cls",)))
+    sample = Reader(index, members=members).sample(3)
     assert [name for name in sample if not name.startswith("__")] == ["label.cls", "values.npy"]
 
 
@@ -138,4 +140,4 @@ def test_a_copied_back_shard_is_accepted(index: Index) -> None:
 def test_a_huge_member_is_not_read(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENCODED_BYTES", 100)
     with pytest.raises(SampleError, match=r"values\.npy: has 140 bytes, more than 100"):
-        Reader(index, wanted={"values"}).sample(0)
+        Reader(index, members=Members({"values": Holders(("values.npy",))})).sample(0)

@@ -173,10 +173,16 @@ def test_too_many_bad_samples_end_the_run(damaged: Path, tmp_path: Path) -> None
     assert str(log) in str(caught.value)
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
-def test_a_modality_that_no_sample_has_ends_the_run_at_once(tmp_path: Path, workers: int) -> None:
+def test_a_modality_that_no_sample_has_is_named_with_what_is_there(tmp_path: Path) -> None:
     write_split(tmp_path / "train", (3,), lambda _, s: {k: v for k, v in s.items() if k != "caption.txt"})
-    with pytest.raises(BadDataError, match=r"^sample 's000\d' in .*no member for 'caption'.*15 others"):
+    with pytest.raises(ShardError, match=r"no member .* holds 'caption'; they have .*picture\.png.*caption\.member"):
+        stream(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
+def test_a_modality_that_cannot_be_read_ends_the_run_at_once(tmp_path: Path, workers: int) -> None:
+    write_split(tmp_path / "train", (3,), lambda _, s: s | {"caption.txt": b" "})
+    with pytest.raises(BadDataError, match=r"^sample 's000\d' in .*the text is empty.*15 others"):
         next(stream(tmp_path, workers=workers).batches(0, 1))
 
 

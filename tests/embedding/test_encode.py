@@ -57,7 +57,7 @@ TRAIN = range(SAMPLES["train"])
 def read(folder: Path, modality: str) -> dict[str, np.ndarray]:
     """Key -> vector, as stored."""
     index = load_index(folder)
-    samples = Reader(index, wanted={modality}).samples(range(len(index)))
+    samples = Reader(index).samples(range(len(index)))
     found = {}
     for sample in samples:
         if f"{modality}.npy" in sample:

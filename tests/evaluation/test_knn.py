@@ -184,12 +184,12 @@ def test_more_neighbors_than_samples_is_named() -> None:
 
 
 def test_more_neighbors_than_samples_is_found_before_training(digits: Path) -> None:
-    tokens = [f"data.path={digits}", "evaluation.final=[knn]", "evaluation.knn.k=5000"]
+    tokens = ["data=digits", f"data.path={digits}", "evaluation.final=[knn]", "evaluation.knn.k=5000"]
     (problem,) = check_data(compose(tokens), Purpose.run).problems
     assert "needs at least 5000 samples of train and can use" in problem
-    others = [tokens[0], tokens[2], "evaluation.final=[linear_probe]"]
+    others = [*tokens[:2], tokens[3], "evaluation.final=[linear_probe]"]
     assert check_data(compose(others), Purpose.run).problems == ()
-    (problem,) = check_data(compose([*tokens[:2], "evaluation.max_samples=10"]), Purpose.run).problems
+    (problem,) = check_data(compose([*tokens[:3], "evaluation.max_samples=10"]), Purpose.run).problems
     assert "needs at least 20 samples of train and can use 10" in problem
 
 

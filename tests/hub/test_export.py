@@ -69,7 +69,18 @@ def test_code_of_the_card_works_inside_the_release(tmp_path: Path, release: Path
 
 def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     names = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}
-    parts = ("configuration", "modeling", "processing", "encoders", "heads", "inputs", "pooling", "attention")
+    parts = (
+        "configuration",
+        "modeling",
+        "processing",
+        "encoders",
+        "heads",
+        "inputs",
+        "images",
+        "texts",
+        "pooling",
+        "attention",
+    )
     code = {
         f"{part}_mmpretrain.py"
         for part in (

@@ -63,7 +63,7 @@ def test_arithmetic_of_a_built_dataset(tmp_path: Path) -> None:
 
 
 def test_data_that_is_not_built_is_a_note_only_for_a_dry_run(tmp_path: Path) -> None:
-    config = compose(["method=clip", f"data.path={tmp_path / 'digits'}"])
+    config = compose(["method=clip", "data=digits", f"data.path={tmp_path / 'digits'}"])
     dry, real = check_data(config, Purpose.show), check_data(config, Purpose.run)
     assert not dry.problems and "run `mmpretrain shards build digits`" in dry.notes[0]
     assert not real.notes and "run `mmpretrain shards build digits`" in real.problems[0]

@@ -20,7 +20,9 @@ def task(logs: Path, rank: int) -> JobPaths:
 def test_an_error_is_one_short_line() -> None:
     assert one_line(ValueError("first\nsecond")) == "ValueError: first"
     assert one_line(KeyError()) == "KeyError: no message"
-    assert len(one_line(ValueError("x" * 9999))) == 300
+    assert one_line(RuntimeError("Error(s) in loading X:\n\tsize mismatch")).endswith("X: size mismatch")
+    long = one_line(ValueError("x" * 9999 + ": raise data.max_bad_fraction"))
+    assert len(long) == 300 and long.endswith("raise data.max_bad_fraction"), "the fix stands at the end"
 
 
 def test_the_first_error_that_is_not_a_lost_peer_wins(tmp_path: Path) -> None:

@@ -87,9 +87,8 @@ def test_a_run_on_another_machine_is_left_alone(folder: RunFolder, config: Confi
 
 def test_a_config_of_an_older_version_is_one_sentence(folder: RunFolder, config: Config) -> None:
     folder.config.write_text(folder.config.read_text() + "retired_key: 1\n")
-    assert (
-        "does not fit this version of the code (retired_key: unknown key" in read_history(folder, config, 2).problems[0]
-    )
+    (problem,) = read_history(folder, config, 2).problems
+    assert "does not fit this version of the code" in problem and "retired_key: unknown key" in problem
 
 
 def test_what_was_filled_in_for_the_ranks_is_not_the_configs(folder: RunFolder, tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_texts_are_cut_and_padded_on_the_right() -> None:
     assert tokens["input_ids"][0, 4:].tolist() == [processor.tokenizers["caption"].pad_token_id] * 4
 
 
+def test_texts_are_cleaned_as_in_training() -> None:
+    processor = build_processor(small_config())
+    marked, plain = processor(caption=["\ufeffa seven", "a seven"])["caption"]["input_ids"]
+    assert torch.equal(marked, plain)
+    for text, message in (("a\0seven", "NUL characters"), ("a \ud83d", "halves of characters")):
+        with pytest.raises(ValueError, match=f"modality 'caption' has a text with {message}"):
+            processor(caption=text)
+
+
 def test_vectors_are_scaled_by_train_statistics() -> None:
     processor = processor_of(kind="vector", size=[3], minimum=[0.0, -1.0, 2.0], maximum=[2.0, 1.0, 2.0])
     values = processor(x=np.array([[1.0, 1.0, 2.0], [4.0, -1.0, 2.0]]))["x"]["values"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpretrain.data.index import Index, check_shards, load_index
+from mmpretrain.config.compose import compose
+from mmpretrain.data.index import Index, load_index
+from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.info import load_info
 from mmpretrain.data.writing import Outcome
 from shards.digits import CLASSES, build_digits, caption
-
-MODALITIES = ("left", "right", "caption")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def test_splits_are_stratified_and_complete(digits: Path) -> None:
     assert (len(train), len(test)) == (1437, 360)
     keys = {key for index in (train, test) for shard in index.shards for key in shard.keys}
     assert len(keys) == 1797
-    assert all(check_shards(digits / split, MODALITIES, label_needed=True) == [] for split in ("train", "test"))
+    config = compose([f"data.path={digits}", "data=digits"]).data
+    assert all(check_split(config, split).problems == () for split in ("train", "test"))
     counts = Counter(int(members(test, i)["label.cls"]) for i in range(len(test)))
     assert set(counts) == set(range(10)) and min(counts.values()) >= 34
 

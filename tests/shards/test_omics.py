@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpretrain.data.index import check_shards, load_index
+from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.writing import BuildError, Outcome
 from shards.omics import build_omics
@@ -67,7 +67,7 @@ def test_vectors_labels_and_statistics(tmp_path: Path, views: int, suffix: str) 
     expected = made["1_tr"].astype(np.float32)
     assert info.statistics["mrna"] == {"minimum": expected.min(0).tolist(), "maximum": expected.max(0).tolist()}
     assert info.classes == ["0", "1", "2"] and info.features == {}
-    assert check_shards(tmp_path / "out" / "test", names, label_needed=True) == []
+    assert {"mrna.npy", "label.cls"} < set(load_index(tmp_path / "out" / "test").extensions)
     assert build_omics(tmp_path / "source", tmp_path / "out", name="toy").outcome is Outcome.unchanged
 
 

@@ -21,7 +21,12 @@ from mmpretrain.training.recorder import NonFiniteError, Recorder
 @pytest.fixture
 def recorder(digits: Path, tmp_path: Path) -> tuple[Recorder, Batch]:
     """A recorder on a fresh run folder, and the first batch of its stream."""
-    tokens = [f"data.path={digits}", f"model.encoders.caption.tokenizer={digits / 'tokenizer'}", "data.global_batch=8"]
+    tokens = [
+        "data=digits",
+        f"data.path={digits}",
+        f"model.encoders.caption.tokenizer={digits / 'tokenizer'}",
+        "data.global_batch=8",
+    ]
     config = compose(tokens)
     stream = Stream(config.data, "train", 0, 0, 1, build_processor(config))
     made = Recorder(RunFolder(tmp_path), config, stream, World.single())

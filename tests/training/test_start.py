@@ -58,7 +58,7 @@ def start_and_count(folder: str) -> tuple[dict[str, int], dict[str, int], int]:
 def test_a_start_opens_every_config_and_tokenizer_once(ranks: Ranks, digits: Path, tmp_path: Path) -> None:
     """Both halves from one release, the caption from a pretrained text model with its tokenizer."""
     release, bert = tmp_path / "release", tmp_path / "bert"
-    source = runs.tiny_config("method=clip", f"data.path={digits}")
+    source = runs.tiny_config("method=clip", "data=digits", f"data.path={digits}")
     model = build_model(source)
     export_release(model, model.state_dict(), build_processor(source), release, facts(method="clip"))
     torch.manual_seed(0)

@@ -51,7 +51,9 @@ class Run:
 
     def __init__(self, digits: Path, folder: Path, world: World) -> None:
         tokenizer = f"model.encoders.caption.tokenizer={digits / 'tokenizer'}"
-        self.config = compose([f"data.path={digits}", tokenizer, "data.global_batch=8", "train.samples=24"])
+        self.config = compose(
+            ["data=digits", f"data.path={digits}", tokenizer, "data.global_batch=8", "train.samples=24"]
+        )
         self.folder, self.world = RunFolder(folder), world
         self.stream = Stream(self.config.data, "train", 0, world.rank, world.size, build_processor(self.config))
         self.batch: Batch = next(self.stream.batches(0, 1))

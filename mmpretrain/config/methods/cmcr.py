@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from mmpretrain.config.data import DataConfig
+from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.base import MethodConfig, ModelParts, not_positive, too_cold, too_few
 from mmpretrain.config.model import ConnectedSpace, ModelConfig
@@ -36,11 +37,11 @@ class CmcrConfig(MethodConfig):
 
     name: str = "cmcr"
 
-    first: str | None = None
+    first: str | None = field(default=None, metadata=PATH)
     """Release folder of the first space, to ship with the projectors; null: the connection's release takes embeddings
     of that space."""
 
-    second: str | None = None
+    second: str | None = field(default=None, metadata=PATH)
     """The same for the second space."""
 
     shared_through: ConnectedSpace = ConnectedSpace.first

@@ -1,0 +1,58 @@
+"""How the states of an encoder of transformers become one vector where the config says nothing: by its architecture."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModel, PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+from mmpretrain.config.architectures import Pool
+from mmpretrain.config.kind import Kind
+from mmpretrain.models.encoders_mmpretrain import pooling_arguments, state_form
+from mmpretrain.models.pooling_mmpretrain import StateForm
+
+# What no other rule finds. CLIP's text encoders are causal, and no language models; their texts end with a token of
+# their own, which is the last one that counts. SigLIP's image encoders learn how they pool.
+_OWN = {
+    "clip_text_model": Pool.last,
+    "siglip_vision_model": Pool.pooler,
+    "siglip2_vision_model": Pool.pooler,
+}
+_CAUSAL = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+_MASKED = set(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+_CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
+
+
+def default_pool(config: PreTrainedConfig, kind: Kind) -> Pool:
+    """The last token of texts where each token sees only those before it, the first token where that stands for the
+    whole, the mean otherwise."""
+    if config.model_type in _OWN:
+        return _OWN[config.model_type]
+    if state_form(config) is StateForm.map:
+        return Pool.mean
+    if kind.row.tokenized:
+        return _of_texts(config)
+    return Pool.cls if _has_class_token(config) else Pool.mean
+
+
+def _of_texts(config: PreTrainedConfig) -> Pool:
+    if _is_causal(config):
+        return Pool.last
+    return Pool.cls if config.model_type in _MASKED else Pool.mean
+
+
+def _is_causal(config: PreTrainedConfig) -> bool:
+    """transformers lists what continues texts, and what fills gaps in them; only the latter sees a text whole."""
+    if getattr(config, "is_decoder", False):
+        return True
+    whole = getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False
+    return config.model_type in _CAUSAL - _MASKED and not whole
+
+
+def _has_class_token(config: PreTrainedConfig) -> bool:
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, **pooling_arguments(config, Pool.cls.value))
+    except Exception:  # Every architecture refuses wrong sizes in its own way; the check of the model says it.
+        return True
+    return any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())

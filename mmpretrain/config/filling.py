@@ -1,0 +1,94 @@
+"""What is filled in where nobody said it: modalities by the folder, encoders by their kinds, metrics by the data.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from mmpretrain.config.default_model import BYTES, BYTES_LENGTH, default_encoders
+from mmpretrain.config.evaluation import Need
+from mmpretrain.config.kind import Kind
+from mmpretrain.config.root import Config
+
+Tree = dict[str, Any]
+
+
+class Look(Protocol):
+    """What looks into folders of shards: data/discovery.py."""
+
+    notes: list[str]
+
+    def data(self, path: str, given: Mapping[str, Any]) -> Tree:
+        """The section ``data`` that a folder implies. Raises ValueError if that cannot be told."""
+
+    def tokenizer(self, path: str) -> str:
+        """The tokenizer for texts of a folder."""
+
+    def has(self, path: str, split: str) -> bool:
+        """Whether a folder has this split."""
+
+
+def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[str], *, small: bool) -> None:
+    """Insert a layer with the modalities and the encoders that no layer describes, after those of files.
+
+    layers: values that fit their keys, ``files`` of them from files, the others from the command line. look: what looks
+    into the folder of the data; None: modalities stay as they are. small: whether encoders that nobody described are
+    the small ones.
+    """
+    given = _merged(layers, "data", "modalities")
+    path = next((data["path"] for data in _sections(reversed(layers), "data") if data.get("path")), None)
+    filled: Tree = {}
+    described = any(entry and "kind" in entry for entry in _merged(layers[:files], "data", "modalities").values())
+    if look is not None and path and not described:
+        try:
+            filled["data"] = look.data(path, given)
+        except ValueError as error:
+            problems.append(str(error))
+    modalities = _merged([filled, *layers], "data", "modalities")
+    if small:
+        known = _described(_merged(layers, "model", "encoders"))
+        kinds = {n: Kind(m["kind"]) for n, m in modalities.items() if m and "kind" in m and n not in known}
+        tokenized = [name for name, kind in kinds.items() if kind.row.tokenized]
+        tokenizer = look.tokenizer(path) if look is not None and path and tokenized else ""
+        filled["model"] = {"encoders": default_encoders(kinds, tokenizer)}
+        for name in tokenized if tokenizer == BYTES else []:
+            found = filled.setdefault("data", {}).setdefault("modalities", {})
+            found[name] = {"max_length": BYTES_LENGTH, **found.get(name, {})}
+    layers.insert(files, filled)
+
+
+def usual_metrics(config: Config, look: Look | None) -> None:
+    """Leave out those of the default metrics that the data have no labels or no held-out split for, with a note."""
+    settings = config.evaluation
+    left_out = [m for m in settings.final if Need.labels in m.needs] if config.data.classes is None else []
+    if left_out and look is not None:
+        look.notes.append(f"the data have no labels: {', '.join(left_out)} left out")
+    settings.final = [metric for metric in settings.final if metric not in left_out]
+    if look is not None and settings.final and not look.has(config.data.path, settings.split):
+        look.notes.append(
+            f"{config.data.path} has no {settings.split}/, so nothing is evaluated; `mmpretrain shards build` holds"
+            f" samples out by --split {settings.split}=0.02"
+        )
+        settings.final = []
+
+
+def _sections(layers: Iterable[Tree], name: str) -> list[Tree]:
+    return [section for layer in layers if (section := layer.get(name))]
+
+
+def _merged(layers: Iterable[Tree], section: str, key: str) -> Tree:
+    """The entries of a mapping of all layers, key by key; None: taken out."""
+    found: Tree = {}
+    for part in _sections(layers, section):
+        for name, entry in (part.get(key) or {}).items():
+            found[name] = None if entry is None else {**(found.get(name) or {}), **entry}
+    return found
+
+
+def _described(encoders: Tree) -> set[str]:
+    return {
+        name for name, entry in encoders.items() if entry and (entry.get("architecture") or entry.get("pretrained"))
+    }

@@ -1,0 +1,215 @@
+"""What a folder of shards holds, as config: for data that no file describes (no torch here).
+
+``dataset.json`` says it where a builder wrote one. Else the index does: each member's name and extension, and a look
+into the first sample where those leave something open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.config.data import ModalityConfig, Verify
+from mmpretrain.config.default_model import BYTES, IMAGE_SIZE
+from mmpretrain.config.kind import Kind
+from mmpretrain.data.decode import DECODERS, SampleError, decode
+from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
+from mmpretrain.data.info import load_info
+from mmpretrain.data.kinds.text import json_content
+from mmpretrain.data.members import LABEL_MEMBERS, modality_of, plain_members, suffix_of
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.split import TRAIN, holds_shards, split_folder
+from mmpretrain.words import command, listed
+
+USUAL_NAMES = {
+    Kind.image: "image",
+    Kind.audio: "sound",
+    Kind.text: "caption",
+}  # of members without a modality in their names
+USUAL_FIELDS = ("caption", "text")
+TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
+
+Entry = dict[str, Any]
+
+
+class Discovery:
+    """Looks into folders of shards on behalf of ``compose``. notes: what was found, one sentence each."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def data(self, path: str, given: Mapping[str, Any]) -> Entry:
+        """The section ``data`` of the config: name, modalities, classes.
+
+        given: entries of modalities that somebody described in part. Raises ShardError with the fix if that cannot be
+        told.
+        """
+        try:
+            info = load_info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._from_index(path, given)
+        known = set(ModalityConfig.__dataclass_fields__)
+        modalities = {n: {k: v for k, v in entry.items() if k in known} for n, entry in info.modalities.items()}
+        classes = len(info.classes) if info.classes else int(np.prod(list(info.factors.values()))) or None
+        self.notes.append(f"data: {_named(modalities)}, as {path}/dataset.json says")
+        return {"name": _plain(info.name), "modalities": modalities, "classes": classes if classes != 1 else None}
+
+    def tokenizer(self, path: str) -> str:
+        """The tokenizer that lies beside the shards; else bytes."""
+        beside = Path(path) / TOKENIZER
+        if not is_remote(path) and beside.is_dir():
+            return str(beside)
+        better = command("mmpretrain", "tokenizer", "train", "--data", path)
+        self.notes.append(f"texts are read byte by byte; for pieces of words: {better}")
+        return BYTES
+
+    def has(self, path: str, split: str) -> bool:
+        """Whether the data set has this split; one that is not there at all may still get it."""
+        if is_remote(path):
+            try:
+                return len(load_index(split_folder(path, split))) >= 0
+            except ShardError:
+                return False
+        return not Path(path).is_dir() or holds_shards(split_folder(path, split))
+
+    def _from_index(self, path: str, given: Mapping[str, Any]) -> Entry:
+        index = _open(path)
+        modalities: dict[str, Entry] = {}
+        for name, members in _by_modality(index).items():
+            stated = (given.get(name) or {}).get("kind")
+            modalities[name] = {"kind": Kind(stated).value} if stated else _entry(name, members, index)
+        for name, entry in given.items():
+            if isinstance(entry, Mapping) and entry.get("member") and name not in modalities:
+                modalities[name] = {"kind": _kind_of(name, entry["member"])}
+        if not modalities:
+            raise ShardError(f"{path}: no member is known to be a modality; the shards hold {_held(index)}")
+        self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
+        if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
+            self.notes.append(f"labels lie in {labels[0]}: set data.classes to their number to use them")
+        return {"name": _plain(Path(path).name), "modalities": modalities, "classes": None}
+
+
+def _open(path: str) -> Index:
+    root, folder = Path(path), split_folder(path, TRAIN)
+    if is_remote(path) or holds_shards(folder):
+        try:
+            return load_index(folder)
+        except IndexMissingError:
+            fix = command("mmpretrain", "shards", "index", path)
+            raise ShardError(f"data.path={path}: {folder} is not indexed: run `{fix}`") from None
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "there is no such folder"
+        advice = "name a folder of shards, or data=NAME for one that a file describes"
+        raise ShardError(f"data.path={path}: {found}; {advice}")
+    held = listed(sorted({file.suffix.lower() or file.name for file in root.rglob("*") if file.is_file()}), 6)
+    fix = command("mmpretrain", "shards", "build", "folder", path, "--out", f"data/{_plain(root.resolve().name)}")
+    raise ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")
+
+
+def _by_modality(index: Index) -> dict[str, list[str]]:
+    """Modality -> its members, of what could be one."""
+    found: dict[str, list[str]] = {}
+    for extension in index.extensions:
+        name = modality_of(extension)
+        if name and name != LABEL and name.isidentifier() and suffix_of(extension) in DECODERS:
+            found.setdefault(name, []).append(extension)
+    taken = {kind for members in found.values() for kind in DECODERS[suffix_of(members[0])].kinds}
+    for kind, name in USUAL_NAMES.items():
+        members = plain_members(kind, index.extensions)
+        if members and kind not in taken and name not in found:
+            found[name] = members
+    return found
+
+
+def _kind_of(name: str, members: Collection[str] | str) -> str:
+    first = members if isinstance(members, str) else next(iter(members))
+    decoder = DECODERS.get(suffix_of(str(first).lower()))
+    if decoder is None or len(decoder.kinds) != 1:
+        raise ShardError(f"data.modalities.{name}.kind is missing, and {first} does not tell it: set it")
+    return decoder.kinds[0].value
+
+
+def _entry(name: str, members: list[str], index: Index) -> Entry:
+    kinds = DECODERS[suffix_of(members[0])].kinds
+    kind = kinds[0] if len(kinds) == 1 else _kind_of_array(name, members, index)
+    entry: Entry = {"kind": kind.value}
+    if kind.row.resized:
+        entry["size"] = [IMAGE_SIZE, IMAGE_SIZE]
+    elif kind.row.listed:
+        entry |= _json_field(name, members, index)
+    elif kind is Kind.vector:
+        entry["size"] = list(_first_array(name, members, index).shape)
+    return entry
+
+
+def _kind_of_array(name: str, members: list[str], index: Index) -> Kind:
+    array = _first_array(name, members, index)
+    if array.ndim == 1:
+        return Kind.vector
+    raise ShardError(
+        f"{name!r} has arrays of shape {list(array.shape)}: set data.modalities.{name}.kind=sequence and"
+        f" data.modalities.{name}.size=[TIME STEPS,{array.shape[-1]}]"
+    )
+
+
+def _json_field(name: str, members: list[str], index: Index) -> Entry:
+    """``field`` where texts lie in a JSON object and only one of its keys can be meant."""
+    if suffix_of(members[0]) != "json" or (data := _first(members, index)) is None:
+        return {}
+    try:
+        content = json_content(data)
+    except SampleError as error:
+        raise ShardError(f"{name!r} in {members[0]}: {error}") from None
+    if not isinstance(content, dict):
+        return {}
+    texts = [key for key, value in content.items() if isinstance(value, str | list)]
+    usual = [key for key in USUAL_FIELDS if key in texts] or texts
+    if len(usual) == 1 or usual[:1] == ["caption"]:
+        return {"field": usual[:1]}
+    raise ShardError(
+        f"{members[0]} holds an object with {listed(list(content))}: say which of them are texts,"
+        f" data.modalities.{name}.field=[KEY]"
+    )
+
+
+def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
+    data = _first(members, index)
+    if data is None:
+        raise ShardError(
+            f"data.modalities.{name}.kind and .size are missing, and remote shards are not opened: set them"
+        )
+    try:
+        value = decode(members[0], data, Kind.vector)
+    except SampleError as error:
+        raise ShardError(f"{index.folder}: {error}") from None
+    assert isinstance(value, np.ndarray)
+    return value
+
+
+def _first(members: list[str], index: Index) -> bytes | None:
+    """The first of these members; None for remote shards, which a look would fetch whole."""
+    if is_remote(index.folder):
+        return None
+    rows = (np.flatnonzero(shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0) for shard in index.shards)
+    number, found = next((n, row) for n, row in enumerate(rows) if len(row))
+    reader = Reader(index, Verify.never, max_open=1)
+    data: bytes = reader.sample(int(index.starts[number]) + int(found[0]))[members[0]]
+    reader.close()
+    return data
+
+
+def _held(index: Index) -> str:
+    return listed(index.extensions) or "no members"
+
+
+def _named(modalities: Mapping[str, Entry]) -> str:
+    return ", ".join(f"{name} ({entry['kind']})" for name, entry in modalities.items())
+
+
+def _plain(name: str) -> str:
+    """A name that a run may have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "own"

@@ -1,0 +1,171 @@
+"""What an index says about a split before a run reads it: nothing is hashed, only some labels are read (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmpretrain.config.data import DataConfig, Incomplete, Unread, Verify
+from mmpretrain.data.decode import SampleError
+from mmpretrain.data.index import INDEX_NAME, Index, IndexMissingError, ShardError, is_remote, load_index
+from mmpretrain.data.index_scan import is_litter
+from mmpretrain.data.index_table import reindex
+from mmpretrain.data.members import Members
+from mmpretrain.data.reader import Reader
+from mmpretrain.data.samples import label_of
+from mmpretrain.data.split import Split, again, find_faults, look_at, split_folders
+from mmpretrain.words import listed
+
+LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
+PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".zip")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """problems stop a run; notes are good to know. samples: that the split offers, None if it cannot be read."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    samples: int | None = None
+
+
+def check_split(config: DataConfig, split: str) -> Checked:
+    """Whether a split of a data set can be read as ``config`` says; nothing is raised."""
+    problems: list[str] = []
+    notes: list[str] = []
+    folders = split_folders(config, split)
+    for folder in folders:
+        found = _folder_problems(folder, config.build)
+        if found and _is_unreadable(folder):
+            return Checked(tuple(found))
+        problems += found
+        unread = list(_unread(folder))
+        (notes if config.unread is Unread.ignore else problems).extend(unread)
+    try:
+        opened = look_at(config, split)
+    except ShardError as error:
+        return Checked((*problems, str(error)), tuple(notes))
+    problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]
+    if not opened.problems:
+        found, said = _faults(config, split, opened)
+        problems += [*found, *_labels(config, opened)] if not problems else found
+        notes += said
+    return Checked(tuple(problems), tuple(notes), len(opened.index))
+
+
+def _folder_problems(folder: str, build: str | None) -> list[str]:
+    """The index against the files beside it."""
+    try:
+        index = load_index(folder)
+        sizes = _tar_sizes(folder)
+    except IndexMissingError as error:
+        has_tars = not is_remote(folder) and any(_tars(Path(folder)))
+        return [str(error) if has_tars else f"{folder}/{INDEX_NAME} is missing: {again(build)}"]
+    except (ShardError, OSError) as error:
+        return [str(error)]
+    return list(_size_problems(index, sizes, again(build)))
+
+
+def _is_unreadable(folder: str) -> bool:
+    try:
+        load_index(folder)
+    except (ShardError, OSError):
+        return True
+    return False
+
+
+def _tars(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("*.tar") if not is_litter(path.name))
+
+
+def _tar_sizes(folder: str) -> dict[str, int]:
+    """Name -> bytes of every tar in a folder."""
+    if not is_remote(folder):
+        return {path.name: path.stat().st_size for path in _tars(Path(folder))}
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(str(folder))
+    entries = ((entry["name"].rpartition("/")[2], entry["size"]) for entry in filesystem.ls(root, detail=True))
+    return {name: size for name, size in entries if name.endswith(".tar") and not is_litter(name)}
+
+
+def _size_problems(index: Index, sizes: dict[str, int], again: str) -> Iterator[str]:
+    for shard in index.shards:
+        size = sizes.get(shard.name)
+        if size is None:
+            yield f"{index.path(shard)} is missing: {again}"
+        elif size != shard.bytes:
+            yield f"{index.path(shard)} has {size} bytes, the index says {shard.bytes}: {again}"
+    for name in sorted(set(sizes) - {shard.name for shard in index.shards}):
+        yield f"{index.folder}/{name} is not in the index: {reindex(index.folder)}"
+
+
+def _unread(folder: str) -> Iterator[str]:
+    """A sentence for what lies beside the shards and looks like data that is not read."""
+    if is_remote(folder):
+        return
+    root, ways = Path(folder), "move it away or set data.unread=ignore"
+    if packed := sorted(
+        path.name for path in root.iterdir() if path.name.endswith(PACKED) and not is_litter(path.name)
+    ):
+        yield f"{folder}: {listed(packed, 3)} would not be read, because only plain .tar files are: unpack it, {ways}"
+    below = sorted(str(tar.relative_to(root)) for tar in root.glob("*/*.tar") if not is_litter(str(tar.name)))
+    if below:
+        yield (
+            f"{folder}: {listed(below, 3)} would not be read, because it lies in a sub-folder: name that folder in"
+            f" data.more_paths, {ways}"
+        )
+
+
+def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], list[str]]:
+    """(problems, notes) about samples that the index shows to be unusable."""
+    where, size = opened.index.folder, len(opened.index)
+    if config.incomplete is Incomplete.drop:
+        causes = [f"{cause}: {count}" for cause, count in opened.dropped.items()]
+        return [], [
+            f"{split}: {size} samples are left, without the incomplete ones ({', '.join(causes)})"
+        ] if causes else []
+    problems, notes = [], []
+    for cause, rows in find_faults(config, opened.index, opened.members).items():
+        count = int(sum(map(np.sum, rows)))
+        if not count:
+            continue
+        example = _first(opened.index, rows)
+        sentence = f"{where}: {count} of {size} samples have {cause} (first: {example})"
+        if cause.startswith("no ") or count > config.max_bad_fraction * size:
+            held = f"; the shards hold {listed(opened.index.extensions)}" if count == size else ""
+            problems.append(f"{sentence}{held}: set data.incomplete=drop to leave them out, or write them again")
+        else:
+            notes.append(f"{sentence}: others will stand in for them")
+    return problems, notes
+
+
+def _first(index: Index, rows: list[np.ndarray]) -> str:
+    number = next(number for number, shard in enumerate(rows) if shard.any())
+    shard = index.shards[number]
+    return f"key {shard.keys[int(np.flatnonzero(rows[number])[0])]!r} in {shard.name}"
+
+
+def _labels(config: DataConfig, opened: Split) -> list[str]:
+    """A sentence if some of the labels, evenly spaced, are no class numbers of the config."""
+    index, label = opened.index, opened.members.label
+    if label is None or config.classes is None or any(is_remote(index.path(shard)) for shard in index.shards):
+        return []
+    reader = Reader(index, Verify.never, members=Members(label=label), max_open=4)
+    bad: list[str] = []
+    chosen = np.unique(np.linspace(0, len(index) - 1, LABELS_READ).astype(int)).tolist()
+    for ordinal in chosen:
+        try:
+            label_of(reader.sample(ordinal), label, config.classes)
+        except SampleError as error:
+            bad.append(f"{index.sample(ordinal).key!r}: {error}")
+        except ShardError as error:
+            return [str(error)]
+    reader.close()
+    if len(bad) <= config.max_bad_fraction * len(chosen):
+        return []
+    advice = "set data.classes to the number of classes, or data.label to where they lie"
+    return [f"{index.folder}: {len(bad)} of {len(chosen)} labels cannot be used ({bad[0]}): {advice}"]

@@ -1,0 +1,126 @@
+"""The bytes of a sample become objects: each modality from the members that hold it, and the label (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.data.decode import MAX_LABEL_DIGITS, Raw, SampleError, decode
+from mmpretrain.data.kinds.text import decode_json, json_content
+from mmpretrain.data.members import Holders, Members, suffix_of
+
+Sample = Mapping[str, Any]  # ``__key__``, ``__url__``, extension -> bytes
+Draw = Callable[[str], float]  # modality -> number of [0, 1) that decides which of several texts is taken
+
+
+def objects_of(
+    sample: Sample, modalities: Mapping[str, ModalityConfig], members: Members, draw: Draw | None = None
+) -> dict[str, Raw | None]:
+    """The object of each modality; None for an optional one that the sample lacks.
+
+    draw: decides between several texts; None: the first one is taken. Raises SampleError.
+    """
+    objects: dict[str, Raw | None] = {}
+    for name, modality in modalities.items():
+        objects[name] = _object(name, sample, modality, members.modalities[name], draw)
+    if all(value is None for value in objects.values()):
+        raise SampleError(f"it has none of its modalities, {', '.join(objects)}")
+    return objects
+
+
+def present_object(name: str, sample: Sample, kind: Kind, holders: Holders) -> Raw | None:
+    """The object of a modality of which nothing but the kind is known; None if the sample lacks it."""
+    found = _held(sample, holders)
+    return _read(name, sample, kind, holders, found, None) if found else None
+
+
+def captions_of(sample: Sample, kind: Kind, holders: Holders) -> list[str]:
+    """All texts of a sample, of which training draws one; none if it lacks the modality. Raises SampleError."""
+    return [text for text, _ in _captions(sample, kind, holders, _held(sample, holders))]
+
+
+def label_of(sample: Sample, holders: Holders, classes: int) -> int:
+    """The class number. Raises SampleError unless it is there and a decimal integer in [0, classes)."""
+    found = _held(sample, holders)
+    if len(found) != 1:
+        raise SampleError(f"it has {' and '.join(found) or f'no {holders.members[0]}'}: exactly one label is needed")
+    data: bytes = sample[found[0]]
+    if holders.fields:
+        content = json_content(data)
+        data = str(content.get(holders.fields[0]) if isinstance(content, dict) else content).encode()
+    text = data.strip()
+    if not text.isdigit() or len(text) > MAX_LABEL_DIGITS:
+        raise SampleError(f"{found[0]}: {data[:20]!r} is not a class number")
+    if int(text) >= classes:
+        raise SampleError(f"{found[0]}: class {int(text)} is not below data.classes={classes}")
+    return int(text)
+
+
+def _object(name: str, sample: Sample, modality: ModalityConfig, holders: Holders, draw: Draw | None) -> Raw | None:
+    found = _held(sample, holders)
+    if modality.optional and not found:
+        return None
+    value = _read(name, sample, modality.kind, holders, found, draw)
+    return _checked(found[0], value, modality)
+
+
+def _held(sample: Sample, holders: Holders) -> list[str]:
+    return [member for member in holders.members if member in sample]
+
+
+def _read(name: str, sample: Sample, kind: Kind, holders: Holders, found: Sequence[str], draw: Draw | None) -> Raw:
+    if len(found) != 1 and not (found and holders.several):
+        raise SampleError(f"it has {' and '.join(found) or 'no member'} for {name!r}: exactly one is needed")
+    if not kind.row.listed:
+        return decode(found[0], sample[found[0]], kind)
+    return _drawn(name, _captions(sample, kind, holders, found), found[0], draw)
+
+
+def _captions(sample: Sample, kind: Kind, holders: Holders, found: Sequence[str]) -> list[tuple[str, float]]:
+    """All texts of a sample in order, each with its share of the weight of where it lies."""
+    weighed: list[tuple[str, float]] = []
+    for member in found:
+        if suffix_of(member) != "json":
+            groups = [[str(decode(member, sample[member], kind))]]
+        else:
+            groups = _json_texts(member, sample[member], holders.fields)
+        by_field = holders.fields and suffix_of(member) == "json"
+        for place, texts in enumerate(groups):
+            way = place if by_field else holders.members.index(member)
+            weight = holders.weights[way] if holders.weights else len(texts)
+            weighed += [(text, weight / len(texts)) for text in texts]
+    return weighed
+
+
+def _json_texts(member: str, data: bytes, fields: Sequence[str]) -> list[list[str]]:
+    try:
+        return decode_json(data, fields)
+    except SampleError as error:
+        raise SampleError(f"{member}: {error}") from None
+
+
+def _drawn(name: str, weighed: list[tuple[str, float]], member: str, draw: Draw | None) -> str:
+    usable = [(text, weight) for text, weight in weighed if weight > 0]
+    if not usable:
+        raise SampleError(f"{member}: there is no text in it")
+    if draw is None or len(usable) == 1:
+        return usable[0][0]
+    edges = np.cumsum([weight for _, weight in usable])
+    return usable[min(int(np.searchsorted(edges, draw(name) * edges[-1], side="right")), len(usable) - 1)][0]
+
+
+def _checked(member: str, value: Raw, modality: ModalityConfig) -> Raw:
+    """``value``, if its shape is the configured one (images are resized, texts and sequences cut by the processor)."""
+    if not isinstance(value, np.ndarray):
+        return value
+    shape, size, kind = list(value.shape), list(modality.size), modality.kind.value
+    if modality.kind.row.tokens:
+        if len(shape) != len(size) or not shape[0] or shape[1:] != size[1:]:
+            needed = ", ".join([modality.kind.row.size[0], *map(str, size[1:])])
+            raise SampleError(f"{member}: has shape {shape}, but a {kind} needs [{needed}]")
+    elif shape != size:
+        raise SampleError(f"{member}: has shape {shape}, but {kind}s of shape {size} are expected")
+    return value

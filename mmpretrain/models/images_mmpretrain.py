@@ -1,0 +1,206 @@
+"""Images as a viewer shows them, and their way to an encoder's size: the same code in training and in a release.
+
+shown() turns an image upright and gives it a mode of 8 bits, flat() puts it on its background, fitted() brings it to a
+size. docs/data.md has a table of what happens to which image.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+
+try:
+    from PIL import Image
+except ImportError:  # Vectors and texts work without it.
+    Image = None  # type: ignore[assignment]
+
+LONGEST = 32  # times as long as wide is a strip
+BACKGROUND = "white"
+WAYS = ("crop", "pad", "squash")
+COLORS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
+ORIENTATION = 0x0112  # EXIF
+
+# Where Pillow keeps EXIF, and XMP, which may hold its orientation. TIFFs come upright.
+_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+# EXIF's number -> what turns the stored image into the shown one, as a name of Image.Transpose.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_COLORED = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "P", "PA")
+_GREY = ("1", "L", "LA", "La")
+_MOST = 65535  # of 16 bits
+
+
+def shown(image: Any) -> Any:
+    """A PIL image upright and in 8 bits: mode L, RGB, or with transparency LA or RGBA. What is so already stays.
+
+    Orientation in EXIF is applied. Grey of 16 bits is scaled by its range: 65535 is white, whatever the image's own
+    brightest value is. Raises ValueError, which names the mode, for what has no range to be scaled by (floats, 32 bits)
+    and for color spaces that are not converted.
+    """
+    image.load()
+    if not all(image.size):
+        raise ValueError("an image without pixels")
+    turn = _turn(image)
+    image = _eight_bits(image)
+    if turn is not None:
+        image = image.transpose(turn)
+        image.info = {}  # Where EXIF stands: it says no longer how the image is turned.
+    return image
+
+
+def flat(image: Any, channels: int, background: str = BACKGROUND) -> Any:
+    """A PIL image as shown, of mode L (channels 1) or RGB (3): what is transparent lies on ``background``.
+
+    background: ``white``, ``black``, ``gray`` or ``#rrggbb``. Raises ValueError as :func:`shown` and :func:`color`.
+    """
+    image = shown(image)
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode in ("LA", "RGBA"):
+        ground = Image.new("RGBA", image.size, (*color(background), 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def fitted(image: Any, entry: dict[str, Any]) -> Any:
+    """A PIL image in the colors and the size of its modality, bicubic where it must be resized.
+
+    entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
+    resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
+    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge.
+    """
+    height, width = entry["size"]
+    edge, background = entry.get("shortest_edge"), entry.get("background", BACKGROUND)
+    image = flat(image, entry["channels"], background)
+    how = entry.get("resize") or ("squash" if edge is None else "crop")
+    if how == "squash":
+        return _resized(image, width, height)
+    if how == "pad":
+        return _padded(image, width, height, background)
+    return _center(_covering(image, *((width, height) if edge is None else (edge, edge))), width, height)
+
+
+def check_entry(name: str, entry: dict[str, Any]) -> None:
+    """Raises ValueError if what the processor's entry of modality ``name`` says of images cannot be carried out."""
+    how, edge = entry.get("resize"), entry.get("shortest_edge")
+    if how not in (None, *WAYS):
+        raise ValueError(f"modality {name!r}: resize is {how!r}, this version knows {', '.join(WAYS)}")
+    if edge is not None and how not in (None, "crop"):
+        raise ValueError(f"modality {name!r}: shortest_edge is {edge}, but resize={how} cuts nothing out")
+    if edge is not None and edge < max(entry["size"]):
+        raise ValueError(f"modality {name!r}: shortest_edge is {edge}, and {entry['size']} is cut out of it")
+    try:
+        color(entry.get("background", BACKGROUND))
+    except ValueError as error:
+        raise ValueError(f"modality {name!r}: background {error}") from error
+
+
+def color(name: str) -> tuple[int, int, int]:
+    """``white``, ``black``, ``gray`` or ``#rrggbb`` as red, green and blue. Raises ValueError for anything else."""
+    if re.fullmatch("#[0-9a-fA-F]{6}", name):
+        return int(name[1:3], 16), int(name[3:5], 16), int(name[5:], 16)
+    if name not in COLORS:
+        raise ValueError(f"{name!r} is no color: use {', '.join(COLORS)} or #rrggbb")
+    return COLORS[name]
+
+
+def _turn(image: Any) -> Any | None:
+    """What brings the image upright; None if it is, or if its EXIF cannot be read, which viewers pass over."""
+    if not any(key in image.info for key in _EXIF):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
+            orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # Damaged EXIF raises whatever its parser raises.
+        return None
+    # A list, for example, cannot be looked up.
+    return Image.Transpose[_TURNS[orientation]] if isinstance(orientation, int) and orientation in _TURNS else None
+
+
+def _eight_bits(image: Any) -> Any:
+    if image.mode in _DEEP:
+        return _scaled(image)
+    if image.mode in _GREY:
+        return image.convert("LA" if image.has_transparency_data else "L")
+    if image.mode in _COLORED:
+        return _with_key(image).convert("RGBA" if image.has_transparency_data else "RGB")
+    raise ValueError(
+        f"an image of mode {image.mode} ({_WHY.get(image.mode, 'not converted')}): save it with 8 bits per channel, or"
+        " as grey of 16 bits"
+    )
+
+
+_WHY = {"F": "floats, which have no fixed range", "LAB": "a color space that is not converted"}
+
+
+def _scaled(image: Any) -> Any:
+    """Grey of 16 bits as L, or as LA if one value of it stands for transparency."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _MOST:
+        raise ValueError(
+            f"an image of mode {image.mode} with values from {low} to {high}: 32 bits have no range to be scaled by,"
+            " save it as grey of 8 or 16 bits"
+        )
+    table = ((np.arange(_MOST + 1) * 255 + _MOST // 2) // _MOST).astype(np.uint8)
+    grey = Image.fromarray(table[values])
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _with_key(image: Any) -> Any:
+    """The image; a color of 16 bits that stands for transparency becomes one of 8, as Pillow's pixels are."""
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    return image
+
+
+def _resized(image: Any, width: int, height: int) -> Any:
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _covering(image: Any, width: int, height: int) -> Any:
+    """Resized so that it just covers width x height, one side equal.
+
+    Of a strip the ends never count, and resized as a whole it would fill the memory: they are cut off before.
+    """
+    wide, high = image.size
+    if wide * height >= high * width:  # wider than what is asked for
+        image = _center(image, min(wide, max(1, LONGEST * width * high // height)), high)
+        return _resized(image, max(width, image.width * height // high), height)
+    image = _center(image, wide, min(high, max(1, LONGEST * height * wide // width)))
+    return _resized(image, width, max(height, image.height * width // wide))
+
+
+def _padded(image: Any, width: int, height: int, background: str) -> Any:
+    """As large as fits, in the middle of the background."""
+    wide, high = image.size
+    if wide * height >= high * width:
+        image = _resized(image, width, max(1, round(high * width / wide)))
+    else:
+        image = _resized(image, max(1, round(wide * height / high)), height)
+    ground = Image.new("RGB", (width, height), color(background)).convert(image.mode)
+    ground.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return ground
+
+
+def _center(image: Any, width: int, height: int) -> Any:
+    if image.size == (width, height):
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,1 @@
+"""Tokenizers made from the texts of a data set: ``mmpretrain tokenizer``."""

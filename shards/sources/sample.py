@@ -1,0 +1,178 @@
+"""A sample as its source knows it, before anything is read; and the source as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from shards.sources.keys import key_of_path, key_of_text
+
+NO_CLASS = "-1"  # as `datasets` numbers what has no class
+
+
+class MemberKind(StrEnum):
+    """What a member of a sample holds."""
+
+    image = "image"
+    audio = "audio"
+    text = "text"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What becomes one member: a file that is still to be read, bytes, or texts. One of the three is there."""
+
+    kind: MemberKind
+    path: Path | None = None
+    data: bytes | None = None
+    texts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SourceSample:
+    """contents: modality -> what it holds, absent ones left out. label: class number. where: it lies, for messages."""
+
+    key: str
+    where: str
+    contents: Mapping[str, Content]
+    label: int | None = None
+
+
+class Rows(Protocol):
+    """The samples of one split in a fixed order; pickled, every worker process opens it again."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their names."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def read(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(number, where it lies, column -> value) of some rows; numbers: ascending int64."""
+
+    def identity(self) -> list[Any]:
+        """What changes when the rows do, as JSON."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that becomes a modality. files: whether its texts are paths of files."""
+
+    modality: str
+    column: str
+    kind: MemberKind
+    files: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows by split, and what their columns mean. Paths in rows are relative to ``root``.
+
+    key: column of the keys; None: the path in the first column of files, else the row's number.
+    label: column of the labels; classes: its names in the order of their numbers; numbered: whether the column
+    holds these numbers already.
+    """
+
+    root: Path
+    splits: Mapping[str, Rows]
+    columns: tuple[Column, ...]
+    key: str | None = None
+    label: str | None = None
+    classes: tuple[str, ...] | None = None
+    numbered: bool = False
+
+    @property
+    def key_columns(self) -> list[str]:
+        """The columns that a key is made of."""
+        if self.key is not None:
+            return [self.key]
+        return [column.column for column in self.columns if column.files][:1]
+
+    @property
+    def all_columns(self) -> list[str]:
+        """Every column that a sample needs."""
+        label = [self.label] if self.label is not None else []
+        return list(dict.fromkeys([*self.key_columns, *(c.column for c in self.columns), *label]))
+
+    def key_of(self, number: int, row: Mapping[str, Any]) -> str:
+        """A row's key; several rows may have the same."""
+        for column in self.key_columns:
+            value = row.get(column)
+            if value is not None and str(value).strip():
+                is_path = self.key is None
+                return key_of_path(str(value), self.root) if is_path else key_of_text(as_name(value))
+        return f"{number:09d}"
+
+    def label_of(self, row: Mapping[str, Any]) -> int | None:
+        """A row's class number, None if it has none. classes must be known."""
+        name = label_name(row.get(self.label)) if self.label is not None else ""
+        if not name or self.classes is None or (self.numbered and name == NO_CLASS):
+            return None
+        if self.numbered:
+            return int(name)
+        return self._numbers[name]
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        known: dict[str, int] | None = self.__dict__.get("_known")
+        if known is None:
+            known = {name: number for number, name in enumerate(self.classes or ())}
+            object.__setattr__(self, "_known", known)
+        return known
+
+    def sameness_of(self, number: int, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Equal for rows that say further texts of one sample: the same key, files and label. None where none can."""
+        files = [column for column in self.columns if column.files]
+        if not files or len(files) == len(self.columns) or any(row.get(column.column) is None for column in files):
+            return None
+        if any(column.kind is not MemberKind.text for column in self.columns if not column.files):
+            return None  # bytes would have to be compared
+        return self.key_of(number, row), *(str(row[c.column]) for c in files), self.label_of(row)
+
+    def samples(self, split: str, numbers: np.ndarray) -> Iterator[tuple[int, SourceSample]]:
+        """(number, sample) of some rows of a split; keys are not made unique yet."""
+        for number, where, row in self.splits[split].read(numbers, self.all_columns):
+            contents = {c.modality: made for c in self.columns if (made := self._content(c, row.get(c.column)))}
+            yield number, SourceSample(self.key_of(number, row), where, contents, self.label_of(row))
+
+    def _content(self, column: Column, value: Any) -> Content | None:
+        """What a value stands for; None for nothing."""
+        files = column.files
+        if isinstance(value, Mapping):  # as `datasets` stores images and sounds
+            files = value.get("bytes") is None
+            value = value.get("path") if files else value["bytes"]
+        if value is None or (files and value == ""):
+            return None
+        if isinstance(value, bytes):
+            return Content(column.kind, data=value)
+        if files:
+            return Content(column.kind, path=self.root / str(value))
+        texts = value if isinstance(value, list) else [value]
+        return Content(column.kind, texts=tuple(str(text) for text in texts if text is not None))
+
+
+def as_name(value: Any) -> str:
+    """A value as a name: numbers without a fraction as integers, whatever column of gaps made them floats."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def label_name(value: Any) -> str:
+    """A label as a name; empty for none. A text 'none' is a name: only gaps of the table are not."""
+    return "" if isinstance(value, float) and math.isnan(value) else as_name(value)
+
+
+def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order of their class numbers: integers by their size, everything else by name."""
+    found = list(names)
+    if all(name.lstrip("-").isdecimal() for name in found):
+        return tuple(sorted(found, key=int))
+    return tuple(sorted(found))

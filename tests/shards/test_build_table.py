@@ -1,0 +1,149 @@
+"""`shards build table`: columns become modalities, by themselves or as the options say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.shards.drawn import build, contents, csv_text, files, json_lines, picture, refusal, tone
+
+ROWS = [{"image": f"{n}.png", "caption": f"NA {n}", "id": f"00{n}", "label": "ba"[n]} for n in range(2)]
+
+
+def as_csv(delimiter: str = ",") -> str:
+    """The rows with their header."""
+    return csv_text([list(ROWS[0]), *(list(row.values()) for row in ROWS)], delimiter)
+
+
+FORMS: dict[str, str | bytes] = {
+    "t.csv": as_csv(),
+    "semicolons.csv": as_csv(";"),
+    "t.tsv": as_csv("\t"),
+    "captions.txt": as_csv(),
+    "utf16.csv": as_csv().encode("utf-16"),
+    "bom.csv": b"\xef\xbb\xbf" + as_csv().encode(),
+    "t.jsonl": json_lines(ROWS),
+    "t.json": json.dumps(ROWS),
+    "field.json": json.dumps({"version": 1, "data": ROWS}),
+    "lines.json": json_lines(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_samples(name: str, tmp_path: Path) -> None:
+    """Texts stay as they are written: 'NA' is no gap and '001' no number."""
+    files(tmp_path, {name: FORMS[name]} | {f"{n}.png": picture(n) for n in range(2)})
+    build(
+        "table",
+        tmp_path / name,
+        tmp_path / "out",
+        "--modality",
+        "photo=image",
+        "--modality",
+        "c=caption",
+        "--key",
+        "id",
+    )
+    assert contents(tmp_path / "out/train") == {
+        f"00{n}": {"photo.png": picture(n), "c.txt": f"NA {n}".encode(), "label.cls": b"10"[n : n + 1]} for n in (0, 1)
+    }
+
+
+def parquet_bytes(path: Path) -> None:
+    """Bytes in a column, in row groups of 3."""
+    columns = {"jpg": [picture(n) for n in range(8)], "text": [["a", "b"]] * 8, "score": [0.5] * 8}
+    pq.write_table(pa.table(columns), path, row_group_size=3)
+
+
+def parquet_structs(path: Path) -> None:
+    """The form in which `datasets` writes images, with gaps in the labels that make them floats."""
+    images = [{"bytes": picture(n), "path": None} for n in range(8)]
+    pq.write_table(
+        pa.table({"img": images, "text": ["x"] * 8, "label": [float(n % 2) for n in range(7)] + [None]}), path
+    )
+
+
+@pytest.mark.parametrize("write", [parquet_bytes, parquet_structs])
+def test_bytes_in_parquet_come_out_unchanged(write: Callable[[Path], Any], tmp_path: Path) -> None:
+    """Whatever the row groups and shards are; keys are the numbers of the rows."""
+    write(tmp_path / "t.parquet")
+    report = build("table", tmp_path / "t.parquet", tmp_path / "out", "--shard-size", "5")["report"]
+    found = contents(tmp_path / "out/train")
+    assert list(found) == [f"{n:09d}" for n in range(8)] and report["shards"] == {"train": 2}
+    assert [members["image.png"] for members in found.values()] == [picture(n) for n in range(8)]
+    if write is parquet_structs:
+        assert [m.get("label.cls") for m in found.values()] == [b"0", b"1"] * 3 + [b"0", None]
+        assert report["dropped"]["no label (the sample is kept)"]["count"] == 1
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    """One behind the other; columns that a choice leaves out are named."""
+    for name, start in (("a", 0), ("b", 2)):
+        rows = [{"sound": f"{n}.wav", "sentence": f"s{n}", "speaker": "x", "n": n} for n in (start, start + 1)]
+        files(tmp_path, {f"{name}.jsonl": json_lines(rows)} | {f"{n}.wav": tone(n) for n in (start, start + 1)})
+    report = build("table", tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "out")["report"]
+    assert list(contents(tmp_path / "out/train")) == ["0", "1", "2", "3"]
+    assert report["notes"]["columns that are not used"]["examples"] == ["speaker (texts)", "n (values of type int)"]
+
+
+def test_paths_may_lead_anywhere_and_missing_ones_are_named(tmp_path: Path) -> None:
+    """It is the user's own table; --root moves where relative ones start."""
+    files(tmp_path, {"else where/1.png": picture(1), "top.png": picture(2)})
+    rows = [{"image": str(tmp_path / "else where/1.png")}, {"image": "../top.png"}, {"image": "gone.png"}]
+    files(tmp_path, {"tables/t.jsonl": json_lines(rows)})
+    report = build("table", tmp_path / "tables/t.jsonl", tmp_path / "out")["report"]
+    found = contents(tmp_path / "out/train")
+    assert [m["image.png"] for m in found.values()] == [picture(1), picture(2)]
+    assert all(not key.startswith("/") and ".." not in key for key in found)
+    assert report["dropped"]["image: file is missing"]["examples"] == ["gone.png: file is missing"]
+    files(tmp_path, {"r.jsonl": json_lines([{"image": "1.png"}])})
+    build("table", tmp_path / "r.jsonl", tmp_path / "o2", "--root", tmp_path / "else where")
+    assert list(contents(tmp_path / "o2/train")) == ["1"]
+
+
+def test_rows_that_are_no_rows_are_counted(tmp_path: Path) -> None:
+    """A line that is no JSON, and one that is no object."""
+    files(tmp_path, {"t.jsonl": '{"text": "a"}\n{"text": \n[1]\n\n{"text": "b"}\n'})
+    report = build("table", tmp_path / "t.jsonl", tmp_path / "out")["report"]
+    assert report["written"] == 2
+    assert report["notes"]["rows that are no JSON"]["examples"][0].startswith("t.jsonl line 2: ")
+    assert report["notes"]["rows that are no JSON object"]["examples"] == ["t.jsonl line 3"]
+
+
+REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
+    "no table": ("t.xlsx", "x", (), "tables of the form .xlsx are not read"),
+    "no header": ("t.csv", "", (), "has no header"),
+    "no rows": ("t.csv", "image,caption\n", (), "has no rows"),
+    "a column twice": ("t.csv", "a,a\n1,2\n", (), "names the column 'a' twice"),
+    "another encoding": ("t.csv", "image,caption\n1.png,caf\xe9\n".encode("latin-1"), (), "is not UTF-8"),
+    "a choice of texts": ("t.csv", "a,b\nx,y\n", (), "--modality a=a"),
+    "nothing usable": ("t.csv", "url\nhttps://example.org/1.png\n", (), "remote addresses, which are not fetched"),
+    "no such column": ("t.csv", "caption\nx\n", ("--key", "idd"), "has no column 'idd'"),
+    "a key twice": ("t.csv", "id,caption\n1,x\n1,y\n", ("--key", "id"), "key '1' of column 'id' is there twice"),
+    "a number as modality": ("t.jsonl", '{"n": 1}\n', ("--modality", "image=n"), "holds values of type int"),
+    "damaged Parquet": ("t.parquet", b"PAR1junk", (), "cannot be read as Parquet"),
+    "two tables in one JSON": ("t.json", '{"a": [{"x": 1}], "b": [{"x": 1}]}', (), "holds 2 tables (a, b)"),
+    "nothing that can be used": ("t.csv", "image\ngone.png\n", (), "no sample of the 1 that were read can be used"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_tables_are_answered_with_one_line(name: str, tmp_path: Path) -> None:
+    """Which file, what is wrong, and nothing is written."""
+    file, content, options, message = REFUSED[name]
+    files(tmp_path, {file: content})
+    assert message in refusal("table", tmp_path / file, tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra_parquet_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the command."""
+    files(tmp_path, {"t.parquet": b"x"})
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    assert "pip install 'mmpretrain-contrastive[data]'" in refusal("table", tmp_path / "t.parquet", tmp_path / "out")
