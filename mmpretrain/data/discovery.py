@@ -82,8 +82,12 @@ class Discovery:
         for name, entry in given.items():
             if isinstance(entry, Mapping) and entry.get("member") and name not in modalities:
                 modalities[name] = {"kind": _kind_of(name, entry["member"])}
-        if not modalities:
-            raise ShardError(f"{path}: no member is known to be a modality; the shards hold {_held(index)}")
+        if len(modalities) < 2:
+            found = f"only {_named(modalities)}" if modalities else "nothing"
+            raise ShardError(
+                f"{index.folder} holds {_held(index)}: {found} is known to be a modality by its name, and contrastive"
+                " pretraining needs at least 2; name the others by data.modalities.NAME.member"
+            )
         self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
         if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
             self.notes.append(f"labels lie in {labels[0]}: set data.classes to their number to use them")

@@ -27,7 +27,7 @@ from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
-from mmpretrain.training.long_texts import cut_texts
+from mmpretrain.training.looking_into import cut_texts, unreadable
 from mmpretrain.training.telling_apart import indistinct
 
 SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in about three seconds on two cores
@@ -67,13 +67,14 @@ def _readable(config: Config) -> bool:
 
 
 def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel) -> tuple[list[str], list[str]]:
-    """(problems, notes) of some samples: inputs that a model cannot tell apart, if it is a small one, built in a moment
-    (larger ones look when training starts), and texts that are cut."""
+    """(problems, notes) of some samples: what cannot be used, texts that are cut, and inputs that a model cannot tell
+    apart, if it is a small one, built in a moment (larger ones look when training starts)."""
     size = sum(parameter.numel() for parameter in model.encoders.parameters())
     try:
-        notes = cut_texts(config, sources)
-        if not 0 < size <= SMALL:
-            return [], notes
+        problems, notes = unreadable(config)
+        notes += cut_texts(config, sources)
+        if problems or not 0 < size <= SMALL:
+            return problems, notes
         return indistinct(config, build_model(config, sources), build_processor(config, sources)), notes
     except (ShardError, UnusableError):  # Said elsewhere, with what mends it; a tokenizer may not be built yet.
         return [], []

@@ -162,4 +162,4 @@ def test_what_is_no_folder_of_shards_is_called_what_it_is(tmp_path: Path) -> Non
         return {"bin": b"x"}
 
     write(tmp_path / "odd" / "train", odd, 2)
-    assert "no member is known to be a modality; the shards hold bin" in refused(indexed(tmp_path / "odd"))
+    assert "holds bin: nothing is known to be a modality by its name" in refused(indexed(tmp_path / "odd"))

@@ -10,7 +10,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import compose
 from mmpretrain.data.discovery import Discovery
 from mmpretrain.data.index import build_index
-from mmpretrain.training.long_texts import cut_texts
+from mmpretrain.training.looking_into import cut_texts
 from tests.data.own_data import plain, write
 
 
