@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config.data import ModalityConfig, Verify
-from mmpretrain.config.default_model import BYTES, IMAGE_SIZE
+from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
@@ -140,6 +140,8 @@ def _entry(name: str, members: list[str], index: Index) -> Entry:
     entry: Entry = {"kind": kind.value}
     if kind.row.resized:
         entry["size"] = [IMAGE_SIZE, IMAGE_SIZE]
+    elif kind.row.extracted:
+        entry["seconds"] = SOUND_SECONDS
     elif kind.row.listed:
         entry |= _json_field(name, members, index)
     elif kind is Kind.vector:
