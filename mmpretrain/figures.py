@@ -1,16 +1,40 @@
-"""What pictures have in common: colors, axes, legends, and bars beside chance. All draw onto axes they are given."""
+"""What pictures have in common: colors, axes, legends, and bars beside chance, which draw onto axes they are given; and
+the picture of a sound."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.mlab import specgram
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from PIL import Image
 
 from mmpretrain.records import Score
 
 INK, FAINT = "#222222", "#8a8a8a"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B5EA7", "#8C6D31")
+
+WINDOW_S = 0.025
+DECIBELS = 80  # below the loudest; what is softer has the darkest color
+
+
+def spectrogram_image(wave: np.ndarray, sampling_rate: int, size: tuple[int, int] = (256, 96)) -> Image.Image:
+    """The spectrogram of a sound [n] as an RGB image of ``size`` (width, height) in pixels.
+
+    Time goes to the right, frequency up to half of ``sampling_rate`` (hertz). Silence has the darkest color.
+    """
+    window = max(16, round(WINDOW_S * sampling_rate))
+    padded = np.pad(np.asarray(wave, dtype=np.float64), (0, max(0, 2 * window - len(wave))))
+    # About two windows a pixel: more would not be seen.
+    step = max(window // 4, len(padded) // (2 * size[0]), 1)
+    power = np.asarray(specgram(padded, NFFT=window, Fs=sampling_rate, noverlap=max(0, window - step))[0])
+    loudest = max(float(power.max()), 1e-12)
+    level = 1 + 10 * np.log10(np.maximum(power / loudest, 10 ** (-DECIBELS / 10))) / DECIBELS
+    shades = (255 * colormaps["magma"](level[::-1])[..., :3]).round().astype(np.uint8)
+    return Image.fromarray(shades).resize(size, Image.Resampling.BILINEAR)
 
 
 def draw_bars(axes: Axes, title: str, groups: Mapping[str, Sequence[Score]]) -> None:

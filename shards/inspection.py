@@ -110,9 +110,12 @@ def _preview(extension: str, data: bytes) -> str:
 
 
 def _describe(value: Any) -> str:
-    """A decoded text, array or image in one line."""
+    """A decoded text, array, sound or image in one line."""
     if isinstance(value, str):
         return repr(value)
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {list(value.shape)} from {value.min():.4g} to {value.max():.4g}"
+    if isinstance(value, dict):
+        rate = value["sampling_rate"]
+        return f"sound of {len(value['array']) / rate:.3g} s at {rate} Hz"
     return f"{value.mode} image, {value.height} x {value.width} pixels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,8 +187,18 @@ def _build(form: AnswerForm, opener: Opener, title: str, out: Path, options: Bui
         if dry_run:
             done = look_at_samples(source, out, options, notes, bar)
         else:
-            done = build_samples(source, title, out, options, notes, bar)
+            with _hint_if_stopped():
+                done = build_samples(source, title, out, options, notes, bar)
     answer(form, _result(out, done), _view(out, done))
+
+
+@contextmanager
+def _hint_if_stopped() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; finished shards are kept, and the same command goes on from there", file=sys.stderr)
+        raise
 
 
 @contextmanager

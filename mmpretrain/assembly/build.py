@@ -66,11 +66,14 @@ def build_processor(config: Config, sources: EncoderSources | None = None) -> MM
             statistics = of_data.get(name)
         brought = {key: value for key, value in (statistics or {}).items() if key in row.statistics}
         entry |= _prepared(modality, brought)
+        if name in sources and (form := sources[name].sound_form) is not None:
+            entry |= form._asdict()
         if modality.optional:
             entry["optional"] = True
         modalities[name] = entry
     tokenizers = {name: source.tokenizer for name, source in sources.items() if source.tokenizer is not None}
-    return MMPretrainProcessor(modalities, tokenizers)
+    extractors = {name: s.feature_extractor for name, s in sources.items() if s.feature_extractor is not None}
+    return MMPretrainProcessor(modalities, tokenizers, extractors)
 
 
 def _prepared(modality: ModalityConfig, brought: dict[str, Any]) -> dict[str, Any]:
@@ -84,15 +87,23 @@ def _prepared(modality: ModalityConfig, brought: dict[str, Any]) -> dict[str, An
 
 
 def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
-    """The processor of what augmentations start from: images with a ``load_size``, at that size.
+    """The processor of what augmentations start from: images with a ``load_size``, at that size, and waveforms.
 
-    processor: the run's. None if there are no such images, or nothing augments them.
+    processor: the run's. None if there are none of these, or nothing augments them.
     """
     modalities = config.data.modalities
-    sizes = {name: modality.load_size for name, modality in modalities.items() if modality.load_size is not None}
-    if not sizes or not (config.method.augments or any(modality.train for modality in modalities.values())):
+    apart = {name: modality for name, modality in modalities.items() if modality.prepared_apart}
+    if not apart or not (config.method.augments or any(modality.train for modality in modalities.values())):
         return None
-    return MMPretrainProcessor({name: _larger(processor.modalities[name], size) for name, size in sizes.items()})
+    entries = {name: _apart(processor.modalities[name], modality) for name, modality in apart.items()}
+    return MMPretrainProcessor(entries)
+
+
+def _apart(entry: dict[str, Any], modality: ModalityConfig) -> dict[str, Any]:
+    """An entry for what augmentations start from."""
+    if modality.load_size is not None:
+        return _larger(entry, modality.load_size)
+    return entry | {"waveform": True, "seconds": max(modality.load_seconds or 0, entry["seconds"])}
 
 
 def _larger(entry: dict[str, Any], size: list[int]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.sounds import lacking_packages
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.assembly.tokenizers import not_built, text_problems, tokenizer_source
@@ -19,6 +21,7 @@ from mmpretrain.config.engine import Precision
 from mmpretrain.config.model import AttentionKernel
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import ShardError
+from mmpretrain.models.audio_mmpretrain import audio_tensors
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.fusion_mmpretrain import Fusion
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -75,11 +78,15 @@ def _check_encoder(source: EncoderSource, config: Config, problems: list[str], n
     if hasattr(nn.ModuleDict, name):
         raise UnusableError([f"data.modalities.{name}: torch needs this name for itself, choose another one"])
     entry, modality = source.encoder, source.modality
+    if lacking := lacking_packages(name, modality):
+        raise UnusableError(lacking)
     tokenizer = _tokenizer(source, config, problems, notes)
     spec = source.specification(tokenizer)
     encoder = _on_meta(name, spec)
     if modality.kind.row.resized:
         _try_images(name, encoder, modality, config.fuses_tokens)
+    if modality.kind.row.extracted:
+        _try_sounds(source, encoder, config.fuses_tokens)
     if modality.kind.row.tokenized:
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
     problems += source.problems(encoder)
@@ -143,6 +150,25 @@ def _try_images(name: str, encoder: Encoder, modality: ModalityConfig, fused: bo
     if fused and (width != encoder.state_size or (output.ndim == 4 and encoder.form is not StateForm.map)):
         found = f"states of shape {list(output.shape)}, which the fusion cannot take for {encoder.form.value}"
         raise UnusableError([f"{where}: {found} of width {encoder.state_size}; choose another architecture"])
+
+
+def _try_sounds(source: EncoderSource, encoder: Encoder, fused: bool) -> None:
+    """Silence through the feature extractor, and in its shape through the encoder: do the two fit together?"""
+    assert source.sound_form is not None
+    where, entry = source.where, source.sound_form._asdict()
+    silence = {"array": np.zeros(1, np.float32), "sampling_rate": entry["sampling_rate"]}
+    try:
+        tensors = audio_tensors(source.name, [silence, silence], entry, source.feature_extractor)
+        tensors = {key: tensor.to("meta") for key, tensor in tensors.items()}
+        output = encoder.states(**tensors).values if fused else encoder(**tensors)
+    except Exception as error:  # As above.
+        if "meta" in str(error):
+            return  # As above.
+        raise UnusableError(
+            [f"{where}: it does not take what its feature extractor gives ({one_line(error)})"]
+        ) from error
+    if not fused and output.shape != (2, encoder.output_size):
+        raise UnusableError([f"{where}: output of shape {list(output.shape)}, expected [2, {encoder.output_size}]"])
 
 
 def _check_whole(

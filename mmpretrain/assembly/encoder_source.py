@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
+from mmpretrain.assembly.sounds import SoundForm, open_extractor, sound_form
 from mmpretrain.assembly.tokenizers import open_tokenizer, tokenizer_source
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.model import EncoderConfig
@@ -60,6 +61,26 @@ class EncoderSource(ABC):
     def brought_tokenizer(self) -> Any | None:
         """A tokenizer that comes with the weights otherwise than as files beside them. Raises UnusableError."""
         return None
+
+    @cached_property
+    def feature_extractor(self) -> Any | None:
+        """The feature extractor of a sound, None for other kinds. Raises UnusableError if it cannot be opened."""
+        if not self.modality.kind.row.extracted:
+            return None
+        if self.encoder.feature_extractor:
+            return open_extractor(f"{self.where}.feature_extractor", self.encoder.feature_extractor, None)
+        return self.brought_extractor()
+
+    def brought_extractor(self) -> Any:
+        """The feature extractor that comes with the weights, or is made to fit the architecture. Raises
+        UnusableError."""
+        raise UnusableError([f"{self.where}.feature_extractor is missing: a sound needs one (a folder or a Hub id)"])
+
+    @cached_property
+    def sound_form(self) -> SoundForm | None:
+        """The rate and length of a sound that the encoder gets, None for other kinds. Raises UnusableError."""
+        extractor = self.feature_extractor
+        return None if extractor is None else sound_form(self.name, self.modality, extractor)
 
     def input_statistics(self) -> dict[str, Any] | None:
         """What weights expect of their inputs, as keys of the processor's entry: statistics, and how images are cut.

@@ -11,6 +11,7 @@ import torch
 
 from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.assembly.own_architectures import OwnEncoder
+from mmpretrain.assembly.sounds import SoundForm, sound_form
 from mmpretrain.assembly.transformers_encoder import TransformersEncoder
 from mmpretrain.config.architectures import ARCHITECTURES, Pool
 from mmpretrain.config.data import Kind, ModalityConfig
@@ -75,6 +76,7 @@ class ReleaseEncoder(EncoderSource):
         if asked.architecture in ARCHITECTURES:
             return OwnEncoder(self.name, asked, self.modality).specification(tokenizer)
         source = TransformersEncoder(self.name, asked, self.modality)
+        source.__dict__["feature_extractor"] = self.feature_extractor  # opened once, and the release's own
         return source.specification_checking(self.encoder.config, tokenizer)
 
     def brought_tokenizer(self) -> Any:
@@ -83,6 +85,21 @@ class ReleaseEncoder(EncoderSource):
         if found is None:
             raise self._unusable(f"{self.release.source} reads no texts as {self.part!r}")
         return found
+
+    def brought_extractor(self) -> Any:
+        """The feature extractor of the release for the same modality."""
+        found = self._processor.feature_extractors.get(self.part)
+        if found is None:
+            raise self._unusable(f"{self.release.source} takes no sounds as {self.part!r}")
+        return found
+
+    @cached_property
+    def sound_form(self) -> SoundForm | None:
+        """See :class:`EncoderSource`; unless the data says otherwise sounds are as long as those of the release."""
+        if self.feature_extractor is None:
+            return None
+        seconds = self.modality.seconds or self._processor.modalities[self.part]["seconds"]
+        return sound_form(self.name, replace(self.modality, seconds=seconds), self.feature_extractor)
 
     def input_statistics(self) -> dict[str, Any]:
         """See :class:`EncoderSource`; what the release was trained with counts, also where that is nothing."""

@@ -46,17 +46,17 @@ def open_tokenizer(key: str, source: str, revision: str | None, config: PreTrain
 def byte_tokenizer() -> Any:
     """A token for each byte of UTF-8, without any training: for texts of every language, if long ones.
 
-    Ids: 0 padding, 1 beginning, 2 end, 3 mask, then the 256 bytes.
+    Ids: 0 padding, 1 beginning, 2 mask, then the 256 bytes, and at last the end, where CLIP's encoders look for it.
     """
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"}
-    alphabet = sorted(ByteLevel.alphabet())
-    model = BPE(vocab={token: number for number, token in enumerate([*special.values(), *alphabet])}, merges=[])
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "mask_token": "<mask>"}
+    tokens = [*special.values(), *sorted(ByteLevel.alphabet()), "</s>"]
+    model = BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
-    ends = [("<s>", 1), ("</s>", 2)]
+    ends = [("<s>", 1), ("</s>", len(tokens) - 1)]
     tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", pair=None, special_tokens=ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", **special)
 
 
 def not_built(data: DataConfig, source: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import json
@@ -19,10 +20,12 @@ from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.assembly.own_architectures import check_keywords
 from mmpretrain.assembly.pooling import default_pool
 from mmpretrain.assembly.preprocessing import image_preparation
+from mmpretrain.assembly.sounds import made_extractor, open_extractor, settled, sound_pool, sound_sizes
 from mmpretrain.assembly.tokenizers import vocabulary_size
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.model import EncoderConfig
+from mmpretrain.models.audio_mmpretrain import audio_class, audio_part
 from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError, cannot_open, nearest, one_line
@@ -45,15 +48,26 @@ class TransformersEncoder(EncoderSource):
         misspelled."""
         config_class = self._config_class()
         check_keywords(self.where, asked, keywords(config_class))
-        return self._entry(config_class, _sizes_from_data(config_class, self.modality, tokenizer))
+        sizes = _sizes_from_data(config_class, self.modality, tokenizer)
+        if self.modality.kind.row.extracted:
+            sizes |= {k: v for k, v in sound_sizes(self.feature_extractor).items() if k in keywords(config_class)}
+        return self._entry(config_class, sizes)
+
+    def brought_extractor(self) -> Any:
+        """See :class:`EncoderSource`."""
+        return made_extractor(self.where, str(self.encoder.architecture), self.encoder.config, self.modality)
 
     def _entry(self, config_class: type[PreTrainedConfig], given: dict[str, Any]) -> dict[str, Any]:
         """``given`` and over it what the run's config says, as an entry of the model's config."""
+        sounds = self.modality.kind.row.extracted
+        if sounds:
+            given |= settled(self.where, self.encoder.config, keywords(config_class))
         try:
             config = config_class.from_dict(given | self.encoder.config)
         except Exception as error:  # Validators of config classes raise types of their own.
             raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
-        pool = self.encoder.pool or default_pool(config, self.modality.kind)
+        usual = default_pool(config, self.modality.kind)
+        pool = self.encoder.pool or (sound_pool(config.model_type, self.encoder) if sounds else usual)
         if problems := _mismatches(self.name, config, pool, self.modality):
             raise UnusableError(problems)
         return architecture_entry(config, pool)
@@ -64,7 +78,7 @@ class TransformersEncoder(EncoderSource):
             hint = nearest(architecture, [*CONFIG_MAPPING.keys(), *ARCHITECTURES])
             raise UnusableError([f"{self.where}.architecture is {architecture}: no such transformers model_type{hint}"])
         config_class = CONFIG_MAPPING[architecture]
-        if config_class not in MODEL_MAPPING:
+        if config_class not in MODEL_MAPPING and audio_class(config_class) is None:
             raise UnusableError([f"{self.where}.architecture is {architecture}: transformers has no AutoModel for it"])
         return config_class
 
@@ -77,7 +91,9 @@ class PretrainedEncoder(TransformersEncoder):
 
     def __init__(self, name: str, encoder: EncoderConfig, modality: ModalityConfig, config: PreTrainedConfig) -> None:
         super().__init__(name, encoder, modality)
-        self.config: PreTrainedConfig = config
+        # Of a model with a tower for sounds, as CLAP is, this tower.
+        self._whole = config if modality.kind.row.extracted and hasattr(config, "audio_config") else None
+        self.config: PreTrainedConfig = config if self._whole is None else self._whole.audio_config
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
@@ -88,12 +104,16 @@ class PretrainedEncoder(TransformersEncoder):
                     f" model encodes a {self.modality.kind.value}"
                 ]
             )
-        if type(self.config) not in MODEL_MAPPING:
+        if type(self.config) not in MODEL_MAPPING and audio_class(self.config) is None:
             raise UnusableError(
                 [f"{self.where}.pretrained: transformers has no AutoModel for a {self.config.model_type}"]
             )
         check_keywords(self.where, self.encoder.config, keywords(type(self.config)))
         return self._entry(type(self.config), self.config.to_dict())
+
+    def brought_extractor(self) -> Any:
+        """See :class:`EncoderSource`."""
+        return open_extractor(f"{self.where}.pretrained", str(self.encoder.pretrained), self.encoder.revision)
 
     def input_statistics(self) -> dict[str, Any] | None:
         """Mean and standard deviation per channel, and how images are resized, if the folder says so."""
@@ -106,10 +126,11 @@ class PretrainedEncoder(TransformersEncoder):
     def _backbone(self, specification: dict[str, Any]) -> nn.Module:
         config, source = backbone_config(specification), str(self.encoder.pretrained)
         try:
-            backbone, info = AutoModel.from_pretrained(
+            model_class: Any = AutoModel if self._whole else audio_class(config) or AutoModel
+            model, info = model_class.from_pretrained(
                 source,
                 revision=self.encoder.revision or "main",
-                config=config,
+                config=self._with(config),
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -123,7 +144,15 @@ class PretrainedEncoder(TransformersEncoder):
         lacking = sorted(str(key) for key in info["missing_keys"])
         if lacking:
             raise UnusableError([f"{self.where}.pretrained: {source!r} has no weights for {listed(lacking, 5)}"])
-        return backbone
+        return model.audio_model if self._whole else audio_part(model, config)
+
+    def _with(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The config of what lies in the folder, with that of the encoder in its place."""
+        if self._whole is None:
+            return config
+        whole = copy.deepcopy(self._whole)
+        whole.audio_config = config
+        return whole
 
     @cached_property
     def _preprocessor(self) -> dict[str, Any]:

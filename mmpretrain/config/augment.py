@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from mmpretrain.config.kind import KINDS, Kind
 
+MOST_DECIBELS = 60
 _KNOWN = tuple(dict.fromkeys(name for row in KINDS.values() for name in row.operations))
 
 
@@ -27,7 +28,7 @@ class AugmentConfig:
 
     An operation that is not set is not done, so that ``{}`` changes nothing. The operations, in the order in which they
     are done: of images crop, flip, jitter, grey and blur; of vectors swap, drop and noise; of sequences shuffle, drop
-    and noise; of texts delete and mask. The other keys say how strong an operation is.
+    and noise; of texts delete and mask; of sounds crop, gain and noise. The other keys say how strong an operation is.
     """
 
     choose: Choose = Choose.each
@@ -35,7 +36,8 @@ class AugmentConfig:
 
     crop: list[float] | None = None
     """Images: share of the area that is cut out and resized to the encoder's size, drawn from ``[least, most]``; null
-    keeps the whole image. Under ``choose=each`` every sample is cropped."""
+    keeps the whole image. Sounds: share of the time that is kept, from a place that is drawn, too. Under
+    ``choose=each`` every sample is cropped."""
 
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     """Images: the ratio of width to height of the part that ``crop`` cuts out, drawn from ``[least, most]``."""
@@ -70,10 +72,11 @@ class AugmentConfig:
     gets."""
 
     noise: float = 0.0
-    """Vectors, sequences: probability that Gaussian noise is added."""
+    """Vectors, sequences, sounds: probability that Gaussian noise is added."""
 
     noise_std: float = 0.1
-    """Vectors, sequences: standard deviation of that noise, in the units of the data."""
+    """Vectors, sequences: standard deviation of that noise, in the units of the data. Sounds: the same relative to the
+    root mean square of the sound, so that 0.1 lies 20 dB below it."""
 
     drop: float = 0.0
     """Vectors, sequences: probability that zeros take the place of some features of a vector or some time steps of a
@@ -102,6 +105,12 @@ class AugmentConfig:
     delete: float = 0.0
     """Texts: probability that the text loses one token. Special tokens of the tokenizer are left alone, and so is the
     only token of a text."""
+
+    gain: float = 0.0
+    """Sounds: probability that they become louder or softer."""
+
+    decibels: list[float] = field(default_factory=lambda: [-6.0, 6.0])
+    """Sounds: by how much, drawn from ``[least, most]``, in dB."""
 
     @property
     def operations(self) -> dict[str, float]:
@@ -168,6 +177,10 @@ class AugmentConfig:
                 least = "0 or more" if name == "drop_share" else "above 0"
                 most = "" if math.isinf(top) else f", and end at {top} or below"
                 found.append(f"{key}.{name} is {list(value)}: it needs [least, most], and must start {least}{most}")
+        levels = self.decibels
+        if len(levels) != 2 or not -MOST_DECIBELS <= levels[0] <= levels[1] <= MOST_DECIBELS:
+            limits = f"between {-MOST_DECIBELS} and {MOST_DECIBELS}"
+            found.append(f"{key}.decibels is {list(levels)}: it needs [least, most], both {limits}")
         return found
 
 

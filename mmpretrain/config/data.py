@@ -32,8 +32,11 @@ REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memor
 # Of a background; #rrggbb.
 COLOR = "white|black|gray|#[0-9a-fA-F]{6}"
 
-# What shards call labels, and evaluations what is made of several modalities.
-RESERVED = ("label", "fused", "shared", "unique", "one_hot")
+# What shards call labels, evaluations what is made of several modalities, and processors the rate of sounds.
+RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
+
+# Samples per second, and seconds.
+MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}
 
 
 class Verify(StrEnum):
@@ -104,7 +107,7 @@ class ModalityConfig:
 
     size: list[int] = dataclasses.field(default_factory=list)
     """What encoders get: of an image ``[height, width]`` in pixels (one number: a square), of a vector ``[features]``,
-    of a sequence ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts."""
+    of a sequence ``[time steps, features]`` (shorter ones are padded, longer ones cut). Unused for texts and sounds."""
 
     channels: int = 3
     """Images: 1 (grey) or 3 (RGB)."""
@@ -127,14 +130,27 @@ class ModalityConfig:
     """Images: what lies behind transparency, and around an image that is padded: white, black, gray or ``"#rrggbb"``;
     null: that of the release that the encoder starts from, else white."""
 
+    sampling_rate: int | None = None
+    """Sounds: samples per second (Hz) that encoders get; files of other rates are resampled. null: the rate that the
+    feature extractor was made for."""
+
+    seconds: float | None = None
+    """Sounds: how long they are when encoders get them; of longer ones the first part counts, shorter ones are filled
+    up. null: what the feature extractor was made for, and 10 where it takes any length."""
+
+    load_seconds: float | None = None
+    """Sounds: how much of a sound is handed to augmentations, in seconds, at least ``seconds``, so that ``crop`` has
+    more to choose from; null: ``seconds``."""
+
     augment: AugmentConfig | None = None
     """Augmentation of the views that methods with augmented views compare; null: the default of the kind. That is
     ``{crop: [0.08, 1.0], flip: 0.5, jitter: 0.8, grey: 0.2, blur: 0.5}`` for images, ``{drop: 0.5, noise: 0.5}`` for
-    sequences, ``{noise: 0.5}`` for vectors and ``{mask: 0.15}`` for texts (CoMM's)."""
+    sequences, ``{noise: 0.5}`` for vectors and ``{mask: 0.15}`` for texts (CoMM's), and ``{crop: [0.5, 1.0], gain: 0.5,
+    noise: 0.5}`` for sounds."""
 
     unique: AugmentConfig | None = None
     """FactorCL's unique augmentation, which keeps what the other modality refers to; null: ``augment``, for images
-    without its crop."""
+    and sounds without its crop."""
 
     train: AugmentConfig | None = None
     """Augmentation of the plain inputs of every method in training; null: none."""
@@ -159,6 +175,11 @@ class ModalityConfig:
         if isinstance(self.kind, Kind) and self.kind.row.resized:
             self.size = _square(self.size)
             self.load_size = None if self.load_size is None else _square(self.load_size)
+
+    @property
+    def prepared_apart(self) -> bool:
+        """Whether augmentations start from other tensors than those that encoders get."""
+        return self.load_size is not None or self.kind.row.extracted
 
     @property
     def view(self) -> AugmentConfig:
@@ -187,7 +208,7 @@ class ModalityConfig:
             found += augment.problems(f"{key}.{part}", self.kind) if augment else []
             if augment and augment.features and self.size and max(augment.features) >= self.size[-1]:
                 found.append(f"{key}.{part}.features is {list(augment.features)}: {key} has {self.size[-1]}")
-        return found + self._load_size(key)
+        return found + self._load_size(key) + self._sound(key)
 
     def _holders(self, key: str) -> list[str]:
         """What is wrong with where it is said to lie."""
@@ -220,6 +241,20 @@ class ModalityConfig:
         if len(self.load_size) != 2 or any(a < b for a, b in zip(self.load_size, self.size, strict=False)):
             return [f"{key}.load_size is {list(self.load_size)}: it needs [height, width], at least size={self.size}"]
         return []
+
+    def _sound(self, key: str) -> list[str]:
+        given = {name: getattr(self, name) for name in ("sampling_rate", "seconds", "load_seconds")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not self.kind.row.extracted:
+            return [f"{key}.{name} is for sounds, and {key} is a {self.kind.value}: leave it out" for name in given]
+        found = [
+            f"{key}.{name} is {value}: it must be above 0 and at most {MOST[name]:g}"
+            for name, value in given.items()
+            if not 0 < value <= MOST[name]
+        ]
+        if self.load_seconds is not None and (self.seconds is None or self.load_seconds < self.seconds):
+            found.append(f"{key}.load_seconds is {self.load_seconds}: set {key}.seconds too, to no more than that")
+        return found
 
 
 @dataclass
@@ -286,7 +321,11 @@ class DataConfig:
         """What is wrong with this section, one sentence each."""
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
         if len(self.modalities) < 2:
-            found.append(f"data.modalities names {len(self.modalities)}: contrastive pretraining needs at least 2")
+            named = ", ".join(self.modalities)
+            found.append(
+                f"data.modalities names {len(self.modalities)}{f' ({named})' if named else ''}: contrastive pretraining"
+                " needs at least 2"
+            )
         bad_names = [name for name in self.modalities if not name.isidentifier() or name in RESERVED]
         found += [
             f"data.modalities.{name}: use a plain identifier, none of {', '.join(RESERVED)}" for name in bad_names

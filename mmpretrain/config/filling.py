@@ -41,15 +41,16 @@ def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[st
     given = _merged(layers, "data", "modalities")
     path = next((data["path"] for data in _sections(reversed(layers), "data") if data.get("path")), None)
     filled: Tree = {}
-    if look is not None and path and not any(entry and "kind" in entry for entry in given.values()):
+    described = any(entry and "kind" in entry for entry in _merged(layers[:files], "data", "modalities").values())
+    if look is not None and path and not described:
         try:
             filled["data"] = look.data(path, given)
         except ValueError as error:
             problems.append(str(error))
     modalities = _merged([filled, *layers], "data", "modalities")
     if small:
-        described = _described(_merged(layers, "model", "encoders"))
-        kinds = {n: Kind(m["kind"]) for n, m in modalities.items() if m and "kind" in m and n not in described}
+        known = _described(_merged(layers, "model", "encoders"))
+        kinds = {n: Kind(m["kind"]) for n, m in modalities.items() if m and "kind" in m and n not in known}
         tokenized = [name for name, kind in kinds.items() if kind.row.tokenized]
         tokenizer = look.tokenizer(path) if look is not None and path and tokenized else ""
         filled["model"] = {"encoders": default_encoders(kinds, tokenizer)}

@@ -27,6 +27,9 @@ class Kind(StrEnum):
     sequence = "sequence"
     """A list of vectors, one per time step."""
 
+    audio = "audio"
+    """Sounds: waveforms of any sampling rate, which a feature extractor turns into tensors."""
+
     @property
     def row(self) -> KindRow:
         """What is known of the kind."""
@@ -34,11 +37,12 @@ class Kind(StrEnum):
 
 
 class Drawing(StrEnum):
-    """How a sample is shown in a picture: as an image, as its words, or not at all."""
+    """How a sample is shown in a picture: as an image, as its words, as the spectrogram of a sound, or not at all."""
 
     picture = "picture"
     words = "words"
     nothing = "nothing"
+    spectrogram = "spectrogram"
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class KindRow:
     """What the augmentation can do; a new name comes last in the last row (see below)."""
     default_views: Mapping[str, Any]
     """Augmentation of views unless the config says otherwise."""
-    tensor: str
-    """Keyword of the tensor that its encoders need."""
+    tensors: tuple[str, ...]
+    """Keywords of the tensor that its encoders need: one of these."""
     example: Callable[[Mapping[str, Any]], str]
     """Its entry in a processor -> Python code of a made-up sample, for cards."""
     imports: str = ""
@@ -73,6 +77,13 @@ class KindRow:
     """Whether a sample is a row of tokens or of time steps."""
     tokenized: bool = False
     """Whether a tokenizer makes its tensors."""
+    extracted: bool = False
+    """Whether a feature extractor makes its tensors, at a sampling rate and to a length that it may know itself, and
+    augmentations work on what it is given."""
+    packages: tuple[str, ...] = ()
+    """What its decoder needs beyond a plain installation, as modules."""
+    extra: str = ""
+    """The extra that installs them."""
     statistics: tuple[str, ...] = ()
     """Keys of its entry in a processor that pretrained weights may bring."""
     preparation: Mapping[str, str] = field(default_factory=dict)
@@ -101,6 +112,11 @@ def _image_example(entry: Mapping[str, Any]) -> str:
     return f'Image.new("{"L" if entry["channels"] == 1 else "RGB"}", ({width}, {height}))'
 
 
+def _audio_example(entry: Mapping[str, Any]) -> str:
+    rate = entry["sampling_rate"]
+    return f'{{"array": np.zeros({rate}), "sampling_rate": {rate}}}'
+
+
 # What views get by default: Dufumier et al., arXiv 2409.07402, and its released code. The order of the rows, and
 # of the operations in them, is that of the columns of random numbers that augmentations draw (data/augment/draws.py):
 # whatever is new comes last, or every run would draw other numbers.
@@ -113,7 +129,7 @@ KINDS = {
         augmentation="mmpretrain.data.augment.images.ImageAugmentation",
         operations=("crop", "flip", "jitter", "grey", "blur"),
         default_views={"crop": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5},
-        tensor="pixel_values",
+        tensors=("pixel_values",),
         example=_image_example,
         imports="from PIL import Image",
         statistics=("mean", "std", "shortest_edge", "resize", "background"),
@@ -133,7 +149,7 @@ KINDS = {
         operations=("shuffle", "drop", "noise"),
         restrictions=("features", "silent"),
         default_views={"drop": 0.5, "noise": 0.5},
-        tensor="values",
+        tensors=("values",),
         example=lambda entry: f"np.zeros({list(entry['size'])})",
         imports="import numpy as np",
         tokens=True,
@@ -147,7 +163,7 @@ KINDS = {
         operations=("swap", "drop", "noise"),
         restrictions=("features",),
         default_views={"noise": 0.5},
-        tensor="values",
+        tensors=("values",),
         example=lambda entry: f"np.zeros({entry['size'][0]})",
         imports="import numpy as np",
         statistics=("minimum", "maximum"),
@@ -161,7 +177,7 @@ KINDS = {
         augmentation="mmpretrain.data.augment.texts.TextAugmentation",
         operations=("mask", "delete"),
         default_views={"mask": 0.15},
-        tensor="input_ids",
+        tensors=("input_ids",),
         example=lambda entry: '"a text"',
         tokens=True,
         tokenized=True,
@@ -169,5 +185,23 @@ KINDS = {
         drawing=Drawing.words,
         listed=True,
         preview="mmpretrain.preview.words.TextPreview",
+    ),
+    Kind.audio: KindRow(
+        size=(),
+        described_by=("sampling_rate", "seconds"),
+        suffixes=("flac", "mp3", "ogg", "wav"),
+        decoder="mmpretrain.data.kinds.audio.decode",
+        augmentation="mmpretrain.data.augment.sounds.SoundAugmentation",
+        operations=("crop", "gain", "noise"),
+        default_views={"crop": [0.5, 1.0], "gain": 0.5, "noise": 0.5},
+        tensors=("input_features", "input_values"),
+        example=_audio_example,
+        imports="import numpy as np",
+        tokens=True,
+        extracted=True,
+        packages=("soundfile", "soxr"),
+        extra="audio",
+        transformers_models="an audio model of transformers",
+        drawing=Drawing.spectrogram,
     ),
 }

@@ -108,10 +108,15 @@ class EncoderConfig:
     tokenizer: str | None = field(default=None, metadata=PATH)
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
+    feature_extractor: str | None = field(default=None, metadata=PATH)
+    """Sounds: folder or Hub id of the feature extractor; null: the one of ``pretrained``, or one that is made to fit
+    ``architecture``."""
+
     pool: Pool | None = None
     """How the encoder's states become one vector; null: as its architecture has it, which is last for causal texts
     (gpt2, llama, CLIP's), cls where a first token stands for the whole (bert, vit), mean otherwise (feature maps,
-    sequences). Must be null under a fusion transformer, which takes the states themselves."""
+    sequences); of sounds CLAP's and a pretrained AST's own pooling, else the mean of the frames that hold sound. Must
+    be null under a fusion transformer, which takes the states themselves."""
 
     freeze: bool = False
     """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""

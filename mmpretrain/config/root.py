@@ -111,6 +111,11 @@ class Config:
                 continue
             if modality.kind.row.tokenized and not (encoder.tokenizer or encoder.pretrained):
                 found.append(f"model.encoders.{name}.tokenizer is missing: a text encoder needs one")
+            if encoder.feature_extractor and not modality.kind.row.extracted:
+                found.append(
+                    f"model.encoders.{name}.feature_extractor is for sounds, and data.modalities.{name} is"
+                    f" a {modality.kind.value}: leave it out"
+                )
             given = "architecture" if encoder.architecture else "pretrained"
             if modality.kind not in encoder.kinds and getattr(encoder, given):
                 found.append(

@@ -39,7 +39,8 @@ class Batcher:
 
     reader: one that knows the members of ``config``. processor: called with one list of b raw objects per modality
     (None where a sample lacks an optional one), returns modality -> keyword -> tensor [b, ...]. sources: the same for
-    modalities with a ``load_size``, into the view ``source``; None for no such view.
+    modalities whose augmentations start from something else (images with a ``load_size``, sounds), into the view
+    ``source``; None for no such view.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Batcher:
 
     def _source_view(self, sources: Processor, objects: dict[str, list[Raw | None]]) -> Inputs:
         modalities = self._config.modalities
-        return sources(**{name: items for name, items in objects.items() if modalities[name].load_size is not None})
+        return sources(**{name: items for name, items in objects.items() if modalities[name].prepared_apart})
 
     def _row(self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool) -> _Row:
         candidate, error = ordinal, None

@@ -7,6 +7,7 @@ raises :class:`SampleError`, so that the stream can replace the sample. No torch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,8 @@ from PIL import Image
 from mmpretrain.config.implementation import implementation
 from mmpretrain.config.kind import Kind
 
-Raw = Image.Image | str | np.ndarray
+# A sound is {"array": float32 [n], "sampling_rate": hertz}.
+Raw = Image.Image | str | np.ndarray | dict[str, Any]
 
 MAX_ENCODED_BYTES = 64 << 20
 MAX_LABEL_DIGITS = 18
@@ -25,7 +27,7 @@ class SampleError(Exception):
 
 
 def decode(extension: str, data: bytes, kind: Kind) -> Raw:
-    """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, or a float32 array.
+    """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, a float32 array, or a sound.
 
     extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is.
     Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit.

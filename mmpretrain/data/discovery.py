@@ -25,7 +25,11 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.words import command, listed
 
-USUAL_NAMES = {Kind.image: "image", Kind.text: "caption"}  # of members without a modality in their names
+USUAL_NAMES = {
+    Kind.image: "image",
+    Kind.audio: "sound",
+    Kind.text: "caption",
+}  # of members without a modality in their names
 USUAL_FIELDS = ("caption", "text")
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 
@@ -46,7 +50,7 @@ class Discovery:
         """
         try:
             info = load_info(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._from_index(path, given)
         known = set(ModalityConfig.__dataclass_fields__)
         modalities = {n: {k: v for k, v in entry.items() if k in known} for n, entry in info.modalities.items()}
@@ -76,7 +80,8 @@ class Discovery:
         index = _open(path)
         modalities: dict[str, Entry] = {}
         for name, members in _by_modality(index).items():
-            modalities[name] = _entry(name, members, index)
+            stated = (given.get(name) or {}).get("kind")
+            modalities[name] = {"kind": Kind(stated).value} if stated else _entry(name, members, index)
         for name, entry in given.items():
             if isinstance(entry, Mapping) and entry.get("member") and name not in modalities:
                 modalities[name] = {"kind": _kind_of(name, entry["member"])}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mmpretrain.assembly.sounds import lacking_packages
 from mmpretrain.config.data import DataConfig, Kind
 from mmpretrain.data.decode import DECODERS, SampleError
 from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
@@ -31,6 +32,7 @@ def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] |
     chosen = {name: tower or fitting.get(name) for name, tower in (wanted or fitting).items()}
     problems = [p for name, tower in chosen.items() if (p := _misfit(space, kinds, name, tower)) is not None]
     towers = {name: tower for name, tower in chosen.items() if tower is not None}
+    problems = problems or [p for name, tower in towers.items() for p in lacking_packages(name, space.towers[tower])]
     problems = problems or [p for name, tower in towers.items() if (p := _other_size(space, index, name, tower))]
     if problems:
         raise UnusableError(problems)

@@ -46,13 +46,13 @@ class Space(ABC):
         """float [b, d] on the device, not normalized; evaluation mode, no gradient."""
 
 
-def load_model(folder: Path, **arguments: Any) -> nn.Module:
-    """The model in float32 and evaluation mode. arguments: of its class.
+def load_model(folder: Path, model_class: Any = AutoModel, **arguments: Any) -> nn.Module:
+    """The model in float32 and evaluation mode. model_class: an Auto class or its own. arguments: of its class.
 
     Raises UnusableError for missing weights, and what transformers raises.
     """
     arguments |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **arguments)
+    model, info = model_class.from_pretrained(folder, output_loading_info=True, **arguments)
     if info["missing_keys"]:
         raise UnusableError([f"{folder} has no weights for {listed(sorted(map(str, info['missing_keys'])), 5)}"])
     return model.eval().requires_grad_(False)

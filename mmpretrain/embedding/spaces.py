@@ -40,7 +40,7 @@ class OwnSpace(Space):
         self.towers = {name: _reading(entry) for name, entry in entries.items()}
         # What a sample lacks never comes as far as a tower.
         required = {name: {k: v for k, v in entry.items() if k != "optional"} for name, entry in entries.items()}
-        self._required = MMPretrainProcessor(required, self.processor.tokenizers)
+        self._required = MMPretrainProcessor(required, self.processor.tokenizers, self.processor.feature_extractors)
 
     def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
         """The tower of the same name, if it takes what the files hold."""
@@ -109,5 +109,5 @@ def _is_ours(folder: Path) -> bool:
 
 def _reading(entry: dict[str, Any]) -> ModalityConfig:
     """A modality of a release's processor, as the stream reads it."""
-    known = {key: entry[key] for key in ("size", "channels", "max_length") if key in entry}
+    known = {key: entry[key] for key in Kind(entry["kind"]).row.described_by if key in entry}
     return ModalityConfig(Kind(entry["kind"]), **known)

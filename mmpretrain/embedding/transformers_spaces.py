@@ -1,5 +1,4 @@
-"""Plain transformers models as spaces: an image and a text tower side by side, a text tower beside another, or a single
-encoder."""
+"""Plain transformers models as spaces: a text tower beside one of images or of sounds, or a single encoder."""
 
 from __future__ import annotations
 
@@ -10,34 +9,43 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from mmpretrain.assembly.sounds import open_extractor, sound_form
 from mmpretrain.assembly.tokenizers import position_limit
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
+from mmpretrain.models.audio_mmpretrain import PARTS, audio_class, audio_part, audio_tensors, frames_mask
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
-INPUTS = {kind: kind.row.tensor for kind in Kind if kind.row.transformers_models}
+INPUTS = {kind: kind.row.tensors for kind in Kind if kind.row.transformers_models}
+# What a model with several towers calls its function for each.
+FEATURES = {
+    Kind.image: "get_image_features",
+    Kind.audio: "get_audio_features",
+    Kind.text: "get_text_features",
+}
 
 
 class TransformersSpace(Space):
     """Towers are named after the kind that they take, and so fit a data set's modality of any name. images,
-    tokenizer: the model's own, None without such a tower. text_limit: tokens that texts are cut at."""
+    tokenizer, extractor: the model's own, None without such a tower. text_limit: tokens that texts are cut at."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kinds: Sequence[Kind]) -> None:
         super().__init__(folder, name, device)
         self.model: Any = model.to(device)
         # The processor sizes images; this size only says that there is one.
-        readings = {Kind.image: ModalityConfig(Kind.image, [1, 1]), Kind.text: ModalityConfig(Kind.text)}
+        readings = {kind: ModalityConfig(kind) for kind in FEATURES} | {Kind.image: ModalityConfig(Kind.image, [1, 1])}
         self.towers = {kind.value: readings[kind] for kind in kinds}
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
         self.images: Any = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
+        self.extractor = open_extractor(name, str(folder), None) if Kind.audio in kinds else None
 
     # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
     padding: bool | str = True
@@ -47,7 +55,11 @@ class TransformersSpace(Space):
         return next((kind.value for kind in kinds if kind.value in self.towers), None)
 
     def tensors(self, tower: str, items: list[Any]) -> dict[str, Tensor]:
-        """``pixel_values``, or ``input_ids`` and what else the tokenizer gives, cut at the model's limit."""
+        """``pixel_values``, what the feature extractor makes of sounds, or ``input_ids`` and what else the tokenizer
+        gives; sounds and texts are cut at the model's limit."""
+        if tower == Kind.audio.value:
+            form = sound_form(tower, self.towers[tower], self.extractor)
+            return audio_tensors(tower, items, form._asdict(), self.extractor)
         if tower == Kind.image.value:
             assert self.images is not None
             images = [flat(image, channels=3) if isinstance(image, Image.Image) else image for image in items]
@@ -71,17 +83,21 @@ class TransformersSpace(Space):
 
 
 class DualSpace(TransformersSpace):
-    """A model with ``get_text_features``, and ``get_image_features`` or a tower of another kind, which is not used."""
+    """A model with ``get_text_features``, and ``get_image_features``, ``get_audio_features`` or a tower of another
+    kind, which is not used."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module) -> None:
-        images = hasattr(model, "get_image_features")
-        super().__init__(folder, name, device, model, (Kind.image, Kind.text) if images else (Kind.text,))
-        if images:
+        kinds = [kind for kind, function in FEATURES.items() if hasattr(model, function)]
+        # Of a folder that says nothing of how sounds are prepared, the texts can still be used.
+        if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
+            kinds = [kind for kind in kinds if kind is not Kind.audio]
+        super().__init__(folder, name, device, model, kinds)
+        if Kind.image in kinds:
             self.padding = "max_length"  # some were trained with it and have no mask
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """What the tower's ``get_..._features`` gives."""
-        function = self.model.get_image_features if tower == Kind.image.value else self.model.get_text_features
+        function = getattr(self.model, FEATURES[Kind(tower)])
         with torch.inference_mode():
             output = function(**{key: tensor.to(self.device) for key, tensor in tensors.items()})
         # A tensor in transformers 4, an output object in 5.
@@ -89,7 +105,7 @@ class DualSpace(TransformersSpace):
 
 
 class SingleSpace(TransformersSpace):
-    """One encoder of images or of texts, its states pooled (``mean``, ``cls``, ``last``, ``pooler``)."""
+    """One encoder of images, of texts or of sounds, its states pooled (``mean``, ``cls``, ``last``, ``pooler``)."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module, kind: Kind, pool: str) -> None:
         super().__init__(folder, name, device, model, (kind,))
@@ -102,7 +118,9 @@ class SingleSpace(TransformersSpace):
         with torch.inference_mode():
             output = self.model(**inputs)
             if self._pool != "pooler":
-                return pool_states(output.last_hidden_state, inputs.get("attention_mask"), self._pool)
+                states = output.last_hidden_state
+                mask = frames_mask(self.model, inputs.get("attention_mask"), states.shape[1])
+                return pool_states(states, mask, self._pool)
         if getattr(output, "pooler_output", None) is None:
             raise UnusableError([f"{self.name} has no pooler: use --pool mean, cls or last"])
         return output.pooler_output.flatten(1)
@@ -113,13 +131,17 @@ def open_transformers_space(folder: Path, name: str, device: torch.device, pool:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     # Many text encoders were published without the pooler that their class would add.
     arguments = pooling_arguments(config, pool) if type(config) in MODEL_MAPPING else {}
-    model: Any = load_model(folder, **arguments)
+    model: Any = audio_part(load_model(folder, audio_class(config) or AutoModel, **arguments), config)
     if hasattr(model, "get_text_features"):
         return DualSpace(folder, name, device, model)
-    kind = next((kind for kind, name in INPUTS.items() if name == model.main_input_name), None)
-    if kind is None or getattr(model.config, "is_encoder_decoder", False):
+    kind = next((kind for kind, names in INPUTS.items() if model.main_input_name in names), None)
+    whole = getattr(config, "is_encoder_decoder", False) and config.model_type not in PARTS
+    if kind is None or whole:
         raise UnusableError(
-            [f"{name} is a {type(model).__name__}, which is neither an encoder of images or texts nor a pair of them"]
+            [
+                f"{name} is a {type(model).__name__}, which is neither an encoder of images, texts or sounds nor a pair"
+                " of them"
+            ]
         )
     return SingleSpace(folder, name, device, model, kind, pool)
 

@@ -32,13 +32,14 @@ PIXELS = "pixel_values"
 class ExplainedSide:
     """One modality of one explained sample.
 
-    raw: the decoded object; of an image, what the encoder sees of it. common, individual: attributions in the shape of
-    what gradients were taken of: pixels [c, h, w], values [d] or [T, d], token embeddings [n, w]. tokens: the pieces of
+    raw: the decoded object; of an image and of a sound, what the encoder sees of it. common, individual: attributions
+    in the shape of what gradients were taken of: pixels [c, h, w], values [d] or [T, d], token embeddings [n, w], of
+    sounds [frames, bands] or the samples of a waveform [n]. tokens: the pieces of
     a text; special: [n], which of them the tokenizer added.
     """
 
     kind: Kind
-    raw: Raw
+    raw: Image.Image | str | np.ndarray
     common: np.ndarray
     individual: np.ndarray
     tokens: tuple[str, ...] = ()
@@ -124,12 +125,36 @@ def _side(
 ) -> ExplainedSide:
     """tensors, maps: of this sample alone."""
     common, individual = (m[0].double().cpu().numpy() for m in maps)
+    if opened.kinds[name] is Kind.audio:
+        return _sound_side(tensors, common, individual)
     if PIXELS in tensors:
         raw = as_seen(tensors[PIXELS][0], opened.pixels[name])
     counting = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else slice(None)
+    assert not isinstance(raw, dict)  # only sounds are
     side = ExplainedSide(opened.kinds[name], raw, common[counting], individual[counting])
     if TOKENS not in tensors:
         return side
     tokenizer, ids = opened.tokenizers[name], tensors[TOKENS][0][counting].tolist()
     special = tuple(number in tokenizer.all_special_ids for number in ids)
     return replace(side, tokens=tuple(tokenizer.convert_ids_to_tokens(ids)), special=special)
+
+
+def _sound_side(tensors: Mapping[str, Tensor], common: np.ndarray, individual: np.ndarray) -> ExplainedSide:
+    """As :func:`_side`, of a sound: its features, or the waveform where the encoder takes that."""
+    key = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
+    mask = tensors["attention_mask"][0].bool().numpy() if "attention_mask" in tensors else None
+    heard = tensors[key][0].double().numpy()
+    heard, common, individual = (_in_time(values, mask) for values in (heard, common, individual))
+    return ExplainedSide(Kind.audio, heard, common, individual)
+
+
+def _in_time(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Features as the extractors lay them out, or a waveform [n] -> [frames, bands] or [n], without what was filled up.
+
+    CLAP's [channels, frames, bands] have the same sound in every channel, Whisper's are [bands, frames].
+    """
+    if values.ndim == 3:
+        return values.mean(axis=0)
+    if mask is None:
+        return values
+    return values.T[mask] if values.ndim == 2 else values[mask]

@@ -7,6 +7,7 @@ is where it lies. Shapes: c channels, h x w pixels, n tokens, T time steps, d fe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL.Image import Image
 
+from mmpretrain.config.kind import Kind
 from mmpretrain.explain.attribution_maps import ExplainedSide
 from mmpretrain.explain.explain import Explained, Explanation
 from mmpretrain.figures import COLORS, FAINT, INK
@@ -23,6 +25,8 @@ COMMON, OWN = COLORS[0], COLORS[1]
 STRONGEST = 99.5  # percentile of a map that is drawn in full color
 MOST_BARS = 12
 CHARACTERS, LINES = 30, 8  # of a text's panel, at most
+WAVE_BINS = 400
+_AXES = {False: ("time step", "feature"), True: ("frame", "band")}
 
 
 def draw_explained(one: Explained, explanation: Explanation, features: Mapping[str, Sequence[str]]) -> Figure:
@@ -62,7 +66,9 @@ def draw_input(axes: Axes, side: ExplainedSide) -> None:
     elif isinstance(side.raw, str):
         _draw_tokens(axes, side, np.zeros(len(side.tokens)), INK)
     elif side.raw.ndim == 2:
-        _draw_sequence(axes, side.raw, "Greys")
+        _draw_sequence(axes, side.raw, "Greys", _AXES[side.kind is Kind.audio])
+    elif side.kind is Kind.audio:
+        _draw_wave(axes, side.raw, INK)
     else:
         axes.bar(np.arange(len(side.raw)), side.raw, width=1.0, color=FAINT)
         axes.set_xlabel("feature", fontsize=8.5)
@@ -78,7 +84,9 @@ def draw_map(axes: Axes, side: ExplainedSide, values: np.ndarray, color: str, na
         # The tokens that the tokenizer adds often outweigh all words; these set the scale.
         _draw_tokens(axes, side, strength(values.T, ~np.array(side.special)), color)
     elif side.raw.ndim == 2:
-        _draw_sequence(axes, values, "PuOr_r")
+        _draw_sequence(axes, values, "PuOr_r", _AXES[side.kind is Kind.audio])
+    elif side.kind is Kind.audio:
+        _draw_wave(axes, np.abs(values), color)
     else:
         draw_bars(axes, values, color, names)
 
@@ -184,13 +192,26 @@ def _draw_tokens(axes: Axes, side: ExplainedSide, heat: np.ndarray, color: str) 
     _no_frame(axes)
 
 
-def _draw_sequence(axes: Axes, values: np.ndarray, colors: str) -> None:
-    """[T, d] as a picture: time from left to right, a line per feature; a diverging map is centered at 0."""
+def _draw_wave(axes: Axes, values: np.ndarray, color: str) -> None:
+    """A waveform or its map [n]: the span of the values in each of ``WAVE_BINS`` parts of the time."""
+    parts = np.array_split(values, min(WAVE_BINS, len(values)))
+    place = np.linspace(0, len(values), len(parts))
+    axes.fill_between(place, [part.min() for part in parts], [part.max() for part in parts], color=color, linewidth=0)
+    axes.set_xlabel("sample", fontsize=8.5)
+    open_frame(axes)
+
+
+def _draw_sequence(axes: Axes, values: np.ndarray, colors: str, names: tuple[str, str]) -> None:
+    """[T, d] as a picture: time from left to right, a line per feature; a diverging map is centered at 0. names: of the
+    axes."""
+    origin: Literal["upper", "lower"] = "lower" if names == _AXES[True] else "upper"  # deep tones lie below
     largest = max(float(np.abs(values).max()), 1e-300)
     limits = (None, None) if colors == "Greys" else (-largest, largest)
-    axes.imshow(values.T, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
-    axes.set_xlabel("time step", fontsize=8.5)
-    axes.set_ylabel("feature", fontsize=8.5)
+    axes.imshow(
+        values.T, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest", origin=origin
+    )
+    axes.set_xlabel(names[0], fontsize=8.5)
+    axes.set_ylabel(names[1], fontsize=8.5)
     axes.tick_params(labelsize=8, color=FAINT)
 
 

@@ -210,6 +210,7 @@ def _processor(
     """Every modality as the processor of its release has it; embeddings of a space without one as vectors."""
     modalities: dict[str, dict[str, Any]] = {}
     tokenizers: dict[str, Any] = {}
+    extractors: dict[str, Any] = {}
     for name, space in inputs.items():
         if space not in releases:
             modalities[name] = {"kind": "vector", "size": [widths[space]]}
@@ -218,4 +219,6 @@ def _processor(
         modalities[name] = processor.modalities[name]
         if name in processor.tokenizers:
             tokenizers[name] = processor.tokenizers[name]
-    return MMPretrainProcessor(modalities, tokenizers)
+        if name in processor.feature_extractors:
+            extractors[name] = processor.feature_extractors[name]
+    return MMPretrainProcessor(modalities, tokenizers, extractors)

@@ -147,6 +147,6 @@ def _mixed_at_input(config: Config, level: MixLevel) -> list[str]:
     if level is MixLevel.input and tokens:
         raise ValueError(
             f"method.mix_level=input cannot mix the tokens of {', '.join(tokens)}:"
-            " use auto (embeddings of texts and sequences, inputs of the rest) or embedding"
+            " use auto (embeddings of texts, sequences and sounds, inputs of the rest) or embedding"
         )
     return [] if level is MixLevel.embedding else [name for name in config.data.modalities if name not in tokens]

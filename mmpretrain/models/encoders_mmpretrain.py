@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .audio_mmpretrain import PARTS, audio_class, audio_part, frames_mask
 from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorIdentity, VectorMLP
 from .pooling_mmpretrain import StateForm, States, pool_states
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
             self.output_size = self.state_size * (math.prod(backbone.map_size) if self.pool == "flatten" else 1)
         else:
             config = backbone_config(spec)
-            backbone = transformers.AutoModel.from_config(config, **pooling_arguments(config, self.pool))
+            backbone = _new_backbone(config, self.pool)
             self.output_size, self.state_size = output_width(config, self.pool), state_width(config)
             self.form = state_form(config)
         self.backbone: nn.Module = backbone
@@ -58,11 +59,17 @@ class Encoder(nn.Module):
             return output.pooler_output.flatten(1)
         if self.form is StateForm.vector:
             return output
-        return pool_states(_values(output), tensors.get("attention_mask"), self.pool)
+        values = _values(output)
+        return pool_states(values, self._mask(values, tensors), self.pool)
 
     def states(self, **tensors: Tensor) -> States:
         """As :meth:`forward`, before pooling."""
-        return States(_values(self._run(tensors)), tensors.get("attention_mask"))
+        values = _values(self._run(tensors))
+        return States(values, self._mask(values, tensors))
+
+    def _mask(self, values: Tensor, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Of the states: those of sounds are fewer than the samples that are masked."""
+        return frames_mask(self.backbone, tensors.get("attention_mask"), values.shape[1])
 
     def _run(self, tensors: dict[str, Tensor]) -> Any:
         wanted = self.backbone.main_input_name
@@ -83,9 +90,18 @@ def backbone_config(spec: dict[str, Any]) -> PreTrainedConfig:
     return transformers.CONFIG_MAPPING[spec["architecture"]].from_dict(spec["config"])
 
 
+def _new_backbone(config: PreTrainedConfig, pool: str) -> nn.Module:
+    """The model, or the part of it that encodes, with random weights."""
+    own_class: Any = audio_class(config)
+    if own_class is not None:
+        return own_class(config)
+    model = transformers.AutoModel.from_config(config, **pooling_arguments(config, pool))
+    return audio_part(model, config)
+
+
 def pooling_arguments(config: PreTrainedConfig, pool: str) -> dict[str, bool]:
     """Constructor arguments that leave an unused pooler out, where the architecture offers that."""
-    model_class: Any = transformers.MODEL_MAPPING[type(config)]
+    model_class: Any = audio_class(config) or transformers.MODEL_MAPPING[type(config)]
     optional = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": pool == "pooler"} if optional else {}
 
@@ -99,13 +115,15 @@ def output_width(config: PreTrainedConfig, pool: str) -> int:
 
 def state_form(config: PreTrainedConfig) -> StateForm:
     """Shape of the states: stages of different widths are those of convolutional networks, whose states are maps."""
-    return StateForm.tokens if getattr(config, "hidden_size", None) else StateForm.map
+    # CLAP's tower names a width, as transformers do, and gives a map of it.
+    tokens = getattr(config, "hidden_size", None) and config.model_type != "clap_audio_model"
+    return StateForm.tokens if tokens else StateForm.map
 
 
 def state_width(config: PreTrainedConfig) -> int:
     """Width of the states before pooling. Raises ValueError for an architecture that is not a single encoder."""
     width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
-    if width is None or config.is_encoder_decoder:
+    if width is None or (config.is_encoder_decoder and config.model_type not in PARTS):
         raise ValueError(f"architecture {config.model_type} is not a single encoder with a hidden_size")
     return width
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .audio_mmpretrain import audio_tensors, empty_sound
 from .images_mmpretrain import Image, fitted
 from .texts_mmpretrain import clean
 
@@ -168,18 +169,21 @@ class InputKind:
 
     tensors: (modality's name, samples, its entry, its tokenizer) -> keyword -> [b, ...]. empty: its entry -> a sample
     without content: a text without words, one time step, or zeros. statistics: keys of its entry that hold one number
-    per channel or feature; both of a pair or none, if paired.
+    per channel or feature; both of a pair or none, if paired. folder: what the folder of its tokenizer or feature
+    extractor is called, before the modality's name; empty: it has none.
     """
 
     tensors: Callable[..., dict[str, Tensor]]
     empty: Callable[[dict[str, Any]], Any]
     statistics: tuple[str, ...] = ()
     paired: bool = False
+    folder: str = ""
 
 
 KINDS = {
     "image": InputKind(image_tensors, _empty_image, ("mean", "std")),
-    "text": InputKind(text_tensors, _empty_text),
+    "text": InputKind(text_tensors, _empty_text, folder="tokenizer"),
     "vector": InputKind(vector_tensors, _empty_vector, ("minimum", "maximum"), paired=True),
     "sequence": InputKind(sequence_tensors, _empty_sequence),
+    "audio": InputKind(audio_tensors, empty_sound, folder="feature_extractor"),
 }

@@ -1,4 +1,4 @@
-"""The processor that ships: images, texts, vectors and sequences -> tensors for the encoders."""
+"""The processor that ships: images, texts, vectors, sequences and sounds -> tensors for the encoders."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoTokenizer
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
+from .audio_mmpretrain import with_rates
 from .images_mmpretrain import check_entry
 from .inputs_mmpretrain import KINDS, mark_absent, optional_samples
 
@@ -34,42 +35,62 @@ class MMPretrainProcessor:
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
     ``std`` per channel, default 0.5, and ``resize``, ``shortest_edge`` and ``background``: see :func:`fitted`),
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
-    feature, which scale the training data to 0...1), or ``{"kind": "sequence", "size": [time steps, d]}``. With
-    ``"optional": True`` samples of it may be None, and its tensors include ``present``.
-    tokenizers: name -> transformers tokenizer, for every text.
+    feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
+    ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
+    and its tensors include ``present``.
+    tokenizers: name -> transformers tokenizer, for every text. feature_extractors: the same for every sound.
 
-    Raises ValueError if a text has no tokenizer, if statistics do not have one number per channel or feature, if
-    ``shortest_edge`` is below ``size`` or without a crop, and for an unknown way to resize or background.
+    Raises ValueError if a text has no tokenizer or a sound no feature extractor, if statistics do not have one number
+    per channel or feature, if ``shortest_edge`` is below ``size`` or without a crop, and for an unknown way to resize
+    or background.
     """
 
     _auto_class = "AutoProcessor"
 
-    def __init__(self, modalities: dict[str, dict[str, Any]], tokenizers: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        modalities: dict[str, dict[str, Any]],
+        tokenizers: dict[str, Any] | None = None,
+        feature_extractors: dict[str, Any] | None = None,
+    ) -> None:
         self.modalities = modalities
         self.tokenizers = tokenizers or {}
+        self.feature_extractors = feature_extractors or {}
         for name, modality in modalities.items():
             if modality["kind"] == "text" and name not in self.tokenizers:
                 raise ValueError(f"modality {name!r} is a text, but no tokenizer was given for it")
+            if modality["kind"] == "audio" and not modality.get("waveform") and self.reader(name) is None:
+                raise ValueError(f"modality {name!r} is audio, but no feature extractor was given for it")
             _check_statistics(name, modality)
 
-    def __call__(self, /, **samples: Any) -> MMPretrainInputs:
+    # Any: beside it stand keywords of every type.
+    def __call__(self, /, *, sampling_rate: Any = None, **samples: Any) -> MMPretrainInputs:
         """Turn samples into tensors: modality -> one sample or a list of b.
 
-        Images are PIL images, texts strings, vectors and sequences arrays. Returns what the model takes. Raises
-        ValueError for an unknown modality or a sample of the wrong type or length.
+        Images are PIL images, texts strings, vectors and sequences arrays, sounds arrays of one channel with their
+        ``sampling_rate`` (hertz), or ``{"array": ..., "sampling_rate": ...}`` each. Returns what the model takes.
+        Raises ValueError for an unknown modality, a sample of the wrong type or length, or a sound of unknown rate.
         """
         if not samples:
             raise ValueError(f"no modality was passed: give at least one of {', '.join(self.modalities)}")
+        sounds = [name for name in samples if self.modalities.get(name, {}).get("kind") == "audio"]
+        if sampling_rate is not None and not sounds:
+            raise ValueError("sampling_rate is for sounds, and none was passed: leave it out")
+        samples |= {name: with_rates(name, samples[name], sampling_rate) for name in sounds}
         return MMPretrainInputs({name: self._tensors(name, items) for name, items in samples.items()})
 
+    def reader(self, name: str) -> Any | None:
+        """The tokenizer or feature extractor of a modality; None for kinds that need neither."""
+        return (self.tokenizers | self.feature_extractors).get(name)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> list[str]:
-        """Write the config, the tokenizers and the code files; returns the paths written."""
+        """Write the config, tokenizers, feature extractors and the code files; returns the paths written."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"processor_class": type(self).__name__, "modalities": self.modalities}
         files = [str(path) for path in custom_object_save(self, folder, config=content) or []]
-        for name, tokenizer in self.tokenizers.items():
-            files += tokenizer.save_pretrained(folder / _tokenizer_folder(name))
+        for name, reader in (self.tokenizers | self.feature_extractors).items():
+            files += reader.save_pretrained(folder / _folder(name, self.modalities[name]))
         (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return [*files, str(folder / FILE_NAME)]
 
@@ -85,13 +106,15 @@ class MMPretrainProcessor:
         hub = {key: value for key, value in kwargs.items() if key in HUB_ARGUMENTS and value is not None}
         path = cached_file(source, FILE_NAME, subfolder=kwargs.get("subfolder", ""), **hub)
         modalities = json.loads(Path(str(path)).read_text(encoding="utf-8"))["modalities"]
-        texts = [name for name, modality in modalities.items() if modality["kind"] == "text"]
-        folders = {name: os.path.join(kwargs.get("subfolder", ""), _tokenizer_folder(name)) for name in texts}
         # Without it, transformers would ask on the terminal whether to run code that a tokenizer's folder names.
         hub["trust_remote_code"] = False
-        return cls(
-            modalities, {n: AutoTokenizer.from_pretrained(source, subfolder=f, **hub) for n, f in folders.items()}
-        )
+        readers: dict[str, dict[str, Any]] = {"text": {}, "audio": {}}
+        for name, modality in modalities.items():
+            if modality["kind"] in readers:
+                inside = os.path.join(kwargs.get("subfolder", ""), _folder(name, modality))
+                auto: Any = AutoTokenizer if modality["kind"] == "text" else AutoFeatureExtractor
+                readers[modality["kind"]][name] = auto.from_pretrained(source, subfolder=inside, **hub)
+        return cls(modalities, *readers.values())
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
@@ -108,11 +131,12 @@ class MMPretrainProcessor:
         return mark_absent(self._kind_tensors(name, filled, modality), present)
 
     def _kind_tensors(self, name: str, items: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
-        return KINDS[modality["kind"]].tensors(name, items, modality, self.tokenizers.get(name))
+        return KINDS[modality["kind"]].tensors(name, items, modality, self.reader(name))
 
 
-def _tokenizer_folder(name: str) -> str:
-    return f"tokenizer_{name}"
+def _folder(name: str, modality: dict[str, Any]) -> str:
+    """Where a release keeps the tokenizer or feature extractor of a modality."""
+    return f"{KINDS[modality['kind']].folder}_{name}"
 
 
 def _check_statistics(name: str, modality: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ LARGEST = 320  # pixels of a picture's longer side in the page
 SMALL = 64  # pictures up to this size are enlarged, without smoothing, and stored without loss
 ENLARGED = 112
 WAVE_SIZE = (320, 72)
+WINDOW, QUIETEST = 512, 80.0  # samples of a spectrum; decibels below the loudest that are white
 LONGEST_SOUND_S = 30.0  # of which a player is made; longer ones are cut
 # From the most negative value through zero to the most positive one.
 _COLORS = np.array([[33, 102, 172], [146, 197, 222], [247, 247, 247], [244, 165, 130], [178, 24, 43]], float)
@@ -73,6 +74,21 @@ def waveform(values: np.ndarray, says: str) -> Markup:
         '<svg class="wave" role="img" viewBox="0 0 {} {}" width="{}" height="{}"><title>{}</title>'
         '<path d="{}" stroke-width="{}"/></svg>'
     ).format(width, height, width, height, says, path, round(max(step, 1.0), 1))
+
+
+def spectrogram(values: np.ndarray, says: str) -> Markup:
+    """A mono sound [n]: time across, frequency from 0 at the bottom to half the rate at the top, in decibels."""
+    values = np.pad(np.asarray(values, dtype=np.float64), (0, max(0, WINDOW - len(values))))
+    starts = np.linspace(0, len(values) - WINDOW, LARGEST).astype(int)
+    frames = np.stack([values[start : start + WINDOW] for start in starts]) * np.hanning(WINDOW)
+    decibels = 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)) + 1e-10)
+    shown = np.clip((decibels - decibels.max()) / QUIETEST + 1, 0, 1)
+    image = Image.fromarray((255 - 255 * shown.T[::-1]).astype(np.uint8)).resize((LARGEST, WAVE_SIZE[1] * 2))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Markup('<img width="{}" height="{}" alt="{}" title="{}" src="{}">').format(
+        *image.size, says, says, _uri("png", file)
+    )
 
 
 def player(values: np.ndarray, rate: int) -> Markup:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmpretrain.config.data import ModalityConfig
-from mmpretrain.preview.drawing import heat_map, picture, player, waveform
+from mmpretrain.preview.drawing import heat_map, picture, player, spectrogram, waveform
 
 LONG = 512  # numbers in a row; what is longer is drawn as a waveform
 FIRST = 6  # numbers that are also written
@@ -57,13 +57,15 @@ class PlainPreview:
         self.name = name
         row = modality.kind.row
         self.limits = {"length": float(modality.size[0])} if row.tokens and row.size and modality.size else {}
+        # Of sounds.
+        self.limits |= {key: float(getattr(modality, key)) for key in ("seconds",) if key in row.described_by}
 
     def decoded(self, value: Any) -> Markup:
         """See :class:`KindPreview`."""
         if (sound := _sound(value)) is not None:
             wave, rate = sound
             told = f"{len(wave) / rate:.2f} s at {rate} Hz"
-            return waveform(wave, told) + player(wave, rate) + _note(told)
+            return waveform(wave, told) + spectrogram(wave, told) + player(wave, rate) + _note(told)
         if isinstance(value, Image.Image):
             return picture(value, self.name)
         if isinstance(value, np.ndarray):

@@ -114,7 +114,7 @@ def make_preview(
     if shown not in names:
         raise ShardError(f"{folder} has no split {shown!r}: there are {', '.join(names)}")
     opened = open_config(config)
-    problems, counts = list(opened.problems), {}
+    problems, counts = list(opened.problems), dict[str, SplitCounts]()
     notes: list[str] = []
     held = {name: [index_counts(load_index(part)) for part in split_folders(config.data, name)] for name in names}
     for name in names:

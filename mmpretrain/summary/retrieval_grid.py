@@ -20,6 +20,7 @@ from mmpretrain.data.decode import Raw
 from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.similarity import unit_rows
+from mmpretrain.figures import spectrogram_image
 from mmpretrain.models.images_mmpretrain import flat
 
 Shown = np.ndarray | str
@@ -67,9 +68,10 @@ class Grid:
 def pairs_to_show(kinds: Mapping[str, Kind]) -> list[tuple[str, str]]:
     """(query, item) modalities worth a picture: image -> another image, text -> image, else image -> text.
 
-    Empty if no modality is an image.
+    Sounds count as images, and come after them. Empty if no modality is one.
     """
-    images = [name for name, kind in kinds.items() if kind.row.drawing is Drawing.picture]
+    drawn = (Drawing.picture, Drawing.spectrogram)
+    images = [name for drawing in drawn for name, kind in kinds.items() if kind.row.drawing is drawing]
     texts = [name for name, kind in kinds.items() if kind.row.drawing is Drawing.words]
     pairs = [(images[0], images[1])] if len(images) > 1 else []
     if images and texts:
@@ -86,8 +88,8 @@ def retrieval_grid(
 ) -> Grid | None:
     """The grid of ``embeddings``; None if no modality can be shown.
 
-    ``kinds``: modality -> kind. ``sample``: ordinal of the split -> decoded sample (modality -> PIL image or text),
-    called for the samples that are shown, each once.
+    ``kinds``: modality -> kind. ``sample``: ordinal of the split -> decoded sample (modality -> PIL image, text
+    or sound), called for the samples that are shown, each once.
     """
     pairs = []
     for query, item in pairs_to_show(kinds):
@@ -165,6 +167,8 @@ def _pair(embeddings: Embeddings, query: str, item: str, rows: np.ndarray, top: 
 
 
 def _picture(raw: Raw) -> Shown:
+    if isinstance(raw, dict):
+        raw = spectrogram_image(raw["array"], raw["sampling_rate"], (LARGEST_SIDE, LARGEST_SIDE // 2))
     if not isinstance(raw, Image):
         return str(raw)
     small = flat(raw, channels=3)

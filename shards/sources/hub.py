@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,7 @@ def _open_files(path: Path, config: str | None, work: Path, findings: Findings) 
     """`datasets` says which files are which split; they are read where they lie, without its copy in a cache."""
     import datasets
 
+    _refuse_remote_files(path)
     try:
         builder = datasets.load_dataset_builder(str(path), config, cache_dir=str(work / "cache"))
     except Exception as error:  # whatever README, folder or network bring it to raise
@@ -106,6 +108,31 @@ def _open_files(path: Path, config: str | None, work: Path, findings: Findings) 
         raise BuildError(f"{path} holds no data files that `datasets` knows")
     declared = known_of_features(builder.info.features or {})
     return splits, Known({**known.kinds, **declared.kinds}, {**known.classes, **declared.classes})
+
+
+def _refuse_remote_files(path: Path) -> None:
+    """A README may name files elsewhere; `datasets` would ask there whether they exist."""
+    import yaml
+
+    card = path / "README.md"
+    parts = re.split(r"^---\s*$", card.read_text("utf-8", "replace"), maxsplit=2, flags=re.M) if card.is_file() else []
+    try:
+        head = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+    except yaml.YAMLError as error:
+        raise BuildError(f"{card} has a damaged heading ({one_line(error)})") from None
+    configs = head.get("configs") if isinstance(head, dict) else None
+    for config in configs if isinstance(configs, list) else ():
+        for name in _texts(config.get("data_files") if isinstance(config, dict) else None):
+            _local(path, name)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)
 
 
 def _local(path: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 LONGEST_KEY = 200
@@ -19,7 +20,7 @@ def key_of_path(path: str, root: Path) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """``text`` as a key: folders stay; letters, digits, '-' and '_' of any language stay; the rest becomes '_'.
+    """``text`` as a key: folders stay; letters and digits of any language, '-' and '_' stay; the rest becomes '_'.
 
     Dots go because readers cut a name at its first dot; '..' and a leading '/' because no path may leave the tar.
     A longer key than 200 characters is cut and ends in a hash of the whole.
@@ -39,4 +40,5 @@ def key_hash(key: str) -> int:
 
 
 def _part(part: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in part)
+    composed = unicodedata.normalize("NFC", part)  # macOS hands out decomposed names
+    return "".join(c if unicodedata.category(c)[0] in "LMN" or c in "-_" else "_" for c in composed)

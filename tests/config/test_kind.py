@@ -17,6 +17,8 @@ from mmpretrain.data.decode import DECODERS
 from mmpretrain.models.encoders_mmpretrain import OWN
 from mmpretrain.models.inputs_mmpretrain import KINDS as INPUTS
 from tests.data.small_dataset import npy
+from tests.data.tones import encoded as encoded_sound
+from tests.data.tones import tone
 
 
 def encoded(kind: Kind) -> bytes:
@@ -25,6 +27,8 @@ def encoded(kind: Kind) -> bytes:
         file = io.BytesIO()
         Image.new("RGB", (3, 2)).save(file, "PNG")
         return file.getvalue()
+    if kind is Kind.audio:
+        return encoded_sound(tone(1))
     return b"a text" if kind is Kind.text else npy(np.ones((2, 3) if kind is Kind.sequence else 3, np.float32))
 
 

@@ -21,7 +21,10 @@ from PIL import Image
 from mmpretrain.config.data import Kind
 from mmpretrain.data import decode as module
 from mmpretrain.data.decode import DECODERS, SampleError, decode
+from tests.data import tones
 from tests.data.small_dataset import npy, png
+
+TONE = tones.encoded(tones.tone(1, seconds=0.01))
 
 
 def encoded(form: str, **options: Any) -> bytes:
@@ -239,7 +242,7 @@ def test_any_bytes_give_an_object_or_a_sample_error(
     member: tuple[str, Kind], noise: bytes, data: st.DataObject
 ) -> None:
     extension, kind = member
-    whole = {Kind.image: png(9), Kind.vector: npy([1.0, 2.0]), Kind.text: b"a dog"}[kind]
+    whole = {Kind.image: png(9), Kind.vector: npy([1.0, 2.0]), Kind.text: b"a dog", Kind.audio: TONE}[kind]
     cut = data.draw(st.integers(0, len(whole)))
     try:
         assert decode(extension, whole[:cut] + noise + whole[cut + len(noise) :], kind) is not None

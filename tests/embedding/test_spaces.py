@@ -169,7 +169,7 @@ def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
     T5Model(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
-    with pytest.raises(UnusableError, match="T5Model, which is neither an encoder of images or texts"):
+    with pytest.raises(UnusableError, match="T5Model, which is neither an encoder of images, texts or sounds"):
         open_space(str(tmp_path / "t5"), CPU)
 
 

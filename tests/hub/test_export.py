@@ -83,7 +83,17 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     )
     code = {
         f"{part}_mmpretrain.py"
-        for part in (*parts, "fusion", "linear_fusion", "factors", "components", "connected", "convolution", "sequence")
+        for part in (
+            *parts,
+            "fusion",
+            "linear_fusion",
+            "factors",
+            "components",
+            "connected",
+            "convolution",
+            "sequence",
+            "audio",
+        )
     }
     tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}
     others = {"config.json", "model.safetensors", "processor_config.json", "README.md", "SHA256SUMS"}

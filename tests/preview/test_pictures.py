@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-
 import numpy as np
 import pytest
 import torch
-from markupsafe import Markup
 from PIL import Image
 
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.models.inputs_mmpretrain import image_tensors
 from mmpretrain.preview.drawing import heat_map, picture
 from mmpretrain.preview.pictures import PicturePreview
-
-
-def embedded(markup: Markup) -> Image.Image:
-    """The image in a data URI."""
-    found = re.search(r"base64,([^\"]+)", str(markup))
-    assert found
-    return Image.open(io.BytesIO(base64.b64decode(found[1])))
+from tests.preview.markup import embedded
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.preview.drawing import spectrogram
 from mmpretrain.preview.plain import PlainPreview
+from tests.preview.markup import embedded
 
 VECTOR = ModalityConfig(Kind.vector, [4])
 
@@ -33,6 +35,15 @@ VECTOR = ModalityConfig(Kind.vector, [4])
 def test_a_value_is_drawn_by_its_shape(value: Any, tag: str, says: str) -> None:
     shown = str(PlainPreview("x", VECTOR, None, None).decoded(value))
     assert tag in shown and says in shown
+
+
+def test_a_tone_is_a_line_in_the_spectrogram() -> None:
+    """At its height: a quarter of half the rate from the bottom."""
+    tone = np.sin(np.arange(8000) * 2 * np.pi * 1000 / 8000)
+    image = embedded(spectrogram(tone, "x"))
+    darkest = np.asarray(image).argmin(axis=0) / image.height
+    assert np.abs(darkest - 0.75).max() < 0.03
+    assert spectrogram(np.zeros(3), "x")  # shorter than a window, and silent
 
 
 def test_tensors_are_drawn_with_their_masks_counted() -> None:

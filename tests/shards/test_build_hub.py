@@ -78,5 +78,8 @@ def test_no_code_is_run_and_nothing_is_fetched(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     assert "nothing is fetched" in refusal("hf", tmp_path / "nobody" / "pets", tmp_path / "out")
     assert "shards build folder" in refusal("hf", files(tmp_path / "i", {"1.png": picture(1)}), tmp_path / "out")
+    card = "---\nconfigs:\n- data_files:\n  - split: train\n    path: https://example.org/x.csv\n---\n"
+    elsewhere = files(tmp_path / "elsewhere", {"README.md": card})
+    assert "https://example.org/x.csv, which is not on this disk" in refusal("hf", elsewhere, tmp_path / "out")
     damaged = files(tmp_path / "damaged", {"state.json": "{}", "dataset_info.json": "{}"})
     assert "cannot be opened as a saved dataset" in refusal("hf", damaged, tmp_path / "out")

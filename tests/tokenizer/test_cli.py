@@ -8,6 +8,8 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from mmpretrain.cli import app
+from mmpretrain.data.discovery import Discovery
+from tests.data.small_dataset import write_split
 
 
 def run(*arguments: object) -> Result:
@@ -25,6 +27,15 @@ def test_the_answer_says_what_to_set(digits: Path, tmp_path: Path) -> None:
     assert f"model.encoders.caption.tokenizer={out} data.modalities.caption.max_length=" in done.stdout
     again = json.loads(run("--data", digits, "--size", 300, "--out", out, "--sample", 200, "--json").stdout)
     assert again["outcome"] == "unchanged" and again["lengths"]["texts"] == 200 and again["modality"] == "caption"
+
+
+def test_the_usual_place_is_where_a_run_looks(tmp_path: Path) -> None:
+    """And texts that are nowhere are said."""
+    write_split(tmp_path / "train", (4,))
+    assert run("--data", tmp_path, "--size", 260).exit_code == 0
+    assert Discovery().tokenizer(str(tmp_path)) == str(tmp_path / "tokenizer")
+    nothing = run("--data", tmp_path, "--modality", "x", "--member", "values.npy", "--out", tmp_path / "x")
+    assert nothing.exit_code == 1 and "error: " in nothing.stderr and "Traceback" not in nothing.stderr
 
 
 def test_errors_are_messages(digits: Path, tmp_path: Path) -> None:

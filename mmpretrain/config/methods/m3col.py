@@ -14,10 +14,10 @@ class MixLevel(StrEnum):
     """What M3CoL mixes."""
 
     auto = "auto"
-    """As in the paper: embeddings of texts and sequences, raw inputs of all other modalities."""
+    """As in the paper: embeddings of texts, sequences and sounds, raw inputs of all other modalities."""
 
     input = "input"
-    """Raw inputs, which texts and sequences do not allow."""
+    """Raw inputs, which texts, sequences and sounds do not allow."""
 
     embedding = "embedding"
     """Embeddings."""

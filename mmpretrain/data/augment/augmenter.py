@@ -23,7 +23,8 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 
 class Augmentation(Protocol):
-    """What the row of a kind names: made of a modality's entry in the processor, and of its tokenizer if it has one."""
+    """What the row of a kind names: made of a modality's entry in the processor, and of its tokenizer or feature
+    extractor if it has one."""
 
     def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
         """Keyword -> [b, ...] of samples -> those keywords that are augmented, [b, ...] at the encoder's size."""
@@ -73,6 +74,6 @@ class Augmenter:
     def _open(self, name: str) -> Augmentation:
         row = self._config.data.modalities[name].kind.row
         found: Augmentation = implementation(row.augmentation)(
-            self._processor.modalities[name], self._processor.tokenizers.get(name)
+            self._processor.modalities[name], self._processor.reader(name)
         )
         return found

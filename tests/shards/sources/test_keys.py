@@ -18,6 +18,7 @@ EXPECTED = {
     "/abs/1.png": "abs/1",
     "C:\\photos\\1.png": "C_/photos/1",
     "__MACOSX/1.png": "x__MACOSX/1",
+    "cafe\u0301/हिन्दी.png": "caf\xe9/हिन्दी",
     "": "_",
 }
 
