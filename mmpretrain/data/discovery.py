@@ -25,11 +25,8 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.words import command, listed
 
-USUAL_NAMES = {
-    Kind.image: "image",
-    Kind.audio: "sound",
-    Kind.text: "caption",
-}  # of members without a modality in their names
+# Of members without a modality in their names.
+USUAL_NAMES = {Kind.image: "image", Kind.audio: "sound", Kind.text: "caption"}
 USUAL_FIELDS = ("caption", "text")
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 

@@ -105,6 +105,8 @@ def _look_at(name: str, kind: Kind) -> str:
         return f"raise data.modalities.{name}.max_length, or take another tokenizer (model.encoders.{name}.tokenizer)"
     if kind.row.resized:
         return f"look at data.modalities.{name}.size and .resize, and at what the images show"
+    if kind.row.extracted:
+        return f"look at data.modalities.{name}.seconds, and at whether the sounds differ in that time"
     return f"look at data.modalities.{name}.size and at the numbers"
 
 
@@ -122,6 +124,8 @@ def _equal(first: Raw, second: Raw) -> bool:
         return first.size == second.size and first.mode == second.mode and first.tobytes() == second.tobytes()
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return np.array_equal(first, second)
+    if isinstance(first, dict) and isinstance(second, dict):  # sounds
+        return first["sampling_rate"] == second["sampling_rate"] and np.array_equal(first["array"], second["array"])
     return first == second
 
 
