@@ -65,7 +65,7 @@ def usual_metrics(config: Config, look: Look | None) -> None:
     settings = config.evaluation
     left_out = [m for m in settings.final if Need.labels in m.needs] if config.data.classes is None else []
     if left_out and look is not None:
-        look.notes.append(f"the data have no labels: {', '.join(left_out)} left out")
+        look.notes.append(f"no labels (data.classes is null): {', '.join(left_out)} left out")
     settings.final = [metric for metric in settings.final if metric not in left_out]
     if look is not None and settings.final and not look.has(config.data.path, settings.split):
         look.notes.append(

@@ -90,7 +90,7 @@ class Discovery:
             )
         self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
         if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
-            self.notes.append(f"labels lie in {labels[0]}: set data.classes to their number to use them")
+            self.notes.append(f"labels lie in {labels[0]}: they are used if data.classes is the number of classes")
         return {"name": _plain(Path(path).name), "modalities": modalities, "classes": None}
 
 
@@ -100,7 +100,7 @@ def _open(path: str) -> Index:
         try:
             return load_index(folder)
         except IndexMissingError:
-            fix = command("mmpretrain", "shards", "index", path)
+            fix = command("mmpretrain", "shards", "index", folder)
             raise ShardError(f"data.path={path}: {folder} is not indexed: run `{fix}`") from None
     if not root.is_dir():
         found = "is a file" if root.exists() else "there is no such folder"

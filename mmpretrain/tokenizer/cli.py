@@ -84,7 +84,7 @@ def train_command(
         result: dict[str, Any] = {"path": str(target), "outcome": outcome.value, "modality": texts.modality}
         result |= {"size": len(tokenizer), "samples": texts.samples, "skipped": texts.skipped}
         result["lengths"] = asdict(lengths)
-        answer(form, result, _view(result, outcome, lengths))
+        answer(form, result, _view(result, outcome, lengths, _use(result, data, lengths)))
 
 
 def _watched(texts: Texts, what: str, form: AnswerForm) -> Iterator[str]:
@@ -108,9 +108,17 @@ def _configured_length(data: str, modality: str) -> int:
     return int(entry.get("max_length", ModalityConfig.max_length))
 
 
-def _view(result: dict[str, Any], outcome: Outcome, lengths: Lengths) -> str:
+def _use(result: dict[str, Any], data: str, lengths: Lengths) -> str:
+    """How a run takes the tokenizer."""
     name, path = result["modality"], result["path"]
-    keys = f"model.encoders.{name}.tokenizer={path}", f"data.modalities.{name}.max_length={lengths.suggested}"
+    shorter = f"data.modalities.{name}.max_length={lengths.suggested}"
+    if not is_remote(data) and Path(path) == _usual_place(data):
+        return f"data.path={data} finds it; {command(shorter)} is enough for 99 % of the texts, and shorter is faster"
+    return f"use: {command(f'model.encoders.{name}.tokenizer={path}', shorter)}  # keeps 99 % of the texts whole"
+
+
+def _view(result: dict[str, Any], outcome: Outcome, lengths: Lengths, use: str) -> str:
+    name, path = result["modality"], result["path"]
     skipped = f", {result['skipped']:,} could not be read" if result["skipped"] else ""
     above = f"{lengths.cut:.1%} of them have more than max_length={lengths.limit} and would be cut"
     return "\n".join(
@@ -119,6 +127,6 @@ def _view(result: dict[str, Any], outcome: Outcome, lengths: Lengths) -> str:
             f" of {result['samples']:,} samples{skipped}",
             f"a {name} has {lengths.mean:.1f} tokens on average and {lengths.longest:,} at most,"
             f" start and end included; {above}",
-            f"use: {command(*keys)}  # keeps 99 % of the texts whole",
+            use,
         ]
     )

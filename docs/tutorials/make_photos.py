@@ -1,0 +1,75 @@
+"""Draw captioned pictures as a stand-in for photos: FOLDER/images/00000.jpg ... and FOLDER/metadata.csv.
+
+python make_photos.py photos 2000
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+COLORS = {
+    "red": (215, 45, 45),
+    "orange": (240, 145, 35),
+    "yellow": (235, 215, 60),
+    "green": (50, 165, 75),
+    "blue": (55, 95, 215),
+    "purple": (145, 65, 185),
+    "pink": (240, 150, 190),
+    "brown": (130, 85, 50),
+}
+GROUNDS = {"white": (250, 250, 250), "black": (20, 20, 20), "gray": (130, 130, 130), "sand": (225, 205, 165)}
+SHAPES = ("circle", "square", "triangle", "ring", "cross", "star")
+SIZES = {"small": 14, "large": 26}
+PLACES = {"on the left": 32, "in the middle": 64, "on the right": 96}
+STAR = [(0, -1), (0.3, -0.3), (1, 0), (0.3, 0.3), (0, 1), (-0.3, 0.3), (-1, 0), (-0.3, -0.3)]
+
+
+def draw_shape(draw: ImageDraw.ImageDraw, shape: str, x: int, y: int, radius: int, color: tuple[int, int, int]) -> None:
+    """One shape around x, y, in pixels."""
+    box = (x - radius, y - radius, x + radius, y + radius)
+    third = radius // 3
+    if shape == "circle":
+        draw.ellipse(box, fill=color)
+    elif shape == "square":
+        draw.rectangle(box, fill=color)
+    elif shape == "ring":
+        draw.ellipse(box, outline=color, width=third + 1)
+    elif shape == "cross":
+        draw.rectangle((x - radius, y - third, x + radius, y + third), fill=color)
+        draw.rectangle((x - third, y - radius, x + third, y + radius), fill=color)
+    elif shape == "triangle":
+        draw.polygon([(x - radius, y + radius), (x + radius, y + radius), (x, y - radius)], fill=color)
+    else:
+        draw.polygon([(x + a * radius, y + b * radius) for a, b in STAR], fill=color)
+
+
+def picture(number: int) -> tuple[Image.Image, str]:
+    """The picture of this number, 128 x 96, and its caption."""
+    chance = random.Random(number)
+    color, ground, shape = chance.choice(list(COLORS)), chance.choice(list(GROUNDS)), chance.choice(SHAPES)
+    size, place = chance.choice(list(SIZES)), chance.choice(list(PLACES))
+    image = Image.new("RGB", (128, 96), GROUNDS[ground])
+    x, y = PLACES[place] + chance.randint(-5, 5), 48 + chance.randint(-18, 18)
+    draw_shape(ImageDraw.Draw(image), shape, x, y, SIZES[size] + chance.randint(-2, 2), COLORS[color])
+    return image, f"a {size} {color} {shape} {place}, {ground} ground"
+
+
+def main(folder: Path, pictures: int) -> None:
+    """Write the pictures and the table of their captions."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "caption"])
+        for number in range(pictures):
+            image, caption = picture(number)
+            image.save(folder / "images" / f"{number:05d}.jpg", quality=90)
+            table.writerow([f"images/{number:05d}.jpg", caption])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
