@@ -142,7 +142,9 @@ CASES = {
         ),
     ),
     "labels_as_cls": Case(lambda root: both(root, _classes), tokens=("data.classes=4",)),
-    "labels_not_asked_for": Case(lambda root: both(root, _classes), notes=("labels lie in cls: they are used if data.classes",)),
+    "labels_not_asked_for": Case(
+        lambda root: both(root, _classes), notes=("labels lie in cls: they are used if data.classes",)
+    ),
     "too_many_labels": Case(lambda root: both(root, _classes), "class 3 is not below", tokens=("data.classes=3",)),
     "images_and_labels_alone": Case(
         lambda root: both(root, lambda n: {"jpg": picture(n, "JPEG"), "cls": b"1"}),
