@@ -34,6 +34,8 @@ SMALL: dict[str, dict[str, str]] = {
         "test=0.1": "test=0.3",
         "train.samples=20000": "train.samples=128",
     },
+    "choosing": {"photos 2000": "photos 60", "test=0.1": "test=0.3"},
+    "open-clip": {"tars 1000": "tars 60"},
     "own-images": {
         "photos 2000": "photos 120",
         "unseen 500": "unseen 20",
