@@ -24,7 +24,8 @@ DECIBELS = 80  # below the loudest; what is softer has the darkest color
 def spectrogram_image(wave: np.ndarray, sampling_rate: int, size: tuple[int, int] = (256, 96)) -> Image.Image:
     """The spectrogram of a sound [n] as an RGB image of ``size`` (width, height) in pixels.
 
-    Time goes to the right, frequency up to half of ``sampling_rate`` (hertz). Silence has the darkest color.
+    Time goes to the right, frequency up to half of ``sampling_rate`` (hertz), as far apart as tones are heard (mel).
+    Silence has the darkest color.
     """
     window = max(16, round(WINDOW_S * sampling_rate))
     padded = np.pad(np.asarray(wave, dtype=np.float64), (0, max(0, 2 * window - len(wave))))
@@ -33,7 +34,10 @@ def spectrogram_image(wave: np.ndarray, sampling_rate: int, size: tuple[int, int
     power = np.asarray(specgram(padded, NFFT=window, Fs=sampling_rate, noverlap=max(0, window - step))[0])
     loudest = max(float(power.max()), 1e-12)
     level = 1 + 10 * np.log10(np.maximum(power / loudest, 10 ** (-DECIBELS / 10))) / DECIBELS
-    shades = (255 * colormaps["magma"](level[::-1])[..., :3]).round().astype(np.uint8)
+    # The bin of each row of pixels: the mel scale is that of log(1 + f / 700).
+    tops = 700 * np.expm1(np.linspace(0, np.log1p(sampling_rate / 1400), size[1]))
+    bins = (tops / (sampling_rate / 2) * (len(level) - 1)).round().astype(int)
+    shades = (255 * colormaps["magma"](level[bins][::-1])[..., :3]).round().astype(np.uint8)
     return Image.fromarray(shades).resize(size, Image.Resampling.BILINEAR)
 
 

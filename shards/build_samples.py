@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config import default_model
 from mmpretrain.data.index import INFO_NAME, build_index, load_index
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.writing import Build, BuildError, Overwrite, move_into_place, refuse_overwrite
@@ -22,10 +23,8 @@ from shards.sources.findings import Findings
 from shards.sources.sample import MemberKind, Source
 from shards.work_folder import tidy, work_folder
 
-IMAGE_SIZE = (64, 64)
+IMAGE_SIZE = (default_model.IMAGE_SIZE, default_model.IMAGE_SIZE)
 """``size`` of images in dataset.json unless ``--image-size`` says otherwise; stored images keep theirs."""
-MAX_TOKENS = 77
-"""``max_length`` of texts in dataset.json."""
 FORM = 1
 """Of the shards: a build that was killed is not resumed by code that writes others."""
 
@@ -154,8 +153,6 @@ def _finish(
         entry: dict[str, Any] = {"kind": column.kind.value}
         if column.kind is MemberKind.image:
             entry |= {"size": list(options.image_size), "channels": 1 if tally.gray.get(column.modality) else 3}
-        if column.kind is MemberKind.text:
-            entry["max_length"] = MAX_TOKENS
         report.modalities[column.modality] = entry
     report.classes = None if source.classes is None else len(source.classes)
     return report

@@ -87,16 +87,21 @@ def _prepared(modality: ModalityConfig, brought: dict[str, Any]) -> dict[str, An
 
 
 def build_unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
+    """As :func:`unaugmented_processor`; None where nothing augments anything, too."""
+    if not (config.method.augments or any(modality.train for modality in config.data.modalities.values())):
+        return None
+    return unaugmented_processor(config, processor)
+
+
+def unaugmented_processor(config: Config, processor: MMPretrainProcessor) -> MMPretrainProcessor | None:
     """The processor of what augmentations start from: images with a ``load_size``, at that size, and waveforms.
 
-    processor: the run's. None if there are none of these, or nothing augments them.
+    processor: the run's. None if there are none of these.
     """
     modalities = config.data.modalities
     apart = {name: modality for name, modality in modalities.items() if modality.prepared_apart}
-    if not apart or not (config.method.augments or any(modality.train for modality in modalities.values())):
-        return None
     entries = {name: _apart(processor.modalities[name], modality) for name, modality in apart.items()}
-    return MMPretrainProcessor(entries)
+    return MMPretrainProcessor(entries) if entries else None
 
 
 def _apart(entry: dict[str, Any], modality: ModalityConfig) -> dict[str, Any]:

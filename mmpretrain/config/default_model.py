@@ -12,6 +12,7 @@ from mmpretrain.config.kind import Kind
 
 IMAGE_SIZE = 64  # pixels, of images whose size nobody said
 TEXT_LENGTH = 77  # tokens, as CLIP's
+SOUND_SECONDS = 5.0  # of sounds whose length nobody said
 BYTES = "bytes"
 BYTES_LENGTH = 128  # one token per byte: longer texts than in words or their pieces
 

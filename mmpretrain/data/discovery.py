@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.config.data import ModalityConfig, Verify
-from mmpretrain.config.default_model import BYTES, IMAGE_SIZE
+from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
@@ -82,8 +82,12 @@ class Discovery:
         for name, entry in given.items():
             if isinstance(entry, Mapping) and entry.get("member") and name not in modalities:
                 modalities[name] = {"kind": _kind_of(name, entry["member"])}
-        if not modalities:
-            raise ShardError(f"{path}: no member is known to be a modality; the shards hold {_held(index)}")
+        if len(modalities) < 2:
+            found = f"only {_named(modalities)}" if modalities else "nothing"
+            raise ShardError(
+                f"{index.folder} holds {_held(index)}: {found} is known to be a modality by its name, and contrastive"
+                " pretraining needs at least 2; name the others by data.modalities.NAME.member"
+            )
         self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
         if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
             self.notes.append(f"labels lie in {labels[0]}: they are used if data.classes is the number of classes")
@@ -136,6 +140,8 @@ def _entry(name: str, members: list[str], index: Index) -> Entry:
     entry: Entry = {"kind": kind.value}
     if kind.row.resized:
         entry["size"] = [IMAGE_SIZE, IMAGE_SIZE]
+    elif kind.row.extracted:
+        entry["seconds"] = SOUND_SECONDS
     elif kind.row.listed:
         entry |= _json_field(name, members, index)
     elif kind is Kind.vector:

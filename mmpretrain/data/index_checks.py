@@ -137,7 +137,11 @@ def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], l
         sentence = f"{where}: {count} of {size} samples have {cause} (first: {example})"
         if cause.startswith("no ") or count > config.max_bad_fraction * size:
             held = f"; the shards hold {listed(opened.index.extensions)}" if count == size else ""
-            problems.append(f"{sentence}{held}: set data.incomplete=drop to leave them out, or write them again")
+            name = cause.removeprefix("several ")
+            choose = f"say which one counts by data.modalities.{name}.member, " if name != cause else ""
+            problems.append(
+                f"{sentence}{held}: {choose}set data.incomplete=drop to leave them out, or write them again"
+            )
         else:
             notes.append(f"{sentence}: others will stand in for them")
     return problems, notes

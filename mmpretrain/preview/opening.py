@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
+from mmpretrain.assembly.build import build_processor, unaugmented_processor
+from mmpretrain.assembly.sounds import lacking_packages
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.data import DataConfig, Verify
 from mmpretrain.config.implementation import implementation
@@ -36,7 +37,9 @@ def open_config(config: Config) -> OpenedConfig:
     sources, problems, left_out = EncoderSources(config), [], []
     for name in sources:
         try:
-            _ = sources[name].tokenizer, sources[name].input_statistics()
+            if lacking := lacking_packages(name, config.data.modalities[name]):
+                raise UnusableError(lacking)
+            _ = sources[name].tokenizer, sources[name].sound_form, sources[name].input_statistics()
         except UnusableError as error:
             problems += error.problems
             left_out.append(name)
@@ -44,9 +47,10 @@ def open_config(config: Config) -> OpenedConfig:
     processor = unaugmented = None
     if usable.data.modalities:
         processor = build_processor(usable, EncoderSources(usable) if left_out else sources)
-        # The stream would ask it for all images with a load_size.
-        if not any(config.data.modalities[name].load_size for name in left_out):
-            unaugmented = build_unaugmented_processor(usable, processor)
+        # The stream would ask it for every modality that has something of its own to start from. Views are shown
+        # whether or not the method makes any.
+        if not any(config.data.modalities[name].prepared_apart for name in left_out):
+            unaugmented = unaugmented_processor(usable, processor)
     return OpenedConfig(config, usable, processor, unaugmented, _previews(config, processor), problems)
 
 

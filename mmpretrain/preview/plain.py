@@ -58,7 +58,8 @@ class PlainPreview:
         row = modality.kind.row
         self.limits = {"length": float(modality.size[0])} if row.tokens and row.size and modality.size else {}
         # Of sounds.
-        self.limits |= {key: float(getattr(modality, key)) for key in ("seconds",) if key in row.described_by}
+        seconds = modality.seconds or (entry or {}).get("seconds")
+        self.limits |= {} if seconds is None else {"seconds": float(seconds)}
 
     def decoded(self, value: Any) -> Markup:
         """See :class:`KindPreview`."""

@@ -22,10 +22,12 @@ from mmpretrain.config.objective import memory_note
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
 from mmpretrain.data.index import ShardError, is_remote
+from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
+from mmpretrain.training.looking_into import cut_texts, unreadable
 from mmpretrain.training.telling_apart import indistinct
 
 SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in about three seconds on two cores
@@ -51,20 +53,31 @@ def check(config: Config, ranks: int = 1) -> Checked:
         exchange = config.method.exchange(model.embed_sizes)
         size = exchange.width, exchange.pairs
         notes.append(memory_note(config.objective, config.data.global_batch, ranks, *size, rings=exchange.rings))
-    if not problems:
-        problems = _indistinct(config, sources, model)
+    if not problems and _readable(config):
+        problems, more = _looked_into(config, sources, model)
+        notes += more
     return Checked(problems, notes, None if problems else model)
 
 
-def _indistinct(config: Config, sources: EncoderSources, model: MMPretrainModel) -> list[str]:
-    """Inputs that a model cannot tell apart: a small one, built in a moment. Larger ones look when training starts."""
+def _readable(config: Config) -> bool:
+    """Whether there are local shards to look into."""
+    return all(not is_remote(path) for path in config.data.paths) and holds_shards(
+        split_folder(config.data.path, TRAIN)
+    )
+
+
+def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel) -> tuple[list[str], list[str]]:
+    """(problems, notes) of some samples: what cannot be used, texts that are cut, and inputs that a model cannot tell
+    apart, if it is a small one, built in a moment (larger ones look when training starts)."""
     size = sum(parameter.numel() for parameter in model.encoders.parameters())
-    if not 0 < size <= SMALL or is_remote(config.data.path) or not Path(config.data.path, "train").is_dir():
-        return []
     try:
-        return indistinct(config, build_model(config, sources), build_processor(config, sources))
+        problems, notes = unreadable(config)
+        notes += cut_texts(config, sources)
+        if problems or not 0 < size <= SMALL:
+            return problems, notes
+        return indistinct(config, build_model(config, sources), build_processor(config, sources)), notes
     except (ShardError, UnusableError):  # Said elsewhere, with what mends it; a tokenizer may not be built yet.
-        return []
+        return [], []
 
 
 def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:

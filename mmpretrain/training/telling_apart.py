@@ -106,7 +106,7 @@ def _look_at(name: str, kind: Kind) -> str:
     if kind.row.resized:
         return f"look at data.modalities.{name}.size and .resize, and at what the images show"
     if kind.row.extracted:
-        return f"look at data.modalities.{name}.seconds, and at whether the sounds differ in that time"
+        return f"look at data.modalities.{name}.seconds, and at what the sounds begin with"
     return f"look at data.modalities.{name}.size and at the numbers"
 
 
@@ -124,8 +124,9 @@ def _equal(first: Raw, second: Raw) -> bool:
         return first.size == second.size and first.mode == second.mode and first.tobytes() == second.tobytes()
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return np.array_equal(first, second)
-    if isinstance(first, dict) and isinstance(second, dict):  # sounds
-        return first["sampling_rate"] == second["sampling_rate"] and np.array_equal(first["array"], second["array"])
+    if isinstance(first, dict) and isinstance(second, dict):
+        same_rate = first["sampling_rate"] == second["sampling_rate"]
+        return same_rate and np.array_equal(first["array"], second["array"])
     return first == second
 
 

@@ -142,11 +142,13 @@ CASES = {
         ),
     ),
     "labels_as_cls": Case(lambda root: both(root, _classes), tokens=("data.classes=4",)),
-    "labels_not_asked_for": Case(lambda root: both(root, _classes), notes=("labels lie in cls: they are used if data.classes",)),
+    "labels_not_asked_for": Case(
+        lambda root: both(root, _classes), notes=("labels lie in cls: they are used if data.classes",)
+    ),
     "too_many_labels": Case(lambda root: both(root, _classes), "class 3 is not below", tokens=("data.classes=3",)),
     "images_and_labels_alone": Case(
         lambda root: both(root, lambda n: {"jpg": picture(n, "JPEG"), "cls": b"1"}),
-        "data.modalities names 1 (image): contrastive pretraining needs at least 2",
+        "holds cls, jpg: only image (image) is known to be a modality by its name, and contrastive pretraining needs",
     ),
     "gz_beside": Case(_gz, "1.tar.gz would not be read"),
     "gz_ignored": Case(_gz, notes=("1.tar.gz would not be read",), tokens=("data.unread=ignore",)),
@@ -167,6 +169,14 @@ CASES = {
     ),
     "images_of_several_forms": Case(
         lambda root: both(root, lambda n: plain(n) if n % 2 else {"image.gif": picture(n, "GIF"), "caption.txt": b"a"})
+    ),
+    "invisible_captions": Case(
+        lambda root: both(root, without(8, "caption.txt", "\u200b".encode())),
+        "4 of 32 samples of train that were looked into cannot be used (first: key '0000': caption.txt: the text is",
+    ),
+    "pages_instead_of_images": Case(
+        lambda root: both(root, without(8, "image.png", b"<!DOCTYPE html><html>404</html>")),
+        "not an image (starts with `<!DOCTYPE html",
     ),
     "two_images": Case(
         lambda root: both(root, lambda n: plain(n) | {"image.jpg": picture(n, "JPEG")}),

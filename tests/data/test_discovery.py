@@ -16,6 +16,7 @@ from mmpretrain.data.discovery import Discovery
 from mmpretrain.data.index import build_index
 from tests.data.own_data import Content, both, downloaded, picture, plain, write
 from tests.data.small_dataset import npy
+from tests.data.tones import write_tones
 
 
 def found(path: Path, *tokens: str) -> tuple[Config, list[str]]:
@@ -107,6 +108,15 @@ def test_data_of_a_users_file_get_small_encoders_too(photos: Path, tmp_path: Pat
     assert config.data.modalities["image"].size == [16, 16] and set(config.model.encoders) == {"image", "caption"}
 
 
+def test_sounds_are_found_and_five_seconds_of_them_are_heard(tmp_path: Path) -> None:
+    write_tones(tmp_path, 4)
+    config, _ = found(tmp_path)
+    kinds = {"picture": Kind.image, "sound": Kind.audio, "caption": Kind.text}
+    assert {name: modality.kind for name, modality in config.data.modalities.items()} == kinds
+    assert config.data.modalities["sound"].seconds == 5
+    assert config.model.encoders["sound"].architecture == "audio-spectrogram-transformer"
+
+
 def test_vectors_bring_their_size_and_sequences_are_asked_for(tmp_path: Path) -> None:
     both(
         tmp_path / "a", lambda n: {"left.npy": npy(np.ones(5, np.float32)), "right.npy": npy(np.ones(3, np.float32))}, 4
@@ -162,4 +172,4 @@ def test_what_is_no_folder_of_shards_is_called_what_it_is(tmp_path: Path) -> Non
         return {"bin": b"x"}
 
     write(tmp_path / "odd" / "train", odd, 2)
-    assert "no member is known to be a modality; the shards hold bin" in refused(indexed(tmp_path / "odd"))
+    assert "holds bin: nothing is known to be a modality by its name" in refused(indexed(tmp_path / "odd"))

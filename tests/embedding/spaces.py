@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel, ClapConfig, ClapModel, CLIPConfig, CLIPModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    ClapConfig,
+    ClapModel,
+    CLIPConfig,
+    CLIPModel,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmpretrain.assembly.build import build_processor
@@ -77,6 +88,21 @@ def write_clip(folder: Path) -> CLIPModel:
     tokenizer.save_pretrained(folder)
     size = {"height": 8, "width": 8}
     CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder)
+    return model
+
+
+def write_siglip(folder: Path) -> SiglipModel:
+    """A SigLIP of a few thousand weights, with its tokenizer and its image processor; returns it."""
+    # It was trained on padded texts without a mask, and its tokenizer gives none.
+    options: dict[str, Any] = {"model_max_length": 10, "model_input_names": ["input_ids"]}
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer(), **options)
+    text = {**LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": 10, "pad_token_id": 0}
+    vision = {**LAYERS, "image_size": 8, "patch_size": 4}
+    torch.manual_seed(0)
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
     return model
 
 

@@ -47,6 +47,7 @@ from tests.embedding.spaces import (
     write_bert,
     write_clap,
     write_clip,
+    write_siglip,
 )
 from tests.models.small import ROOT, small_config, small_model
 
@@ -108,6 +109,21 @@ def test_the_dataset_says_what_it_is(spaces: Path, tmp_path: Path) -> None:
     assert len(load_index(out / "test")) == SAMPLES["test"]
     labels = [sample["label.cls"] for sample in Reader(index).samples(range(4))]
     assert labels == [b"0", b"1", b"2", b"0"]
+
+
+def test_a_siglip_model_is_a_space(spaces: Path, tmp_path: Path) -> None:
+    """Its texts are padded as they were in its training, and have no mask."""
+    model = write_siglip(tmp_path / "siglip")
+    embed_share(job(tmp_path / "siglip", spaces / "data", tmp_path / "out"), 0, 1, CPU)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "siglip")
+    tokens = tokenizer([caption(number) for number in TRAIN], padding="max_length", max_length=10, return_tensors="pt")
+    found = read(tmp_path / "out" / "train", "caption")
+    texts = model.get_text_features(tokens["input_ids"]).pooler_output
+    np.testing.assert_allclose(np.stack(list(found.values())), normalized(texts), rtol=0, atol=1e-6)
+    grey = torch.tensor([7 * number % 256 / 255 * 2 - 1 for number in TRAIN])[:, None, None, None]
+    images = model.get_image_features(grey.expand(-1, 3, 8, 8)).pooler_output
+    found = read(tmp_path / "out" / "train", "picture")
+    np.testing.assert_allclose(np.stack(list(found.values())), normalized(images), rtol=0, atol=1e-5)
 
 
 def test_a_clip_model_is_a_space(spaces: Path, tmp_path: Path) -> None:

@@ -61,5 +61,7 @@ def test_lengths_of_sequences_and_sounds_are_counted() -> None:
     assert preview.limits == {"length": 5} and PlainPreview("x", VECTOR, None, None).limits == {}
     measured = preview.measured(np.zeros((7, 3)))
     assert measured.numbers["length"] == 7 and measured.words == {"shape": "3"}
+    sounds = [PlainPreview("x", ModalityConfig(Kind.audio), entry, None) for entry in (None, {"seconds": 10.0})]
+    assert [shown.limits for shown in sounds] == [{}, {"seconds": 10}]
     sound = preview.measured({"array": np.zeros(50), "sampling_rate": 100})
     assert sound.numbers == {"seconds": 0.5} and sound.words == {"sampling rate": "100 Hz"}

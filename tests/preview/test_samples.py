@@ -11,6 +11,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.preview.opening import open_config
 from mmpretrain.preview.pictures import PicturePreview
 from mmpretrain.preview.samples import first_samples
+from tests.data.tones import tones_config, write_tones
 from tests.preview.dataset import HOSTILE, config
 
 
@@ -67,3 +68,15 @@ def test_data_that_training_could_not_read_at_all_is_a_problem(photos: Path) -> 
     problems: list[str] = []
     assert first_samples(opened, "train", 4, None, problems) == []
     assert "gene.npy: has shape [4]" in problems[0]
+
+
+def test_sounds_are_shown_with_the_views_of_their_waveforms(tmp_path: Path) -> None:
+    write_tones(tmp_path, 8)
+    problems: list[str] = []
+    shown = first_samples(open_config(tones_config(tmp_path, "sound", "caption")), "train", 4, None, problems)
+    assert not problems
+    titles = ["decoded", "the model gets", "first view", "second view"]
+    for sample in shown:
+        panels = {panel.title: panel.content for panel in sample.panels["sound"]}
+        assert list(panels) == titles and "<audio" in panels["decoded"]
+        assert len({panels[title] for title in titles}) == len(titles)

@@ -92,7 +92,7 @@ def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
     assert info.modalities == {
         "image": {"kind": "image", "size": [32, 48], "channels": 1},
         "sound": {"kind": "audio"},
-        "caption": {"kind": "text", "max_length": 77},
+        "caption": {"kind": "text"},
     }
     assert info.classes == ["2", "10"]  # by number, not by letter
     build("folder", source, tmp_path / "plain")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from mmpretrain.training.preflight import check
 from mmpretrain.training.session import Session
 from mmpretrain.training.telling_apart import indistinct
 from tests.data.small_dataset import Sample, write_split
+from tests.data.tones import RATE, encoded, tone, tones_config
 from tests.engine.runs import forget_engines
 from tests.models.small import BERT, VIT
 from tests.rank_pool import Ranks
@@ -136,3 +138,15 @@ def test_a_run_does_not_start_on_any_rank(ranks: Ranks, tmp_path: Path) -> None:
     run.mkdir()
     save_config(config, run / "config.yaml")
     assert all("the same embedding with pool=cls" in answer for answer in ranks(2, start, str(run)))
+
+
+@pytest.mark.parametrize(("silent", "said"), [(False, ""), (True, "sound.seconds, and at what the sounds begin with")])
+def test_sounds_are_told_apart_by_what_encoders_get_of_them(tmp_path: Path, silent: bool, said: str) -> None:
+    def change(number: int, sample: Sample) -> Sample:
+        late = np.concatenate([np.zeros(RATE, np.float32), tone(number)])
+        return {**captions(number, sample), "sound.wav": encoded(late if silent else tone(number))}
+
+    write_split(tmp_path / "train", (4, 4), change)
+    config = tones_config(tmp_path, "sound", "caption")
+    found = [problem for problem in problems(config) if "sound" in problem]
+    assert [said in problem for problem in found] == [True] * silent
