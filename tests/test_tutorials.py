@@ -27,7 +27,23 @@ FENCE = re.compile(r"^(?:<!-- ([a-z ]+): (.+?) -->\n)?```(\w*)\n(.*?)^```$", re.
 PROGRAMS, MARKS = ("bash", "python"), ("fails", "file", "not run")
 IN_EVERY_SUITE = "own-images"  # the others are slow
 # What makes the commands of a page small: every one must be found on its page, so that none goes stale.
-SMALL: dict[str, dict[str, str]] = {}
+SMALL: dict[str, dict[str, str]] = {
+    "audio": {
+        "tones 1000": "tones 90",
+        "notes 1000": "notes 90",
+        "test=0.1": "test=0.3",
+        "train.samples=20000": "train.samples=128",
+    },
+    "choosing": {"photos 2000": "photos 60", "test=0.1": "test=0.3"},
+    "open-clip": {"tars 1000": "tars 60"},
+    "own-images": {
+        "photos 2000": "photos 120",
+        "unseen 500": "unseen 20",
+        "test=0.1": "test=0.3",
+        "train.samples=40000": "train.samples=128",
+    },
+    "own-tars": {"a 1000": "a 100", "b 1000": "b 60", "train.samples=2000": "train.samples=128"},
+}
 
 
 @dataclass(frozen=True)

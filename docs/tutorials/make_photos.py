@@ -59,17 +59,17 @@ def picture(number: int) -> tuple[Image.Image, str]:
     return image, f"a {size} {color} {shape} {place}, {ground} ground"
 
 
-def main(folder: Path, pictures: int) -> None:
+def main(folder: Path, pictures: int, first: int = 0) -> None:
     """Write the pictures and the table of their captions."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file_name", "caption"])
-        for number in range(pictures):
+        for number in range(first, first + pictures):
             image, caption = picture(number)
             image.save(folder / "images" / f"{number:05d}.jpg", quality=90)
             table.writerow([f"images/{number:05d}.jpg", caption])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from make_photos import SHAPES, picture
 
-PER_TAR = 250
+TARS = 4
 
 
 def sample(number: int) -> dict[str, bytes]:
@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--gaps", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    end = options.first + options.pictures
-    for tar, start in enumerate(range(options.first, end, PER_TAR)):
-        write_tar(options.folder / f"{tar:05d}.tar", range(start, min(start + PER_TAR, end)), options.gaps)
+    for tar in range(TARS):
+        start, end = (options.first + options.pictures * number // TARS for number in (tar, tar + 1))
+        write_tar(options.folder / f"{tar:05d}.tar", range(start, end), options.gaps)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ _TRANSFORMER = {
 }
 _PATCHES = {"patch_size": 16, "frequency_stride": 16, "time_stride": 16}  # side by side: a third of the tokens
 _TEXT = {name: value for name, value in _TRANSFORMER.items() if not name.endswith("_prob")} | {
-    "max_position_embeddings": 512
+    "max_position_embeddings": 512,
+    # Not used, since the mean is taken: CLIP's own are beyond small vocabularies, and transformers warns of that.
+    "bos_token_id": 0,
+    "eos_token_id": 1,
 }
 _ENCODERS: Mapping[Kind, Mapping[str, Any]] = {
     Kind.image: {"architecture": "vit", "config": _TRANSFORMER | {"patch_size": 8}},
