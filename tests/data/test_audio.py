@@ -81,6 +81,7 @@ def flac(frames: int) -> bytes:
         ("wav", encoded(np.zeros(10), rate=500), "500 Hz lies outside"),
         ("wav", encoded(WAVE, form="AIFF"), "a sound of format AIFF: use WAV"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "bytes",  # some of which hold the time of writing
 )
 def test_what_cannot_be_used_is_said_in_one_sentence(suffix: str, data: bytes, said: str) -> None:
     with pytest.raises(SampleError, match=rf"^sound\.{suffix}: .*{said}") as caught:
