@@ -25,6 +25,7 @@ HELP = """Start a pretraining run, or continue it: the same run.name with the sa
 
 \b
 Examples:
+  PROGRAM method=clip data.path=data/photos        # any folder of shards, with a small model
   PROGRAM method=m3col experiment=digits run.name=demo
   PROGRAM --nodes 8 --dry-run method=m3col
   PROGRAM --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3

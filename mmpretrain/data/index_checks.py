@@ -16,7 +16,7 @@ from mmpretrain.data.index_table import reindex
 from mmpretrain.data.members import Members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of
-from mmpretrain.data.split import Split, again, find_faults, look_at, split_folders
+from mmpretrain.data.split import Split, again, find_faults, of_indexes, split_folders
 from mmpretrain.words import listed
 
 LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
@@ -36,16 +36,16 @@ def check_split(config: DataConfig, split: str) -> Checked:
     """Whether a split of a data set can be read as ``config`` says; nothing is raised."""
     problems: list[str] = []
     notes: list[str] = []
-    folders = split_folders(config, split)
-    for folder in folders:
-        found = _folder_problems(folder, config.build)
-        if found and _is_unreadable(folder):
-            return Checked(tuple(found))
-        problems += found
-        unread = list(_unread(folder))
-        (notes if config.unread is Unread.ignore else problems).extend(unread)
+    indexes: list[Index] = []
+    for folder in split_folders(config, split):
+        try:
+            indexes.append(_index(folder, config.build))
+            problems += _size_problems(indexes[-1], _tar_sizes(folder), again(config.build))
+        except (ShardError, OSError) as error:
+            return Checked((*problems, str(error)), tuple(notes))
+        (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
     try:
-        opened = look_at(config, split)
+        opened = of_indexes(config, indexes)
     except ShardError as error:
         return Checked((*problems, str(error)), tuple(notes))
     problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]
@@ -56,25 +56,14 @@ def check_split(config: DataConfig, split: str) -> Checked:
     return Checked(tuple(problems), tuple(notes), len(opened.index))
 
 
-def _folder_problems(folder: str, build: str | None) -> list[str]:
-    """The index against the files beside it."""
+def _index(folder: str, build: str | None) -> Index:
+    """Raises ShardError with what mends it."""
     try:
-        index = load_index(folder)
-        sizes = _tar_sizes(folder)
+        return load_index(folder)
     except IndexMissingError as error:
-        has_tars = not is_remote(folder) and any(_tars(Path(folder)))
-        return [str(error) if has_tars else f"{folder}/{INDEX_NAME} is missing: {again(build)}"]
-    except (ShardError, OSError) as error:
-        return [str(error)]
-    return list(_size_problems(index, sizes, again(build)))
-
-
-def _is_unreadable(folder: str) -> bool:
-    try:
-        load_index(folder)
-    except (ShardError, OSError):
-        return True
-    return False
+        if is_remote(folder) or not any(_tars(Path(folder))):
+            raise ShardError(f"{folder}/{INDEX_NAME} is missing: {again(build)}") from None
+        raise error
 
 
 def _tars(folder: Path) -> Iterator[Path]:

@@ -74,7 +74,12 @@ def look_at(config: DataConfig, split: str) -> Split:
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
-    index = _joined([load_index(folder) for folder in split_folders(config, split)])
+    return of_indexes(config, [load_index(folder) for folder in split_folders(config, split)])
+
+
+def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
+    """As :func:`look_at`, of the indexes of all folders."""
+    index = _joined(indexes)
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
     members, problems = find_members(config, index.extensions)

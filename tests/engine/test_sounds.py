@@ -10,6 +10,7 @@ import pytest
 
 from mmpretrain.config.compose import save_config
 from mmpretrain.config.data import AugmentConfig
+from mmpretrain.config.evaluation import Metric
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.run_folder import RunFolder
@@ -45,7 +46,7 @@ def folder_of(root: Path, zero: int, name: str, sound: EncoderConfig | None = No
     config = tones_config(root, sound=sound, load_seconds=0.4)
     config.data.modalities["sound"].train = AugmentConfig(crop=[0.5, 1.0], gain=0.5, noise=0.5)
     config.engine.zero, config.optim.lr, config.train.samples = zero, 3e-3, 8 * STEPS
-    config.run.name = name
+    config.run.name, config.evaluation.final = name, [Metric.retrieval]
     folder = root / name
     folder.mkdir()
     save_config(config, folder / "config.yaml")
