@@ -121,6 +121,7 @@ def names(pages: list[Path]) -> list[object]:
     ]
 
 
+@pytest.mark.timeout(1200)  # a dozen commands, on a machine that may be busy
 @pytest.mark.processes
 @pytest.mark.parametrize("page", names([page for page in PAGES if page.stem in SMALL]))
 def test_the_commands_of_a_tutorial_run(page: Path, tmp_path: Path) -> None:
