@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.index import (
-    INDEX_NAME,
     SPLITS,
     Index,
     Sample,
@@ -18,6 +17,7 @@ from mmpretrain.data.index import (
     load_index,
 )
 from mmpretrain.data.info import load_info
+from mmpretrain.data.split import holds_shards
 
 LONGEST_PREVIEW = 1 << 20
 
@@ -29,9 +29,9 @@ def split_folders(folder: str) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise ShardError(f"{folder} is no folder: name a dataset or a folder of tars")
-    if (root / INDEX_NAME).exists() or any(root.glob("*.tar")):
-        return [str(root)]
-    parts = [p for p in root.iterdir() if p.is_dir() and ((p / INDEX_NAME).exists() or any(p.glob("*.tar")))]
+    if holds_shards(folder):  # all for training, beside a folder of the test split at most
+        return [folder.rstrip("/"), *(str(root / split) for split in SPLITS if holds_shards(str(root / split)))]
+    parts = [p for p in root.iterdir() if p.is_dir() and holds_shards(str(p))]
     if not parts:
         raise ShardError(f"{folder} holds no tars: name a dataset or a folder of tars")
     order = {split: number for number, split in enumerate(SPLITS)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpretrain.config.data import DataConfig, Incomplete, Unread, Verify
 from mmpretrain.data.decode import SampleError
-from mmpretrain.data.index import INDEX_NAME, Index, IndexMissingError, ShardError, is_remote, load_index
+from mmpretrain.data.index import INDEX_NAME, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.index_table import reindex
 from mmpretrain.data.members import Members
@@ -40,7 +40,7 @@ def check_split(config: DataConfig, split: str) -> Checked:
     for folder in split_folders(config, split):
         try:
             indexes.append(_index(folder, config.build))
-            problems += _size_problems(indexes[-1], _tar_sizes(folder), again(config.build))
+            problems += _size_problems(indexes[-1], _tar_sizes(folder), config.build)
         except (ShardError, OSError) as error:
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
@@ -81,13 +81,14 @@ def _tar_sizes(folder: str) -> dict[str, int]:
     return {name: size for name, size in entries if name.endswith(".tar") and not is_litter(name)}
 
 
-def _size_problems(index: Index, sizes: dict[str, int], again: str) -> Iterator[str]:
+def _size_problems(index: Index, sizes: dict[str, int], build: str | None) -> Iterator[str]:
+    advice = again(build) if build else f"restore it, or {reindex(index.folder)} if the change is meant"
     for shard in index.shards:
         size = sizes.get(shard.name)
         if size is None:
-            yield f"{index.path(shard)} is missing: {again}"
+            yield f"{index.path(shard)} is missing: {advice}"
         elif size != shard.bytes:
-            yield f"{index.path(shard)} has {size} bytes, the index says {shard.bytes}: {again}"
+            yield f"{index.path(shard)} has {size} bytes, the index says {shard.bytes}: {advice}"
     for name in sorted(set(sizes) - {shard.name for shard in index.shards}):
         yield f"{index.folder}/{name} is not in the index: {reindex(index.folder)}"
 
@@ -101,7 +102,12 @@ def _unread(folder: str) -> Iterator[str]:
         path.name for path in root.iterdir() if path.name.endswith(PACKED) and not is_litter(path.name)
     ):
         yield f"{folder}: {listed(packed, 3)} would not be read, because only plain .tar files are: unpack it, {ways}"
-    below = sorted(str(tar.relative_to(root)) for tar in root.glob("*/*.tar") if not is_litter(str(tar.name)))
+    # A folder of tars may hold those of its test split.
+    below = sorted(
+        str(tar.relative_to(root))
+        for tar in root.glob("*/*.tar")
+        if not is_litter(tar.name) and tar.parent.name not in SPLITS
+    )
     if below:
         yield (
             f"{folder}: {listed(below, 3)} would not be read, because it lies in a sub-folder: name that folder in"

@@ -104,8 +104,9 @@ def test_img2dataset_folders_are_a_data_set_as_they_are(tmp_path: Path) -> None:
     assert len(index) == 14 and split_folders(data, "train") == [str(first), str(second)]
     assert index.path(index.sample(7).shard) == f"{second}/00000.tar"
     assert len({index.unique_key(ordinal) for ordinal in range(14)}) == 14
+    shards(first / "test", members(2))
     assert check_split(data, "train").problems == ()
-    assert split_folders(data, "test") == [f"{first}/test"]
+    assert split_folders(data, "test") == [f"{first}/test"] and len(open_split(data, "test").index) == 2
 
 
 def test_incomplete_samples_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
@@ -187,7 +188,8 @@ def test_each_kind_of_trouble_with_files_gives_one_sentence(tmp_path: Path) -> N
     assert "a.tar has 512 bytes" in problems[0] and "make data" in problems[0]
     assert "new.tar is not in the index" in problems[1]
     (folder / "a.tar").unlink()
-    assert "a.tar is missing: build the dataset again" in check_split(settings(tmp_path), "train").problems[0]
+    advice = f"restore it, or run `mmpretrain shards index {folder}` if the change is meant"
+    assert f"a.tar is missing: {advice}" in check_split(settings(tmp_path), "train").problems[0]
     shards(tmp_path / "empty" / "train", [])
     assert "has no samples" in check_split(settings(tmp_path / "empty"), "train").problems[0]
 
