@@ -162,7 +162,7 @@ def test_what_is_no_folder_of_shards_is_called_what_it_is(tmp_path: Path) -> Non
     raw.mkdir()
     (raw / "a.jpg").write_bytes(b"x")
     (raw / "metadata.csv").write_bytes(b"x")
-    assert "holds no shards but .csv, .jpg; make some: `mmpretrain shards build folder '" in refused(raw)
+    assert f"but .csv, .jpg; make some: `mmpretrain shards build folder '{raw}' data/raw-data`" in refused(raw)
     write(tmp_path / "tars", plain, 2)
     assert f"{tmp_path / 'tars'} is not indexed: run `mmpretrain shards index {tmp_path / 'tars'}`" in refused(
         tmp_path / "tars"
