@@ -80,6 +80,13 @@ def test_the_command_line_changes_what_was_found(photos: Path) -> None:
     assert config.model.encoders["image"].architecture is None
 
 
+def test_small_encoders_serve_methods_that_fuse_tokens(photos: Path) -> None:
+    tokens = ["method=comm", f"data.path={photos}"]
+    assert compose(tokens, look=Discovery()).model.encoders["caption"].pool is None
+    with pytest.raises(ConfigError, match="pool has no effect"):
+        compose([*tokens, "model.encoders.caption.pool=mean"], look=Discovery())
+
+
 def test_a_tokenizer_beside_the_shards_is_taken(photos: Path) -> None:
     (photos / "tokenizer").mkdir()
     config, notes = found(photos)

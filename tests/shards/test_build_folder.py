@@ -91,7 +91,7 @@ def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
     info = load_info(tmp_path / "out")
     assert info.modalities == {
         "image": {"kind": "image", "size": [32, 48], "channels": 1},
-        "sound": {"kind": "audio"},
+        "sound": {"kind": "audio", "seconds": 5.0},
         "caption": {"kind": "text"},
     }
     assert info.classes == ["2", "10"]  # by number, not by letter

@@ -61,7 +61,7 @@ def decode(data: bytes) -> dict[str, Any]:
     return {"array": array, "sampling_rate": rate}
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+class _Forward(soundfile.SoundFile):
     """Read from front to end: soundfile seeks after every block, which FLAC of unknown length cannot."""
 
     def seekable(self) -> bool:
