@@ -167,7 +167,7 @@ def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Consol
     folder = RunFolder(plan.run_folder)
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
-        console.print(f"completed: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
+        _print(console, f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)")
         return Exit.completed
     if status.get("state") == State.preempted.value:
         _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))

@@ -153,6 +153,8 @@ def _finish(
         entry: dict[str, Any] = {"kind": column.kind.value}
         if column.kind is MemberKind.image:
             entry |= {"size": list(options.image_size), "channels": 1 if tally.gray.get(column.modality) else 3}
+        elif column.kind is MemberKind.audio:
+            entry["seconds"] = default_model.SOUND_SECONDS
         report.modalities[column.modality] = entry
     report.classes = None if source.classes is None else len(source.classes)
     return report

@@ -207,8 +207,20 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
     found = {keyword: list(value) if isinstance(value, Sequence) else value for keyword, value in found.items()}
     if tokenizer is not None:
         found |= {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        found |= _framing(config_class, tokenizer, found["vocab_size"])
     known = keywords(config_class)
     return {key: value for key, value in found.items() if key in known}
+
+
+def _framing(config_class: type, tokenizer: Any, size: int) -> dict[str, int]:
+    """The tokenizer's ids of start and end, where those that the architecture has by default lie outside of its
+    vocabulary: transformers warns of them whenever the model is opened."""
+    usual, found = config_class(), dict[str, int]()
+    for key in ("bos_token_id", "eos_token_id"):
+        default, own = getattr(usual, key, None), getattr(tokenizer, key)
+        if isinstance(default, int) and default >= size and own is not None:
+            found[key] = own
+    return found
 
 
 def _mismatches(name: str, config: PreTrainedConfig, pool: Pool, modality: ModalityConfig) -> list[str]:

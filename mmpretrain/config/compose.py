@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.filling import Look, fill_in, usual_metrics
+from mmpretrain.config.filling import Look, fill_in, usual_metrics, usual_pools
 from mmpretrain.config.merging import leaves, merge_all, nearest, show
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
@@ -83,6 +83,7 @@ def compose(
     config.run.name = config.run.name or f"{config.method.name}-{config.experiment or config.data.name}"
     if not any("final" in (layer.get("evaluation") or {}) for layer in typed):
         usual_metrics(config, look)
+    usual_pools(config, [*typed[: len(files)], *typed[len(files) + 1 :]])
     if found := config.problems():
         raise ConfigError(found)
     return config

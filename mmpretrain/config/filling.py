@@ -75,6 +75,18 @@ def usual_metrics(config: Config, look: Look | None) -> None:
         settings.final = []
 
 
+def usual_pools(config: Config, said: Iterable[Tree]) -> None:
+    """Leave out the pools of the small encoders where the method fuses their tokens, and pools nothing.
+
+    said: the layers that somebody wrote.
+    """
+    encoders = _merged(said, "model", "encoders")
+    unsaid = [name for name in config.model.encoders if "pool" not in (encoders.get(name) or {})]
+    if any(config.model.encoders[name].pool for name in unsaid) and config.fuses_tokens:
+        for name in unsaid:
+            config.model.encoders[name].pool = None
+
+
 def _sections(layers: Iterable[Tree], name: str) -> list[Tree]:
     return [section for layer in layers if (section := layer.get(name))]
 

@@ -189,7 +189,7 @@ KINDS = {
     Kind.audio: KindRow(
         size=(),
         described_by=("sampling_rate", "seconds"),
-        suffixes=("flac", "mp3", "ogg", "wav"),
+        suffixes=("flac", "mp3", "oga", "ogg", "opus", "wav"),
         decoder="mmpretrain.data.kinds.audio.decode",
         augmentation="mmpretrain.data.augment.sounds.SoundAugmentation",
         operations=("crop", "gain", "noise"),

@@ -26,11 +26,16 @@ class SampleError(Exception):
     """A sample that cannot be used; the message names the member and what is wrong with it."""
 
 
+class MissingExtraError(ValueError):
+    """What reads these members is not installed; the message names the extra."""
+
+
 def decode(extension: str, data: bytes, kind: Kind) -> Raw:
     """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, a float32 array, or a sound.
 
     extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is.
-    Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit.
+    Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit, and
+    MissingExtraError where the decoder is not installed.
     """
     suffix = extension.rpartition(".")[2].lower()
     if suffix not in DECODERS:
@@ -65,8 +70,11 @@ class Decoder:
     name: str
 
     def load(self) -> None:
-        """Import it: what it needs and is not installed is no fault of a sample."""
-        implementation(self.name)
+        """Import it: what it needs and is not installed is no fault of a sample. Raises MissingExtraError."""
+        try:
+            implementation(self.name)
+        except ImportError as error:
+            raise MissingExtraError(str(error)) from error
 
     def decode(self, data: bytes) -> Raw:
         """The object. Raises SampleError, and what libraries raise."""

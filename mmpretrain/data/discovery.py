@@ -95,20 +95,26 @@ class Discovery:
 
 
 def _open(path: str) -> Index:
-    root, folder = Path(path), split_folder(path, TRAIN)
+    folder = split_folder(path, TRAIN)
     if is_remote(path) or holds_shards(folder):
         try:
             return load_index(folder)
         except IndexMissingError:
             fix = command("mmpretrain", "shards", "index", folder)
             raise ShardError(f"data.path={path}: {folder} is not indexed: run `{fix}`") from None
+    raise no_shards(path)
+
+
+def no_shards(path: str) -> ShardError:
+    """The error for a local ``path`` without shards: what it is instead, and what to do."""
+    root = Path(path)
     if not root.is_dir():
         found = "is a file" if root.exists() else "there is no such folder"
         advice = "name a folder of shards, or data=NAME for one that a file describes"
-        raise ShardError(f"data.path={path}: {found}; {advice}")
+        return ShardError(f"data.path={path}: {found}; {advice}")
     held = listed(sorted({file.suffix.lower() or file.name for file in root.rglob("*") if file.is_file()}), 6)
-    fix = command("mmpretrain", "shards", "build", "folder", path, "--out", f"data/{_plain(root.resolve().name)}")
-    raise ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")
+    fix = command("mmpretrain", "shards", "build", "folder", path, f"data/{_plain(root.resolve().name)}")
+    return ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")
 
 
 def _by_modality(index: Index) -> dict[str, list[str]]:

@@ -106,7 +106,7 @@ def samples_of(modality: Mapping[str, Any]) -> int:
 
 def _mono(name: str, array: Any, most: int) -> np.ndarray:
     """The first ``most`` samples as float32; whole numbers are scaled by the range of their type, as in WAV files."""
-    values = np.asarray(array)
+    values = _array(name, array)
     if values.ndim != 1 or not len(values):
         raise ValueError(
             f"modality {name!r} needs arrays of shape [samples], got {list(values.shape)}: give the mean of the"
@@ -124,6 +124,18 @@ def _mono(name: str, array: Any, most: int) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"modality {name!r}: the array has values that are not finite")
     return values
+
+
+def _array(name: str, array: Any) -> np.ndarray:
+    if isinstance(array, (str, bytes)):
+        raise ValueError(f"modality {name!r} needs arrays, got {array[:40]!r}: read the file first (soundfile.read)")
+    try:
+        return np.asarray(array)
+    except ValueError:
+        raise ValueError(
+            f"modality {name!r} needs arrays of shape [samples], got a {type(array).__name__} of parts of several"
+            " lengths"
+        ) from None
 
 
 def empty_sound(modality: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from mmpretrain.config.data import DataConfig, ModalityConfig, Verify
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import SampleError
-from mmpretrain.data.discovery import Discovery
-from mmpretrain.data.index import ShardError
+from mmpretrain.data.discovery import Discovery, no_shards
+from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.samples import captions_of
+from mmpretrain.data.split import holds_shards, split_folder
 from mmpretrain.data.stream import Stream
 from mmpretrain.words import listed
 
@@ -39,6 +40,7 @@ class Texts:
         member: Sequence[str] = (),
         field: Sequence[str] = (),
     ) -> None:
+        _refuse_raw(data, split)
         found = _texts_in(data) if not member else {}
         self.modality = _chosen(data, modality, found)
         entry = found.get(self.modality, ModalityConfig(Kind.text))
@@ -71,6 +73,12 @@ class Texts:
         if not texts:
             raise SampleError(f"it has no text for {self.modality!r}")
         return texts
+
+
+def _refuse_raw(data: str, split: str) -> None:
+    """Raise ShardError for what is no data set of shards; one that lacks an index or this split is told so later."""
+    if not is_remote(data) and not holds_shards(split_folder(data, split)) and not any(Path(data).rglob("*.tar")):
+        raise no_shards(data)
 
 
 def _texts_in(data: str) -> dict[str, ModalityConfig]:

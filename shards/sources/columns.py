@@ -111,7 +111,7 @@ class _Seen:
 def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: Known) -> _Seen:
     values = [value for row in rows if (value := row.get(name)) not in (None, "")]
     if name in known.files:
-        return _Seen(_kind_of_paths(values, root) or MemberKind.text, "files", files=True)
+        return _Seen(_kind_of_most(values) or _kind_of_paths(values, root) or MemberKind.text, "files", files=True)
     if name in known.kinds:
         return _Seen(known.kinds[name], known.kinds[name].value)
     if not values:
@@ -136,6 +136,13 @@ def _looked_at_texts(values: Sequence[str], root: Path) -> _Seen:
         return _Seen(None, "remote addresses, which are not fetched")
     kind = _kind_of_paths(values, root)
     return _Seen(kind, f"paths of {kind.value} files", files=True) if kind else _Seen(MemberKind.text, "texts")
+
+
+def _kind_of_most(paths: Sequence[str]) -> MemberKind | None:
+    """The kind of most of these files by suffix, if no other kind is among them: some may be of a form that is not
+    read, and are left out later."""
+    kinds = [kind for path in paths if (kind := KIND_OF_SUFFIX.get(Path(path).suffix.lower()))]
+    return kinds[0] if len(set(kinds)) == 1 and 2 * len(kinds) > len(paths) else None
 
 
 def _kind_of_paths(values: Sequence[str], root: Path) -> MemberKind | None:

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTM
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.config.compose import compose
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig, Resize
+from mmpretrain.config.default_model import BYTES
 from mmpretrain.config.methods.names import ClipConfig, M3colConfig
 from mmpretrain.config.model import EncoderConfig, ModelConfig, Pool
 from mmpretrain.config.root import Config
@@ -65,6 +66,19 @@ def test_sizes_come_from_the_data() -> None:
     assert specs["genes"]["config"]["input_size"] == 7
     assert specs["picture"]["config"]["image_size"] == [8, 4] and specs["picture"]["config"]["num_channels"] == 1
     assert specs["caption"]["config"]["vocab_size"] == 10 and specs["caption"]["config"]["pad_token_id"] == 0
+
+
+def test_start_and_end_of_texts_lie_inside_their_vocabulary() -> None:
+    config = small_config()
+    config.model.encoders["caption"] = EncoderConfig(
+        "clip_text_model",
+        {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        tokenizer=BYTES,
+    )
+    found = build_model(config).config.encoders["caption"]["config"]
+    assert max(found["bos_token_id"], found["eos_token_id"]) < found["vocab_size"] < 1000
+    config.model.encoders["caption"].config["eos_token_id"] = 7
+    assert build_model(config).config.encoders["caption"]["config"]["eos_token_id"] == 7
 
 
 def test_classifier_only_for_methods_that_learn_from_labels() -> None:

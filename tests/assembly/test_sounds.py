@@ -96,6 +96,11 @@ def test_new_encoders_fit_their_extractor_and_learn_with_every_parameter(archite
     assert torch.equal(encoder(**inputs).isnan().any(), torch.tensor(False))
 
 
+def test_the_usual_extractor_of_ast_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    build_processor(config_of(EncoderConfig("audio-spectrogram-transformer", {**AST, "num_mel_bins": 128})))
+    assert not recwarn
+
+
 def save_whisper(folder: Path) -> torch.nn.Module:
     model = WhisperModel(WhisperConfig(**WHISPER, max_source_positions=50))
     model.save_pretrained(folder)

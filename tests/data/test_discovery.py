@@ -80,6 +80,13 @@ def test_the_command_line_changes_what_was_found(photos: Path) -> None:
     assert config.model.encoders["image"].architecture is None
 
 
+def test_small_encoders_serve_methods_that_fuse_tokens(photos: Path) -> None:
+    tokens = ["method=comm", f"data.path={photos}"]
+    assert compose(tokens, look=Discovery()).model.encoders["caption"].pool is None
+    with pytest.raises(ConfigError, match="pool has no effect"):
+        compose([*tokens, "model.encoders.caption.pool=mean"], look=Discovery())
+
+
 def test_a_tokenizer_beside_the_shards_is_taken(photos: Path) -> None:
     (photos / "tokenizer").mkdir()
     config, notes = found(photos)
@@ -162,7 +169,7 @@ def test_what_is_no_folder_of_shards_is_called_what_it_is(tmp_path: Path) -> Non
     raw.mkdir()
     (raw / "a.jpg").write_bytes(b"x")
     (raw / "metadata.csv").write_bytes(b"x")
-    assert "holds no shards but .csv, .jpg; make some: `mmpretrain shards build folder '" in refused(raw)
+    assert f"but .csv, .jpg; make some: `mmpretrain shards build folder '{raw}' data/raw-data`" in refused(raw)
     write(tmp_path / "tars", plain, 2)
     assert f"{tmp_path / 'tars'} is not indexed: run `mmpretrain shards index {tmp_path / 'tars'}`" in refused(
         tmp_path / "tars"

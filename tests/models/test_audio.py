@@ -81,6 +81,8 @@ def test_whole_numbers_are_scaled_by_their_range(scale: float, dtype: Any) -> No
         ({"array": np.array([np.nan]), "sampling_rate": RATE}, "not finite"),
         ({"array": np.zeros(3, np.int64), "sampling_rate": RATE}, "got int64"),
         ({"array": tone(0), "sampling_rate": 0}, "the sampling_rate is 0"),
+        ({"array": (tone(0), RATE), "sampling_rate": RATE}, "got a tuple of parts of several lengths"),
+        ({"array": "a.wav", "sampling_rate": RATE}, "got 'a.wav': read the file first"),
         ([], "got an empty list"),
     ],
 )

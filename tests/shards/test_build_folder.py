@@ -91,7 +91,7 @@ def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
     info = load_info(tmp_path / "out")
     assert info.modalities == {
         "image": {"kind": "image", "size": [32, 48], "channels": 1},
-        "sound": {"kind": "audio"},
+        "sound": {"kind": "audio", "seconds": 5.0},
         "caption": {"kind": "text"},
     }
     assert info.classes == ["2", "10"]  # by number, not by letter
@@ -129,6 +129,16 @@ def test_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
     assert notes["files of other kinds are ignored"] == ["notes.pdf"]
     assert notes["a file_name that leads out of its folder"] == ["metadata.csv line 9: ../secret.png"]
     assert notes["rows with more or fewer cells than the header"] == ["metadata.csv line 11: 3 cells"]
+
+
+def test_a_few_files_that_are_not_read_do_not_turn_paths_into_texts(tmp_path: Path) -> None:
+    rows = [["file_name", "caption"], ["a.wav", "x"], ["b.mp3", "y"], ["c.m4a", "z"]]
+    source = files(
+        tmp_path / "in", {"metadata.csv": csv_text(rows), "a.wav": tone(1), "b.mp3": tone(2), "c.m4a": b"m4a"}
+    )
+    report = build("folder", source, tmp_path / "out")["report"]
+    assert report["modalities"] == {"sound": {"kind": "audio", "seconds": 5.0}, "caption": {"kind": "text"}}
+    assert report["samples"] == {"train": 2} and "sound: not a sound" in report["dropped"]
 
 
 def test_incomplete_samples_can_be_kept(tmp_path: Path) -> None:

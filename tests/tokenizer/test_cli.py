@@ -42,7 +42,13 @@ def test_errors_are_messages(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = run("--data", digits, "--out", tmp_path)
     assert refused.exit_code == 1 and refused.stderr.startswith("error: ") and "--force" in refused.stderr
-    assert run("--data", tmp_path / "none", "--out", tmp_path / "t").exit_code == 1
+    assert "there is no such folder" in run("--data", tmp_path / "none").stderr
+
+
+def test_a_folder_of_texts_is_said_to_be_no_shards_yet(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n")
+    refused = run("--data", tmp_path, "--modality", "caption")
+    assert refused.exit_code == 1 and "make some: `mmpretrain shards build folder " in refused.stderr
 
 
 def test_help_has_an_example() -> None:

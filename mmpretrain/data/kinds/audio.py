@@ -19,7 +19,10 @@ MAX_SECONDS = 3600
 MAX_CHANNELS = 16
 MIN_RATE, MAX_RATE = 1_000, 384_000  # hertz
 MAX_FRAMES = 100_000_000  # of one channel: 400 MB
+MAX_CHUNKS = 1000  # of a WAV file, before its sound
 BLOCK_VALUES = 1 << 20  # of all channels, read at a time
+# Of floats that were meant to lie in -1...1; features of louder ones are not finite.
+LOUDEST = 2.0**31
 # A stream that was written without knowing its length promises this many frames, or bytes, or more.
 UNKNOWN_FRAMES = 1 << 40
 UNKNOWN_BYTES = 0x7FFFF000
@@ -32,8 +35,9 @@ def decode(data: bytes) -> dict[str, Any]:
     SampleError for sounds that are too long, empty, or not finite, and for a header that promises other than follows.
     """
     _check_riff(data)
+    _check_ogg(data)
     try:
-        file = soundfile.SoundFile(io.BytesIO(data))
+        file = _Forward(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
         raise SampleError(f"not a sound that can be read ({error.error_string.rstrip('.')})") from None
     with file:
@@ -52,14 +56,44 @@ def decode(data: bytes) -> dict[str, Any]:
     array = np.concatenate(blocks)
     if not np.isfinite(array).all():
         raise SampleError("the sound has values that are not finite in float32")
+    if (loudest := float(np.abs(array).max())) > LOUDEST:
+        raise SampleError(f"the sound has values of up to {loudest:.1e}; floats lie from -1 to 1")
     return {"array": array, "sampling_rate": rate}
 
 
+class _Forward(soundfile.SoundFile):
+    """Read from front to end: soundfile seeks after every block, which FLAC of unknown length cannot."""
+
+    def seekable(self) -> bool:
+        """No."""
+        return False
+
+
 def _check_riff(data: bytes) -> None:
-    """libsndfile takes a WAV file that was cut off for a shorter one."""
-    promised, follow = int.from_bytes(data[4:8], "little"), len(data) - 8
-    if data[:4] == b"RIFF" and follow < promised < UNKNOWN_BYTES:
-        raise SampleError(f"the header promises {promised} bytes, but {follow} follow")
+    """libsndfile takes a WAV file that was cut off for a shorter one. The size of the whole is not asked: recorders
+    get it wrong by some bytes, and what is cut off after the sound is not missed."""
+    if data[:4] != b"RIFF":
+        return
+    place = 12
+    for _ in range(MAX_CHUNKS):
+        name, promised = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8
+        if name == b"data" and len(data) - place < promised < UNKNOWN_BYTES:
+            raise SampleError(f"the header promises {promised} bytes of sound, but {max(0, len(data) - place)} follow")
+        if name in (b"data", b""):
+            return
+        place += promised + promised % 2
+
+
+def _check_ogg(data: bytes) -> None:
+    """libsndfile leaves out the last page of an Ogg file that was cut off."""
+    last = data.rfind(b"OggS") if data[:4] == b"OggS" else -1
+    if last < 0:
+        return
+    sizes = data[last + 27 : last + 27 + int.from_bytes(data[last + 26 : last + 27])]
+    promised, follow = sum(sizes), len(data) - last - 27 - len(sizes)
+    if len(data) < last + 27 or follow < promised:
+        raise SampleError(f"the last page promises {promised} bytes, but {max(0, follow)} follow: it was cut off")
 
 
 def _check_header(file: Any) -> None:
