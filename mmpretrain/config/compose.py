@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.filling import Look, fill_in, usual_metrics, usual_pools
+from mmpretrain.config.filling import Look, fill_in, usual_metrics, usual_pools, usual_warmup
 from mmpretrain.config.merging import leaves, merge_all, nearest, show
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
@@ -64,9 +64,9 @@ def compose(
     """
     problems: list[str] = []
     chosen, overrides = _parse(tokens, problems)
-    if base is None and not {"data", "experiment"} & chosen.keys() and any(_says_path(layer) for layer in overrides):
-        chosen["data"] = OWN
-        chosen.setdefault("optim", OWN_OPTIM)
+    own = base is None and not {"data", "experiment"} & chosen.keys() and any(_says_path(layer) for layer in overrides)
+    if own:
+        chosen = {"data": OWN, "optim": OWN_OPTIM, **chosen}
     root = _read(base or CONFIGS / "pretrain.yaml", problems)
     files, model = _file_layers(root, chosen, choices or Choices(), problems)
     layers = [*files, *overrides]
@@ -83,6 +83,8 @@ def compose(
     config.run.name = config.run.name or f"{config.method.name}-{config.experiment or config.data.name}"
     if not any("final" in (layer.get("evaluation") or {}) for layer in typed):
         usual_metrics(config, look)
+    if own and not any("warmup_samples" in (layer.get("optim") or {}) for layer in typed[len(files) :]):
+        usual_warmup(config)
     usual_pools(config, [*typed[: len(files)], *typed[len(files) + 1 :]])
     if found := config.problems():
         raise ConfigError(found)

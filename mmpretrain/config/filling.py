@@ -75,6 +75,11 @@ def usual_metrics(config: Config, look: Look | None) -> None:
         settings.final = []
 
 
+def usual_warmup(config: Config) -> None:
+    """Of a short run the warm-up is a tenth, so that it does not end before the learning rate is there."""
+    config.optim.warmup_samples = min(config.optim.warmup_samples, config.train.samples // 10)
+
+
 def usual_pools(config: Config, said: Iterable[Tree]) -> None:
     """Leave out the pools of the small encoders where the method fuses their tokens, and pools nothing.
 

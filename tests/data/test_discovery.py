@@ -54,7 +54,9 @@ def test_modalities_encoders_and_metrics_come_from_the_folder(photos: Path, tmp_
         config.model.encoders["caption"].tokenizer == "bytes" and config.model.encoders["image"].architecture == "vit"
     )
     assert config.run.name == "clip-my-photos" and config.evaluation.final == [Metric.retrieval]
-    assert config.optim.warmup_samples > 0
+    assert config.optim.warmup_samples == 5000
+    assert found(photos, "train.samples=2000")[0].optim.warmup_samples == 200
+    assert found(photos, "train.samples=2000", "optim.warmup_samples=900")[0].optim.warmup_samples == 900
     assert f"found in {photos}/train, which holds jpg, json, txt" in notes[0]
     assert "tokenizer train --data '" in notes[1]
     save_config(config, tmp_path / "config.yaml")
