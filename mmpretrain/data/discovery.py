@@ -7,26 +7,25 @@ into the first sample where those leave something open.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.config.data import ModalityConfig, Verify
+from mmpretrain.config.data import DataConfig, ModalityConfig, Verify
 from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.kinds.text import json_content
-from mmpretrain.data.members import LABEL_MEMBERS, modality_of, plain_members, suffix_of
+from mmpretrain.data.members import LABEL_MEMBERS, Members, find_members, modality_of, suffix_of, usual_members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.words import command, listed
 
-# Of members without a modality in their names.
-USUAL_NAMES = {Kind.image: "image", Kind.audio: "sound", Kind.text: "caption"}
 USUAL_FIELDS = ("caption", "text")
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 
@@ -94,6 +93,23 @@ class Discovery:
         return {"name": _plain(Path(path).name), "modalities": modalities, "classes": None}
 
 
+def placed(modalities: Mapping[str, ModalityConfig], index: Index) -> tuple[dict[str, ModalityConfig], Members]:
+    """Modalities of a trained model and where they lie in other shards, found as for training, fields of JSON too.
+
+    Raises ShardError for one that no member holds.
+    """
+    members, problems = find_members(DataConfig(modalities=dict(modalities)), index.extensions)
+    if problems:
+        raise ShardError("; ".join(problems))
+    found = {
+        name: replace(modality, **json_field(name, members.modalities[name].members, index))
+        if modality.kind.row.listed
+        else modality
+        for name, modality in modalities.items()
+    }
+    return found, find_members(DataConfig(modalities=found), index.extensions)[0]
+
+
 def _open(path: str) -> Index:
     root, folder = Path(path), split_folder(path, TRAIN)
     if is_remote(path) or holds_shards(folder):
@@ -119,11 +135,7 @@ def _by_modality(index: Index) -> dict[str, list[str]]:
         if name and name != LABEL and name.isidentifier() and suffix_of(extension) in DECODERS:
             found.setdefault(name, []).append(extension)
     taken = {kind for members in found.values() for kind in DECODERS[suffix_of(members[0])].kinds}
-    for kind, name in USUAL_NAMES.items():
-        members = plain_members(kind, index.extensions)
-        if members and kind not in taken and name not in found:
-            found[name] = members
-    return found
+    return found | {name: members for name, (_, members) in usual_members(found, taken, index.extensions).items()}
 
 
 def _kind_of(name: str, members: Collection[str] | str) -> str:
@@ -143,7 +155,7 @@ def _entry(name: str, members: list[str], index: Index) -> Entry:
     elif kind.row.extracted:
         entry["seconds"] = SOUND_SECONDS
     elif kind.row.listed:
-        entry |= _json_field(name, members, index)
+        entry |= json_field(name, members, index)
     elif kind is Kind.vector:
         entry["size"] = list(_first_array(name, members, index).shape)
     return entry
@@ -159,8 +171,11 @@ def _kind_of_array(name: str, members: list[str], index: Index) -> Kind:
     )
 
 
-def _json_field(name: str, members: list[str], index: Index) -> Entry:
-    """``field`` where texts lie in a JSON object and only one of its keys can be meant."""
+def json_field(name: str, members: Sequence[str], index: Index) -> Entry:
+    """``field`` where texts lie in a JSON object and only one of its keys can be meant; {} where they need none.
+
+    Raises ShardError where that cannot be told.
+    """
     if suffix_of(members[0]) != "json" or (data := _first(members, index)) is None:
         return {}
     try:
@@ -193,7 +208,7 @@ def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
     return value
 
 
-def _first(members: list[str], index: Index) -> bytes | None:
+def _first(members: Sequence[str], index: Index) -> bytes | None:
     """The first of these members; None for remote shards, which a look would fetch whole."""
     if is_remote(index.folder):
         return None
