@@ -36,6 +36,11 @@ class Wishes:
     label: str | None = None
     key: str | None = None
 
+    @property
+    def columns(self) -> list[str | None]:
+        """Every column that is named; None for labels or keys that are not."""
+        return [*(column for column, _ in self.modalities.values()), self.label, self.key]
+
 
 @dataclass(frozen=True)
 class Known:
@@ -84,7 +89,7 @@ def choose_columns(
     Raises BuildError: a column is not there, or there are several choices; the message lists the columns.
     """
     names = [name for name in names if name != WHERE]
-    for column in [*(c for c, _ in wishes.modalities.values()), wishes.label, wishes.key]:
+    for column in wishes.columns:
         if column is not None and column not in names:
             raise BuildError(f"{where} has no column {column!r}{nearest(column, names)}; it has {listed(names, 20)}")
     label = wishes.label or _label(names, known, {column for column, _ in wishes.modalities.values()})
@@ -127,6 +132,8 @@ def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: 
         return _looked_at_texts(values, root)
     if all(isinstance(value, list) for value in values) and _flat(values):
         return _Seen(MemberKind.text, "lists of texts")
+    if parts := _parts(values):
+        return _Seen(None, f"objects: a part of them is named as {name}.{parts[0]}")
     if all(isinstance(value, str | list) for value in values):
         return _Seen(MemberKind.text, "texts and lists of texts") if _flat(values) else _Seen(None, "nested lists")
     kinds = {_kind_of_value(value) for value in values}
@@ -136,6 +143,20 @@ def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: 
 
 def _flat(values: Sequence[Any]) -> bool:
     return all(isinstance(v, str) or is_gap(v) for value in values if isinstance(value, list) for v in value)
+
+
+def _parts(values: Sequence[Any]) -> list[str]:
+    """Keys of the objects in a column, or in its lists; none for images and sounds as `datasets` stores them."""
+    flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+    if not flat or not all(isinstance(entry, Mapping) for entry in flat):
+        return []
+    keys = list(flat[0])
+    texts = [k for k in keys if isinstance(flat[0][k], str) or _is_texts(flat[0][k])]
+    return [] if {"bytes", "path"} & set(keys) else texts or keys
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and _flat([value])
 
 
 def _looked_at_texts(values: Sequence[str], root: Path) -> _Seen:

@@ -17,6 +17,7 @@ from mmpretrain.data.writing import BuildError
 from shards.sources.columns import ADDRESS, DEFAULT_NAMES, KIND_OF_SUFFIX, Known, Wishes, choose_columns
 from shards.sources.findings import Findings, left_out
 from shards.sources.lines import LocatedRow, read_lines
+from shards.sources.nested import with_nested
 from shards.sources.rows import open_parquet, spool
 from shards.sources.sample import Column, MemberKind, Rows, Source
 
@@ -273,6 +274,7 @@ def _inside(folder: str, name: Any) -> str | None:
 
 
 def _of_metadata(source: Path, rows: dict[str, Rows], wishes: Wishes, findings: Findings) -> Source:
+    rows = with_nested(rows, wishes.columns)
     first = rows["train"]
     if not len(first):
         raise BuildError(f"{source}: its metadata has no rows{left_out(findings)}")

@@ -12,6 +12,7 @@ from shards.sources.columns import Known, Wishes, choose_columns
 from shards.sources.features import known_of_schema
 from shards.sources.findings import Findings, left_out
 from shards.sources.lines import SUFFIXES, read_lines
+from shards.sources.nested import with_nested
 from shards.sources.rows import ParquetRows, open_parquet, spool
 from shards.sources.sample import Rows, Source
 
@@ -54,6 +55,7 @@ def choose_source(
     splits: dict[str, Rows], where: str, root: Path, wishes: Wishes, known: Known, findings: Findings
 ) -> Source:
     """The source of these rows, its columns chosen by the first of them. Raises BuildError: no rows, or a choice."""
+    splits = with_nested(splits, wishes.columns)
     first = next(iter(splits.values()))
     if not len(first):
         raise BuildError(f"{where} has no rows{left_out(findings)}")

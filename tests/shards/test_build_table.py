@@ -128,6 +128,22 @@ CELLS: dict[str, tuple[str, str, dict[str, bytes]]] = {
 }
 
 
+NESTED = [{"i": "1.png", "s": [{"id": 1, "raw": "a"}, {"raw": "b"}, {"id": 2}], "m": {"c": {"t": "x"}, "y": "p"}}]
+
+
+def test_objects_in_columns_are_read_by_their_parts(tmp_path: Path) -> None:
+    """As COCO and Flickr30k have their captions; what is not named is said with the way to name it."""
+    pq.write_table(pa.Table.from_pylist(NESTED), files(tmp_path, {"1.png": picture(1)}) / "t.parquet")
+    files(tmp_path, {"t.jsonl": json_lines(NESTED)})
+    for table in ("t.jsonl", "t.parquet"):
+        options = [*["--modality", "image=i", "--modality", "c=s.raw", "--label", "m.y", "--key", "m.c.t"]]
+        build("table", tmp_path / table, tmp_path / f"{table}.out", *options)
+        expected = {"image.png": picture(1), "c.json": b'["a", "b"]', "label.cls": b"0"}
+        assert contents(tmp_path / f"{table}.out/train") == {"x": expected}
+    notes = build("table", tmp_path / "t.jsonl", tmp_path / "o")["report"]["notes"]["columns that are not used"]
+    assert notes["examples"][0] == "s (objects: a part of them is named as s.raw)"
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_cells_mean_what_their_writer_meant(name: str, tmp_path: Path) -> None:
     """Lists are several texts, gaps are none, and what is no class is no label."""
