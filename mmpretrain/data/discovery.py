@@ -26,7 +26,10 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.words import command, listed
 
-USUAL_FIELDS = ("caption", "text")
+# Names of keys that hold texts to learn from, the surest first.
+USUAL_FIELDS = ("caption", "text", "captions", "texts", "prompt", "description", "sentence", "sentences")
+ABOUT = ("key", "url", "status", "license", "source", "split", "error_message")  # a file, not what it shows
+LOOKED_AT = 32  # JSON members: the first may be the one without a text
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 
 Entry = dict[str, Any]
@@ -85,7 +88,7 @@ class Discovery:
             found = f"only {_named(modalities)}" if modalities else "nothing"
             raise ShardError(
                 f"{index.folder} holds {_held(index)}: {found} is known to be a modality by its name, and contrastive"
-                " pretraining needs at least 2; name the others by data.modalities.NAME.member"
+                f" pretraining needs at least 2; {_advice(index)}"
             )
         self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
         if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
@@ -123,7 +126,7 @@ def _open(path: str) -> Index:
         advice = "name a folder of shards, or data=NAME for one that a file describes"
         raise ShardError(f"data.path={path}: {found}; {advice}")
     held = listed(sorted({file.suffix.lower() or file.name for file in root.rglob("*") if file.is_file()}), 6)
-    fix = command("mmpretrain", "shards", "build", "folder", path, "--out", f"data/{_plain(root.resolve().name)}")
+    fix = command("mmpretrain", "shards", "build", "folder", path, f"data/{_plain(root.resolve().name)}")
     raise ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")
 
 
@@ -176,22 +179,42 @@ def json_field(name: str, members: Sequence[str], index: Index) -> Entry:
 
     Raises ShardError where that cannot be told.
     """
-    if suffix_of(members[0]) != "json" or (data := _first(members, index)) is None:
+    if suffix_of(members[0]) != "json":
         return {}
-    try:
-        content = json_content(data)
-    except SampleError as error:
-        raise ShardError(f"{name!r} in {members[0]}: {error}") from None
-    if not isinstance(content, dict):
+    objects: list[dict[str, Any]] = []
+    for data in _some(members, index, LOOKED_AT):
+        try:
+            content = json_content(data)
+        except SampleError as error:
+            raise ShardError(f"{name!r} in {members[0]}: {error}") from None
+        if isinstance(content, dict):
+            objects.append(content)
+    if not objects:
         return {}
-    texts = [key for key, value in content.items() if isinstance(value, str | list)]
-    usual = [key for key in USUAL_FIELDS if key in texts] or texts
+    keys = list(dict.fromkeys(key for content in objects for key in content))
+    texts = [key for key in keys if _may_be_texts([content.get(key) for content in objects])]
+    usual = [key for key in USUAL_FIELDS if key in texts] or [
+        key for key in texts if key not in ABOUT and any(_has_words(content.get(key)) for content in objects)
+    ]
     if len(usual) == 1 or usual[:1] == ["caption"]:
         return {"field": usual[:1]}
     raise ShardError(
-        f"{members[0]} holds an object with {listed(list(content))}: say which of them are texts,"
+        f"{members[0]} holds an object with {listed(keys)}: say which of them are texts,"
         f" data.modalities.{name}.field=[KEY]"
     )
+
+
+def _may_be_texts(values: Sequence[Any]) -> bool:
+    """Whether there are texts or lists of texts among these values, and beside them only null."""
+    flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+    there = [entry for entry in flat if entry is not None]
+    return bool(there) and all(isinstance(entry, str) for entry in there)
+
+
+def _has_words(value: Any) -> bool:
+    """Whether a text has several words or is one, as addresses, names of files and hashes are not."""
+    texts = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+    return any(len(text.split()) > 1 or text.isalpha() for text in texts)
 
 
 def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
@@ -210,22 +233,41 @@ def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
 
 def _first(members: Sequence[str], index: Index) -> bytes | None:
     """The first of these members; None for remote shards, which a look would fetch whole."""
+    return next(iter(_some(members, index, 1)), None)
+
+
+def _some(members: Sequence[str], index: Index, most: int) -> list[bytes]:
+    """The first of these members in so many samples; none of remote shards, which a look would fetch whole."""
     if is_remote(index.folder):
-        return None
-    rows = (np.flatnonzero(shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0) for shard in index.shards)
-    number, found = next((n, row) for n, row in enumerate(rows) if len(row))
+        return []
+    rows = np.concatenate([shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0 for shard in index.shards])
     reader = Reader(index, Verify.never, max_open=1)
-    data: bytes = reader.sample(int(index.starts[number]) + int(found[0]))[members[0]]
+    found: list[bytes] = [reader.sample(number)[members[0]] for number in np.flatnonzero(rows)[:most].tolist()]
     reader.close()
-    return data
+    return found
 
 
 def _held(index: Index) -> str:
     return listed(index.extensions) or "no members"
 
 
+def _advice(index: Index) -> str:
+    """What helps where the names of members tell too little."""
+    unread = sorted({f".{suffix_of(e)}" for e in index.extensions if suffix_of(e) not in DECODERS} - {".cls"})
+    odd = [e for e in index.extensions if modality_of(e) and not modality_of(e).isidentifier()]
+    if 2 * len(odd) > len(index.extensions):
+        first = f"{odd[0]} is what follows the first one"
+        return f"your keys seem to contain dots ({first}): write the shards with other names"
+    said = f" ({listed(unread)}: not read)" if unread else ""
+    return f"name the others by data.modalities.NAME.member{said}"
+
+
 def _named(modalities: Mapping[str, Entry]) -> str:
-    return ", ".join(f"{name} ({entry['kind']})" for name, entry in modalities.items())
+    return ", ".join(f"{name} ({_what(entry)})" for name, entry in modalities.items())
+
+
+def _what(entry: Entry) -> str:
+    return f"{entry['kind']}, its {' and '.join(entry['field'])}" if entry.get("field") else str(entry["kind"])
 
 
 def _plain(name: str) -> str:

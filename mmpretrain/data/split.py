@@ -28,8 +28,8 @@ class Split:
     """A split, opened.
 
     index: the samples that count. members: where everything lies. dropped: cause -> how many samples are not in the
-    index because of it; a sample with several causes counts for each. problems: what no member holds. held: what follows
-    the keys in the names of all members, those of dropped samples too.
+    index because of it; a sample with several causes counts for each. problems: what no member holds. held: what
+    follows the keys in the names of all members, those of dropped samples too.
     """
 
     index: Index
