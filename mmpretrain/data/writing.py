@@ -128,10 +128,14 @@ def refuse_overwrite(target: Path, name: str, overwrite: Overwrite) -> None:
     try:
         found = load_info(target).name
     except (OSError, ShardError):
-        problem = f"{target} is not a dataset that mmpretrain built: choose another output folder, or --force to replace it"
+        problem = (
+            f"{target} is not a dataset that mmpretrain built: choose another output folder, or --force to replace it"
+        )
         raise BuildError(problem) from None
     if found != name:
-        raise BuildError(f"{target} holds the dataset {found!r}: choose another output folder, or --force to replace it")
+        raise BuildError(
+            f"{target} holds the dataset {found!r}: choose another output folder, or --force to replace it"
+        )
 
 
 @contextmanager
@@ -141,7 +145,9 @@ def _sibling(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise BuildError(f"{target.parent} cannot be written ({error.strerror}): choose another output folder") from None
+        raise BuildError(
+            f"{target.parent} cannot be written ({error.strerror}): choose another output folder"
+        ) from None
     try:
         yield partial
     finally:

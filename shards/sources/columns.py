@@ -121,7 +121,7 @@ class _Seen:
 
 
 def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: Known) -> _Seen:
-    values = [value for row in rows if not is_gap(value := row.get(name)) and value not in ("", [])]
+    values: list[Any] = [value for row in rows if not is_gap(value := row.get(name)) and value not in ("", [])]
     if name in known.files:
         return _Seen(_kind_of_paths(values, root) or MemberKind.text, "files", files=True)
     if name in known.kinds:
