@@ -147,7 +147,7 @@ def _finish(
         notes.add("rows of files that came before are further captions of the same samples", count=joined)
     report = tally.finish(jobs, record_of, notes)
     if not report.samples.get("train", report.written):
-        reasons = "; ".join(f"{reason}: {entry['count']}" for reason, entry in list(report.dropped.items())[:5])
+        reasons = "; ".join(map(_reason, list(report.dropped.items())[:5]))
         raise BuildError(f"no sample of the {report.read} that were read can be used ({reasons})")
     for column in source.columns:
         entry: dict[str, Any] = {"kind": column.kind.value}
@@ -158,6 +158,13 @@ def _finish(
         report.modalities[column.modality] = entry
     report.classes = None if source.classes is None else len(source.classes)
     return report
+
+
+def _reason(entry: tuple[str, Any]) -> str:
+    """Why samples were dropped, how often, and the first of them."""
+    reason, found = entry
+    first = f", first {found['examples'][0]}" if found["examples"] else ""
+    return f"{reason}: {found['count']}{first}"
 
 
 def _info(name: str, title: str, source: Source, report: Report) -> DatasetInfo:

@@ -28,6 +28,7 @@ from mmpretrain.config.scalars import Scalar
 from mmpretrain.config.shipped import CONFIGS
 from mmpretrain.config.typed import Typing
 from mmpretrain.config.yaml_files import Table, YamlError, parse, read_table, to_yaml
+from mmpretrain.words import listed
 
 OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever gives nothing but a folder
 GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
@@ -76,7 +77,11 @@ def compose(
     fill_in(typed, len(files), look, problems, small=model == OWN)
     tree = merge_all(OmegaConf.structured(Config(method=method())), typed, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
-    problems += [f"{key} has no value" for key in sorted(OmegaConf.missing_keys(tree))] if not problems else []
+    problems += (
+        [_no_value(key, list(tree.data.modalities)) for key in sorted(OmegaConf.missing_keys(tree))]
+        if not problems
+        else []
+    )
     if problems:
         raise ConfigError(problems)
     config: Config = OmegaConf.to_object(tree)  # type: ignore[assignment]
@@ -89,6 +94,16 @@ def compose(
     if found := config.problems():
         raise ConfigError(found)
     return config
+
+
+def _no_value(key: str, modalities: list[str]) -> str:
+    """A sentence for a key that nobody set; an entry of a modality that is not there may be a slip."""
+    way = key.split(".")
+    if way[:2] != ["data", "modalities"] or way[3:] != ["kind"]:
+        return f"{key} has no value"
+    others = [name for name in modalities if name != way[2]]
+    known = f"; the others are {listed(others)}" if others else ""
+    return f"{key} has no value{nearest(way[2], others)}: a modality that the data does not show needs one{known}"
 
 
 def load_config(path: Path) -> Config:

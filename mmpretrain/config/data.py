@@ -197,7 +197,7 @@ class ModalityConfig:
         row = self.kind.row
         found = self._holders(key)
         if row.size and (len(self.size) != len(row.size) or min(self.size, default=0) < 1):
-            found.append(f"{key}.size is {list(self.size)}: a {self.kind.value} needs {row.size_form}, all > 0")
+            found.append(f"{key}.size is {list(self.size)}: {self.kind.value}s need {row.size_form}, all > 0")
         if "channels" in row.described_by and self.channels not in (1, 3):
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:

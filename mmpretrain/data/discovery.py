@@ -7,27 +7,29 @@ into the first sample where those leave something open.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.config.data import ModalityConfig, Verify
+from mmpretrain.config.data import DataConfig, ModalityConfig, Verify
 from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.kinds.text import json_content
-from mmpretrain.data.members import LABEL_MEMBERS, modality_of, plain_members, suffix_of
+from mmpretrain.data.members import LABEL_MEMBERS, Members, find_members, modality_of, suffix_of, usual_members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.words import command, listed
 
-# Of members without a modality in their names.
-USUAL_NAMES = {Kind.image: "image", Kind.audio: "sound", Kind.text: "caption"}
-USUAL_FIELDS = ("caption", "text")
+# Names of keys that hold texts to learn from, the surest first.
+USUAL_FIELDS = ("caption", "text", "captions", "texts", "prompt", "description", "sentence", "sentences")
+ABOUT = ("key", "url", "status", "license", "source", "split", "error_message")  # a file, not what it shows
+LOOKED_AT = 32  # JSON members: the first may be the one without a text
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 
 Entry = dict[str, Any]
@@ -86,12 +88,29 @@ class Discovery:
             found = f"only {_named(modalities)}" if modalities else "nothing"
             raise ShardError(
                 f"{index.folder} holds {_held(index)}: {found} is known to be a modality by its name, and contrastive"
-                " pretraining needs at least 2; name the others by data.modalities.NAME.member"
+                f" pretraining needs at least 2; {_advice(index)}"
             )
         self.notes.append(f"data: {_named(modalities)}, found in {index.folder}, which holds {_held(index)}")
         if labels := [member for member in LABEL_MEMBERS if member in index.extensions]:
             self.notes.append(f"labels lie in {labels[0]}: they are used if data.classes is the number of classes")
         return {"name": _plain(Path(path).name), "modalities": modalities, "classes": None}
+
+
+def placed(modalities: Mapping[str, ModalityConfig], index: Index) -> tuple[dict[str, ModalityConfig], Members]:
+    """Modalities of a trained model and where they lie in other shards, found as for training, fields of JSON too.
+
+    Raises ShardError for one that no member holds.
+    """
+    members, problems = find_members(DataConfig(modalities=dict(modalities)), index.extensions)
+    if problems:
+        raise ShardError("; ".join(problems))
+    found = {
+        name: replace(modality, **json_field(name, members.modalities[name].members, index))
+        if modality.kind.row.listed
+        else modality
+        for name, modality in modalities.items()
+    }
+    return found, find_members(DataConfig(modalities=found), index.extensions)[0]
 
 
 def _open(path: str) -> Index:
@@ -125,11 +144,7 @@ def _by_modality(index: Index) -> dict[str, list[str]]:
         if name and name != LABEL and name.isidentifier() and suffix_of(extension) in DECODERS:
             found.setdefault(name, []).append(extension)
     taken = {kind for members in found.values() for kind in DECODERS[suffix_of(members[0])].kinds}
-    for kind, name in USUAL_NAMES.items():
-        members = plain_members(kind, index.extensions)
-        if members and kind not in taken and name not in found:
-            found[name] = members
-    return found
+    return found | {name: members for name, (_, members) in usual_members(found, taken, index.extensions).items()}
 
 
 def _kind_of(name: str, members: Collection[str] | str) -> str:
@@ -149,7 +164,7 @@ def _entry(name: str, members: list[str], index: Index) -> Entry:
     elif kind.row.extracted:
         entry["seconds"] = SOUND_SECONDS
     elif kind.row.listed:
-        entry |= _json_field(name, members, index)
+        entry |= json_field(name, members, index)
     elif kind is Kind.vector:
         entry["size"] = list(_first_array(name, members, index).shape)
     return entry
@@ -165,24 +180,47 @@ def _kind_of_array(name: str, members: list[str], index: Index) -> Kind:
     )
 
 
-def _json_field(name: str, members: list[str], index: Index) -> Entry:
-    """``field`` where texts lie in a JSON object and only one of its keys can be meant."""
-    if suffix_of(members[0]) != "json" or (data := _first(members, index)) is None:
+def json_field(name: str, members: Sequence[str], index: Index) -> Entry:
+    """``field`` where texts lie in a JSON object and only one of its keys can be meant; {} where they need none.
+
+    Raises ShardError where that cannot be told.
+    """
+    if suffix_of(members[0]) != "json":
         return {}
-    try:
-        content = json_content(data)
-    except SampleError as error:
-        raise ShardError(f"{name!r} in {members[0]}: {error}") from None
-    if not isinstance(content, dict):
+    objects: list[dict[str, Any]] = []
+    for data in _some(members, index, LOOKED_AT):
+        try:
+            content = json_content(data)
+        except SampleError as error:
+            raise ShardError(f"{name!r} in {members[0]}: {error}") from None
+        if isinstance(content, dict):
+            objects.append(content)
+    if not objects:
         return {}
-    texts = [key for key, value in content.items() if isinstance(value, str | list)]
-    usual = [key for key in USUAL_FIELDS if key in texts] or texts
+    keys = list(dict.fromkeys(key for content in objects for key in content))
+    texts = [key for key in keys if _may_be_texts([content.get(key) for content in objects])]
+    usual = [key for key in USUAL_FIELDS if key in texts] or [
+        key for key in texts if key not in ABOUT and any(_has_words(content.get(key)) for content in objects)
+    ]
     if len(usual) == 1 or usual[:1] == ["caption"]:
         return {"field": usual[:1]}
     raise ShardError(
-        f"{members[0]} holds an object with {listed(list(content))}: say which of them are texts,"
+        f"{members[0]} holds an object with {listed(keys)}: say which of them are texts,"
         f" data.modalities.{name}.field=[KEY]"
     )
+
+
+def _may_be_texts(values: Sequence[Any]) -> bool:
+    """Whether there are texts or lists of texts among these values, and beside them only null."""
+    flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+    there = [entry for entry in flat if entry is not None]
+    return bool(there) and all(isinstance(entry, str) for entry in there)
+
+
+def _has_words(value: Any) -> bool:
+    """Whether a text has several words or is one, as addresses, names of files and hashes are not."""
+    texts = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+    return any(len(text.split()) > 1 or text.isalpha() for text in texts)
 
 
 def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
@@ -199,24 +237,43 @@ def _first_array(name: str, members: list[str], index: Index) -> np.ndarray:
     return value
 
 
-def _first(members: list[str], index: Index) -> bytes | None:
+def _first(members: Sequence[str], index: Index) -> bytes | None:
     """The first of these members; None for remote shards, which a look would fetch whole."""
+    return next(iter(_some(members, index, 1)), None)
+
+
+def _some(members: Sequence[str], index: Index, most: int) -> list[bytes]:
+    """The first of these members in so many samples; none of remote shards, which a look would fetch whole."""
     if is_remote(index.folder):
-        return None
-    rows = (np.flatnonzero(shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0) for shard in index.shards)
-    number, found = next((n, row) for n, row in enumerate(rows) if len(row))
+        return []
+    rows = np.concatenate([shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0 for shard in index.shards])
     reader = Reader(index, Verify.never, max_open=1)
-    data: bytes = reader.sample(int(index.starts[number]) + int(found[0]))[members[0]]
+    found: list[bytes] = [reader.sample(number)[members[0]] for number in np.flatnonzero(rows)[:most].tolist()]
     reader.close()
-    return data
+    return found
 
 
 def _held(index: Index) -> str:
     return listed(index.extensions) or "no members"
 
 
+def _advice(index: Index) -> str:
+    """What helps where the names of members tell too little."""
+    unread = sorted({f".{suffix_of(e)}" for e in index.extensions if suffix_of(e) not in DECODERS} - {".cls"})
+    odd = [e for e in index.extensions if modality_of(e) and not modality_of(e).isidentifier()]
+    if 2 * len(odd) > len(index.extensions):
+        first = f"{odd[0]} is what follows the first one"
+        return f"your keys seem to contain dots ({first}): write the shards with other names"
+    said = f" ({listed(unread)}: not read)" if unread else ""
+    return f"name the others by data.modalities.NAME.member{said}"
+
+
 def _named(modalities: Mapping[str, Entry]) -> str:
-    return ", ".join(f"{name} ({entry['kind']})" for name, entry in modalities.items())
+    return ", ".join(f"{name} ({_what(entry)})" for name, entry in modalities.items())
+
+
+def _what(entry: Entry) -> str:
+    return f"{entry['kind']}, its {' and '.join(entry['field'])}" if entry.get("field") else str(entry["kind"])
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,7 @@ from mmpretrain.data.decode import SampleError
 from mmpretrain.data.index import INDEX_NAME, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.index_table import reindex
-from mmpretrain.data.members import Members
+from mmpretrain.data.members import Members, plain_members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of
 from mmpretrain.data.split import Split, again, find_faults, of_indexes, split_folders
@@ -119,7 +119,7 @@ def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], l
     """(problems, notes) about samples that the index shows to be unusable."""
     where, size = opened.index.folder, len(opened.index)
     if config.incomplete is Incomplete.drop:
-        causes = [f"{cause}: {count}" for cause, count in opened.dropped.items()]
+        causes = [f"{cause}: {count}{_elsewhere(config, opened, cause)}" for cause, count in opened.dropped.items()]
         return [], [
             f"{split}: {size} samples are left, without the incomplete ones ({', '.join(causes)})"
         ] if causes else []
@@ -132,6 +132,7 @@ def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], l
         sentence = f"{where}: {count} of {size} samples have {cause} (first: {example})"
         if cause.startswith("no ") or count > config.max_bad_fraction * size:
             held = f"; the shards hold {listed(opened.index.extensions)}" if count == size else ""
+            held += _elsewhere(config, opened, cause)
             name = cause.removeprefix("several ")
             choose = f"say which one counts by data.modalities.{name}.member, " if name != cause else ""
             problems.append(
@@ -140,6 +141,18 @@ def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], l
         else:
             notes.append(f"{sentence}: others will stand in for them")
     return problems, notes
+
+
+def _elsewhere(config: DataConfig, opened: Split, cause: str) -> str:
+    """Where else a modality that samples lack may lie: folders of one data set may be laid out differently."""
+    name = cause.removeprefix("no ")
+    if name == cause or name not in config.modalities:
+        return ""
+    read = opened.members.modalities[name].members
+    others = [m for m in plain_members(config.modalities[name].kind, opened.held) if m not in read]
+    if not others:
+        return ""
+    return f"; {listed(others)} may hold it: data.modalities.{name}.member=[{','.join([*read, *others])}] reads both"
 
 
 def _first(index: Index, rows: list[np.ndarray]) -> str:

@@ -10,6 +10,9 @@ from mmpretrain.data.index_scan import ShardError
 from mmpretrain.data.index_table import LABEL, modality_of
 from mmpretrain.words import listed
 
+# Of members without a modality in their names.
+USUAL_NAMES = {Kind.image: "image", Kind.audio: "sound", Kind.text: "caption"}
+
 LABEL_MEMBERS = (f"{LABEL}.cls", "cls")  # the first that is there, unless the config names another
 
 
@@ -119,6 +122,21 @@ def plain_members(kind: Kind, extensions: Collection[str]) -> list[str]:
     """Members named ``KEY.EXT`` that a modality of this kind may be: metadata in JSON only where there is no text."""
     bare = sorted(e for e in extensions if not modality_of(e) and e in kind.row.suffixes)
     return [e for e in bare if e != "json"] or bare
+
+
+def usual_members(
+    names: Collection[str], taken: Collection[Kind], extensions: Collection[str]
+) -> dict[str, tuple[Kind, list[str]]]:
+    """Modality -> (kind, its members ``KEY.EXT``), by the usual name of each kind.
+
+    names, taken: modalities that members are named after, and their kinds, of which there is no second one.
+    """
+    found: dict[str, tuple[Kind, list[str]]] = {}
+    for kind, name in USUAL_NAMES.items():
+        members = plain_members(kind, extensions)
+        if members and kind not in taken and name not in names:
+            found[name] = kind, members
+    return found
 
 
 def _label(config: DataConfig, extensions: Collection[str]) -> Holders:

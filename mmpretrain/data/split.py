@@ -28,13 +28,15 @@ class Split:
     """A split, opened.
 
     index: the samples that count. members: where everything lies. dropped: cause -> how many samples are not in the
-    index because of it; a sample with several causes counts for each. problems: what no member holds.
+    index because of it; a sample with several causes counts for each. problems: what no member holds. held: what
+    follows the keys in the names of all members, those of dropped samples too.
     """
 
     index: Index
     members: Members
     dropped: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 def split_folder(path: str, split: str) -> str:
@@ -82,9 +84,10 @@ def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
     index = _joined(indexes)
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
-    members, problems = find_members(config, index.extensions)
+    held = tuple(index.extensions)
+    members, problems = find_members(config, held)
     if problems or config.incomplete is Incomplete.refuse:
-        return Split(index, members, problems=tuple(problems))
+        return Split(index, members, problems=tuple(problems), held=held)
     faults = find_faults(config, index, members)
     keep = [~np.any([rows[number] for rows in faults.values()], axis=0) for number in range(len(index.shards))]
     kept = index if all(rows.all() for rows in keep) else index.kept(keep)
@@ -92,7 +95,7 @@ def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
     if not len(kept):
         causes = ", ".join(f"{cause} ({count})" for cause, count in dropped.items())
         raise ShardError(f"{index.folder}: data.incomplete=drop leaves none of its {len(index)} samples: {causes}")
-    return Split(kept, members, dropped)
+    return Split(kept, members, dropped, held=held)
 
 
 def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str, Faults]:

@@ -118,20 +118,24 @@ def write_shard(path: Path, samples: Iterable[RawSample]) -> None:
 def refuse_overwrite(target: Path, name: str, overwrite: Overwrite) -> None:
     """Raise BuildError if a folder may not be replaced by dataset ``name``; builders call it before they work."""
     if Path.cwd().is_relative_to(target):
-        raise BuildError(f"{target} contains the current folder: choose another --out")
+        raise BuildError(f"{target} contains the current folder: choose another output folder")
     if not target.exists() or overwrite is Overwrite.anything:
         return
     if not target.is_dir():
-        raise BuildError(f"{target} is a file: choose another --out, or --force to replace it")
+        raise BuildError(f"{target} is a file: choose another output folder, or --force to replace it")
     if not any(target.iterdir()):
         return
     try:
         found = load_info(target).name
     except (OSError, ShardError):
-        problem = f"{target} is not a dataset that mmpretrain built: choose another --out, or --force to replace it"
+        problem = (
+            f"{target} is not a dataset that mmpretrain built: choose another output folder, or --force to replace it"
+        )
         raise BuildError(problem) from None
     if found != name:
-        raise BuildError(f"{target} holds the dataset {found!r}: choose another --out, or --force to replace it")
+        raise BuildError(
+            f"{target} holds the dataset {found!r}: choose another output folder, or --force to replace it"
+        )
 
 
 @contextmanager
@@ -141,7 +145,9 @@ def _sibling(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise BuildError(f"{target.parent} cannot be written ({error.strerror}): choose another --out") from None
+        raise BuildError(
+            f"{target.parent} cannot be written ({error.strerror}): choose another output folder"
+        ) from None
     try:
         yield partial
     finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from mmpretrain.assembly.sounds import lacking_packages
-from mmpretrain.config.data import DataConfig, Kind
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.decode import DECODERS, SampleError
-from mmpretrain.data.index import LABEL, Index, is_remote, modality_of
+from mmpretrain.data.discovery import placed
+from mmpretrain.data.index import LABEL, Index, ShardError, is_remote, modality_of
+from mmpretrain.data.members import LABEL_MEMBERS, Members, usual_members
 from mmpretrain.data.reader import Reader, read_sample
 from mmpretrain.embedding.jobs import EmbedJob
 from mmpretrain.embedding.space import Space
@@ -33,7 +35,7 @@ def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] |
     problems = [p for name, tower in chosen.items() if (p := _misfit(space, kinds, name, tower)) is not None]
     towers = {name: tower for name, tower in chosen.items() if tower is not None}
     problems = problems or [p for name, tower in towers.items() for p in lacking_packages(name, space.towers[tower])]
-    problems = problems or [p for name, tower in towers.items() if (p := _other_size(space, index, name, tower))]
+    problems = problems or [p for name, tower in towers.items() if (p := _other_size(space, index, name, towers))]
     if problems:
         raise UnusableError(problems)
     return towers
@@ -41,11 +43,13 @@ def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] |
 
 def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]) -> DataConfig:
     """The config by which the stream reads the chosen modalities; those that some samples lack are optional."""
+    found, members = _members(space, index, towers)
     modalities = {
-        name: replace(space.towers[tower], optional=not all(shard.holds(name).all() for shard in index.shards))
-        for name, tower in towers.items()
+        name: replace(modality, optional=len(holders(index, members, [name])) < len(index))
+        for name, modality in found.items()
     }
-    labeled = all(shard.holds(LABEL).all() for shard in index.shards)
+    label = [member for member in LABEL_MEMBERS if member in index.extensions][:1]
+    labeled = bool(label) and all((shard.sizes(label) >= 0).any(axis=1).all() for shard in index.shards)
     return DataConfig(
         name=job.data,
         path=job.data,
@@ -57,21 +61,31 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
     )
 
 
-def holders(index: Index, *modalities: str) -> np.ndarray:
-    """int64 [n]: ordinals of the samples that have any of these modalities, in order."""
-    rows = [np.any([shard.holds(name) for name in modalities], axis=0) for shard in index.shards]
+def holders(index: Index, members: Members, modalities: Iterable[str]) -> np.ndarray:
+    """int64 [n]: ordinals of the samples that have any of these modalities, in order. members: where they lie."""
+    wanted = [member for name in modalities for member in members.modalities[name].members]
+    rows = [shard.sizes(wanted).max(axis=1, initial=-1) >= 0 for shard in index.shards]
     return np.flatnonzero(np.concatenate(rows))
 
 
+def _members(space: Space, index: Index, towers: Mapping[str, str]) -> tuple[dict[str, ModalityConfig], Members]:
+    """How the modalities are read, and where they lie. Raises UnusableError."""
+    try:
+        return placed({name: space.towers[tower] for name, tower in towers.items()}, index)
+    except ShardError as error:
+        raise UnusableError([str(error)]) from None
+
+
 def _kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
-    """Modality -> what its files may hold, of all that any sample has."""
+    """Modality -> what its files may hold, of all that any sample has; as for training, ``KEY.jpg`` is an image."""
     found: dict[str, tuple[Kind, ...]] = {}
     for extension in sorted({extension for shard in index.shards for extension in shard.extensions}):
         decoder = DECODERS.get(extension.rpartition(".")[2])
         name = modality_of(extension)
         if decoder is not None and name not in ("", LABEL):
             found[name] = (*found.get(name, ()), *decoder.kinds)
-    return found
+    taken = {kind for kinds in found.values() for kind in kinds}
+    return found | {name: (kind,) for name, (kind, _) in usual_members(found, taken, index.extensions).items()}
 
 
 def _misfit(space: Space, kinds: Mapping[str, tuple[Kind, ...]], name: str, tower: str | None) -> str | None:
@@ -87,23 +101,23 @@ def _misfit(space: Space, kinds: Mapping[str, tuple[Kind, ...]], name: str, towe
     return None
 
 
-def _other_size(space: Space, index: Index, name: str, tower: str) -> str | None:
+def _other_size(space: Space, index: Index, name: str, towers: Mapping[str, str]) -> str | None:
     """A sentence if the first readable vector or sequence has not as many features as the tower takes."""
-    modality = space.towers[tower]
+    modality = space.towers[towers[name]]
     # Through a cache, a look at one sample would fetch a shard; the stream then says what does not fit.
     if not modality.kind.row.size or modality.kind.row.resized or is_remote(index.folder):
         return None
-    shape = _first_shape(index, name, modality.kind)
+    shape = _first_shape(index, _members(space, index, {name: towers[name]})[1], name, modality.kind)
     if shape is None or (shape and shape[-1] == modality.size[-1] and len(shape) == len(modality.size)):
         return None
     form = f"{modality.kind.value}s of size {list(modality.size)}"
     return f"{name!r} has arrays of shape {list(shape)}, and {space.name} was trained on {form}: embed other data"
 
 
-def _first_shape(index: Index, name: str, kind: Kind) -> tuple[int, ...] | None:
+def _first_shape(index: Index, members: Members, name: str, kind: Kind) -> tuple[int, ...] | None:
     """Of a modality's array in the first sample where it can be read; None if there is none."""
-    reader = Reader(index)
-    for ordinal in holders(index, name).tolist():
+    reader = Reader(index, members=members)
+    for ordinal in holders(index, members, [name]).tolist():
         try:
             return read_sample(reader, {name: kind}, ordinal)[name].shape  # type: ignore[union-attr]
         except SampleError:

@@ -15,6 +15,7 @@ from mmpretrain.data.batch import PRESENT, Batch, Inputs
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.index import LABEL, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.split import split_folder
 from mmpretrain.data.stream import Stream
 from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.embedding.bad_samples import LeftOut
@@ -45,7 +46,7 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
-    held = holders(stream.index, *encoder.towers)
+    held = holders(stream.index, stream.reader.members, encoder.towers)
     left_out = LeftOut(len(held), job.max_bad_fraction)
     turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
     batches = stream.listed_batches([turn for shard in turns for turn in shard])
@@ -96,7 +97,7 @@ class SampleEncoder:
         return {name: self._width(stream, name) for name in self.towers}
 
     def _width(self, stream: Stream, name: str) -> int:
-        first = holders(stream.index, name)[:TRIES]
+        first = holders(stream.index, stream.reader.members, [name])[:TRIES]
         for batch in stream.listed_batches(list(first[:, None])):
             if len(batch):
                 return next(iter(self._vectors(name, batch.inputs[name]).values())).size
@@ -121,7 +122,7 @@ class SampleEncoder:
 
 def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, SampleEncoder]:
     space = open_space(job.release, device, job.pool)
-    index = load_index(f"{job.data.rstrip('/')}/{job.split}")
+    index = load_index(split_folder(job.data, job.split))
     towers = choose_towers(space, index, job.wanted)
     encoder = SampleEncoder(space, towers, job.dtype)
     # The order of the stream is not used, only its reading, so neither seed nor ranks matter.

@@ -7,7 +7,7 @@ stand for the dataset's image and text. Code that lies in a release is never run
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.batcher import Processor
+from mmpretrain.data.discovery import Discovery, placed
+from mmpretrain.data.index import load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.quarantine import BadDataError
+from mmpretrain.data.split import TRAIN, split_folder
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.space import PixelStatistics, Space
@@ -84,7 +87,7 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
     embed two modalities of the data.
     """
     info, space = _info(data), open_space(release, device)
-    parts = _ours(space) if isinstance(space, OwnSpace) else _towers(release, space, info)
+    parts = _ours(space) if isinstance(space, OwnSpace) else _towers(release, space, _held(data, info))
     names = tuple(pair or list(parts.modalities)[:2])
     if len(set(names)) != 2 or not set(names) <= set(parts.modalities):
         raise ValueError(
@@ -97,6 +100,8 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
             f" release embeds {', '.join(parts.modalities)}: take other data, or name two that both have with --pair"
         )
     modalities = {name: parts.modalities[name] for name in names}
+    if info is None:  # as in training, the shards themselves say where everything lies
+        modalities, _ = placed(modalities, load_index(split_folder(data, TRAIN)))
     config = DataConfig(name=info.name if info else release, path=data, modalities=modalities, classes=_classes(info))
     return Opened(parts.model.eval(), parts.processor, parts.tokenizers, parts.pixels, config, info, device)
 
@@ -135,16 +140,16 @@ class Towers(nn.Module):
         return MMPretrainOutput(embeds={n: v if isinstance(v, Tensor) else v.pooler_output for n, v in found.items()})
 
 
-def _towers(release: str, space: Space, info: DatasetInfo | None) -> _Parts:
-    """Such a model, with the first image and the first text of the dataset."""
+def _towers(release: str, space: Space, modalities: Mapping[str, Mapping[str, Any]]) -> _Parts:
+    """Such a model, with the first image and the first text of the dataset, whose ``modalities`` are these."""
     if not isinstance(space, DualSpace) or set(space.towers) != {Kind.image.value, Kind.text.value}:
         raise ValueError(
             f"{release} embeds no pair of images and texts: an mmpretrain release or a model like CLIP is needed"
         )
-    held = {name: Kind(entry["kind"]) for name, entry in (info.modalities if info else {}).items()}
+    held = {name: Kind(entry["kind"]) for name, entry in modalities.items()}
     kinds = {name: kind for name, kind in held.items() if name == _first(held, kind)}
     if set(kinds.values()) != {Kind.image, Kind.text}:
-        raise ValueError(f"{release} embeds images and texts, and the data's dataset.json names no such pair")
+        raise ValueError(f"{release} embeds images and texts, and the data holds no such pair")
 
     def processor(**samples: list[Any]) -> dict[str, dict[str, Tensor]]:
         return {name: space.tensors(kinds[name].value, items) for name, items in samples.items()}
@@ -170,6 +175,12 @@ def _info(data: str) -> DatasetInfo | None:
         return load_info(data)
     except FileNotFoundError:
         return None
+
+
+def _held(data: str, info: DatasetInfo | None) -> Mapping[str, Mapping[str, Any]]:
+    """The modalities of the data, by its description or by its shards. Raises ShardError."""
+    found: Mapping[str, Mapping[str, Any]] = info.modalities if info else Discovery().data(data, {})["modalities"]
+    return found
 
 
 def _classes(info: DatasetInfo | None) -> int | None:

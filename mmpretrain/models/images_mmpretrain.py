@@ -39,6 +39,7 @@ _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _COLORED = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "P", "PA")
 _GREY = ("1", "L", "LA", "La")
 _MOST = 65535  # of 16 bits
+_PHOTOMETRIC = 262  # TIFF
 
 
 def shown(image: Any) -> Any:
@@ -147,6 +148,8 @@ _WHY = {"F": "floats, which have no fixed range", "LAB": "a color space that is 
 def _scaled(image: Any) -> Any:
     """Grey of 16 bits as L, or as LA if one value of it stands for transparency."""
     values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF whose 0 is white, which Pillow turns for 8 bits
+        values = _MOST - values.astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > _MOST:
         raise ValueError(

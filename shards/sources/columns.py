@@ -11,10 +11,11 @@ from typing import Any
 from mmpretrain.data.index import LABEL
 from mmpretrain.data.writing import BuildError
 from mmpretrain.problems import nearest
+from mmpretrain.words import listed
 from shards.sources.findings import Findings
 from shards.sources.members import kind_of_bytes
 from shards.sources.rows import WHERE
-from shards.sources.sample import Column, MemberKind
+from shards.sources.sample import Column, MemberKind, is_gap, label_name, located, written_list
 
 IMAGE_SUFFIXES = tuple(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"]
@@ -34,6 +35,11 @@ class Wishes:
     modalities: Mapping[str, tuple[str, MemberKind | None]] = field(default_factory=dict)
     label: str | None = None
     key: str | None = None
+
+    @property
+    def columns(self) -> list[str | None]:
+        """Every column that is named; None for labels or keys that are not."""
+        return [*(column for column, _ in self.modalities.values()), self.label, self.key]
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,15 @@ def choose_columns(
     Raises BuildError: a column is not there, or there are several choices; the message lists the columns.
     """
     names = [name for name in names if name != WHERE]
-    for column in [*(c for c, _ in wishes.modalities.values()), wishes.label, wishes.key]:
+    for column in wishes.columns:
         if column is not None and column not in names:
-            raise BuildError(f"{where} has no column {column!r}{nearest(column, names)}; it has {', '.join(names)}")
+            raise BuildError(f"{where} has no column {column!r}{nearest(column, names)}; it has {listed(names, 20)}")
     label = wishes.label or _label(names, known, {column for column, _ in wishes.modalities.values()})
+    if label is not None and (why := _no_classes(label, rows, asked=wishes.label is not None)):
+        if wishes.label:
+            raise BuildError(f"column {label!r} of {where} holds {why}: a label is one class per sample")
+        findings.add("columns that look like labels are not taken as such (--label takes them)", f"{label} ({why})")
+        label = None
     seen = {name: _looked_at(name, rows, root, known) for name in names if name != label}
     if wishes.modalities:
         columns = [_asked_for(where, name, *wish, seen) for name, wish in wishes.modalities.items()]
@@ -106,10 +117,11 @@ class _Seen:
     kind: MemberKind | None
     words: str
     files: bool = False
+    lists: bool = False
 
 
 def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: Known) -> _Seen:
-    values = [value for row in rows if (value := row.get(name)) not in (None, "")]
+    values: list[Any] = [value for row in rows if not is_gap(value := row.get(name)) and value not in ("", [])]
     if name in known.files:
         return _Seen(_kind_of_most(values) or _kind_of_paths(values, root) or MemberKind.text, "files", files=True)
     if name in known.kinds:
@@ -118,8 +130,10 @@ def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: 
         return _Seen(None, "empty")
     if all(isinstance(value, str) for value in values):
         return _looked_at_texts(values, root)
-    if all(isinstance(value, list) and all(isinstance(v, str) for v in value) for value in values):
+    if all(isinstance(value, list) for value in values) and _flat(values):
         return _Seen(MemberKind.text, "lists of texts")
+    if parts := _parts(values):
+        return _Seen(None, f"objects: a part of them is named as {name}.{parts[0]}")
     if all(isinstance(value, str | list) for value in values):
         return _Seen(MemberKind.text, "texts and lists of texts") if _flat(values) else _Seen(None, "nested lists")
     kinds = {_kind_of_value(value) for value in values}
@@ -128,12 +142,28 @@ def _looked_at(name: str, rows: Sequence[Mapping[str, Any]], root: Path, known: 
 
 
 def _flat(values: Sequence[Any]) -> bool:
-    return all(isinstance(text, str) for value in values if isinstance(value, list) for text in value)
+    return all(isinstance(v, str) or is_gap(v) for value in values if isinstance(value, list) for v in value)
+
+
+def _parts(values: Sequence[Any]) -> list[str]:
+    """Keys of the objects in a column, or in its lists; none for images and sounds as `datasets` stores them."""
+    flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+    if not flat or not all(isinstance(entry, Mapping) for entry in flat):
+        return []
+    keys = list(flat[0])
+    texts = [k for k in keys if isinstance(flat[0][k], str) or _is_texts(flat[0][k])]
+    return [] if {"bytes", "path"} & set(keys) else texts or keys
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and _flat([value])
 
 
 def _looked_at_texts(values: Sequence[str], root: Path) -> _Seen:
     if all(ADDRESS.match(value) for value in values):
         return _Seen(None, "remote addresses, which are not fetched")
+    if all(written_list(value) for value in values):
+        return _Seen(MemberKind.text, "lists of texts", lists=True)
     kind = _kind_of_paths(values, root)
     return _Seen(kind, f"paths of {kind.value} files", files=True) if kind else _Seen(MemberKind.text, "texts")
 
@@ -150,7 +180,8 @@ def _kind_of_paths(values: Sequence[str], root: Path) -> MemberKind | None:
     kinds = {KIND_OF_SUFFIX.get(Path(value).suffix.lower()) for value in values}
     if len(kinds) == 1 and None not in kinds:
         return kinds.pop()
-    found = [path for value in values if len(value) < 1024 and "\0" not in value and (path := root / value).is_file()]
+    usable = [value for value in values if len(value) < 1024 and "\0" not in value]
+    found = [path for value in usable if (path := located(root, value)).is_file()]
     if 2 * len(found) <= len(values):
         return None
     kinds = {_kind_of_file(path) for path in found}
@@ -180,6 +211,18 @@ def _label(names: Sequence[str], known: Known, taken: set[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def _no_classes(label: str, rows: Sequence[Mapping[str, Any]], *, asked: bool) -> str | None:
+    """What is in a column instead of one class per row; None if it is what it seems, or what was asked for."""
+    values = [value for row in rows if not is_gap(value := row.get(label))]
+    if any(isinstance(value, list | Mapping) for value in values):
+        return "lists or objects"
+    return "numbers with fractions" if not asked and any(map(_is_fraction, values)) else None
+
+
+def _is_fraction(value: Any) -> bool:
+    return re.fullmatch(r"-?\d*\.\d*[1-9]\d*", label_name(value)) is not None
+
+
 def _asked_for(where: str, name: str, column: str, kind: MemberKind | None, seen: Mapping[str, _Seen]) -> Column:
     found = seen.get(column)
     if found is None:
@@ -191,7 +234,7 @@ def _asked_for(where: str, name: str, column: str, kind: MemberKind | None, seen
             f" {name}={column}:image (or :audio, :text)"
         )
     files = found.files or (kind is not MemberKind.text and found.words in ("texts", "empty"))
-    return Column(name, column, kind, files)
+    return Column(name, column, kind, files, found.lists)
 
 
 def _by_themselves(where: str, seen: Mapping[str, _Seen]) -> list[Column]:
@@ -215,7 +258,7 @@ def _by_themselves(where: str, seen: Mapping[str, _Seen]) -> list[Column]:
         alone = sum(seen[other].kind is kind for other in chosen) == 1 and kind is not MemberKind.text
         default = name == "file_name" or (alone and not name.endswith("_file_name"))
         modality = DEFAULT_NAMES[kind] if default else _name(name.removesuffix("_file_name"))
-        columns.append(Column(modality, name, kind, seen[name].files))
+        columns.append(Column(modality, name, kind, seen[name].files, seen[name].lists))
     return columns
 
 

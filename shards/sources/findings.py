@@ -40,6 +40,12 @@ class Findings:
         return {reason: {"count": count, "examples": examples} for reason, count, examples in self}
 
 
+def left_out(findings: Findings) -> str:
+    """`` that can be used (REASON: COUNT, first EXAMPLE)``, '' if nothing was noticed."""
+    said = [f"{why}: {n}, first {examples[0]}" if examples else f"{why}: {n}" for why, n, examples in findings]
+    return f" that can be used ({'; '.join(said[:3])})" if said else ""
+
+
 def printable(text: str) -> str:
     """A name as one line of UTF-8, shortened in the middle."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).encode("utf-8", "backslashreplace").decode()

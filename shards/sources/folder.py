@@ -15,8 +15,9 @@ import numpy as np
 
 from mmpretrain.data.writing import BuildError
 from shards.sources.columns import ADDRESS, DEFAULT_NAMES, KIND_OF_SUFFIX, Known, Wishes, choose_columns
-from shards.sources.findings import Findings
+from shards.sources.findings import Findings, left_out
 from shards.sources.lines import LocatedRow, read_lines
+from shards.sources.nested import with_nested
 from shards.sources.rows import open_parquet, spool
 from shards.sources.sample import Column, MemberKind, Rows, Source
 
@@ -67,7 +68,7 @@ def open_folder(source: Path, wishes: Wishes, classes: Classes, work: Path, find
     """
     if not source.is_dir():
         raise BuildError(f"{source} is no folder: name the one that holds the images, sounds or texts")
-    parts = _split_folders(source)
+    parts = _split_folders(source, findings)
     surveys = {name: _survey(source, name, findings) for name in parts}
     layout = _layout(source, list(surveys.values()))
     with_classes = layout is not _Layout.metadata and _are_classes(classes, layout, list(surveys.values()), findings)
@@ -86,13 +87,22 @@ def open_folder(source: Path, wishes: Wishes, classes: Classes, work: Path, find
     return Source(source, rows, columns, KEY, LABEL_COLUMN if with_classes else None)
 
 
-def _split_folders(source: Path) -> list[str]:
-    """Sub-folders that are splits (there must be one to train on, and nothing else), or the folder itself as ''."""
+def _split_folders(source: Path, findings: Findings) -> list[str]:
+    """Sub-folders that are splits (there must be one to train on), or the folder itself as ''.
+
+    Where a split to train on has another beside it, they are splits whatever else is there: as one heap, what is held
+    out would be trained on.
+    """
     names = sorted(entry.name for entry in source.iterdir() if entry.is_dir() and not _is_dropping(entry.name))
     files = [entry.name for entry in source.iterdir() if entry.is_file()]
     plain = any(Path(name).suffix.lower() in KIND_OF_SUFFIX or name in METADATA for name in files)
-    are_splits = names and all(name.lower() in SPLIT_NAMES for name in names) and not plain
-    return names if are_splits and any(SPLIT_NAMES[name.lower()] == "train" for name in names) else [""]
+    splits = [name for name in names if name.lower() in SPLIT_NAMES]
+    meant = {SPLIT_NAMES[name.lower()] for name in splits}
+    if plain or "train" not in meant or (len(meant) == 1 and splits != names):
+        return [""]
+    for name in sorted(set(names) - set(splits)):
+        findings.add("folders beside those of the splits are not read", name)
+    return splits
 
 
 def _by_split(parts: list[str]) -> dict[str, list[str]]:
@@ -144,7 +154,8 @@ def _survey(source: Path, part: str, findings: Findings) -> _Survey:
                 findings.add("files of other kinds are ignored", folder + name)
         survey.kinds.update(kinds.values())
         if kinds:
-            survey.parents.add(folder.rstrip("/").rpartition("/")[2])
+            below = _below(folder, part).rstrip("/")
+            survey.parents.add(below.rpartition("/")[2])  # the folder of a split is no class
             survey.depths.add(folder.count("/"))
         stems = sorted((_stem(name), kind) for name, kind in kinds.items())
         survey.paired |= any(len({kind for _, kind in group}) > 1 for _, group in groupby(stems, lambda pair: pair[0]))
@@ -263,9 +274,10 @@ def _inside(folder: str, name: Any) -> str | None:
 
 
 def _of_metadata(source: Path, rows: dict[str, Rows], wishes: Wishes, findings: Findings) -> Source:
+    rows = with_nested(rows, wishes.columns)
     first = rows["train"]
     if not len(first):
-        raise BuildError(f"{source}: its metadata has no rows")
+        raise BuildError(f"{source}: its metadata has no rows{left_out(findings)}")
     sample = [row for _, _, row in first.read(np.arange(min(LOOKED_AT, len(first))), first.columns)]
     names = list(dict.fromkeys(name for split in rows.values() for name in split.columns if name != KEY))
     known = Known(files=frozenset(filter(_names_files, names)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import stat
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
-from mmpretrain.data.kinds.image import MAX_PIXELS
+from mmpretrain.data.kinds.image import MAX_PIXELS, newer_form
+from mmpretrain.models.texts_mmpretrain import is_blank
 from shards.sources.sample import Content, MemberKind
 
 IMAGE_FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
 GRAY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
 SHOWN_START = 14
-IPHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 
 
 class MemberError(Exception):
@@ -85,8 +84,8 @@ def _read(path: Path | None) -> bytes:
 
 def _image(data: bytes) -> Member:
     """Only the header is read: what is broken behind it is found when the sample is decoded."""
-    if data[4:12] in IPHONE:
-        raise MemberError("HEIC, which is not read here: convert it to JPEG")
+    if (form := newer_form(data)) is not None:
+        raise MemberError(f"{form}, which is not read here: convert it to JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,20 +133,14 @@ def _decoded(data: bytes) -> str:
 
 def _text(texts: Sequence[str]) -> Member:
     """One text as .txt, several as a JSON list; those that show nothing are left out."""
+    if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+        raise MemberError("text with half of a character (a lone surrogate)")
     cleaned = [text.lstrip("\ufeff").strip() for text in texts]
-    kept = [text for text in cleaned if _shows_something(text)]
+    kept = [text for text in cleaned if not is_blank(text)]
     if any("\0" in text for text in kept):
         raise MemberError("text with a NUL character")
     if not kept:
         raise MemberError("empty text")
-    try:
-        if len(kept) == 1:
-            return Member("txt", kept[0].encode())
-        return Member("json", json.dumps(kept, ensure_ascii=False).encode())
-    except UnicodeEncodeError:
-        raise MemberError("text with half of a character (a lone surrogate)") from None
-
-
-def _shows_something(text: str) -> bool:
-    """Whether there is anything but spaces, controls and characters of no width."""
-    return any(not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc") for c in text)
+    if len(kept) == 1:
+        return Member("txt", kept[0].encode())
+    return Member("json", json.dumps(kept, ensure_ascii=False).encode())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import math
+import os
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +18,7 @@ import numpy as np
 
 from shards.sources.keys import key_of_path, key_of_text
 
+LONGEST_LIST = 100_000  # characters of one cell
 NO_CLASS = "-1"  # as `datasets` numbers what has no class
 
 
@@ -69,6 +75,8 @@ class Column:
     column: str
     kind: MemberKind
     files: bool = False
+    lists: bool = False
+    """Whether its texts are written lists of texts."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +161,46 @@ class Source:
         if isinstance(value, bytes):
             return Content(column.kind, data=value)
         if files:
-            return Content(column.kind, path=self.root / str(value))
-        texts = value if isinstance(value, list) else [value]
-        return Content(column.kind, texts=tuple(str(text) for text in texts if text is not None))
+            return Content(column.kind, path=located(self.root, str(value)))
+        written = written_list(value) if column.lists and isinstance(value, str) else None
+        texts = written or (value if isinstance(value, list) else [value])
+        return Content(column.kind, texts=tuple(str(text) for text in texts if not is_gap(text)))
+
+
+def is_gap(value: Any) -> bool:
+    """Whether a table has nothing there: None, or the NaN that some programs write instead."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def located(root: Path, name: str) -> Path:
+    """The file that a table names: below ``root`` or absolute, ``~`` expanded, with ``\\`` where Windows wrote it."""
+    path = root / (os.path.expanduser(name) if name.startswith("~/") else name)
+    if "\\" in name and not os.path.lexists(path):
+        return root / name.replace("\\", "/")
+    return path
+
+
+def written_list(text: str) -> list[str] | None:
+    """The texts of a list as JSON or as Python writes it into a cell; None if it is no such list."""
+    text = text.strip()
+    if len(text) > LONGEST_LIST or text[:1] != "[" or text[-1:] != "]":
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = _python_list(text)
+    return found if isinstance(found, list) and found and all(isinstance(entry, str) for entry in found) else None
+
+
+def _python_list(text: str) -> Any:
+    """As ``str`` of a list. Not as NumPy's, whose texts without commas Python would join to one."""
+    try:
+        found = ast.literal_eval(text)
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        whole = isinstance(found, list) and sum(token.type == tokenize.STRING for token in tokens) == len(found)
+        return found if whole else None
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
 
 
 def as_name(value: Any) -> str:
@@ -167,12 +212,12 @@ def as_name(value: Any) -> str:
 
 def label_name(value: Any) -> str:
     """A label as a name; empty for none. A text 'none' is a name: only gaps of the table are not."""
-    return "" if isinstance(value, float) and math.isnan(value) else as_name(value)
+    return "" if is_gap(value) else as_name(value)
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Names in the order of their class numbers: integers by their size, everything else by name."""
-    found = list(names)
-    if all(name.lstrip("-").isdecimal() for name in found):
+    found = sorted(names)
+    if all(name.removeprefix("-").isdecimal() for name in found):
         return tuple(sorted(found, key=int))
-    return tuple(sorted(found))
+    return tuple(found)

@@ -10,8 +10,9 @@ import numpy as np
 from mmpretrain.data.writing import BuildError
 from shards.sources.columns import Known, Wishes, choose_columns
 from shards.sources.features import known_of_schema
-from shards.sources.findings import Findings
+from shards.sources.findings import Findings, left_out
 from shards.sources.lines import SUFFIXES, read_lines
+from shards.sources.nested import with_nested
 from shards.sources.rows import ParquetRows, open_parquet, spool
 from shards.sources.sample import Rows, Source
 
@@ -54,9 +55,10 @@ def choose_source(
     splits: dict[str, Rows], where: str, root: Path, wishes: Wishes, known: Known, findings: Findings
 ) -> Source:
     """The source of these rows, its columns chosen by the first of them. Raises BuildError: no rows, or a choice."""
+    splits = with_nested(splits, wishes.columns)
     first = next(iter(splits.values()))
     if not len(first):
-        raise BuildError(f"{where} has no rows")
+        raise BuildError(f"{where} has no rows{left_out(findings)}")
     names = list(dict.fromkeys(name for rows in splits.values() for name in rows.columns))
     looked_at = [row for _, _, row in first.read(np.arange(min(LOOKED_AT, len(first))), first.columns)]
     choice = choose_columns(where, names, looked_at, root, wishes, known, findings)

@@ -147,6 +147,7 @@ def test_vectors_bring_their_size_and_sequences_are_asked_for(tmp_path: Path) ->
         ({"caption": "a", "url": 3}, ["caption"]),
         ({"words": "a", "width": 3}, ["words"]),
         ({"text": "a", "alt": "b"}, ["text"]),
+        ({"prompt": ["a b"], "url": "x.org/1.jpg", "status": "success"}, ["prompt"]),
         (["a", "b"], []),
     ],
 )
@@ -157,10 +158,33 @@ def test_texts_in_json_are_found_where_one_key_can_be_meant(
     assert found(indexed(tmp_path))[0].data.modalities["caption"].field == expected
 
 
-def test_texts_in_json_are_asked_for_if_several_may_be_meant(tmp_path: Path) -> None:
-    meta = json.dumps({"title": "a", "alt": "b", "width": 3}).encode()
+@pytest.mark.parametrize("content", [{"title": "a", "alt": "b"}, {"url": "x.org/1.jpg"}, {"status": "success", "n": 1}])
+def test_texts_in_json_are_asked_for_if_several_or_none_may_be_meant(content: object, tmp_path: Path) -> None:
+    meta = json.dumps(content).encode()
     write(tmp_path / "train", lambda n: {"jpg": picture(n, "JPEG"), "json": meta}, 4)
-    assert "json holds an object with title, alt, width: say which of them are texts" in refused(indexed(tmp_path))
+    assert "say which of them are texts, data.modalities.caption.field=[KEY]" in refused(indexed(tmp_path))
+
+
+def test_a_first_sample_without_a_caption_does_not_make_a_caption_of_its_address(tmp_path: Path) -> None:
+    def sample(number: int) -> dict[str, bytes]:
+        content = {"caption": "a b" if number else None, "url": f"x.org/{number}"}
+        return {"jpg": picture(number, "JPEG"), "json": json.dumps(content).encode()}
+
+    write(tmp_path / "train", sample, 4)
+    config, notes = found(indexed(tmp_path))
+    assert config.data.modalities["caption"].field == ["caption"]
+    assert "caption (text, its caption)" in notes[0]
+
+
+def test_what_helps_is_said_where_names_tell_too_little(tmp_path: Path) -> None:
+    """Keys with dots, forms that are not read, and a slip in the name of a modality."""
+    write(tmp_path / "dots/train", lambda n: {f"05.{n}.jpg": picture(n, "JPEG"), f"05.{n}.txt": b"a"}, 4)
+    assert "your keys seem to contain dots (05.0.jpg is what follows" in refused(indexed(tmp_path / "dots"))
+    write(tmp_path / "avif/train", lambda n: {"avif": b"x", "txt": b"a"}, 4)
+    assert "data.modalities.NAME.member (.avif: not read)" in refused(indexed(tmp_path / "avif"))
+    write(tmp_path / "slip/train", lambda n: {"jpg": picture(n, "JPEG"), "txt": b"a"}, 4)
+    said = refused(indexed(tmp_path / "slip"), "data.modalities.img.size=8")
+    assert "data.modalities.img.kind has no value (did you mean image?)" in said
 
 
 def test_what_is_no_folder_of_shards_is_called_what_it_is(tmp_path: Path) -> None:

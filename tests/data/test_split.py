@@ -131,6 +131,25 @@ def test_incomplete_samples_are_refused_or_dropped_and_counted(tmp_path: Path) -
         look_at(settings(folder, incomplete=Incomplete.drop), "train")
 
 
+@pytest.mark.parametrize("incomplete", Incomplete)
+def test_folders_of_other_layouts_are_not_left_out_without_the_way_to_read_them(
+    incomplete: Incomplete, tmp_path: Path
+) -> None:
+    """One folder says ``image.png``, the other ``jpg``: naming both reads both."""
+    first, second = shards(tmp_path / "a", members(3, "image.png", "caption.txt")), shards(tmp_path / "b", members(4))
+    data = settings(first, more_paths=[str(second)], incomplete=incomplete)
+    checked = check_split(data, "train")
+    said = " ".join([*checked.problems, *checked.notes])
+    assert "jpg may hold it: data.modalities.image.member=[image.png,jpg] reads both" in said
+    assert "data.modalities.caption.member=[caption.txt,txt] reads both" in said
+    image, caption = (["image.png", "jpg"], ["caption.txt", "txt"])
+    named = {
+        "image": ModalityConfig(Kind.image, [8, 8], member=image),
+        "caption": ModalityConfig(Kind.text, member=caption),
+    }
+    assert check_split(settings(first, more_paths=[str(second)], modalities=named), "train").samples == 7
+
+
 def test_extensions_of_another_kind_and_huge_members_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmpretrain.data.split.MAX_ENCODED_BYTES", 1 << 20)
     odd = [

@@ -35,7 +35,7 @@ from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
 from mmpretrain.embedding.output import Output
 from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
-from tests.data.small_dataset import Sample, write_split
+from tests.data.small_dataset import Sample, png, write_split
 from tests.embedding.files import contents
 from tests.embedding.spaces import (
     LACKS_GENES,
@@ -337,3 +337,24 @@ def test_a_text_tower_beside_one_of_sounds(spaces: Path, tmp_path: Path) -> None
     assert list(space.towers) == ["text"]
     tensors = space.tensors("text", ["a seven " * 40])
     assert tensors["input_ids"].shape == (1, 14) and space.features("text", tensors).isfinite().all()
+
+
+DOWNLOADED = {
+    "a file of text": lambda number: {"txt": caption(number).encode(), "json": b'{"url": "x"}'},
+    "a field of JSON": lambda number: {"json": json.dumps({"url": "x", "caption": caption(number)}).encode()},
+}
+
+
+@pytest.mark.parametrize("texts", DOWNLOADED)
+def test_downloaded_tars_are_embedded_as_they_are(texts: str, spaces: Path, tmp_path: Path) -> None:
+    """``KEY.png`` beside ``KEY.txt`` is found as training finds it, in a folder of tars without splits."""
+    samples = [
+        {"__key__": f"{n:05d}", "png": png(7 * n % 256, (8, 4)), **DOWNLOADED[texts](n)}
+        for n in range(SAMPLES["train"])
+    ]
+    write_shards(tmp_path / "tars", samples, 8)
+    embed_share(job(spaces / "clip", tmp_path / "tars", tmp_path / "plain"), 0, 1, CPU)
+    embed_share(job(spaces / "clip", spaces / "data", tmp_path / "named", modalities="caption"), 0, 1, CPU)
+    plain, named = (read(tmp_path / folder / "train", "caption") for folder in ("plain", "named"))
+    assert np.array_equal([*plain.values()], [*named.values()])
+    assert len(read(tmp_path / "plain/train", "image")) == SAMPLES["train"]

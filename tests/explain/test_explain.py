@@ -18,12 +18,14 @@ from typer.testing import CliRunner, Result
 from mmpretrain.cli import app
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import Raw
+from mmpretrain.data.writing import write_split
 from mmpretrain.explain.attribution_maps import ExplainedSide, as_seen, attribution_maps, explain_samples
 from mmpretrain.explain.decomposition import fit
 from mmpretrain.explain.explain_figures import draw_input, draw_map, overlay, strength
 from mmpretrain.explain.opened import Opened, open_release
 from mmpretrain.explain.settings import Attribution, Settings
 from mmpretrain.explain.settings import AttributionForm as ScoreForm
+from tests.data.small_dataset import png
 from tests.embedding.spaces import write_bert, write_clap, write_clip, write_data
 from tests.explain.explained import (
     SAMPLES,
@@ -303,3 +305,15 @@ def test_maps_are_lengths_over_channels_on_a_scale_of_their_own() -> None:
     picture = overlay(Image.new("L", (3, 1), 0), strength(values), "#0072B2")
     assert picture.shape == (1, 3, 3) and picture[0, 0, 2] > picture[0, 0, 0]
     assert len(set(picture[0, 2])) == 1 and (picture >= 0).all() and (picture <= 1).all()
+
+
+def test_downloaded_tars_are_opened_as_they_are(folder: Path, tmp_path: Path) -> None:
+    """A folder of tars without a description: an image and the caption of its JSON, for a CLIP."""
+    samples = [
+        {"__key__": f"{n:05d}", "png": png(20 * n, (8, 4)), "json": json.dumps({"caption": f"a {n}"}).encode()}
+        for n in range(4)
+    ]
+    write_split(tmp_path / "tars", samples)
+    opened = open_release(str(folder / "clip"), str(tmp_path / "tars"), None, torch.device("cpu"))
+    assert opened.kinds == {"image": Kind.image, "caption": Kind.text} and opened.info is None
+    assert len(opened.embed("train", 10).ordinals) == 4

@@ -103,6 +103,12 @@ def test_grey_of_16_bits_is_scaled_by_its_range(mode: str) -> None:
     assert twelve.max() == 16  # dark: nothing in the file says that only 12 of its bits are used
 
 
+def test_a_tiff_whose_zero_is_white_is_turned_as_with_8_bits() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 64), (2, 1)).astype(np.uint16)
+    found = decode("x.tif", written(Image.fromarray(65535 - ramp), "TIFF", tiffinfo={262: 0}), Kind.image)
+    assert np.array_equal(np.asarray(found), np.round(ramp / 257).astype(np.uint8))
+
+
 def test_a_value_of_16_bits_may_stand_for_transparency() -> None:
     values = np.array([[0, 300, 65535]], np.uint16)
     content = written(Image.fromarray(values), "PNG", transparency=300)

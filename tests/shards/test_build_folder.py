@@ -81,6 +81,17 @@ def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
     assert "has a split of this name" in refusal("folder", tmp_path / "s", tmp_path / "o2", "--split", "test=0.5")
 
 
+@pytest.mark.parametrize("below", ["", "cat/"])
+def test_folders_beside_those_of_splits_make_no_heap_of_them(below: str, tmp_path: Path) -> None:
+    """What is held out is not trained on, and the name of a split is no class."""
+    given = {f"{split}/{below}{n}.png": picture(n) for n, split in enumerate(["train", "train", "test", "test"])}
+    source = files(tmp_path / "s", given | {"annotations/notes.json": "{}"})
+    answer = build("folder", source, tmp_path / "out")
+    assert answer["samples"] == {"train": 2, "test": 2} and answer["report"]["classes"] is None
+    notes = answer["report"]["notes"]
+    assert notes["folders beside those of the splits are not read"]["examples"] == ["annotations"]
+
+
 def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:
     """Kinds, size, channels by the images themselves, longest text, and the names of classes."""
     rows = [{"file_name": f"{n}.png", "sound_file_name": "1.wav", "caption": "c", "class": n} for n in (2, 10)]

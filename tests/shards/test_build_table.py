@@ -116,10 +116,49 @@ def test_rows_that_are_no_rows_are_counted(tmp_path: Path) -> None:
     assert report["notes"]["rows that are no JSON object"]["examples"] == ["t.jsonl line 3"]
 
 
+CELLS: dict[str, tuple[str, str, dict[str, bytes]]] = {
+    "a list as JSON": ("t.csv", csv_text([["i", "c"], ["1.png", '["a", "b"]']]), {"c.json": b'["a", "b"]'}),
+    "a list as Python": ("t.csv", csv_text([["i", "c"], ["1.png", """['a', "b's"]"""]]), {"c.json": b'["a", "b\'s"]'}),
+    "a list as NumPy": ("t.csv", csv_text([["i", "c"], ["1.png", "['a' 'b']"]]), {"c.txt": b"['a' 'b']"}),
+    "gaps in lists": ("t.jsonl", '{"i": "1.png", "c": ["a", null, "", NaN]}\n', {"c.txt": b"a"}),
+    "gaps that are no number": ("t.jsonl", '{"i": "1.png", "c": "a"}\n{"i": "1.png", "c": NaN}\n', {"c.txt": b"a"}),
+    "paths of Windows": ("t.csv", csv_text([["i", "c"], ["d\\1.png", "a"]]), {"c.txt": b"a"}),
+    "several labels": ("t.jsonl", '{"i": "1.png", "c": "a", "label": [1, 2]}\n', {"c.txt": b"a"}),
+    "scores as labels": ("t.csv", csv_text([["i", "c", "label"], ["1.png", "a", "0.25"]]), {"c.txt": b"a"}),
+}
+
+
+NESTED = [{"i": "1.png", "s": [{"id": 1, "raw": "a"}, {"raw": "b"}, {"id": 2}], "m": {"c": {"t": "x"}, "y": "p"}}]
+
+
+def test_objects_in_columns_are_read_by_their_parts(tmp_path: Path) -> None:
+    """As COCO and Flickr30k have their captions; what is not named is said with the way to name it."""
+    pq.write_table(pa.Table.from_pylist(NESTED), files(tmp_path, {"1.png": picture(1)}) / "t.parquet")
+    files(tmp_path, {"t.jsonl": json_lines(NESTED)})
+    for table in ("t.jsonl", "t.parquet"):
+        options = [*["--modality", "image=i", "--modality", "c=s.raw", "--label", "m.y", "--key", "m.c.t"]]
+        build("table", tmp_path / table, tmp_path / f"{table}.out", *options)
+        expected = {"image.png": picture(1), "c.json": b'["a", "b"]', "label.cls": b"0"}
+        assert contents(tmp_path / f"{table}.out/train") == {"x": expected}
+    notes = build("table", tmp_path / "t.jsonl", tmp_path / "o")["report"]["notes"]["columns that are not used"]
+    assert notes["examples"][0] == "s (objects: a part of them is named as s.raw)"
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_mean_what_their_writer_meant(name: str, tmp_path: Path) -> None:
+    """Lists are several texts, gaps are none, and what is no class is no label."""
+    file, text, expected = CELLS[name]
+    files(tmp_path, {file: text, "1.png": picture(1), "d/1.png": picture(1)})
+    build("table", tmp_path / file, tmp_path / "out", "--modality", "image=i", "--modality", "c=c")
+    assert [*contents(tmp_path / "out/train").values()] == [{"image.png": picture(1), **expected}]
+
+
 REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
     "no table": ("t.xlsx", "x", (), "tables of the form .xlsx are not read"),
     "no header": ("t.csv", "", (), "has no header"),
     "no rows": ("t.csv", "image,caption\n", (), "has no rows"),
+    "no row of the header's length": ("t.csv", "image,caption,x\n1.png,a\n", (), "no rows that can be used (rows with"),
+    "several labels": ("t.jsonl", '{"c": "a", "y": [1]}\n', ("--label", "y"), "holds lists or objects"),
     "a column twice": ("t.csv", "a,a\n1,2\n", (), "names the column 'a' twice"),
     "another encoding": ("t.csv", "image,caption\n1.png,caf\xe9\n".encode("latin-1"), (), "is not UTF-8"),
     "a choice of texts": ("t.csv", "a,b\nx,y\n", (), "--modality a=a"),
@@ -129,7 +168,12 @@ REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
     "a number as modality": ("t.jsonl", '{"n": 1}\n', ("--modality", "image=n"), "holds values of type int"),
     "damaged Parquet": ("t.parquet", b"PAR1junk", (), "cannot be read as Parquet"),
     "two tables in one JSON": ("t.json", '{"a": [{"x": 1}], "b": [{"x": 1}]}', (), "holds 2 tables (a, b)"),
-    "nothing that can be used": ("t.csv", "image\ngone.png\n", (), "no sample of the 1 that were read can be used"),
+    "nothing that can be used": (
+        "t.csv",
+        "image\ngone.png\n",
+        (),
+        "can be used (image: file is missing: 1, first gone.png",
+    ),
 }
 
 

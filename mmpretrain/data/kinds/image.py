@@ -16,6 +16,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 NAMES = "JPEG, PNG, WebP, GIF, BMP and TIFF"
 TILE = (322, 323)  # width and height of a TIFF's tiles
 START = 14  # bytes of what is no image that are shown: as far as `<!DOCTYPE html`
+NEWER = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIC")
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -65,11 +66,18 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
 
 
+def newer_form(data: bytes) -> str | None:
+    """AVIF or HEIC, as phones and browsers write; None for anything else."""
+    return NEWER.get(data[8:12]) if data[4:8] == b"ftyp" else None
+
+
 def _unidentified(data: bytes) -> str:
     if not data:
         return "the file is empty"
     for magic, form in _MAGIC.items():
         if data.startswith(magic):
             return f"a damaged {form} image, or a variant of {form} that Pillow does not read"
+    if (newer := newer_form(data)) is not None:
+        return f"{newer}, which is not read: convert it (images are {NAMES})"
     start = "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in data[:START])
     return f"not an image (starts with `{start}`): images are {NAMES}"

@@ -42,7 +42,7 @@ def test_sounds_are_named_by_their_first_bytes(start: bytes, suffix: str) -> Non
     ("texts", "suffix", "data"),
     [
         (("\ufeff a cat \n",), "txt", b"a cat"),
-        (("a", "", "\u200b", "b"), "json", b'["a", "b"]'),
+        (("a", "", "\u200b", "\u2800", "b"), "json", b'["a", "b"]'),
         (("", "caf\xe9"), "txt", "caf\xe9".encode()),
     ],
 )
@@ -56,6 +56,7 @@ UNUSABLE = [
     (Content(IMAGE, data=b"<!DOCTYPE html><html>"), "not an image (starts with `<!DOCTYPE html`)"),
     (Content(IMAGE, data=b"\0\1\2"), "not an image (starts with bytes 00 01 02)"),
     (Content(IMAGE, data=HEIC), "HEIC, which is not read here: convert it to JPEG"),
+    (Content(IMAGE, data=HEIC.replace(b"heic", b"avif")), "AVIF, which is not read here: convert it to JPEG"),
     (Content(IMAGE, data=b""), "empty (0 bytes)"),
     (Content(IMAGE, data=bytes((64 << 20) + 1)), "more than 64 MiB, which training refuses (67108865 bytes)"),
     (Content(AUDIO, data=picture(1)), "not a sound (starts with bytes 89 50 4e 47 0d 0a 1a 0a)"),
