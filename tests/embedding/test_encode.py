@@ -348,7 +348,7 @@ DOWNLOADED = {
 @pytest.mark.parametrize("texts", DOWNLOADED)
 def test_downloaded_tars_are_embedded_as_they_are(texts: str, spaces: Path, tmp_path: Path) -> None:
     """``KEY.png`` beside ``KEY.txt`` is found as training finds it, in a folder of tars without splits."""
-    samples = [
+    samples: list[RawSample] = [
         {"__key__": f"{n:05d}", "png": png(7 * n % 256, (8, 4)), **DOWNLOADED[texts](n)}
         for n in range(SAMPLES["train"])
     ]

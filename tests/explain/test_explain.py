@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from mmpretrain.cli import app
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import Raw
-from mmpretrain.data.writing import write_split
+from mmpretrain.data.writing import RawSample, write_split
 from mmpretrain.explain.attribution_maps import ExplainedSide, as_seen, attribution_maps, explain_samples
 from mmpretrain.explain.decomposition import fit
 from mmpretrain.explain.explain_figures import draw_input, draw_map, overlay, strength
@@ -309,7 +309,7 @@ def test_maps_are_lengths_over_channels_on_a_scale_of_their_own() -> None:
 
 def test_downloaded_tars_are_opened_as_they_are(folder: Path, tmp_path: Path) -> None:
     """A folder of tars without a description: an image and the caption of its JSON, for a CLIP."""
-    samples = [
+    samples: list[RawSample] = [
         {"__key__": f"{n:05d}", "png": png(20 * n, (8, 4)), "json": json.dumps({"caption": f"a {n}"}).encode()}
         for n in range(4)
     ]
