@@ -172,4 +172,4 @@ def test_places_that_are_none_are_named(kind: Kind, settings: dict[str, Any], ex
 def test_sequences_have_two_sizes() -> None:
     assert ModalityConfig(Kind.sequence, [50, 20]).problems("motion") == []
     (problem,) = ModalityConfig(Kind.sequence, [50]).problems("motion")
-    assert "a sequence needs [time steps, features]" in problem
+    assert "sequences need [time steps, features]" in problem
