@@ -6,6 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
+from mmpretrain.problems import UnusableError
+
 _STATISTICS = {"mean": "image_mean", "std": "image_std"}
 _WHOLE = 384  # pixels; from here on ConvNeXt's images are squashed instead of cropped
 
@@ -29,6 +33,24 @@ def image_preparation(settings: Mapping[str, Any], size: Sequence[int]) -> dict[
         return found | ({} if edge is None or height is None else _cropped(edge / height, size))
     # Only the edge is given, and nothing is cut: the model takes any proportions, and a batch needs one.
     return found | {"resize": "crop" if isinstance(asked, Mapping) and "shortest_edge" in asked else "squash"}
+
+
+def image_entry(source: str, images: Any) -> dict[str, Any]:
+    """What an image processor of transformers does, in the keys of a release's processor, its size among them.
+
+    Raises UnusableError if they cannot say it.
+    """
+    settings = images.to_dict()
+    edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
+    height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))
+    usual = settings.get("do_resize") and settings.get("do_normalize") and settings.get("do_rescale")
+    if not usual or settings.get("resample") != Image.Resampling.BICUBIC or None in (height, width):
+        raise UnusableError(
+            [f"{source}: its image processor does not resize (bicubic), crop and normalize as CLIP's: {settings}"]
+        )
+    statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
+    cut = {"resize": "squash"} if edge is None else {"resize": "crop", "shortest_edge": edge}
+    return {"size": [height, width], "channels": 3, **cut, **statistics}
 
 
 def _by_share(edge: int, share: float, size: Sequence[int]) -> dict[str, Any]:

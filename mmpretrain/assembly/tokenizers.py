@@ -18,6 +18,8 @@ from mmpretrain.config.default_model import BYTES
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.problems import UnusableError, cannot_open
 
+LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
+
 
 def tokenizer_source(encoder: EncoderConfig) -> str | None:
     """Folder or Hub id of the encoder's tokenizer."""
@@ -79,6 +81,14 @@ def position_limit(backbone: nn.Module) -> int | None:
             # RoBERTa and models like it count positions from behind the padding index.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
+
+
+def text_positions(model: Any) -> int:
+    """How many tokens the texts of a model may have that has other towers too."""
+    # Beside a text tower there may be positions of image patches.
+    limit = position_limit(getattr(model, "text_model", model))
+    text = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return limit or getattr(text, "max_position_embeddings", None) or LONGEST
 
 
 def text_problems(name: str, backbone: nn.Module, length: int, tokenizer: Any | None) -> list[str]:

@@ -12,23 +12,17 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from mmpretrain.assembly.sounds import open_extractor, sound_form
-from mmpretrain.assembly.tokenizers import position_limit
+from mmpretrain.assembly.tokenizers import text_positions
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.audio_mmpretrain import PARTS, audio_class, audio_part, audio_tensors, frames_mask
+from mmpretrain.models.dual_mmpretrain import FEATURES
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
-LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
 INPUTS = {kind: kind.row.tensors for kind in Kind if kind.row.transformers_models}
-# What a model with several towers calls its function for each.
-FEATURES = {
-    Kind.image: "get_image_features",
-    Kind.audio: "get_audio_features",
-    Kind.text: "get_text_features",
-}
 
 
 class TransformersSpace(Space):
@@ -39,7 +33,9 @@ class TransformersSpace(Space):
         super().__init__(folder, name, device)
         self.model: Any = model.to(device)
         # The processor sizes images; this size only says that there is one.
-        readings = {kind: ModalityConfig(kind) for kind in FEATURES} | {Kind.image: ModalityConfig(Kind.image, [1, 1])}
+        readings = {kind: ModalityConfig(kind) for kind in map(Kind, FEATURES)} | {
+            Kind.image: ModalityConfig(Kind.image, [1, 1])
+        }
         self.towers = {kind.value: readings[kind] for kind in kinds}
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
@@ -79,7 +75,7 @@ class TransformersSpace(Space):
     def text_limit(self) -> int:
         """Of tokenizer and model the lesser."""
         assert self.tokenizer is not None
-        return min(self.tokenizer.model_max_length, _positions(self.model))
+        return min(self.tokenizer.model_max_length, text_positions(self.model))
 
 
 class DualSpace(TransformersSpace):
@@ -87,7 +83,7 @@ class DualSpace(TransformersSpace):
     kind, which is not used."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, model: nn.Module) -> None:
-        kinds = [kind for kind, function in FEATURES.items() if hasattr(model, function)]
+        kinds = [Kind(kind) for kind, function in FEATURES.items() if hasattr(model, function)]
         # Of a folder that says nothing of how sounds are prepared, the texts can still be used.
         if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
             kinds = [kind for kind in kinds if kind is not Kind.audio]
@@ -97,7 +93,7 @@ class DualSpace(TransformersSpace):
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """What the tower's ``get_..._features`` gives."""
-        function = getattr(self.model, FEATURES[Kind(tower)])
+        function = getattr(self.model, FEATURES[tower])
         with torch.inference_mode():
             output = function(**{key: tensor.to(self.device) for key, tensor in tensors.items()})
         # A tensor in transformers 4, an output object in 5.
@@ -144,11 +140,3 @@ def open_transformers_space(folder: Path, name: str, device: torch.device, pool:
             ]
         )
     return SingleSpace(folder, name, device, model, kind, pool)
-
-
-def _positions(model: Any) -> int:
-    """How many tokens the text model takes."""
-    # Beside a text tower there may be positions of image patches.
-    limit = position_limit(getattr(model, "text_model", model))
-    text = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    return limit or getattr(text, "max_position_embeddings", None) or LONGEST

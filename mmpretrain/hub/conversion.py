@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from transformers import MODEL_MAPPING
 
+from mmpretrain.assembly.preprocessing import image_entry
 from mmpretrain.assembly.transformers_encoder import architecture_entry
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.model import Pool
@@ -61,7 +62,7 @@ def convert(
         _fill(source, model.projections[name], getattr(space.model, PARTS[kind][1]))
     image, text = names
     readings = {
-        image: {"kind": Kind.image.value, **_preprocessing(source, space.images)},
+        image: {"kind": Kind.image.value, **image_entry(source, space.images)},
         text: {"kind": Kind.text.value, "max_length": space.text_limit},
     }
     processor = MMPretrainProcessor(readings, {text: space.tokenizer})
@@ -94,21 +95,6 @@ def _fill(source: str, ours: nn.Module, theirs: nn.Module) -> None:
         ours.load_state_dict(theirs.state_dict())
     except RuntimeError as error:
         raise UnusableError([f"{source}: its encoders cannot stand alone here ({one_line(error)})"]) from error
-
-
-def _preprocessing(source: str, images: Any) -> dict[str, Any]:
-    """What the model's image processor does, in a release's keys. Raises UnusableError if they cannot say it."""
-    settings = images.to_dict()
-    edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
-    height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))
-    usual = settings.get("do_resize") and settings.get("do_normalize") and settings.get("do_rescale")
-    if not usual or settings.get("resample") != Image.Resampling.BICUBIC or None in (height, width):
-        raise UnusableError(
-            [f"{source}: its image processor does not resize (bicubic), crop and normalize as CLIP's: {settings}"]
-        )
-    statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
-    cut = {"resize": "squash"} if edge is None else {"resize": "crop", "shortest_edge": edge}
-    return {"size": [height, width], "channels": 3, **cut, **statistics}
 
 
 @torch.no_grad()

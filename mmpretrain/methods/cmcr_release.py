@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from mmpretrain.assembly.dual import Dual, is_dual, open_dual
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.methods.cmcr import SHARED
 from mmpretrain.config.methods.names import CmcrConfig
@@ -73,44 +74,55 @@ def release_problems(config: Config) -> list[str]:
 
 @dataclass(frozen=True)
 class Release:
-    """The release of a space, its model on the meta device. key: where the config names it."""
+    """The model of a space: a release of this project, or one of transformers with several towers, as it lies.
+
+    key: where the config names it. content: its config, as one that is part of another. sizes: modality -> width of its
+    embedding.
+    """
 
     key: str
     folder: Path
-    model: MMPretrainModel
+    content: dict[str, Any]
     processor: MMPretrainProcessor
+    sizes: dict[str, int]
+    dual: Dual | None = None
 
     @classmethod
     def open(cls, key: str, folder: Path) -> Release:
-        """Raises UnusableError if it is no release of this project, or damaged."""
+        """Raises UnusableError if it is neither, or damaged."""
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise cannot_open(key, str(folder), error) from error
+        if is_dual(config):
+            dual = open_dual(key, folder)
+            return cls(key, folder, dual.content, dual.processor, dual.sizes, dual)
         if not isinstance(config, MMPretrainConfig):
-            known = f"{key}: {folder} is a {config.model_type}, not a release of this project"
-            raise UnusableError([f"{known}: convert it if it is a CLIP (mmpretrain convert), or leave it null"])
+            known = f"{key}: {folder} is a {config.model_type}, neither a release of this project nor a model with a"
+            raise UnusableError([f"{known} tower per kind, as CLIP, SigLIP and CLAP are: name one of these, or null"])
         if problems := verify_release(folder):
             raise UnusableError(f"{key}: {problem}" for problem in problems)
         with torch.device("meta"):
             model = MMPretrainModel(config)
-        return cls(key, folder, model, MMPretrainProcessor.from_pretrained(folder))
+        content = {key: value for key, value in model.config.to_dict().items() if key not in _INCIDENTAL}
+        return cls(key, folder, content, MMPretrainProcessor.from_pretrained(folder), model.embed_sizes)
 
     @property
-    def content(self) -> dict[str, Any]:
-        """Its config, as one that is part of another."""
-        return {key: value for key, value in self.model.config.to_dict().items() if key not in _INCIDENTAL}
+    def modalities(self) -> list[str]:
+        """What it embeds."""
+        return list(self.sizes)
 
     def weights(self) -> dict[str, Tensor]:
         """All of them, float32, by name."""
+        if self.dual is not None:
+            return self.dual.weights
         model = MMPretrainModel.from_pretrained(self.folder, dtype=torch.float32, use_safetensors=True)
         return model.state_dict()
 
     def misfits(self, width: int, made: Mapping[str, Any]) -> Iterator[str]:
         """A sentence if embeddings ``width`` wide, ``made`` so (their provenance), are not its own."""
-        sizes = self.model.embed_sizes
-        if set(sizes.values()) != {width}:
-            found = ", ".join(f"{size} ({name})" for name, size in sizes.items())
+        if set(self.sizes.values()) != {width}:
+            found = ", ".join(f"{size} ({name})" for name, size in self.sizes.items())
             yield (
                 f"{self.key}: its embeddings are {found} wide, and data.modalities says {width}: set the sizes there to"
                 " those of the pairs, and name the release that the pairs were embedded by"
@@ -157,10 +169,7 @@ def _inputs(settings: CmcrConfig, releases: Mapping[ConnectedSpace, Release]) ->
     """
     if len(releases) == len(ConnectedSpace) and (problems := list(_confused(*releases.values()))):
         raise UnusableError(problems)
-    names = {
-        space: releases[space].model.config.modalities if space in releases else [space.value]
-        for space in ConnectedSpace
-    }
+    names = {space: releases[space].modalities if space in releases else [space.value] for space in ConnectedSpace}
     common = set(names[ConnectedSpace.first]) & set(names[ConnectedSpace.second])
     if common and len(releases) < len(ConnectedSpace):
         missing = next(space for space in ConnectedSpace if space not in releases)

@@ -15,6 +15,7 @@ from .components_mmpretrain import Components
 from .configuration_mmpretrain import MMPretrainConfig
 from .connected_mmpretrain import Connection
 from .convolution_mmpretrain import init_convolution
+from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
@@ -130,8 +131,10 @@ class MMPretrainModel(PreTrainedModel):
             return self.fusion(embeds, present)
         return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None
 
-    def _model_of_space(self, entry: Mapping[str, Any]) -> MMPretrainModel:
-        """A model of this very class, which may be a connection itself."""
+    def _model_of_space(self, entry: Mapping[str, Any]) -> nn.Module:
+        """A model of this very class, which may be a connection itself, or one of transformers with several towers."""
+        if "dual" in entry:
+            return DualModel(**entry["dual"])
         return type(self)(MMPretrainConfig(**entry))
 
     def _check(self, inputs: dict[str, Any]) -> None:

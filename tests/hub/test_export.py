@@ -93,6 +93,7 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
             "convolution",
             "sequence",
             "audio",
+            "dual",
         )
     }
     tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}

@@ -38,8 +38,8 @@ class CmcrConfig(MethodConfig):
     name: str = "cmcr"
 
     first: str | None = field(default=None, metadata=PATH)
-    """Release folder of the first space, to ship with the projectors; null: the connection's release takes embeddings
-    of that space."""
+    """Folder of the first space's model, to ship with the projectors: a release, or a CLIP, SigLIP or CLAP of
+    transformers as it lies; null: the connection's release takes embeddings of that space."""
 
     second: str | None = field(default=None, metadata=PATH)
     """The same for the second space."""

@@ -1,0 +1,45 @@
+"""A model of transformers with a tower per kind (CLIP, SigLIP, CLAP), whole: a space that is connected to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Its Auto classes are looked up when used: loading them here would load the module that needs this one.
+import transformers
+from torch import Tensor, nn
+
+FEATURES = {"image": "get_image_features", "audio": "get_audio_features", "text": "get_text_features"}
+
+
+@dataclass
+class DualOutput:
+    """embeds: modality -> [b, d], not normalized."""
+
+    embeds: dict[str, Tensor]
+
+
+class DualModel(nn.Module):
+    """architecture, config: the ``model_type`` of transformers, and its content. towers: modality -> its kind, which is
+    one of ``FEATURES``. masked: whether texts come with a mask; some models were trained on padding without one.
+    """
+
+    def __init__(self, architecture: str, config: dict[str, Any], towers: Mapping[str, str], masked: bool) -> None:
+        super().__init__()
+        self.towers, self.masked = dict(towers), masked
+        self.model: Any = transformers.AutoModel.from_config(
+            transformers.CONFIG_MAPPING[architecture].from_dict(config)
+        )
+
+    def forward(self, /, **inputs: dict[str, Tensor]) -> DualOutput:
+        """Modality -> keyword tensors of its tower, [b, ...] each -> what its ``get_..._features`` gives."""
+        return DualOutput({name: self._features(name, tensors) for name, tensors in inputs.items()})
+
+    def _features(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        kind = self.towers[name]
+        left_out = ("present",) if self.masked or kind != "text" else ("present", "attention_mask")
+        given = {key: tensor for key, tensor in tensors.items() if key not in left_out}
+        output = getattr(self.model, FEATURES[kind])(**given)
+        # A tensor in transformers 4, an output object in 5.
+        return output if isinstance(output, Tensor) else output.pooler_output
