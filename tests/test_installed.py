@@ -122,7 +122,9 @@ def test_the_wheel_holds_code_and_data_under_two_names(wheel: Path, sources: Pat
     for part in SHIPPED:
         home = "" if part == "mmpretrain" else "mmpretrain_contrastive/"
         files = [
-            path for path in (ROOT / part).rglob("*") if path.suffix in (".py", ".yaml") or path.name == "py.typed"
+            path
+            for path in (ROOT / part).rglob("*")
+            if path.suffix in (".py", ".yaml", ".html") or path.name == "py.typed"
         ]
         expected |= {home + str(path.relative_to(ROOT)) for path in files}
     assert held == expected
