@@ -16,7 +16,7 @@ from mmpretrain.assembly.tokenizers import text_positions
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.embedding.space import PixelStatistics, Space, load_model
 from mmpretrain.models.audio_mmpretrain import PARTS, audio_class, audio_part, audio_tensors, frames_mask
-from mmpretrain.models.dual_mmpretrain import FEATURES
+from mmpretrain.models.dual_mmpretrain import FEATURES, tower_features
 from mmpretrain.models.encoders_mmpretrain import pooling_arguments
 from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
@@ -93,11 +93,8 @@ class DualSpace(TransformersSpace):
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """What the tower's ``get_..._features`` gives."""
-        function = getattr(self.model, FEATURES[tower])
         with torch.inference_mode():
-            output = function(**{key: tensor.to(self.device) for key, tensor in tensors.items()})
-        # A tensor in transformers 4, an output object in 5.
-        return output if isinstance(output, Tensor) else output.pooler_output
+            return tower_features(self.model, tower, {key: tensor.to(self.device) for key, tensor in tensors.items()})
 
 
 class SingleSpace(TransformersSpace):

@@ -28,6 +28,7 @@ from mmpretrain.embedding.spaces import OwnSpace, open_space
 from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.explain.decomposition import CodesOrigin
+from mmpretrain.models.dual_mmpretrain import tower_features
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 
 BATCH = 128
@@ -135,9 +136,8 @@ class Towers(nn.Module):
 
     def forward(self, /, **inputs: dict[str, Tensor]) -> MMPretrainOutput:
         """Modality -> keyword tensors of its tower, to ``embeds``."""
-        towers = {Kind.image: self.model.get_image_features, Kind.text: self.model.get_text_features}
-        found = {name: towers[self._kinds[name]](**tensors) for name, tensors in inputs.items()}
-        return MMPretrainOutput(embeds={n: v if isinstance(v, Tensor) else v.pooler_output for n, v in found.items()})
+        found = {name: tower_features(self.model, self._kinds[name], tensors) for name, tensors in inputs.items()}
+        return MMPretrainOutput(embeds=found)
 
 
 def _towers(release: str, space: Space, modalities: Mapping[str, Mapping[str, Any]]) -> _Parts:

@@ -39,7 +39,11 @@ class DualModel(nn.Module):
     def _features(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
         kind = self.towers[name]
         left_out = ("present",) if self.masked or kind != "text" else ("present", "attention_mask")
-        given = {key: tensor for key, tensor in tensors.items() if key not in left_out}
-        output = getattr(self.model, FEATURES[kind])(**given)
-        # A tensor in transformers 4, an output object in 5.
-        return output if isinstance(output, Tensor) else output.pooler_output
+        return tower_features(self.model, kind, {key: t for key, t in tensors.items() if key not in left_out})
+
+
+def tower_features(model: Any, kind: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """What ``model``'s own function for inputs of this kind gives: [b, d], not normalized."""
+    output = getattr(model, FEATURES[kind])(**tensors)
+    # A tensor in transformers 4, an output object in 5.
+    return output if isinstance(output, Tensor) else output.pooler_output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +22,25 @@ TEXTS = 256  # evenly spaced
 WORTH_SAYING = 0.01  # of texts that are cut
 
 
-def unreadable(config: Config) -> tuple[list[str], list[str]]:
+@contextmanager
+def opened(config: Config) -> Iterator[Stream]:
+    """The stream of local shards, to be looked into. Raises ShardError."""
+    # The stream that trains verifies its shards itself.
+    data: DataConfig = replace(config.data, verify=Verify.never, workers=0)
+    stream = Stream(data, "train", config.seed, 0, 1, processor=dict)
+    try:
+        yield stream
+    finally:
+        stream.reader.close()
+
+
+def unreadable(config: Config, stream: Stream) -> tuple[list[str], list[str]]:
     """(problems, notes): samples of local shards that cannot be used, if there are any among some of them.
 
     Up to the share that ``data.max_bad_fraction`` allows, and a single one in any case, they are a note. Raises
     ShardError.
     """
-    stream, data, bad = _open(config), config.data, []
+    data, bad = config.data, []
     ordinals = _spaced(stream, READ)
     for ordinal in ordinals:
         try:
@@ -36,7 +50,6 @@ def unreadable(config: Config) -> tuple[list[str], list[str]]:
                 label_of(sample, stream.reader.members.label, data.classes or 0)
         except SampleError as error:
             bad.append(f"key {stream.index.sample(ordinal).key!r}: {error}")
-    stream.reader.close()
     if not bad:
         return [], []
     said = f"{len(bad)} of {len(ordinals)} samples of train that were looked into cannot be used (first: {bad[0]})"
@@ -46,7 +59,7 @@ def unreadable(config: Config) -> tuple[list[str], list[str]]:
     return [f"{said}, more than {allowed} allows: repair the shards, or raise it"], []
 
 
-def cut_texts(config: Config, sources: EncoderSources) -> list[str]:
+def cut_texts(config: Config, sources: EncoderSources, stream: Stream) -> list[str]:
     """A sentence for each modality whose texts often have more tokens than are kept; reads local shards.
 
     Raises ShardError, and UnusableError for a tokenizer that does not open.
@@ -54,7 +67,6 @@ def cut_texts(config: Config, sources: EncoderSources) -> list[str]:
     texts = [name for name, modality in config.data.modalities.items() if modality.kind.row.tokenized]
     if not texts or not set(texts) <= set(sources):
         return []
-    stream = _open(config)
     kinds = {name: config.data.modalities[name].kind for name in texts}
     lengths: dict[str, list[int]] = {name: [] for name in texts}
     for ordinal in _spaced(stream, TEXTS):
@@ -65,14 +77,7 @@ def cut_texts(config: Config, sources: EncoderSources) -> list[str]:
         for name, text in sample.items():
             tokenizer: Any = sources[name].tokenizer
             lengths[name].append(len(tokenizer(text, verbose=False)["input_ids"]))
-    stream.reader.close()
     return [note for name in texts if (note := _note(name, lengths[name], config.data.modalities[name].max_length))]
-
-
-def _open(config: Config) -> Stream:
-    # The stream that trains verifies its shards itself.
-    data: DataConfig = replace(config.data, verify=Verify.never, workers=0)
-    return Stream(data, "train", config.seed, 0, 1, processor=dict)
 
 
 def _spaced(stream: Stream, count: int) -> list[int]:

@@ -27,7 +27,7 @@ from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
-from mmpretrain.training.looking_into import cut_texts, unreadable
+from mmpretrain.training.looking_into import cut_texts, opened, unreadable
 from mmpretrain.training.telling_apart import indistinct
 
 SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in about three seconds on two cores
@@ -71,8 +71,9 @@ def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel
     apart, if it is a small one, built in a moment (larger ones look when training starts)."""
     size = sum(parameter.numel() for parameter in model.encoders.parameters())
     try:
-        problems, notes = unreadable(config)
-        notes += cut_texts(config, sources)
+        with opened(config) as stream:
+            problems, notes = unreadable(config, stream)
+            notes += cut_texts(config, sources, stream)
         if problems or not 0 < size <= SMALL:
             return problems, notes
         return indistinct(config, build_model(config, sources), build_processor(config, sources)), notes

@@ -97,16 +97,15 @@ class ParquetRows:
 
     def read(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """As Rows."""
-        start = 0
         present = [column for column in columns if column in self.columns]
         if not present:
             yield from _bare(numbers)
             return
-        for path, groups in zip(self.paths, self.groups, strict=True):
-            inside = numbers[(numbers >= start) & (numbers < start + sum(groups))] - start
-            for row, values in _parquet_rows(path, groups, inside, present) if len(inside) else ():
+        sizes = [sum(groups) for groups in self.groups]
+        for place, start, inside in _by_file(sizes, numbers):
+            path = self.paths[place]
+            for row, values in _parquet_rows(path, self.groups[place], inside, present):
                 yield start + row, f"{path.name} row {row + 1}", values
-            start += sum(groups)
 
     def identity(self) -> list[Any]:
         """As Rows."""
@@ -167,18 +166,16 @@ class ArrowRows:
 
     def read(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """As Rows."""
-        start = 0
         present = [column for column in columns if column in self.columns]
         if not present:
             yield from _bare(numbers)
             return
-        for path, count in zip(self.paths, self.counts, strict=True):
-            inside = numbers[(numbers >= start) & (numbers < start + count)] - start
-            table = map_arrow(path).select(present) if len(inside) else None
+        for place, start, inside in _by_file(self.counts, numbers):
+            path = self.paths[place]
+            table = map_arrow(path).select(present)
             for few in _in_parts(inside):
-                for row, values in zip(few.tolist(), table.take(few).to_pylist(), strict=True):  # type: ignore[union-attr]
+                for row, values in zip(few.tolist(), table.take(few).to_pylist(), strict=True):
                     yield start + row, f"{path.name} row {row + 1}", values
-            start += count
 
     def identity(self) -> list[Any]:
         """As Rows."""
@@ -247,6 +244,19 @@ def load_saved(path: Path, split: str | None) -> Any:
         return datasets.load_from_disk(str(path / split if split else path), keep_in_memory=False)
     except Exception as error:  # damaged files bring pyarrow and json to raise nearly anything
         raise BuildError(f"{path} cannot be opened as a saved dataset ({error})") from None
+
+
+def _by_file(sizes: Sequence[int], numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(place of a file, its first row among all, which of its own rows are asked for), of files that have any.
+
+    sizes: rows of each file. numbers: int64, sorted, among the rows of all files.
+    """
+    start = 0
+    for place, size in enumerate(sizes):
+        inside = numbers[(numbers >= start) & (numbers < start + size)] - start
+        if len(inside):
+            yield place, start, inside
+        start += size
 
 
 def _bare(numbers: np.ndarray) -> Iterator[tuple[int, str, dict[str, Any]]]:

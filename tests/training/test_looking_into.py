@@ -10,7 +10,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import compose
 from mmpretrain.data.discovery import Discovery
 from mmpretrain.data.index import build_index
-from mmpretrain.training.looking_into import cut_texts
+from mmpretrain.training.looking_into import cut_texts, opened
 from tests.data.own_data import plain, write
 
 
@@ -25,5 +25,6 @@ def test_texts_that_would_be_cut_are_counted(tmp_path: Path, kept: int, note: st
     build_index(tmp_path / "train")
     tokens = ["method=clip", f"data.path={tmp_path}", f"data.modalities.caption.max_length={kept}"]
     config = compose(tokens, look=Discovery())
-    found = cut_texts(config, EncoderSources(config))
+    with opened(config) as stream:
+        found = cut_texts(config, EncoderSources(config), stream)
     assert found == [] if note is None else note in found[0] and "32 would keep 99 %" in found[0]
