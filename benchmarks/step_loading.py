@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,11 @@ def make_shards(folder: Path) -> None:
 
 def config_of(folder: Path, batch: int, zero: int, workers: int, steps: int) -> Config:
     """Of our run; the other loop takes its model and optimizer from it."""
-    encoders = {
+    encoders: dict[str, dict[str, Any]] = {
         "image": {"architecture": "vit", "config": {**WIDTH, "patch_size": 32}},
         "caption": {"architecture": "bert", "tokenizer": small_tokenizer(WORDS), "config": WIDTH},
     }
-    trees = {"data.modalities.image": IMAGE, "data.modalities.caption": CAPTION}
+    trees: dict[str, dict[str, Any]] = {"data.modalities.image": IMAGE, "data.modalities.caption": CAPTION}
     trees |= {f"model.encoders.{name}": encoder for name, encoder in encoders.items()}
     tokens = [f"{path}.{key}={_written(value)}" for path, tree in trees.items() for key, value in tree.items()]
     settings = [
@@ -132,12 +133,12 @@ class Towers(nn.Module):
 
 
 def _open_clip_data(arguments: Any, tokenizer: Any) -> dict[str, Any]:
-    import open_clip.transform
-    import open_clip_train.data as data
-
+    data: Any = import_module("open_clip_train.data")
     # Newer versions of webdataset mark the end of a tar, for which open_clip's grouping has no name.
     data.tar_file_expander = functools.partial(data.tar_file_expander, eof_value=None)
-    transform = open_clip.transform.image_transform(224, is_train=True, mean=(0.5,) * 3, std=(0.5,) * 3)
+    transform = import_module("open_clip.transform").image_transform(
+        224, is_train=True, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
 
     def tokens(text: str) -> Tensor:
         padded = tokenizer([text], padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
