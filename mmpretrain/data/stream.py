@@ -100,8 +100,8 @@ class Stream:
         for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
-    def listed_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """The samples with these ordinals (int64 [b] each), a batch at a time, the same whatever the rank.
+    def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
+        """The samples with these ordinals ([b] each), a batch at a time, the same whatever the rank.
 
         ``positions`` are the ordinals. Samples that cannot be used have no substitute and no row, and ``replaced``
         names them (see :meth:`Batcher.readable`). Raises as :meth:`batches` does.
@@ -143,7 +143,7 @@ class Stream:
         ahead = self.plan.shards_ahead(position)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        places = [(self.index.path(shard), shard) for shard in fresh]
+        places = [place for shard in fresh for place in reversed(self.index.files(shard))]  # columns are needed first
         self._cache.prefetch([place for place in places if is_remote(place[0])])
 
 
@@ -167,8 +167,8 @@ def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: n
     return ordinals, ordinals
 
 
-def _listed_rows(number: int, batches: Sequence[np.ndarray]) -> Rows:
-    return (batches[number],)
+def _listed_rows(number: int, batches: Sequence[np.ndarray | Sequence[int]]) -> Rows:
+    return (np.asarray(batches[number], np.int64),)
 
 
 def _open_cache(config: DataConfig, index: Index) -> Cache | None:
@@ -176,7 +176,7 @@ def _open_cache(config: DataConfig, index: Index) -> Cache | None:
     if not any(is_remote(path) for path in config.paths):
         return None
     limit = int(config.cache_gb * 1e9)
-    sizes = sorted((shard.bytes for shard in index.shards), reverse=True)
+    sizes = sorted((sum(content.bytes for _, content in index.files(shard)) for shard in index.shards), reverse=True)
     needed = sum(sizes[: WINDOWS_IN_CACHE * config.window])
     if needed > limit:
         raise ShardError(

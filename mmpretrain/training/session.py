@@ -81,7 +81,7 @@ class Session:
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
-        if manifest and manifest["index"] != self.stream.index.fingerprint:
+        if manifest and not self.stream.index.is_known_as(manifest["index"]):
             raise CheckpointError(
                 f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
                 " restore them, or start a run with another run.name"
