@@ -22,6 +22,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
 from mmpretrain.data.index import Index, ShardError, is_remote
+from mmpretrain.data.pictures import Training
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError, Quarantine
 from mmpretrain.data.reader import Reader
@@ -39,7 +40,9 @@ class Stream:
 
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
     tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
-    quarantine: log of replaced samples, None for none.
+    quarantine: log of replaced samples, None for none. device: where batches are moved, and where the second half of a
+    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures for training
+    alone, None for other streams.
 
     Attributes: index, plan, reader.
 
@@ -58,7 +61,10 @@ class Stream:
         processor: Processor,
         quarantine: Path | None = None,
         sources: Processor | None = None,
+        device: torch.device | None = None,
+        training: Training | None = None,
     ) -> None:
+        self._device = device
         self.config, self.rank, self.world_size = config, rank, world_size
         opened = open_split(config, split)
         self.index = opened.index
@@ -69,7 +75,7 @@ class Stream:
         self._asked: set[int] = set()
         max_open = config.window if self._cache else max(MAX_OPEN, config.window)
         self.reader = Reader(self.index, config.verify, self._cache, opened.members, max_open, config.build)
-        self._batcher = Batcher(config, self.reader, self.plan, processor, sources)
+        self._batcher = Batcher(config, self.reader, self.plan, processor, sources, training)
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.
@@ -133,7 +139,7 @@ class Stream:
                 raise batch
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced)
-            yield batch
+            yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
     def _prefetch(self, step: int) -> None:
         """Ask the cache for the shards that the loader reads next."""
