@@ -40,15 +40,15 @@ Tensors = dict[str, Tensor]
 
 def padding_faults(config: Config, model: MMPretrainModel, processor: MMPretrainProcessor) -> dict[str, str]:
     """Modality -> why its samples cannot be padded by the batch, empty if they can; those where it matters and is
-    wanted, in the order of the config.
+    wanted, in the order of the model.
 
     model: whole, on the CPU, in float32; its weights, modes and torch's random numbers stay as they are. Costs a
     forward pass of two samples at three lengths, the full one among them.
     """
     found = {}
-    for name, modality in config.data.modalities.items():
-        encoder = model.encoders[name] if name in model.encoders else None
-        if isinstance(encoder, Encoder) and _matters(modality, processor.modalities[name]):
+    for name, encoder in model.encoders.items():
+        matters = _matters(config.data.modalities[name], processor.modalities[name])
+        if matters and isinstance(encoder, Encoder):
             found[name] = _fault(name, encoder, processor, config.fuses_tokens)
     return found
 

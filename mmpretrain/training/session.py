@@ -185,7 +185,7 @@ class Session:
             self.method.initialize(self._first_batches, world)
 
     def _settle_padding(self, world: World) -> None:
-        """Pad by the batch what may be. Raises UnusableError, on all ranks, where the config wants it and it may not."""
+        """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
         faults = padding_faults(self.config, self.method.model, self.processor)
         for name, fault in faults.items():
             # Not all ranks need round alike, and their batches must not be padded by different rules.
