@@ -26,7 +26,7 @@ from tests.models.small import LAYERS, small_config
 from tests.small_tokenizer import small_tokenizer
 
 LONG: dict[str, Any] = {**LAYERS, "max_position_embeddings": 64}
-SMALL_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 16}
+SMALL_T5: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 16}
 ANOTHER = "gives a sample another embedding where it has more padding"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ from tests.small_tokenizer import small_tokenizer
 SAMPLES = 8
 LENGTHS = (2, 3, 1, 2, 5, 19, 9, 4)  # words or steps; on two ranks the longest are 3 and 19
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 32}
-CONFIG = {"clip": {}, "comm": {"head_hidden": 8, "head_width": 6}}
+CONFIG: dict[str, dict[str, Any]] = {"clip": {}, "comm": {"head_hidden": 8, "head_width": 6}}
 
 
 def make_config(method: str) -> Config:
