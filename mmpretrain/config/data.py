@@ -22,6 +22,7 @@ __all__ = [
     "Kind",
     "LabelConfig",
     "ModalityConfig",
+    "Padding",
     "Resize",
     "Unread",
     "Verify",
@@ -110,6 +111,20 @@ class Decoding(StrEnum):
     """At its full size."""
 
 
+class Padding(StrEnum):
+    """To what length the texts or sequences of a batch are padded."""
+
+    auto = "auto"
+    """By the batch where that changes no embedding, else to the full length; the run says so where it is the latter."""
+
+    batch = "batch"
+    """To the longest of the batch, rounded up to a multiple of 8; refused for an encoder whose embeddings depend on how
+    much padding there is."""
+
+    full = "full"
+    """To ``max_length``, or the time steps of ``size``, in every batch."""
+
+
 @dataclass
 class ModalityConfig:
     """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
@@ -127,6 +142,9 @@ class ModalityConfig:
 
     max_length: int = 77
     """Texts: tokens that are kept."""
+
+    padding: Padding = Padding.auto
+    """Texts and sequences: to what length those of a batch are padded."""
 
     optional: bool = False
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
@@ -219,6 +237,8 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        if self.padding is not Padding.auto and not row.padded:
+            found.append(f"{key}.padding is for texts and sequences, and {key} is a {self.kind.value}: leave it out")
         found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)

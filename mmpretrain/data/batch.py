@@ -25,7 +25,10 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of one global batch.
+    """One rank's share of one global batch: samples of one step of the plan, all of this rank's and no others.
+
+    Every rank has equally many. Shapes behind b may differ between ranks and steps: texts and sequences are as long as
+    the longest of the batch.
 
     inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
     rows without content where it is False. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in

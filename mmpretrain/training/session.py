@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
+from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.batch import Batch
@@ -179,11 +180,26 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """At a first start, let the method look at data while the model is still whole on every rank."""
+        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        self._settle_padding(world)
         if not checkpoint.exists(self.folder.checkpoints, world):
             self._tell_apart(world)
             self.method.initialize(self._first_batches, world)
+
+    def _settle_padding(self, world: World) -> None:
+        """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
+        faults = padding_faults(self.config, self.method.model, self.processor)
+        for name, fault in faults.items():
+            # Not all ranks need round alike, and their batches must not be padded by different rules.
+            if world.max_flag(bool(fault)):
+                faults[name] = fault or "gave a sample another embedding on another rank where it had more padding"
+        problems, notes = pad_by_batch(self.config, self.processor, faults)
+        if problems:
+            raise UnusableError(problems)
+        if world.rank == 0:
+            for note in notes:
+                logger.warning(note)
 
     def _tell_apart(self, world: World) -> None:
         """Raises UnusableError, on all ranks, if an encoder cannot tell inputs apart."""
