@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from mmpretrain.config.data import remote_problem
 from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
 from mmpretrain.data.index_table import LABEL, Index, Sample, Shard, Span, group_members, modality_of, reindex
 from mmpretrain.files import replace_text
@@ -129,9 +130,14 @@ def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -
 
 
 def read_text(source: str) -> str:
-    """Content of a local or remote text file. Raises OSError, FileNotFoundError where there is none."""
+    """Content of a local or remote text file.
+
+    Raises OSError, FileNotFoundError where there is none, and ShardError for a URL that nothing is fetched from.
+    """
     if not is_remote(source):
         return Path(source).read_text(encoding="utf-8")
+    if problem := remote_problem(source):
+        raise ShardError(f"{source} {problem}")
     import fsspec
 
     with fsspec.open(source, "rt", encoding="utf-8") as file:

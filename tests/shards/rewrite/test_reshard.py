@@ -201,7 +201,6 @@ def test_a_url_is_read_through_the_cache(source: Path, tmp_path: Path, monkeypat
     import fsspec
 
     monkeypatch.setenv("MMPRETRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mmpretrain.config.data.REMOTE_SCHEMES", ("memory",))
     fsspec.filesystem("memory").put(f"{source}/train/", "/reshard-train/", recursive=True)
     made("reshard", "memory://reshard-train", tmp_path / "out", "--samples-per-shard", 20)
     assert held(tmp_path / "out") == held(source / "train")
