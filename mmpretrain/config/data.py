@@ -17,6 +17,7 @@ __all__ = [
     "AugmentConfig",
     "Choose",
     "DataConfig",
+    "Decoding",
     "Incomplete",
     "Kind",
     "LabelConfig",
@@ -97,6 +98,18 @@ class Resize(StrEnum):
     """It is resized to the size, whatever becomes of its proportions."""
 
 
+class Decoding(StrEnum):
+    """How a large JPEG is decoded in training."""
+
+    scaled = "scaled"
+    """Where ``train.crop`` cuts a part out of it that is much larger than ``size``, it is shrunk by 2, 4 or 8 while it
+    is decoded, which is faster: that part is still at least 1.5 times as large as ``size``, and values differ from
+    those of ``exact`` by half of 1/255 in the mean."""
+
+    exact = "exact"
+    """At its full size."""
+
+
 @dataclass
 class ModalityConfig:
     """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
@@ -121,6 +134,10 @@ class ModalityConfig:
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
     least ``size``; null: ``size``."""
+
+    decoding: Decoding = Decoding.scaled
+    """Images: how a large JPEG is decoded in training. Evaluations and releases decode every picture at its full
+    size."""
 
     resize: Resize | None = None
     """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else

@@ -29,8 +29,8 @@ class Reader:
     """Reads samples of one split, from a local folder or through a cache.
 
     verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies;
-    None: every member. max_open: shards kept open. build: the command that makes the data set, for messages.
-    A pickled copy starts without open files, and knows which shards were verified (``verified``).
+    None: every member. max_open: shards kept open, each with its columns. build: the command that makes the data set,
+    for messages. A pickled copy starts without open files, and knows which shards were verified (``verified``).
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Reader:
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
         self.verified: dict[int, Identity] = {}
+        index.read_through(cache, max_open)
 
     def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The samples with these ordinals, in this order; raises as :meth:`sample` does."""
@@ -64,7 +65,7 @@ class Reader:
         number, row = self.index.locate(ordinal)
         shard = self.index.shards[number]
         file = self._shard(number)
-        sample: dict[str, Any] = {"__key__": shard.keys[row], "__url__": self.index.path(shard)}
+        sample: dict[str, Any] = {"__key__": shard.columns().key(row), "__url__": self.index.path(shard)}
         for extension, (offset, size) in shard.members(row).items():
             if self._wanted is not None and extension not in self._wanted:
                 continue
@@ -83,6 +84,7 @@ class Reader:
         """Close every shard; reading opens them again."""
         while self._files:
             self._files.popitem()[1].close()
+        self.index.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}

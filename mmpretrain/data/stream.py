@@ -22,6 +22,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
 from mmpretrain.data.index import Index, ShardError, is_remote
+from mmpretrain.data.pictures import Training
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError, Quarantine
 from mmpretrain.data.reader import Reader
@@ -39,7 +40,9 @@ class Stream:
 
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
     tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
-    quarantine: log of replaced samples, None for none.
+    quarantine: log of replaced samples, None for none. device: where batches are moved, and where the second half of a
+    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures for training
+    alone, None for other streams.
 
     Attributes: index, plan, reader.
 
@@ -58,7 +61,10 @@ class Stream:
         processor: Processor,
         quarantine: Path | None = None,
         sources: Processor | None = None,
+        device: torch.device | None = None,
+        training: Training | None = None,
     ) -> None:
+        self._device = device
         self.config, self.rank, self.world_size = config, rank, world_size
         opened = open_split(config, split)
         self.index = opened.index
@@ -69,7 +75,7 @@ class Stream:
         self._asked: set[int] = set()
         max_open = config.window if self._cache else max(MAX_OPEN, config.window)
         self.reader = Reader(self.index, config.verify, self._cache, opened.members, max_open, config.build)
-        self._batcher = Batcher(config, self.reader, self.plan, processor, sources)
+        self._batcher = Batcher(config, self.reader, self.plan, processor, sources, training)
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.
@@ -100,8 +106,8 @@ class Stream:
         for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
-    def listed_batches(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """The samples with these ordinals (int64 [b] each), a batch at a time, the same whatever the rank.
+    def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
+        """The samples with these ordinals ([b] each), a batch at a time, the same whatever the rank.
 
         ``positions`` are the ordinals. Samples that cannot be used have no substitute and no row, and ``replaced``
         names them (see :meth:`Batcher.readable`). Raises as :meth:`batches` does.
@@ -133,7 +139,7 @@ class Stream:
                 raise batch
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced)
-            yield batch
+            yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
     def _prefetch(self, step: int) -> None:
         """Ask the cache for the shards that the loader reads next."""
@@ -143,7 +149,7 @@ class Stream:
         ahead = self.plan.shards_ahead(position)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        places = [(self.index.path(shard), shard) for shard in fresh]
+        places = [place for shard in fresh for place in reversed(self.index.files(shard))]  # columns are needed first
         self._cache.prefetch([place for place in places if is_remote(place[0])])
 
 
@@ -167,8 +173,8 @@ def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: n
     return ordinals, ordinals
 
 
-def _listed_rows(number: int, batches: Sequence[np.ndarray]) -> Rows:
-    return (batches[number],)
+def _listed_rows(number: int, batches: Sequence[np.ndarray | Sequence[int]]) -> Rows:
+    return (np.asarray(batches[number], np.int64),)
 
 
 def _open_cache(config: DataConfig, index: Index) -> Cache | None:
@@ -176,7 +182,7 @@ def _open_cache(config: DataConfig, index: Index) -> Cache | None:
     if not any(is_remote(path) for path in config.paths):
         return None
     limit = int(config.cache_gb * 1e9)
-    sizes = sorted((shard.bytes for shard in index.shards), reverse=True)
+    sizes = sorted((sum(content.bytes for _, content in index.files(shard)) for shard in index.shards), reverse=True)
     needed = sum(sizes[: WINDOWS_IN_CACHE * config.window])
     if needed > limit:
         raise ShardError(

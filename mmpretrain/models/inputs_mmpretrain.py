@@ -12,26 +12,32 @@ from torch import Tensor
 
 from .audio_mmpretrain import audio_tensors, empty_sound
 from .images_mmpretrain import Image, fitted
+from .resizing_mmpretrain import Pictures, normalized
 from .texts_mmpretrain import clean
 
 
 def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
-    """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
+    """PIL images (one or a list), or :class:`Pictures` -> ``pixels`` uint8 [b, height, width, channels].
 
     As a viewer shows them, on the ``background`` of the entry, in grey or RGB, brought to ``size`` as ``resize`` says
-    (see :func:`fitted`; bicubic, antialiased), then ``(x - mean) / std`` of values in 0...1.
-    Raises ValueError for anything but PIL images, and for modes that cannot be scaled honestly.
+    (see :func:`fitted`). What an encoder takes :func:`normalized` makes of it, under another name: it cannot be
+    forgotten. Raises ValueError for anything else, and for modes that cannot be scaled honestly.
     """
+    if isinstance(images, Pictures):
+        return {"pixels": torch.from_numpy(images.pixels)}
     items = _as_list(name, images)
     if Image is None:
         raise ValueError(f"modality {name!r} is an image, and Pillow is not installed: pip install pillow")
     for image in items:
         if not isinstance(image, Image.Image):
             raise ValueError(f"modality {name!r} needs PIL images, got a {type(image).__name__}")
-    pixels = np.stack([_pixels(name, image, modality) for image in items])
-    shape = (1, modality["channels"], 1, 1)
-    mean, std = (np.asarray(modality.get(k) or [0.5] * shape[1], np.float32) for k in ("mean", "std"))
-    return {"pixel_values": torch.from_numpy((pixels - mean.reshape(shape)) / std.reshape(shape))}
+    pixels = np.empty((len(items), *modality["size"], modality["channels"]), np.uint8)
+    for image, row in zip(items, pixels, strict=True):
+        try:
+            fitted(image, modality, row)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r} has {error}") from error
+    return {"pixels": torch.from_numpy(pixels)}
 
 
 def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any) -> dict[str, Tensor]:
@@ -102,7 +108,7 @@ def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokeni
     return {"values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
 
 
-def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[list[Any], Tensor]:
+def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[Any, Tensor]:
     """Samples of which some may be None -> a list with an empty sample in the place of each None, and bool [b], whether
     each was there."""
     if hasattr(items, "ndim"):
@@ -122,15 +128,6 @@ def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor
         if tensor.is_floating_point():
             tensor[~present] = 0
     return {**tensors, "present": present}
-
-
-def _pixels(name: str, image: Any, modality: dict[str, Any]) -> np.ndarray:
-    """One image as float32 [channels, height, width] in 0...1."""
-    try:
-        pixels = np.asarray(fitted(image, modality), dtype=np.float32) / 255
-    except ValueError as error:
-        raise ValueError(f"modality {name!r} has {error}") from error
-    return pixels[None] if modality["channels"] == 1 else pixels.transpose(2, 0, 1)
 
 
 def _cleaned(name: str, text: str) -> str:
@@ -178,10 +175,11 @@ class InputKind:
     statistics: tuple[str, ...] = ()
     paired: bool = False
     folder: str = ""
+    finished: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]] | None = None
 
 
 KINDS = {
-    "image": InputKind(image_tensors, _empty_image, ("mean", "std")),
+    "image": InputKind(image_tensors, _empty_image, ("mean", "std"), finished=normalized),
     "text": InputKind(text_tensors, _empty_text, folder="tokenizer"),
     "vector": InputKind(vector_tensors, _empty_vector, ("minimum", "maximum"), paired=True),
     "sequence": InputKind(sequence_tensors, _empty_sequence),

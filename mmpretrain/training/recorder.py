@@ -71,7 +71,7 @@ class Recorder:
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
             if self.world.rank == 0:
-                keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
+                keys = [self.stream.index.key(ordinal) for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             raise NonFiniteError(

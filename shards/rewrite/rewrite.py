@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.data.index import build_index
+from mmpretrain.data.pool import in_order
 from mmpretrain.data.writing import BuildError, Overwrite, move_into_place, write_shard
 from mmpretrain.files import replace_text
-from shards.build_workers import in_order
+from shards.build_workers import deaths_named
 from shards.report import megabytes
 from shards.rewrite.keys import Progress, refuse_repeated_keys
 from shards.rewrite.pieces import Piece
@@ -80,7 +81,7 @@ def rewrite(plan: Plan, target: Path, workers: int, asides: Findings, progress: 
         kept = _write(plan, folder, workers, progress)
         counts, shards, fingerprints = {}, {}, {}
         for split, samples in plan.splits.items():
-            index = build_index(folder / split)
+            index = build_index(folder / split, workers=workers)
             if len(index) != len(samples):
                 raise BuildError(f"{folder / split} has {len(index)} samples instead of {len(samples)}: remove it")
             counts[split], shards[split] = len(index), len(index.shards)
@@ -136,16 +137,28 @@ class _Setting:
 def _write(plan: Plan, folder: Path, workers: int, progress: Progress) -> int:
     """Write all shards that are not there yet; returns how many are."""
     total, done, kept = sum(map(len, plan.splits.values())), 0, 0
-    made = in_order(_write_piece, _Setting(folder, plan.splits), plan.pieces, workers)
-    for piece, was_there in zip(plan.pieces, made, strict=True):
-        done += piece.stop - piece.start
-        kept += was_there
-        progress("samples", done, total)
+    made = in_order(_write_piece, plan.pieces, workers, _remember, (folder, plan.splits))
+    with deaths_named():
+        for piece, was_there in zip(plan.pieces, made, strict=True):
+            done += piece.stop - piece.start
+            kept += was_there
+            progress("samples", done, total)
     return kept
 
 
-def _write_piece(setting: _Setting, piece: Piece) -> bool:
+_setting: _Setting | None = None
+
+
+def _remember(folder: Path, splits: Mapping[str, SplitSamples]) -> None:
+    """In the process that works: remember what is written, and where."""
+    global _setting
+    _setting = _Setting(folder, splits)
+
+
+def _write_piece(piece: Piece) -> bool:
     """Write one shard; whether it was there already."""
+    assert _setting is not None
+    setting = _setting
     target, record = setting.folder / f"{piece.name}.tar", record_path(setting.folder, piece.name)
     if record.exists() and target.exists():  # the record went to the disk after the tar
         return True

@@ -21,10 +21,6 @@ class Origin:
     reader: Reader
     prefixes: tuple[str, ...]
 
-    def key(self, ordinal: int) -> str:
-        """The key that a sample gets."""
-        return self.prefixes[self.reader.index.locate(ordinal)[0]] + self.reader.index.sample(ordinal).key
-
     def sample(self, ordinal: int) -> RawSample:
         """One sample with its new key, each of its members byte for byte.
 
@@ -59,7 +55,8 @@ class SplitSamples:
     def new_keys(self) -> Iterator[str]:
         """The key of every sample, in the order of the origins."""
         for origin in self.origins:
-            yield from map(origin.key, range(len(origin.reader.index)))
+            for shard, prefix in zip(origin.reader.index.shards, origin.prefixes, strict=True):
+                yield from (prefix + key for key in shard.columns().all_keys())
 
     @property
     def bytes(self) -> int:

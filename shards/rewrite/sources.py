@@ -12,7 +12,9 @@ from mmpretrain.data.cache import Cache, cache_folder
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
 from mmpretrain.data.discovery import TOKENIZER
 from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, is_remote, load_index
+from mmpretrain.data.index_columns import LARGE
 from mmpretrain.data.index_scan import is_litter
+from mmpretrain.data.index_store import FOLDER
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import TRAIN
 from mmpretrain.data.writing import BuildError
@@ -103,7 +105,7 @@ def note_what_stays(data_set: DataSet, taken: Sequence[str], notes: Findings) ->
     """Name what lies beside the shards and is not taken along."""
     if is_remote(data_set.folder):
         return
-    known = {*data_set.splits, *taken, INDEX_NAME, REPORT_NAME}
+    known = {*data_set.splits, *taken, INDEX_NAME, FOLDER, REPORT_NAME}
     for path in sorted(Path(data_set.folder).iterdir()):
         shard = "" in data_set.splits and path.suffix == ".tar"
         if path.name not in known and not is_litter(path.name) and not shard:
@@ -115,13 +117,10 @@ BESIDE = (INFO_NAME, TOKENIZER)
 
 
 def _refuse_large(index: Index) -> None:
-    for number, shard in enumerate(index.shards):
-        sizes = shard.sizes(shard.extensions)
-        if sizes.max(initial=0) <= MAX_ENCODED_BYTES:
-            continue
-        row, column = (int(found[0]) for found in (sizes > MAX_ENCODED_BYTES).nonzero())
-        sample = index.sample(int(index.starts[number]) + row)
+    large = [pattern for pattern in index.patterns if LARGE in pattern.states]
+    if large:
+        sample = index.first(large)
         raise BuildError(
-            f"{index.path(shard)}: {sample.key!r} has a member of {sizes[row, column]} bytes; more than"
-            f" {MAX_ENCODED_BYTES} are not read: write the shard without it"
+            f"{index.path(sample.shard)}: {sample.key!r} has a member of {max(size for _, size in sample.members.values())}"
+            f" bytes; more than {MAX_ENCODED_BYTES} are not read: write the shard without it"
         )
