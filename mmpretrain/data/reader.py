@@ -30,7 +30,7 @@ class Reader:
 
     verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies;
     None: every member. max_open: shards kept open, each with its columns. build: the command that makes the data set,
-    for messages. A pickled copy starts without open files.
+    for messages. A pickled copy starts without open files, and knows which shards were verified (``verified``).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Reader:
         self._verify, self._cache, self._max_open = verify, cache, max_open
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._verified: dict[int, Identity] = {}
+        self.verified: dict[int, Identity] = {}
         index.read_through(cache, max_open)
 
     def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
@@ -75,6 +75,10 @@ class Reader:
             if len(sample[extension]) != size:
                 raise ShardError(f"{self.index.path(shard)} was cut off while it was read: {self._fix}")
         return sample
+
+    def check(self, number: int) -> None:
+        """Open a shard and compare it with the index, unless it is open and unchanged; raises as :meth:`sample`."""
+        self._shard(number)
 
     def close(self) -> None:
         """Close every shard; reading opens them again."""
@@ -106,9 +110,9 @@ class Reader:
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)
-        if self._verified.get(number) != identity:
+        if self.verified.get(number) != identity:
             self._check(path, file, shard)
-            self._verified[number] = identity
+            self.verified[number] = identity
         return _OpenShard(file, identity)
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
