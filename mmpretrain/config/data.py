@@ -324,6 +324,10 @@ class DataConfig:
     workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
 
+    prefetch_mb: float | None = None
+    """Memory on each rank for batches that loader processes make ahead of their step, in MB (10^6 bytes); a batch must
+    fit. null: no bound but 2 batches per process. What the processes themselves need comes on top."""
+
     verify: Verify = Verify.first_use
     """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
 
@@ -377,6 +381,8 @@ class DataConfig:
             found.append(f"data.more_paths names {repeated[0]!r} twice: its samples would count twice")
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
+        if self.prefetch_mb is not None and self.prefetch_mb <= 0:
+            found.append(f"data.prefetch_mb is {self.prefetch_mb}: it must be above 0, or null for no bound")
         if self.workers < 0:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import Any
 
+import numpy as np
+
 from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
@@ -50,6 +52,11 @@ class Reader:
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
         self.verified: dict[int, Identity] = {}
         index.read_through(cache, max_open)
+        self._reading: np.ndarray | None = None
+
+    def show(self, place: np.ndarray) -> None:
+        """Write the ordinal of every sample that is read from now on into ``place`` (int64 [1]), before it is read."""
+        self._reading = place
 
     def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The samples with these ordinals, in this order; raises as :meth:`sample` does."""
@@ -62,6 +69,8 @@ class Reader:
             ShardError: its shard is missing, cut off, or not the one that was indexed.
             SampleError: one of its members is too large to be read.
         """
+        if self._reading is not None:
+            self._reading[0] = ordinal
         number, row = self.index.locate(ordinal)
         shard = self.index.shards[number]
         file = self._shard(number)

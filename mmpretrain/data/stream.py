@@ -6,8 +6,6 @@ of ranks changes what a step holds, and the state of the stream is one integer: 
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,20 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
 from mmpretrain.data.index import Index, ShardError, is_remote
+from mmpretrain.data.loader import BATCHES_AHEAD, Watch, load
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.plan import Plan
-from mmpretrain.data.quarantine import BadDataError, Quarantine
+from mmpretrain.data.quarantine import Quarantine
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import open_split
 
-BATCHES_AHEAD = 2  # per loader process
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
 
@@ -41,8 +38,8 @@ class Stream:
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
     tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
     quarantine: log of replaced samples, None for none. device: where batches are moved, and where the second half of a
-    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures for training
-    alone, None for other streams.
+    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures
+    for training alone, None for other streams.
 
     Attributes: index, plan, reader.
 
@@ -83,6 +80,7 @@ class Stream:
         Raises:
             ShardError: a shard is missing or is not the one that was indexed.
             BadDataError: more samples were replaced than config.max_bad_fraction allows.
+            LoaderError: a loader process died, or config.prefetch_mb is too small for a batch.
         """
         rows = partial(self.plan.slice, rank=self.rank, world_size=self.world_size)
         steps = range(first, stop)
@@ -122,24 +120,17 @@ class Stream:
 
         make: rows -> batch, by default with substitutes.
         """
-        workers = self.config.workers
-        if workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
-        loader = DataLoader(
-            _Batches(make or self._batcher.batch, rows),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=BATCHES_AHEAD if workers else None,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else the loader draws from the global one, which training relies on
-        )
-        for batch in loader:
-            if isinstance(batch, Exception):
-                raise batch
+        limit = self.config.prefetch_mb
+        watch = Watch(self.reader.show, self._named)
+        bytes_ahead = None if limit is None else int(limit * 1e6)
+        for batch in load(make or self._batcher.batch, rows, numbers, self.config.workers, bytes_ahead, watch):
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced)
             yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
+
+    def _named(self, ordinal: int) -> str:
+        sample = self.index.sample(ordinal)
+        return f"sample {sample.key!r} in {self.index.path(sample.shard)}"
 
     def _prefetch(self, step: int) -> None:
         """Ask the cache for the shards that the loader reads next."""
@@ -151,19 +142,6 @@ class Stream:
         self._asked = set(ahead)
         places = [place for shard in fresh for place in reversed(self.index.files(shard))]  # columns are needed first
         self._cache.prefetch([place for place in places if is_remote(place[0])])
-
-
-class _Batches(Dataset):
-    """Batches by number. What ends the run is returned: raised in a loader process, its message would be buried."""
-
-    def __init__(self, make: Callable[..., Batch], rows: Callable[[int], Rows]) -> None:
-        self._make, self._rows = make, rows
-
-    def __getitem__(self, number: int) -> Batch | ShardError | BadDataError:
-        try:
-            return self._make(*self._rows(number))
-        except (ShardError, BadDataError) as error:
-            return error
 
 
 def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
@@ -190,9 +168,3 @@ def _open_cache(config: DataConfig, index: Index) -> Cache | None:
             f" {index.folder} may need {needed / 1e9:.3g}: raise it or lower data.window"
         )
     return Cache(cache_folder(), limit)
-
-
-def _start_worker(_: int) -> None:
-    """Slurm signals every process of a step; the warning before the end is for the training process alone."""
-    for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
