@@ -46,7 +46,7 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
-    held = holders(stream.index, stream.reader.members, encoder.towers)
+    held = holders(stream.index, stream.reader.members_of(0), encoder.towers)
     left_out = LeftOut(len(held), job.max_bad_fraction)
     turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
     batches = stream.listed_batches([turn for shard in turns for turn in shard])
@@ -97,7 +97,7 @@ class SampleEncoder:
         return {name: self._width(stream, name) for name in self.towers}
 
     def _width(self, stream: Stream, name: str) -> int:
-        first = holders(stream.index, stream.reader.members, [name])[:TRIES]
+        first = holders(stream.index, stream.reader.members_of(0), [name])[:TRIES]
         for batch in stream.listed_batches(list(first[:, None])):
             if len(batch):
                 return next(iter(self._vectors(name, batch.inputs[name]).values())).size
