@@ -10,6 +10,7 @@ from mmpretrain.data.index import ShardError
 from mmpretrain.data.index_checks import Checked, check_split
 from mmpretrain.data.mixture import Mixture
 from mmpretrain.data.sources import OpenedData, open_data, parts_with
+from mmpretrain.data.split import TRAIN
 
 REPEATED = 10  # epochs of a source that are worth a word
 ROUNDED = Fraction(1, 1000)  # of a share
@@ -39,12 +40,12 @@ def check_data_split(config: DataConfig, split: str) -> Checked:
         opened = open_data(config, split)
     except ShardError as error:
         return Checked((str(error),), tuple(notes))
-    return Checked((), (*notes, *_lacking(config, opened)), len(opened.index))
+    return Checked((), (*notes, *(_lacking(opened) if split == TRAIN else [])), len(opened.index))
 
 
 def source_uses(config: DataConfig, opened: OpenedData, seed: int, samples: int) -> tuple[SourceUse, ...]:
     """What a run of so many samples takes of each source; empty without sources. Raises ValueError as mixtures do."""
-    plan = opened.plan(config, "train", seed)
+    plan = opened.plan(config, TRAIN, seed)
     if not isinstance(plan, Mixture):
         return ()
     stages = [shares for first, shares in plan.stages() if first < samples]
@@ -69,7 +70,7 @@ def use_notes(uses: tuple[SourceUse, ...]) -> list[str]:
     return found
 
 
-def _lacking(config: DataConfig, opened: OpenedData) -> list[str]:
+def _lacking(opened: OpenedData) -> list[str]:
     """A note for each modality that a source does not hold."""
     return [
         f"source {name} has no {modality}: its samples go without"
