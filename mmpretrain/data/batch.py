@@ -14,13 +14,17 @@ Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its enc
 
 @dataclass(frozen=True)
 class Replacement:
-    """A sample that could not be read, and the key of what stood in for it; empty where it was left out."""
+    """A sample that could not be read, and the key of what stood in for it; empty where it was left out.
+
+    source: of a mixture, the name of the one that it is of.
+    """
 
     position: int
     key: str
     substitute: str
     shard: str
     error: str
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,9 @@ def check(config: Config, ranks: int = 1) -> Checked:
 
 def _readable(config: Config) -> bool:
     """Whether there are local shards to look into."""
-    return all(not is_remote(path) for path in config.data.paths) and holds_shards(
-        split_folder(config.data.path, TRAIN)
+    parts = config.data.parts.values()
+    return all(not is_remote(path) for part in parts for path in part.paths) and all(
+        holds_shards(split_folder(part.paths[0], TRAIN)) for part in parts
     )
 
 

@@ -69,7 +69,7 @@ class Session:
         total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
         if self.world.max_flag(int(total.item()) != part * self.world.size):
             raise ShardError(
-                f"the ranks see different indexes in {self.config.data.path}/train: is it shared by all nodes?"
+                f"the ranks see different indexes of train in {self.config.data.place}: is it shared by all nodes?"
             )
 
     def __enter__(self) -> Session:
@@ -87,8 +87,13 @@ class Session:
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest and not self.stream.index.is_known_as(manifest["index"]):
             raise CheckpointError(
-                f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
+                f"the shards in {self.config.data.place} have changed since the checkpoint was written:"
                 " restore them, or start a run with another run.name"
+            )
+        if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
+            raise CheckpointError(
+                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
+                " data.mixing and data.temperature, or start a run with another run.name"
             )
         done = manifest["step"] if manifest else 0
         self.recorder.start(done)
@@ -134,6 +139,7 @@ class Session:
             "position": done * self.config.data.global_batch,
             "index": self.stream.index.fingerprint,
             "seed": self.config.seed,
+            **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
