@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from mmpretrain.config.data import remote_problem
 from mmpretrain.data.index_build import INDEX_NAME, build_index
 from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.index_shard import LABEL, Pattern, Shard, Span, modality_of
@@ -85,14 +86,19 @@ def dataset_state(path: str | Path) -> DatasetState:
 
 
 def read_text(source: str) -> str:
-    """Content of a local or remote text file. Raises OSError, FileNotFoundError where there is none."""
+    """Content of a local or remote text file; raises as :func:`read_bytes`."""
     return read_bytes(source).decode("utf-8")
 
 
 def read_bytes(source: str) -> bytes:
-    """Content of a local or remote file. Raises OSError, FileNotFoundError where there is none."""
+    """Content of a local or remote file.
+
+    Raises OSError, FileNotFoundError where there is none, and ShardError for a URL that nothing is fetched from.
+    """
     if not is_remote(source):
         return Path(source).read_bytes()
+    if problem := remote_problem(source):
+        raise ShardError(f"{source} {problem}")
     import fsspec
 
     with fsspec.open(source, "rb") as file:
