@@ -64,7 +64,7 @@ def from_text(folder: str | Path, text: bytes) -> Index:
 
 def named(name: Any, names: set[str]) -> str:
     """The name of a shard. Raises ValueError for what is none, or is there twice."""
-    if not isinstance(name, str) or "/" in name or not name.endswith(".tar") or name in names:
+    if not isinstance(name, str) or {"/", "\0"} & set(name) or not name.endswith(".tar") or name in names:
         raise ValueError(f"{name!r} is no name of a shard, or there twice")
     names.add(name)
     return name
