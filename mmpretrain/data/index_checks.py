@@ -31,8 +31,11 @@ class Checked:
     samples: int | None = None
 
 
-def check_split(config: DataConfig, split: str) -> Checked:
-    """Whether a split of a data set can be read as ``config`` says; nothing is raised."""
+def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checked:
+    """Whether a split of a data set can be read as ``config`` says; nothing is raised.
+
+    lacking: whether optional modalities may be nowhere.
+    """
     problems: list[str] = []
     notes: list[str] = []
     indexes: list[Index] = []
@@ -44,7 +47,7 @@ def check_split(config: DataConfig, split: str) -> Checked:
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
     try:
-        opened = of_indexes(config, indexes)
+        opened = of_indexes(config, indexes, lacking)
     except ShardError as error:
         return Checked((*problems, str(error)), tuple(notes))
     problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]

@@ -71,7 +71,7 @@ class Recorder:
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
             if self.world.rank == 0:
-                keys = [self.stream.index.key(ordinal) for ordinal in ids.tolist()]
+                keys = [self.stream.key(ordinal) for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             raise NonFiniteError(
@@ -109,6 +109,7 @@ class Recorder:
             "step": done,
             "samples": done * batch,
             "epoch": done * batch / len(self.stream.index),
+            **self._by_source(done * batch),
             **values,
             "lr": report.lr,
             "grad_norm": report.grad_norm,
@@ -120,6 +121,13 @@ class Recorder:
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now
+
+    def _by_source(self, position: int) -> dict[str, float]:
+        """Of a mixture, samples and epochs of each source."""
+        found: dict[str, float] = {}
+        for name, (samples, size) in self.stream.plan.by_source(position).items():
+            found |= {f"samples/{name}": samples, f"epoch/{name}": samples / size}
+        return found
 
     def _status(self, done: int, **changes: Any) -> None:
         self.folder.update_status(step=done, samples=done * self.config.data.global_batch, **changes)

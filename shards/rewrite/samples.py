@@ -96,7 +96,7 @@ def verify(samples: SplitSamples, known: dict[Place, Identity], workers: int) ->
 
 
 def _hashed(reader: Reader, number: int) -> Identity:
-    own = Reader(reader.index, members=reader.members)  # a reader belongs to one thread
+    own = Reader(reader.index)  # a reader belongs to one thread
     own.check(number)
     own.close()
     return own.verified[number]
