@@ -6,12 +6,12 @@ import hashlib
 import mmap
 import os
 from collections import OrderedDict
-from io import FileIO
 from typing import Any, NamedTuple, Protocol
 
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.index_columns import Columns, unpack
 from mmpretrain.data.index_scan import ShardError, reindex
+from mmpretrain.files import open_file
 
 FOLDER = "columns"
 MOST_OPEN = 64
@@ -126,7 +126,7 @@ class ColumnStore:
 
     def _mapped(self, path: str, shard: Described, stored: StoredColumns) -> mmap.mmap:
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {reindex(self.folder)}") from None
         with file:

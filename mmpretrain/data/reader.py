@@ -22,6 +22,7 @@ from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
 from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
+from mmpretrain.files import open_file
 from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
@@ -123,7 +124,7 @@ class Reader:
         if self._cache is not None and is_remote(path):
             return _OpenShard(self._cache.open(path, shard), None)
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)
