@@ -342,6 +342,10 @@ class DataConfig:
                 found.append(f"data.{key} is {path!r}, which {remote}")
         if repeated := sorted({path for path in self.paths if self.paths.count(path) > 1}):
             found.append(f"data.more_paths names {repeated[0]!r} twice: its samples would count twice")
+        return found + self._numbers()
+
+    def _numbers(self) -> list[str]:
+        found = []
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
         if self.prefetch_mb is not None and self.prefetch_mb <= 0:

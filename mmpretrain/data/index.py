@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
 from mmpretrain.data.index_table import LABEL, Index, Sample, Shard, Span, group_members, modality_of, reindex
 from mmpretrain.files import replace_text
@@ -129,10 +130,10 @@ def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -
 
 
 def read_text(source: str) -> str:
-    """Content of a local or remote text file. Raises OSError, FileNotFoundError where there is none."""
+    """Content of a local or remote text file.
+
+    Raises OSError, FileNotFoundError where there is none, and ShardError for a store that does not give it.
+    """
     if not is_remote(source):
         return Path(source).read_text(encoding="utf-8")
-    import fsspec
-
-    with fsspec.open(source, "rt", encoding="utf-8") as file:
-        return file.read()
+    return read_remote(source).decode("utf-8")

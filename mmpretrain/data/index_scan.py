@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmpretrain.words import without_secrets
+
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
 LONGEST_NAME = 1024
@@ -23,7 +25,13 @@ LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACO
 
 
 class ShardError(ValueError):
-    """Shards or their index are missing, damaged or hostile; the message names file, member and fix."""
+    """Shards or their index are missing, damaged or hostile; the message names file, member and fix.
+
+    The message never has what a URL holds of passwords and signatures.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 @dataclass(frozen=True)

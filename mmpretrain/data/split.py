@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpretrain.config.data import DataConfig, Incomplete, Kind, remote_problem
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
-from mmpretrain.data.index import INDEX_NAME, Index, ShardError, is_remote, load_index
+from mmpretrain.data.index import INDEX_NAME, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.index_table import LABEL, Shard
 from mmpretrain.data.members import Holders, Members, find_members, suffix_of
@@ -76,7 +76,9 @@ def look_at(config: DataConfig, split: str) -> Split:
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
-    return of_indexes(config, [load_index(folder) for folder in split_folders(config, split)])
+    first, *more = split_folders(config, split)
+    others = [_index_if_any(folder, split) for folder in more]
+    return of_indexes(config, [load_index(first), *(index for index in others if index is not None)])
 
 
 def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
@@ -110,6 +112,16 @@ def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str,
 def again(build: str | None) -> str:
     """The advice to make a data set again."""
     return f"run `{build}`" if build else "build the dataset again"
+
+
+def _index_if_any(folder: str, split: str) -> Index | None:
+    """The index of a further folder; only asking a store tells whether a split is there that need not be."""
+    try:
+        return load_index(folder)
+    except IndexMissingError:
+        if split == TRAIN or not is_remote(folder):
+            raise
+        return None
 
 
 def _joined(indexes: list[Index]) -> Index:

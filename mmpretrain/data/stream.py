@@ -17,12 +17,14 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
+from mmpretrain.data.counters import Counts
 from mmpretrain.data.index import Index, ShardError, is_remote
 from mmpretrain.data.loader import BATCHES_AHEAD, Watch, load
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import Quarantine
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.split import open_split
+from mmpretrain.data.stores import Remote
 
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
@@ -77,8 +79,9 @@ class Stream:
         """
         rows = partial(self.plan.slice, rank=self.rank, world_size=self.world_size)
         steps = range(first, stop)
-        for step, batch in zip(steps, self._load(rows, steps), strict=True):
-            self._prefetch(step)
+        started = partial(self._prefetch, first)
+        for step, batch in zip(steps, self._load(rows, steps, started=started), strict=True):
+            self._prefetch(step + 1 + BATCHES_AHEAD * self.config.workers)
             yield batch
 
     def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
@@ -107,34 +110,42 @@ class Stream:
         return self._load(rows, range(len(batches)), self._batcher.readable)
 
     def _load(
-        self, rows: Callable[[int], Rows], numbers: range, make: Callable[..., Batch] | None = None
+        self,
+        rows: Callable[[int], Rows],
+        numbers: range,
+        make: Callable[..., Batch] | None = None,
+        started: Callable[[], None] | None = None,
     ) -> Iterator[Batch]:
         """Batches by number, in order, made in the loader processes; counts what they replaced or left out.
 
-        make: rows -> batch, by default with substitutes.
+        make: rows -> batch, by default with substitutes. started: called once the loader processes are there.
         """
         limit = self.config.prefetch_mb
         watch = Watch(self.reader.show, self._named)
-        bytes_ahead = None if limit is None else int(limit * 1e6)
-        for batch in load(make or self._batcher.batch, rows, numbers, self.config.workers, bytes_ahead, watch):
+        ahead = None if limit is None else int(limit * 1e6)
+        make = make or self._batcher.batch
+        for batch in load(make, rows, numbers, self.config.workers, ahead, watch, started):
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced)
             yield batch
+
+    def store_counts(self) -> Counts | None:
+        """What fetching took on this rank, since the stream was opened; None for local data."""
+        return None if self._cache is None else self._cache.counters.counts()
 
     def _named(self, ordinal: int) -> str:
         sample = self.index.sample(ordinal)
         return f"sample {sample.key!r} in {self.index.path(sample.shard)}"
 
     def _prefetch(self, step: int) -> None:
-        """Ask the cache for the shards that the loader reads next."""
+        """Ask the cache for the shards that are read from this step on."""
         if self._cache is None:
             return
-        position = (step + 1 + BATCHES_AHEAD * self.config.workers) * self.config.global_batch
-        ahead = self.plan.shards_ahead(position)
+        ahead = self.plan.shards_ahead(step * self.config.global_batch)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        places = [(self.index.path(shard), shard) for shard in fresh]
-        self._cache.prefetch([place for place in places if is_remote(place[0])])
+        remotes = [Remote(self.index.path(shard), shard.bytes, shard.sha256) for shard in fresh]
+        self._cache.prefetch([remote for remote in remotes if is_remote(remote.url)])
 
 
 def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
