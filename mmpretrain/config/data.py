@@ -12,16 +12,23 @@ from omegaconf import MISSING
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
+from mmpretrain.config.reading import Incomplete, Unread, Verify
+from mmpretrain.config.sources import LabelConfig, LayoutConfig, Mixing, SourceConfig
 
 __all__ = [
     "AugmentConfig",
     "Choose",
     "DataConfig",
+    "Decoding",
     "Incomplete",
     "Kind",
     "LabelConfig",
+    "LayoutConfig",
+    "Mixing",
     "ModalityConfig",
+    "Padding",
     "Resize",
+    "SourceConfig",
     "Unread",
     "Verify",
     "remote_problem",
@@ -39,51 +46,6 @@ RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
 MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}
 
 
-class Verify(StrEnum):
-    """When a shard's sha256 is compared with the index."""
-
-    first_use = "first_use"
-    """When a process opens the shard for the first time, and again when the file has changed since."""
-
-    never = "never"
-    """Not at all."""
-
-
-class Incomplete(StrEnum):
-    """What happens to samples that the index shows to be unusable: a modality or the label is missing, empty, too
-    large, there twice, or of another kind."""
-
-    refuse = "refuse"
-    """Missing members end the run before it starts; the rest counts as unreadable while it runs
-    (``data.max_bad_fraction``)."""
-
-    drop = "drop"
-    """They are left out of the data set, and counted in the plan."""
-
-
-class Unread(StrEnum):
-    """What happens where a folder of shards holds files that are no shards but look like data: compressed tars, tars
-    in sub-folders."""
-
-    refuse = "refuse"
-    """The run does not start, and the message names them."""
-
-    ignore = "ignore"
-    """They are passed over, with a note."""
-
-
-@dataclass
-class LabelConfig:
-    """Where the class number of a sample lies."""
-
-    member: list[str] = field(default_factory=list)
-    """What follows the key in the name of the member that holds it (``[cls]``, ``[meta.json]``); empty: ``label.cls``,
-    or ``cls`` where there is none."""
-
-    field: str | None = None
-    """Of a JSON member: the key of the class number; null: the member holds nothing but the number."""
-
-
 class Resize(StrEnum):
     """How an image of other proportions comes to its size."""
 
@@ -95,6 +57,32 @@ class Resize(StrEnum):
 
     squash = "squash"
     """It is resized to the size, whatever becomes of its proportions."""
+
+
+class Decoding(StrEnum):
+    """How a large JPEG is decoded in training."""
+
+    scaled = "scaled"
+    """Where ``train.crop`` cuts a part out of it that is much larger than ``size``, it is shrunk by 2, 4 or 8 while it
+    is decoded, which is faster: that part is still at least 1.5 times as large as ``size``, and values differ from
+    those of ``exact`` by half of 1/255 in the mean."""
+
+    exact = "exact"
+    """At its full size."""
+
+
+class Padding(StrEnum):
+    """To what length the texts or sequences of a batch are padded."""
+
+    auto = "auto"
+    """By the batch where that changes no embedding, else to the full length; the run says so where it is the latter."""
+
+    batch = "batch"
+    """To the longest of the batch, rounded up to a multiple of 8; refused for an encoder whose embeddings depend on how
+    much padding there is."""
+
+    full = "full"
+    """To ``max_length``, or the time steps of ``size``, in every batch."""
 
 
 @dataclass
@@ -115,12 +103,19 @@ class ModalityConfig:
     max_length: int = 77
     """Texts: tokens that are kept."""
 
+    padding: Padding = Padding.auto
+    """Texts and sequences: to what length those of a batch are padded."""
+
     optional: bool = False
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
 
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
     least ``size``; null: ``size``."""
+
+    decoding: Decoding = Decoding.scaled
+    """Images: how a large JPEG is decoded in training. Evaluations and releases decode every picture at its full
+    size."""
 
     resize: Resize | None = None
     """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else
@@ -202,6 +197,8 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        if self.padding is not Padding.auto and not row.padded:
+            found.append(f"{key}.padding is for texts and sequences, and {key} is a {self.kind.value}: leave it out")
         found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
@@ -264,8 +261,9 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = field(default=MISSING, metadata=PATH)
-    """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
+    path: str | None = field(default=None, metadata=PATH)
+    """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL.
+    null: ``sources`` says where samples lie; one of both is needed."""
 
     build: str | None = None
     """The command that makes that folder; messages name it where the folder is missing. null: none is known."""
@@ -316,14 +314,49 @@ class DataConfig:
     unread: Unread = Unread.refuse
     """What happens where files beside the shards look like data that would not be read."""
 
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """In place of ``path``: several data sets, by names of your choice, that are mixed in one stream by exact shares
+    (docs/data.md). ``data.sources.NAME=null`` takes one out."""
+
+    mixing: Mixing = Mixing.weight
+    """What the shares of the ``sources`` come from."""
+
+    temperature: float = 1.0
+    """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
+
     @property
     def paths(self) -> list[str]:
         """Every folder of the data set."""
-        return [self.path, *self.more_paths]
+        if self.sources:
+            return [path for source in self.sources.values() for path in source.paths]
+        return [*([self.path] if self.path else []), *self.more_paths]
+
+    @property
+    def place(self) -> str:
+        """Where the data set lies, in words."""
+        if not self.sources:
+            return str(self.path)
+        return " and ".join(f"{source.path} (source {name})" for name, source in self.sources.items())
+
+    @property
+    def parts(self) -> dict[str, DataConfig]:
+        """Source -> its section, as if it were a data set of its own; without sources this one, by ''."""
+        if not self.sources:
+            return {"": self}
+        return {name: self._part(source) for name, source in self.sources.items()}
+
+    def _part(self, source: SourceConfig) -> DataConfig:
+        modalities = {
+            name: replace(modality, **vars(source.modalities[name])) if name in source.modalities else modality
+            for name, modality in self.modalities.items()
+        }
+        label, more = source.label or self.label, list(source.more_paths)
+        return replace(self, path=source.path, more_paths=more, sources={}, modalities=modalities, label=label)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
+        found += self._places()
         if len(self.modalities) < 2:
             named = ", ".join(self.modalities)
             found.append(
@@ -337,15 +370,6 @@ class DataConfig:
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
-        for key, path in [("path", self.path), *(("more_paths", path) for path in self.more_paths)]:
-            if (remote := remote_problem(path)) is not None:
-                found.append(f"data.{key} is {path!r}, which {remote}")
-        if repeated := sorted({path for path in self.paths if self.paths.count(path) > 1}):
-            found.append(f"data.more_paths names {repeated[0]!r} twice: its samples would count twice")
-        return found + self._numbers()
-
-    def _numbers(self) -> list[str]:
-        found = []
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
         if self.prefetch_mb is not None and self.prefetch_mb <= 0:
@@ -354,7 +378,42 @@ class DataConfig:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
+        if self.temperature <= 0:
+            found.append(f"data.temperature is {self.temperature}: it must be above 0")
         return found
+
+    def _places(self) -> list[str]:
+        """What is wrong with where samples are said to lie."""
+        if not self.sources:
+            found = [] if self.path else ["data.path has no value"]
+            keys = {"data.path": [self.path] if self.path else [], "data.more_paths": self.more_paths}
+        elif self.path or self.more_paths:
+            key, value = ("path", "null") if self.path else ("more_paths", "[]")
+            return [
+                f"data.{key} is {getattr(self, key)} and data.sources names {', '.join(self.sources)}, and a run reads"
+                f" one or the other: set data.{key}={value}, or data.sources=null"
+            ]
+        else:
+            found = [p for name, source in self.sources.items() for p in source.problems(name, self.modalities)]
+            found += [] if found else _without_weight(self.sources)
+            keys = {f"data.sources.{name}.path": [source.path] for name, source in self.sources.items()}
+            keys |= {f"data.sources.{name}.more_paths": source.more_paths for name, source in self.sources.items()}
+        for key, paths in keys.items():
+            found += [f"{key} is {path!r}, which {problem}" for path in paths if (problem := remote_problem(path))]
+        return found + self._twice()
+
+    def _twice(self) -> list[str]:
+        twice = sorted({path for path in self.paths if self.paths.count(path) > 1})
+        key = "data.sources" if self.sources else "data.more_paths"
+        return [f"{key} names {path!r} twice: its samples would count twice" for path in twice[:1]]
+
+
+def _without_weight(sources: dict[str, SourceConfig]) -> list[str]:
+    """A sentence if from some position on no source has a weight."""
+    for position in sorted({0, *(int(first) for source in sources.values() for first in source.weight_from)}):
+        if not any(source.weight_at(position) > 0 for source in sources.values()):
+            return [f"data.sources: no source has a weight above 0 at position {position} of the stream"]
+    return []
 
 
 def _square(size: list[int]) -> list[int]:

@@ -11,12 +11,11 @@ import numpy as np
 from mmpretrain.config.data import DataConfig, Incomplete, Unread, Verify
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.index import INDEX_NAME, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
-from mmpretrain.data.index_scan import is_litter
-from mmpretrain.data.index_table import reindex
+from mmpretrain.data.index_scan import is_litter, reindex
 from mmpretrain.data.members import Members, plain_members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of
-from mmpretrain.data.split import Split, again, find_faults, of_indexes, split_folders
+from mmpretrain.data.split import Fault, Split, again, find_faults, of_indexes, split_folders
 from mmpretrain.words import listed
 
 LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
@@ -32,8 +31,11 @@ class Checked:
     samples: int | None = None
 
 
-def check_split(config: DataConfig, split: str) -> Checked:
-    """Whether a split of a data set can be read as ``config`` says; nothing is raised."""
+def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checked:
+    """Whether a split of a data set can be read as ``config`` says; nothing is raised.
+
+    lacking: whether optional modalities may be nowhere.
+    """
     problems: list[str] = []
     notes: list[str] = []
     indexes: list[Index] = []
@@ -45,7 +47,7 @@ def check_split(config: DataConfig, split: str) -> Checked:
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
     try:
-        opened = of_indexes(config, indexes)
+        opened = of_indexes(config, indexes, lacking)
     except ShardError as error:
         return Checked((*problems, str(error)), tuple(notes))
     problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]
@@ -124,11 +126,8 @@ def _faults(config: DataConfig, split: str, opened: Split) -> tuple[list[str], l
             f"{split}: {size} samples are left, without the incomplete ones ({', '.join(causes)})"
         ] if causes else []
     problems, notes = [], []
-    for cause, rows in find_faults(config, opened.index, opened.members).items():
-        count = int(sum(map(np.sum, rows)))
-        if not count:
-            continue
-        example = _first(opened.index, rows)
+    for cause, fault in find_faults(config, opened.index, opened.members).items():
+        count, example = fault.samples, _first(opened.index, fault)
         sentence = f"{where}: {count} of {size} samples have {cause} (first: {example})"
         if cause.startswith("no ") or count > config.max_bad_fraction * size:
             held = f"; the shards hold {listed(opened.index.extensions)}" if count == size else ""
@@ -155,10 +154,9 @@ def _elsewhere(config: DataConfig, opened: Split, cause: str) -> str:
     return f"; {listed(others)} may hold it: data.modalities.{name}.member=[{','.join([*read, *others])}] reads both"
 
 
-def _first(index: Index, rows: list[np.ndarray]) -> str:
-    number = next(number for number, shard in enumerate(rows) if shard.any())
-    shard = index.shards[number]
-    return f"key {shard.keys[int(np.flatnonzero(rows[number])[0])]!r} in {shard.name}"
+def _first(index: Index, fault: Fault) -> str:
+    sample = index.first(fault.patterns)
+    return f"key {sample.key!r} in {sample.shard.name}"
 
 
 def _labels(config: DataConfig, opened: Split) -> list[str]:
@@ -173,7 +171,7 @@ def _labels(config: DataConfig, opened: Split) -> list[str]:
         try:
             label_of(reader.sample(ordinal), label, config.classes)
         except SampleError as error:
-            bad.append(f"{index.sample(ordinal).key!r}: {error}")
+            bad.append(f"{index.key(ordinal)!r}: {error}")
         except ShardError as error:
             return [str(error)]
     reader.close()

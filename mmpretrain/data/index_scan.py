@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from mmpretrain.words import without_secrets
+from mmpretrain.words import command, without_secrets
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
@@ -32,6 +33,23 @@ class ShardError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))
+
+
+def reindex(folder: str | Path) -> str:
+    """The advice to index a folder again."""
+    return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
+
+
+class Content(Protocol):
+    """A file that the index knows by its bytes and their sha256: a shard, or its columns."""
+
+    @property
+    def bytes(self) -> int:
+        """How many."""
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal digits."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Recorder:
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
             if self.world.rank == 0:
-                keys = [self.stream.index.sample(ordinal).key for ordinal in ids.tolist()]
+                keys = [self.stream.key(ordinal) for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             raise NonFiniteError(
@@ -114,6 +114,7 @@ class Recorder:
             "step": done,
             "samples": done * batch,
             "epoch": done * batch / len(self.stream.index),
+            **self._by_source(done * batch),
             **values,
             "lr": report.lr,
             "grad_norm": report.grad_norm,
@@ -146,6 +147,13 @@ class Recorder:
         counts = self.stream.store_counts()
         if counts is not None:
             logger.info("rank %d, training data: %s", self.world.rank, counts.words())
+
+    def _by_source(self, position: int) -> dict[str, float]:
+        """Of a mixture, samples and epochs of each source."""
+        found: dict[str, float] = {}
+        for name, (samples, size) in self.stream.plan.by_source(position).items():
+            found |= {f"samples/{name}": samples, f"epoch/{name}": samples / size}
+        return found
 
     def _status(self, done: int, **changes: Any) -> None:
         self.folder.update_status(step=done, samples=done * self.config.data.global_batch, **changes)

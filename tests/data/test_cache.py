@@ -89,9 +89,10 @@ def test_reads_through_the_cache_and_fetches_once(remote: Index, tmp_path: Path)
         counted.append(cache.counters.counts())
     assert [s["__key__"] for s in samples] == [f"s{n:04d}" for n in range(10)]
     assert samples[0]["__url__"] == "memory://bucket/train/shard-000000.tar"
-    assert [(counts.shards, counts.hits) for counts in counted] == [(5, 0), (0, 5)]
-    assert counted[0].fetched_bytes == sum(shard.bytes for shard in remote.shards)
-    assert names(tmp_path / "cache") == {shard.sha256 for shard in remote.shards}
+    files = [content for shard in remote.shards for _, content in remote.files(shard)]
+    assert len(files) == 10 and [(counts.shards, counts.hits) for counts in counted] == [(10, 0), (0, 5)]
+    assert counted[0].fetched_bytes == sum(content.bytes for content in files)
+    assert names(tmp_path / "cache") == {content.sha256 for content in files}
 
 
 def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
     write_split(tmp_path / "train", (3, 2))
     reader = Reader(load_index(f"{url}/train"), cache=Cache(tmp_path / "cache", MEGABYTE))
     assert [s["__key__"] for s in reader.samples(range(5))] == [f"s{n:04d}" for n in range(5)]
-    assert requests["/train/shard-000001.tar"] == 1
+    assert requests["/train/shard-000001.tar"] == requests["/train/columns/shard-000001.safetensors"] == 1
 
 
 @pytest.mark.processes
