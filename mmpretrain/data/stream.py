@@ -27,6 +27,7 @@ from mmpretrain.data.quarantine import Quarantine
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.sources import OpenedData, open_data
 from mmpretrain.data.stores import Remote
+from mmpretrain.words import without_secrets
 
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
@@ -147,7 +148,7 @@ class Stream:
 
     def _named(self, ordinal: int) -> str:
         sample = self.index.sample(ordinal)
-        return f"sample {sample.key!r} in {self.index.path(sample.shard)}"
+        return f"sample {sample.key!r} in {without_secrets(self.index.path(sample.shard))}"
 
     def _sources_in(self, batch: Batch) -> dict[str, int]:
         """Of a mixture, how many of the samples are of each source."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ from mmpretrain.engine.engine import StepReport, mean_over_ranks
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
 from mmpretrain.training.trackers import TrackerFactory, run_trackers
-
-logger = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
 
@@ -146,7 +143,7 @@ class Recorder:
     def _say_what_was_fetched(self) -> None:
         counts = self.stream.store_counts()
         if counts is not None:
-            logger.info("rank %d, training data: %s", self.world.rank, counts.words())
+            print(f"rank {self.world.rank}, training data: {counts.words()}", flush=True)
 
     def _by_source(self, position: int) -> dict[str, float]:
         """Of a mixture, samples and epochs of each source."""

@@ -286,6 +286,7 @@ def test_a_hash_that_is_a_path_is_refused(tmp_path: Path) -> None:
         "memory://a::file:///etc/passwd",
         "ssh://host/path",
         "s3:bucket",
+        "https://host/x?sig=secret",
     ],
 )
 def test_other_schemes_are_refused(path: str, tmp_path: Path) -> None:
