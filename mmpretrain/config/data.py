@@ -19,12 +19,14 @@ __all__ = [
     "AugmentConfig",
     "Choose",
     "DataConfig",
+    "Decoding",
     "Incomplete",
     "Kind",
     "LabelConfig",
     "LayoutConfig",
     "Mixing",
     "ModalityConfig",
+    "Padding",
     "Resize",
     "SourceConfig",
     "Unread",
@@ -57,6 +59,32 @@ class Resize(StrEnum):
     """It is resized to the size, whatever becomes of its proportions."""
 
 
+class Decoding(StrEnum):
+    """How a large JPEG is decoded in training."""
+
+    scaled = "scaled"
+    """Where ``train.crop`` cuts a part out of it that is much larger than ``size``, it is shrunk by 2, 4 or 8 while it
+    is decoded, which is faster: that part is still at least 1.5 times as large as ``size``, and values differ from
+    those of ``exact`` by half of 1/255 in the mean."""
+
+    exact = "exact"
+    """At its full size."""
+
+
+class Padding(StrEnum):
+    """To what length the texts or sequences of a batch are padded."""
+
+    auto = "auto"
+    """By the batch where that changes no embedding, else to the full length; the run says so where it is the latter."""
+
+    batch = "batch"
+    """To the longest of the batch, rounded up to a multiple of 8; refused for an encoder whose embeddings depend on how
+    much padding there is."""
+
+    full = "full"
+    """To ``max_length``, or the time steps of ``size``, in every batch."""
+
+
 @dataclass
 class ModalityConfig:
     """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
@@ -75,12 +103,19 @@ class ModalityConfig:
     max_length: int = 77
     """Texts: tokens that are kept."""
 
+    padding: Padding = Padding.auto
+    """Texts and sequences: to what length those of a batch are padded."""
+
     optional: bool = False
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
 
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
     least ``size``; null: ``size``."""
+
+    decoding: Decoding = Decoding.scaled
+    """Images: how a large JPEG is decoded in training. Evaluations and releases decode every picture at its full
+    size."""
 
     resize: Resize | None = None
     """Images: how those of other proportions come to ``size``; null: as pretrained weights say they were trained, else
@@ -162,6 +197,8 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        if self.padding is not Padding.auto and not row.padded:
+            found.append(f"{key}.padding is for texts and sequences, and {key} is a {self.kind.value}: leave it out")
         found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
@@ -248,6 +285,10 @@ class DataConfig:
     workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
 
+    prefetch_mb: float | None = None
+    """Memory on each rank for batches that loader processes make ahead of their step, in MB (10^6 bytes); a batch must
+    fit. null: no bound but 2 batches per process. What the processes themselves need comes on top."""
+
     verify: Verify = Verify.first_use
     """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
 
@@ -331,6 +372,8 @@ class DataConfig:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
+        if self.prefetch_mb is not None and self.prefetch_mb <= 0:
+            found.append(f"data.prefetch_mb is {self.prefetch_mb}: it must be above 0, or null for no bound")
         if self.workers < 0:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config.data import remote_problem
-from mmpretrain.data.index import Shard, ShardError
+from mmpretrain.data.index_scan import Content, ShardError
 from mmpretrain.files import sync
 
 ENVIRONMENT = "MMPRETRAIN_CACHE"
@@ -57,8 +57,8 @@ class Cache:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._prefetcher = _Prefetcher(self)
 
-    def open(self, url: str, shard: Shard) -> FileIO:
-        """The shard at ``url`` as a local file, fetched if need be; kept from eviction until :func:`release`.
+    def open(self, url: str, shard: Content) -> FileIO:
+        """The shard (or its columns) at ``url`` as a local file, fetched if need be; kept until :func:`release`.
 
         Raises ShardError if it is missing, cannot be fetched, has another sha256, or does not fit.
         """
@@ -66,7 +66,7 @@ class Cache:
             raise ShardError(f"{url}: the index has no valid sha256 for it: build the index again")
         return self._cached(shard) or self._fetch(url, shard)
 
-    def prefetch(self, shards: Iterable[tuple[str, Shard]]) -> None:
+    def prefetch(self, shards: Iterable[tuple[str, Content]]) -> None:
         """Fetch (url, shard) pairs in the background, in this order. What fails is tried again by :meth:`open`."""
         self._prefetcher.add(shards)
 
@@ -77,7 +77,7 @@ class Cache:
         self.__dict__.update(state)
         self._prefetcher = _Prefetcher(self)
 
-    def _cached(self, shard: Shard) -> FileIO | None:
+    def _cached(self, shard: Content) -> FileIO | None:
         path = self._shards / shard.sha256
         try:
             file = FileIO(path)
@@ -91,7 +91,7 @@ class Cache:
         os.utime(file.fileno())
         return file
 
-    def _fetch(self, url: str, shard: Shard) -> FileIO:
+    def _fetch(self, url: str, shard: Content) -> FileIO:
         path = self._shards / shard.sha256
         with self._locked(shard.sha256[:2]):
             cached = self._cached(shard)
@@ -111,7 +111,7 @@ class Cache:
             fcntl.flock(file, fcntl.LOCK_SH)
             return file
 
-    def _reserve(self, temporary: Path, url: str, shard: Shard) -> FileIO:
+    def _reserve(self, temporary: Path, url: str, shard: Content) -> FileIO:
         """A locked file of the shard's full size, room having been made: so the bound holds for all processes."""
         with self._locked("room"):
             self._make_room(url, shard)
@@ -126,7 +126,7 @@ class Cache:
                 raise ShardError(f"{self._shards}: no room for {url} ({error.strerror}): {advice}") from None
             return file
 
-    def _make_room(self, url: str, shard: Shard) -> None:
+    def _make_room(self, url: str, shard: Content) -> None:
         files = sorted(_files(self._shards))
         excess = sum(size for _, size, _ in files) + shard.bytes - self.limit
         for _, size, path in files:
@@ -155,10 +155,10 @@ class _Prefetcher:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._queue: queue.SimpleQueue[tuple[str, Shard]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, Content]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def add(self, shards: Iterable[tuple[str, Shard]]) -> None:
+    def add(self, shards: Iterable[tuple[str, Content]]) -> None:
         """Queue shards to fetch; the thread that fetches them starts with the first."""
         for item in shards:
             self._queue.put(item)
@@ -194,7 +194,7 @@ def _remove_unused(path: Path) -> bool:
     return True
 
 
-def _transfer(url: str, shard: Shard, file: FileIO) -> None:
+def _transfer(url: str, shard: Content, file: FileIO) -> None:
     """Write the object at ``url`` into ``file``, trying again when the connection fails."""
     problem = remote_problem(url)
     if problem is not None:

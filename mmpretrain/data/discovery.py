@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -266,9 +267,9 @@ def _some(members: Sequence[str], index: Index, most: int) -> list[bytes]:
     """The first of these members in so many samples; none of remote shards, which a look would fetch whole."""
     if is_remote(index.folder):
         return []
-    rows = np.concatenate([shard.sizes(members[:1]).max(axis=1, initial=-1) >= 0 for shard in index.shards])
+    held = chain.from_iterable(ordinals.tolist() for ordinals in index.holding(members[:1]))
     reader = Reader(index, Verify.never, max_open=1)
-    found: list[bytes] = [reader.sample(number)[members[0]] for number in np.flatnonzero(rows)[:most].tolist()]
+    found: list[bytes] = [reader.sample(number)[members[0]] for number in islice(held, most)]
     reader.close()
     return found
 

@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from mmpretrain.words import command
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
@@ -24,6 +27,23 @@ LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACO
 
 class ShardError(ValueError):
     """Shards or their index are missing, damaged or hostile; the message names file, member and fix."""
+
+
+def reindex(folder: str | Path) -> str:
+    """The advice to index a folder again."""
+    return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
+
+
+class Content(Protocol):
+    """A file that the index knows by its bytes and their sha256: a shard, or its columns."""
+
+    @property
+    def bytes(self) -> int:
+        """How many."""
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal digits."""
 
 
 @dataclass(frozen=True)

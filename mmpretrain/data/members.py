@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.index_scan import ShardError
-from mmpretrain.data.index_table import LABEL, modality_of
+from mmpretrain.data.index_shard import LABEL, modality_of
 from mmpretrain.words import listed
 
 # Of members without a modality in their names.

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import Any
 
+import numpy as np
+
 from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
@@ -29,8 +31,9 @@ class Reader:
     """Reads samples of one split, from a local folder or through a cache.
 
     verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies, of
-    all shards or of each; None: every member. max_open: shards kept open. build: the command that makes the data set,
-    for messages. A pickled copy starts without open files.
+    all shards or of each; None: every member. max_open: shards kept open, each with its columns. build: the command
+    that makes the data set, for messages. A pickled copy starts without open files, and knows which shards were
+    verified (``verified``).
     """
 
     def __init__(
@@ -48,7 +51,13 @@ class Reader:
         self._verify, self._cache, self._max_open = verify, cache, max_open
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._verified: dict[int, Identity] = {}
+        self.verified: dict[int, Identity] = {}
+        index.read_through(cache, max_open)
+        self._reading: np.ndarray | None = None
+
+    def show(self, place: np.ndarray) -> None:
+        """Write the ordinal of every sample that is read from now on into ``place`` (int64 [1]), before it is read."""
+        self._reading = place
 
     def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The samples with these ordinals, in this order; raises as :meth:`sample` does."""
@@ -61,11 +70,13 @@ class Reader:
             ShardError: its shard is missing, cut off, or not the one that was indexed.
             SampleError: one of its members is too large to be read.
         """
+        if self._reading is not None:
+            self._reading[0] = ordinal
         number, row = self.index.locate(ordinal)
         shard = self.index.shards[number]
         file = self._shard(number)
         wanted = self._wanted[number] if isinstance(self._wanted, list) else self._wanted
-        sample: dict[str, Any] = {"__key__": shard.keys[row], "__url__": self.index.path(shard)}
+        sample: dict[str, Any] = {"__key__": shard.columns().key(row), "__url__": self.index.path(shard)}
         for extension, (offset, size) in shard.members(row).items():
             if wanted is not None and extension not in wanted:
                 continue
@@ -75,6 +86,10 @@ class Reader:
             if len(sample[extension]) != size:
                 raise ShardError(f"{self.index.path(shard)} was cut off while it was read: {self._fix}")
         return sample
+
+    def check(self, number: int) -> None:
+        """Open a shard and compare it with the index, unless it is open and unchanged; raises as :meth:`sample`."""
+        self._shard(number)
 
     def members_of(self, ordinal: int) -> Members:
         """Where things lie in the shard of this sample."""
@@ -86,6 +101,7 @@ class Reader:
         """Close every shard; reading opens them again."""
         while self._files:
             self._files.popitem()[1].close()
+        self.index.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
@@ -111,9 +127,9 @@ class Reader:
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)
-        if self._verified.get(number) != identity:
+        if self.verified.get(number) != identity:
             self._check(path, file, shard)
-            self._verified[number] = identity
+            self.verified[number] = identity
         return _OpenShard(file, identity)
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:

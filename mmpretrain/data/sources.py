@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmpretrain.data.index import Index, IndexMissingError, ShardError, is_remot
 from mmpretrain.data.members import Members
 from mmpretrain.data.mixture import MixedSource, Mixture
 from mmpretrain.data.plan import Plan
-from mmpretrain.data.split import TRAIN, Split, look_at, open_split, split_folder
+from mmpretrain.data.split import TRAIN, Split, joined, look_at, open_split, split_folder
 
 # Of powers: far more than the shares can tell apart, and in software, so that no two machines differ.
 _DIGITS = Context(prec=40)
@@ -56,7 +56,7 @@ def open_data(config: DataConfig, split: str) -> OpenedData:
     if problems := [*_problems(config, parts), *_nowhere(config, split, parts)]:
         raise ShardError("; ".join(problems))
     members = [part.members for part in parts.values() for _ in part.index.shards]
-    return OpenedData(_joined([part.index for part in parts.values()]), tuple(members), parts)
+    return OpenedData(joined([part.index for part in parts.values()]), tuple(members), parts)
 
 
 def parts_with(config: DataConfig, split: str) -> dict[str, DataConfig]:
@@ -129,9 +129,3 @@ def _problems(config: DataConfig, parts: dict[str, Split]) -> Iterator[str]:
 def _nowhere(config: DataConfig, split: str, parts: dict[str, Split]) -> Iterator[str]:
     if not parts:
         yield f"no source has a split {split!r}: {config.place}"
-
-
-def _joined(indexes: list[Index]) -> Index:
-    """All shards as one index, each with its folder."""
-    shards = [replace(shard, folder=shard.folder or index.folder) for index in indexes for shard in index.shards]
-    return Index(indexes[0].folder, shards)

@@ -49,7 +49,7 @@ def unreadable(config: Config, stream: Stream) -> tuple[list[str], list[str]]:
             if members.label is not None:
                 label_of(sample, members.label, data.classes or 0)
         except SampleError as error:
-            bad.append(f"key {stream.index.sample(ordinal).key!r}: {error}")
+            bad.append(f"key {stream.index.key(ordinal)!r}: {error}")
     if not bad:
         return [], []
     said = f"{len(bad)} of {len(ordinals)} samples of train that were looked into cannot be used (first: {bad[0]})"

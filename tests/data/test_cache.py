@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_reads_through_the_cache_and_fetches_once(
         samples = list(reader.samples(range(10)))
     assert [s["__key__"] for s in samples] == [f"s{n:04d}" for n in range(10)]
     assert samples[0]["__url__"] == "memory://bucket/train/shard-000000.tar"
-    assert sorted(fetched) == [remote.path(shard) for shard in remote.shards]
-    assert names(tmp_path / "cache") == {shard.sha256 for shard in remote.shards}
+    files = [file for shard in remote.shards for file in remote.files(shard)]
+    assert len(files) == 10 and sorted(fetched) == sorted(url for url, _ in files)
+    assert names(tmp_path / "cache") == {content.sha256 for _, content in files}
 
 
 def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
     write_split(tmp_path / "train", (3, 2))
     reader = Reader(load_index(f"{url}/train"), cache=Cache(tmp_path / "cache", MEGABYTE))
     assert [s["__key__"] for s in reader.samples(range(5))] == [f"s{n:04d}" for n in range(5)]
-    assert requests["/train/shard-000001.tar"] == 1
+    assert requests["/train/shard-000001.tar"] == requests["/train/columns/shard-000001.safetensors"] == 1
 
 
 @pytest.mark.processes
@@ -237,7 +239,7 @@ def test_prefetch_fetches_in_the_background_and_survives_failures(remote: Index,
 
 
 def test_a_hash_that_is_a_path_is_refused(remote: Index, tmp_path: Path) -> None:
-    shard = type(remote.shards[0])("a.tar", 3, "../../../outside", (), (), remote.shards[0].spans)
+    shard = replace(remote.shards[0], sha256="../../../outside")
     with pytest.raises(ShardError, match="no valid sha256"):
         Cache(tmp_path, MEGABYTE).open("memory://bucket/train/a.tar", shard)
 
