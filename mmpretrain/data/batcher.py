@@ -135,9 +135,7 @@ class Batcher:
         apart = {name: items for name, items in objects.items() if self._config.modalities[name].prepared_apart}
         return _first_half(sources, apart)
 
-    def _row(
-        self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool, readers: _Readers
-    ) -> _Row:
+    def _row(self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool, readers: _Readers) -> _Row:
         candidate, error = ordinal, None
         for attempt in range(MAX_ATTEMPTS):
             try:
