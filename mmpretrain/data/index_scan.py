@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mmpretrain.files import open_file
 from mmpretrain.words import command
 
 BLOCK = tarfile.BLOCKSIZE
