@@ -96,8 +96,8 @@ def jpegs() -> list[Member]:
         ("picture.jpg", whole[: frame + 2] + b"\0\0" + whole[frame + 4 :]),
         ("picture.jpg", whole[:2] + _segment(loop) * 300 + whole[2:-60]),
         ("picture.jpg", whole[:2] + _segment(turned) + whole[2:-60]),
-        ("picture.jpg", whole[:2] + _segment(turned + bytes(60_000)) * 200 + whole[2:-60]),
-        ("picture.jpg", whole[:2] + b"\xff\xfe\0\x02" * 500_000 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + _segment(turned + bytes(60_000)) * 20 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + b"\xff\xfe\0\x02" * 5_000 + whole[2:-60]),
         ("picture.jpg", whole[:frame] + whole[frame : frame + 19] * 2 + whole[frame + 19 :]),
     ]
 
