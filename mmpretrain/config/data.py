@@ -14,6 +14,7 @@ from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.reading import Incomplete, Unread, Verify
 from mmpretrain.config.sources import LabelConfig, LayoutConfig, Mixing, SourceConfig
+from mmpretrain.words import without_secrets
 
 __all__ = [
     "AugmentConfig",
@@ -399,7 +400,11 @@ class DataConfig:
             keys = {f"data.sources.{name}.path": [source.path] for name, source in self.sources.items()}
             keys |= {f"data.sources.{name}.more_paths": source.more_paths for name, source in self.sources.items()}
         for key, paths in keys.items():
-            found += [f"{key} is {path!r}, which {problem}" for path in paths if (problem := remote_problem(path))]
+            found += [
+                f"{key} is {without_secrets(path)!r}, which {problem}"
+                for path in paths
+                if (problem := remote_problem(path))
+            ]
         return found + self._twice()
 
     def _twice(self) -> list[str]:
@@ -427,4 +432,8 @@ def remote_problem(path: str) -> str | None:
         return None
     if "::" in path or scheme[1] not in REMOTE_SCHEMES or not path.startswith(f"{scheme[1]}://"):
         return f"is not read: use a folder, or one plain URL of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}"
+    if scheme[1].startswith("http") and "?" in path:
+        return (
+            "is not read: names of files cannot follow a query; give credentials as the store's environment variables"
+        )
     return None

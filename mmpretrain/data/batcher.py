@@ -22,6 +22,7 @@ from mmpretrain.data.random import uniform
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of, objects_of
 from mmpretrain.data.seeds import sub_seed
+from mmpretrain.words import without_secrets
 
 MAX_ATTEMPTS = 16
 
@@ -158,7 +159,7 @@ class Batcher:
 
     def _replacement(self, position: int, ordinal: int, substitute: str, error: SampleError) -> Replacement:
         original = self._reader.index.sample(ordinal)
-        shard = self._reader.index.path(original.shard)
+        shard = without_secrets(self._reader.index.path(original.shard))
         return Replacement(position, original.key, substitute, shard, str(error), self._source(ordinal))
 
     def _source(self, ordinal: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-from mmpretrain.config.data import remote_problem
+from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_build import INDEX_NAME, build_index
 from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.index_shard import LABEL, Pattern, Shard, Span, modality_of
@@ -99,9 +99,4 @@ def read_bytes(source: str) -> bytes:
     if not is_remote(source):
         with open_file(source) as file:
             return file.readall()
-    if problem := remote_problem(source):
-        raise ShardError(f"{source} {problem}")
-    import fsspec
-
-    with fsspec.open(source, "rb") as file:
-        return file.read()
+    return read_remote(source)

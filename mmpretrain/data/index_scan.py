@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mmpretrain.files import open_file
-from mmpretrain.words import command
+from mmpretrain.words import command, without_secrets
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
@@ -27,7 +27,13 @@ LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACO
 
 
 class ShardError(ValueError):
-    """Shards or their index are missing, damaged or hostile; the message names file, member and fix."""
+    """Shards or their index are missing, damaged or hostile; the message names file, member and fix.
+
+    The message never has what a URL holds of passwords and signatures.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 def reindex(folder: str | Path) -> str:

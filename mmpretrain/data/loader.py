@@ -54,24 +54,29 @@ def load(
     workers: int,
     limit: int | None = None,
     watch: Watch | None = None,
+    started: Callable[[], None] | None = None,
 ) -> Iterator[Any]:
     """``make(*rows(number))`` for each number, in order.
 
     workers: loader processes; with 0 everything happens in this one. limit: bytes that batches made ahead may take
     together, None for no limit; the one that is waited for is made in any case, if it fits alone. watch: names the
-    sample at which a process died. Exceptions of ``make`` are raised here, with the traceback of their process as
+    sample at which a process died. started: called once the processes are there, for threads that none of them should
+    be forked from. Exceptions of ``make`` are raised here, with the traceback of their process as
     their cause.
 
     Raises:
         LoaderError: a loader process died, or a batch is larger than ``limit``.
     """
+    started = started or _nothing
     if workers == 0 or not numbers:
+        started()
         for number in numbers:
             yield make(*rows(number))
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
     crew = _Crew(lambda number: make(*rows(number)), min(workers, len(numbers)), watch)
     try:
+        started()
         yield from _Ahead(crew, numbers, limit).batches()
     finally:
         crew.close()
@@ -246,6 +251,10 @@ def _end(process: int) -> None:
         os.waitpid(process, 0)
     except (ProcessLookupError, ChildProcessError):  # somebody else has waited for it
         pass
+
+
+def _nothing() -> None:
+    pass
 
 
 def _raise(error: Exception | None, trace: str) -> None:

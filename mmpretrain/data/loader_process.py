@@ -89,7 +89,7 @@ def _portable(error: Exception) -> Exception | None:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # an exception may ask for more than its message, or hold what cannot be pickled
         return None
-    return error if str(copy) == str(error) else None
+    return error if (type(copy), str(copy)) == (type(error), str(error)) else None
 
 
 def _keep_memory() -> None:

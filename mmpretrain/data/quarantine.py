@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmpretrain.data.batch import Replacement
+from mmpretrain.words import without_secrets
 
 GRACE = 1000
 ENOUGH = 20  # samples of a source, to say that most of it is bad
@@ -19,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class BadDataError(Exception):
-    """Too many samples could not be used; the message has the counts, the last cause and the log."""
+    """Too many samples could not be used; the message has the counts, the last cause and the log, and no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Quarantine:

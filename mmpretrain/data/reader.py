@@ -22,6 +22,7 @@ from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
 from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
+from mmpretrain.data.stores import Remote
 from mmpretrain.files import open_file
 from mmpretrain.words import command
 
@@ -122,7 +123,7 @@ class Reader:
         shard = self.index.shards[number]
         path = self.index.path(shard)
         if self._cache is not None and is_remote(path):
-            return _OpenShard(self._cache.open(path, shard), None)
+            return _OpenShard(self._cache.open(Remote(path, shard.bytes, shard.sha256)), None)
         try:
             file = open_file(path)
         except OSError as error:

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from mmpretrain.config.data import DataConfig, Incomplete, Kind, remote_problem
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
-from mmpretrain.data.index import INDEX_NAME, LABEL, Index, Pattern, ShardError, is_remote, load_index
+from mmpretrain.data.index import (
+    INDEX_NAME,
+    LABEL,
+    Index,
+    IndexMissingError,
+    Pattern,
+    ShardError,
+    is_remote,
+    load_index,
+)
 from mmpretrain.data.index_columns import EMPTY, LARGE
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.members import Holders, Members, find_members, suffix_of
@@ -80,7 +89,9 @@ def look_at(config: DataConfig, split: str, lacking: bool = False) -> Split:
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
-    return of_indexes(config, [load_index(folder) for folder in split_folders(config, split)], lacking)
+    first, *more = split_folders(config, split)
+    others = [_index_if_any(folder, split) for folder in more]
+    return of_indexes(config, [load_index(first), *(index for index in others if index is not None)], lacking)
 
 
 def of_indexes(config: DataConfig, indexes: list[Index], lacking: bool = False) -> Split:
@@ -114,6 +125,16 @@ def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str,
 def again(build: str | None) -> str:
     """The advice to make a data set again."""
     return f"run `{build}`" if build else "build the dataset again"
+
+
+def _index_if_any(folder: str, split: str) -> Index | None:
+    """The index of a further folder; only asking a store tells whether a split is there that need not be."""
+    try:
+        return load_index(folder)
+    except IndexMissingError:
+        if split == TRAIN or not is_remote(folder):
+            raise
+        return None
 
 
 def joined(indexes: list[Index]) -> Index:

@@ -18,6 +18,7 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
+from mmpretrain.data.counters import Counts
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.loader import BATCHES_AHEAD, Watch, load
 from mmpretrain.data.mixture import Mixture
@@ -25,6 +26,8 @@ from mmpretrain.data.pictures import Training
 from mmpretrain.data.quarantine import Quarantine
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.sources import OpenedData, open_data
+from mmpretrain.data.stores import Remote
+from mmpretrain.words import without_secrets
 
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
@@ -89,8 +92,9 @@ class Stream:
         """
         rows = partial(self.plan.slice, rank=self.rank, world_size=self.world_size)
         steps = range(first, stop)
-        for step, batch in zip(steps, self._load(rows, steps), strict=True):
-            self._prefetch(step)
+        started = partial(self._prefetch, first)
+        for step, batch in zip(steps, self._load(rows, steps, started=started), strict=True):
+            self._prefetch(step + 1 + BATCHES_AHEAD * self.config.workers)
             yield batch
 
     def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
@@ -103,10 +107,11 @@ class Stream:
         Raises as :meth:`batches` does.
         """
         size, stride = len(self.index), batch_size * self.world_size
-        chosen = np.arange(size) if limit is None or size <= limit else np.arange(limit) * size // limit
-        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, chosen=chosen)
+        count = size if limit is None else min(size, limit)
+        first = self.rank * batch_size
+        rows = partial(_split_rows, first=first, stride=stride, batch_size=batch_size, size=size, count=count)
         first_texts = partial(self._batcher.batch, drawn=False)
-        for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
+        for batch in self._load(rows, range(-(-count // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
     def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
@@ -119,23 +124,32 @@ class Stream:
         return self._load(rows, range(len(batches)), self._batcher.readable)
 
     def _load(
-        self, rows: Callable[[int], Rows], numbers: range, make: Callable[..., Batch] | None = None
+        self,
+        rows: Callable[[int], Rows],
+        numbers: range,
+        make: Callable[..., Batch] | None = None,
+        started: Callable[[], None] | None = None,
     ) -> Iterator[Batch]:
         """Batches by number, in order, made in the loader processes; counts what they replaced or left out.
 
-        make: rows -> batch, by default with substitutes.
+        make: rows -> batch, by default with substitutes. started: called once the loader processes are there.
         """
         limit = self.config.prefetch_mb
         watch = Watch(self.reader.show, self._named)
-        bytes_ahead = None if limit is None else int(limit * 1e6)
-        for batch in load(make or self._batcher.batch, rows, numbers, self.config.workers, bytes_ahead, watch):
+        ahead = None if limit is None else int(limit * 1e6)
+        make = make or self._batcher.batch
+        for batch in load(make, rows, numbers, self.config.workers, ahead, watch, started):
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced, self._sources_in(batch))
             yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
+    def store_counts(self) -> Counts | None:
+        """What fetching took on this rank, since the stream was opened; None for local data."""
+        return None if self._cache is None else self._cache.counters.counts()
+
     def _named(self, ordinal: int) -> str:
         sample = self.index.sample(ordinal)
-        return f"sample {sample.key!r} in {self.index.path(sample.shard)}"
+        return f"sample {sample.key!r} in {without_secrets(self.index.path(sample.shard))}"
 
     def _sources_in(self, batch: Batch) -> dict[str, int]:
         """Of a mixture, how many of the samples are of each source."""
@@ -145,21 +159,20 @@ class Stream:
         return {source.name: count for source, count in zip(self.plan.sources, found.tolist(), strict=True)}
 
     def _prefetch(self, step: int) -> None:
-        """Ask the cache for the shards that the loader reads next."""
+        """Ask the cache for the shards that are read from this step on."""
         if self._cache is None:
             return
-        position = (step + 1 + BATCHES_AHEAD * self.config.workers) * self.config.global_batch
-        ahead = self.plan.shards_ahead(position)
+        ahead = self.plan.shards_ahead(step * self.config.global_batch)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        places = [place for shard in fresh for place in reversed(self.index.files(shard))]  # columns are needed first
-        self._cache.prefetch([place for place in places if is_remote(place[0])])
+        files = [file for shard in fresh for file in reversed(self.index.files(shard))]  # columns are needed first
+        self._cache.prefetch([Remote(url, f.bytes, f.sha256) for url, f in files if is_remote(url)])
 
 
-def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
-    """Rows of one batch among the chosen ordinals, in order; positions equal ordinals."""
+def _split_rows(number: int, first: int, stride: int, batch_size: int, size: int, count: int) -> Rows:
+    """Rows of one batch among ``count`` ordinals of ``size``, evenly spaced, in order; positions equal ordinals."""
     start = first + number * stride
-    ordinals = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
+    ordinals = np.minimum(np.arange(start, start + batch_size), count - 1) * size // count
     return ordinals, ordinals
 
 

@@ -132,7 +132,7 @@ def test_loader_processes_may_start_afresh(dataset: Path) -> None:
     there = stream(dataset)
     expected = next(there.batches(3, 4))
     batcher, plan = pickle.loads(pickle.dumps((there._batcher, there.plan)))
-    assert content(batcher.batch(*plan.slice(3, 0, 1))) == content(expected)
+    assert content(batcher.finished(batcher.batch(*plan.slice(3, 0, 1)))) == content(expected)
 
 
 def test_unlabeled_data(dataset: Path) -> None:
