@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -56,9 +57,12 @@ def test_few_stay_mapped_and_are_hashed_once(tmp_path: Path, monkeypatch: pytest
     index = write_split(tmp_path, SIZES)
     hashed: list[str] = []
     compare = ColumnStore._compare
-    monkeypatch.setattr(
-        ColumnStore, "_compare", lambda self, *rest: (hashed.append(rest[1].name), compare(self, *rest))
-    )
+
+    def noted(self: ColumnStore, data: Any, shard: Any, stored: Any) -> None:
+        hashed.append(shard.name)
+        compare(self, data, shard, stored)
+
+    monkeypatch.setattr(ColumnStore, "_compare", noted)
     index.read_through(None, 2)
     for ordinal in (0, 5, 6, 0, 9):
         index.sample(ordinal)
