@@ -1,4 +1,4 @@
-"""``mmpretrain shards``: build datasets, index folders of tars, verify and look into them."""
+"""``mmpretrain shards``: build datasets, index folders of tars, verify, look into and rewrite them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, table, working
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, progress_bar, table, working
 from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
 from shards.own_cli import add_own_commands
+from shards.rewrite.cli import add_rewrite_commands
 
-app = typer.Typer(help="Build, index, verify and inspect WebDataset shards.", no_args_is_help=True)
+app = typer.Typer(help="Build, index, verify, inspect and rewrite WebDataset shards.", no_args_is_help=True)
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 add_own_commands(build_app)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace whatever --out holds.")]
 Folder = Annotated[str, typer.Argument(help="A dataset (with train/, test/) or one folder of tars.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="How many at a time (default: the usable cores).")]
 DONE = {"built": "built", "unchanged": "is up to date, nothing changed", "replaced": "replaced by a new build"}
 
 
@@ -167,28 +169,44 @@ def build_world_command(
 
 
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
-def index_command(folder: Folder, json_flag: JsonFlag = False) -> None:
-    """Scan the tars of a local folder and write index.json; damaged or hostile tars are refused."""
+def index_command(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--again", help="Scan shards that have not changed, too.")] = False,
+    workers: Workers = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Scan the new tars of a local folder and write index.json; damaged or hostile tars are refused."""
     form = AnswerForm.of(json_flag)
-    with command_errors(form), working(form, f"indexing {folder}") as console:
-        indexes = [build_index(path, console.print) for path in split_folders(folder)]
+    with command_errors(form):
+        said: list[str] = []
+        with progress_bar(form) as bar:
+            indexes = [build_index(path, bar, said.append, workers, again) for path in split_folders(folder)]
         result = {i.folder: {"shards": len(i.shards), "samples": len(i), "fingerprint": i.fingerprint} for i in indexes}
         rows = [(path, *entry.values()) for path, entry in result.items()]
-        answer(form, {"indexed": result}, table("", ("folder", "shards", "samples", "fingerprint"), rows))
+        view = table("", ("folder", "shards", "samples", "fingerprint"), rows)
+        answer(form, {"indexed": result, "notes": said}, Group(*map(Text, said), view))
 
 
-@app.command("verify", epilog="Example: mmpretrain shards verify data/digits")
-def verify_command(folder: Folder, json_flag: JsonFlag = False) -> None:
-    """Hash every shard of a local folder and compare with its index."""
+@app.command("verify", epilog="Example: mmpretrain shards verify data/digits --sample 0.1")
+def verify_command(
+    folder: Folder,
+    sample: Annotated[float, typer.Option(min=0, max=1, help="Share of the shards to hash.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draw of --sample.")] = 0,
+    workers: Workers = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Hash shards of a local folder and compare with its index; sizes and columns are compared in any case."""
     form = AnswerForm.of(json_flag)
     with command_errors(form):
         indexes = [load_index(path) for path in split_folders(folder)]
-        with working(form, f"hashing {folder}"):
-            problems = [problem for index in indexes for problem in verify_shards(index)]
+        with progress_bar(form) as bar:
+            problems = [p for index in indexes for p in verify_shards(index, bar, sample, seed, workers)]
         if problems:
             raise CommandError(problems)
         counts = {index.folder: len(index.shards) for index in indexes}
-        answer(form, {"verified": counts}, f"all {sum(counts.values())} shards of {folder} are as indexed")
+        hashed = "" if sample == 1 else f"; of {sample:.0%} of them every byte was compared, of the others the size"
+        said = f"all {sum(counts.values())} shards of {folder} are as indexed{hashed}"
+        answer(form, {"verified": counts, "share": sample}, said)
 
 
 @app.command("inspect", epilog="Example: mmpretrain shards inspect data/digits --sample digit-0007")
@@ -208,6 +226,9 @@ def inspect_command(
             rows = [(name, m["bytes"], m["content"]) for name, m in described["members"].items()]
             title = f"{described['key']} in {described['shard']}"
             answer(form, described, table(title, ("member", "bytes", "content"), rows))
+
+
+add_rewrite_commands(app)
 
 
 def _overwrite(force: bool) -> Overwrite:

@@ -16,6 +16,7 @@ from mmpretrain.data.index import (
     is_remote,
     load_index,
 )
+from mmpretrain.data.index_columns import ABSENT
 from mmpretrain.data.info import load_info
 from mmpretrain.data.split import holds_shards
 
@@ -54,25 +55,24 @@ def describe_sample(folder: str, key: str) -> dict[str, Any]:
     """{"key", "shard", "members": extension -> {"offset", "bytes", "content"}}. Raises ShardError if absent."""
     for path in split_folders(folder):
         index = load_index(path)
-        for number, shard in enumerate(index.shards):
-            if key in shard.keys:
-                sample = index.sample(int(index.starts[number]) + shard.keys.index(key))
-                return {"key": key, "shard": index.path(shard), "members": _members(index, sample)}
+        ordinal = index.find(key)
+        if ordinal is not None:
+            sample = index.sample(ordinal)
+            return {"key": key, "shard": index.path(sample.shard), "members": _members(index, sample)}
     raise ShardError(f"{folder} has no sample {key!r}; the first is {_first_key(folder)}")
 
 
 def _first_key(folder: str) -> str:
     index = load_index(split_folders(folder)[0])
-    return repr(index.sample(0).key) if len(index) else "none, it is empty"
+    return repr(index.key(0)) if len(index) else "none, it is empty"
 
 
 def index_counts(index: Index) -> dict[str, Any]:
     """Samples, shards and bytes of a folder of tars, and how many samples have each member."""
     members: dict[str, int] = {}
-    for shard in index.shards:
-        present = (shard.spans[..., 0] >= 0).sum(axis=0).tolist()
-        for extension, count in zip(shard.extensions, present, strict=True):
-            members[extension] = members.get(extension, 0) + count
+    for pattern, count in index.patterns.items():
+        for extension, state in zip(pattern.extensions, pattern.states, strict=True):
+            members[extension] = members.get(extension, 0) + (count if state != ABSENT else 0)
     return {
         "samples": len(index),
         "shards": len(index.shards),

@@ -14,24 +14,34 @@ Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its enc
 
 @dataclass(frozen=True)
 class Replacement:
-    """A sample that could not be read, and the key of what stood in for it; empty where it was left out."""
+    """A sample that could not be read, and the key of what stood in for it; empty where it was left out.
+
+    source: of a mixture, the name of the one that it is of.
+    """
 
     position: int
     key: str
     substitute: str
     shard: str
     error: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of one global batch.
+    """One rank's share of one global batch: samples of one step of the plan, all of this rank's and no others.
+
+    Every rank has equally many. Shapes behind b may differ between ranks and steps: texts and sequences are as long as
+    the longest of the batch.
 
     inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
     rows without content where it is False. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in
     the dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
     views: further inputs by name (``mixed``), made by ``Method.prepare``; the stream's ``source`` is for augmentations.
-    mixing: modality -> :class:`Mixing`.
+    mixing: modality -> :class:`Mixing`. cropped: modalities whose ``train.crop`` has been done when they were read.
+
+    A batch as loader processes make it is not finished: its pictures are ``pixels`` (uint8 [b, h, w, c]) in place of
+    the encoders' ``pixel_values``.
     """
 
     inputs: Inputs
@@ -42,6 +52,7 @@ class Batch:
     replaced: tuple[Replacement, ...] = ()
     views: dict[str, Inputs] = field(default_factory=dict)
     mixing: dict[str, Mixing] = field(default_factory=dict)
+    cropped: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -79,14 +90,14 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with every tensor on ``device``."""
+        """The same batch with every tensor on ``device``. A GPU fetches it while the processor goes on."""
         return replace(
             self,
             inputs=_move(self.inputs, device),
             views={name: _move(view, device) for name, view in self.views.items()},
-            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
-            sample_ids=self.sample_ids.to(device, non_blocking=True),
-            positions=self.positions.to(device, non_blocking=True),
+            labels=None if self.labels is None else _sent(self.labels, device),
+            sample_ids=_sent(self.sample_ids, device),
+            positions=_sent(self.positions, device),
         )
 
 
@@ -102,7 +113,13 @@ class Mixing:
 
 
 def _move(inputs: Inputs, device: torch.device) -> Inputs:
-    return {m: {k: t.to(device, non_blocking=True) for k, t in tensors.items()} for m, tensors in inputs.items()}
+    return {m: {k: _sent(t, device) for k, t in tensors.items()} for m, tensors in inputs.items()}
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # only from such memory is it fetched without waiting
+    return tensor.to(device, non_blocking=True)
 
 
 def _cut(inputs: Inputs, rows: slice) -> Inputs:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from mmpretrain.config.data import DataConfig
+from mmpretrain.data.augment.boxes import BoxDraws
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
-from mmpretrain.data.decode import Raw, SampleError
+from mmpretrain.data.decode import SampleError
+from mmpretrain.data.mixture import Mixture
+from mmpretrain.data.pictures import Halves, PictureRows, Training, picture_readers
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.random import uniform
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of, objects_of
-from mmpretrain.data.step import sub_seed
+from mmpretrain.data.seeds import sub_seed
+from mmpretrain.words import without_secrets
 
 MAX_ATTEMPTS = 16
 
 Processor = Callable[..., Inputs]
+_Readers = dict[str, Callable[[bytes], bool]]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A decoded sample: its objects by modality (None: it lacks this one), and its class or None."""
+    """A decoded sample: its objects by modality (None: it lacks this one), and its class or None. Of a picture that
+    lies in the batch's array already the object is True."""
 
     ordinal: int
     key: str
-    objects: dict[str, Raw | None]
+    objects: dict[str, Any]
     label: int | None
 
 
@@ -40,14 +47,30 @@ class Batcher:
     reader: one that knows the members of ``config``. processor: called with one list of b raw objects per modality
     (None where a sample lacks an optional one), returns modality -> keyword -> tensor [b, ...]. sources: the same for
     modalities whose augmentations start from something else (images with a ``load_size``, sounds), into the view
-    ``source``; None for no such view.
+    ``source``; None for no such view. Of processors with halves (:class:`Halves`) only the first is done: ``finished``
+    does the second. training: what only the batches of training get; None for other batches.
     """
 
     def __init__(
-        self, config: DataConfig, reader: Reader, plan: Plan, processor: Processor, sources: Processor | None = None
+        self,
+        config: DataConfig,
+        reader: Reader,
+        plan: Plan | Mixture,
+        processor: Processor,
+        sources: Processor | None = None,
+        training: Training | None = None,
     ) -> None:
         self._config, self._reader, self._plan, self._processor = config, reader, plan, processor
-        self._sources = sources
+        self._sources, self._training = sources, training
+        self._pictures = picture_readers(config.modalities, processor, sources)
+
+    def finished(self, batch: Batch) -> Batch:
+        """What encoders take, of a batch as it was made, wherever its tensors lie now."""
+        views = dict(batch.views)
+        if isinstance(self._sources, Halves) and SOURCE in views:
+            views[SOURCE] = self._sources.finished(views[SOURCE])
+        inputs = self._processor.finished(batch.inputs) if isinstance(self._processor, Halves) else batch.inputs
+        return replace(batch, inputs=inputs, views=views)
 
     def batch(self, positions: np.ndarray, ordinals: np.ndarray, *, drawn: bool = True) -> Batch:
         """The batch with these samples: int64 [b] each. drawn: whether one of several texts is drawn for the position,
@@ -57,8 +80,13 @@ class Batcher:
         ``keys`` entries are those of the substitute. Raises ShardError, and BadDataError if no substitute is found.
         """
         replaced: list[Replacement] = []
-        rows = [self._row(int(p), int(o), replaced, drawn) for p, o in zip(positions, ordinals, strict=True)]
-        return self._assembled(rows, positions, replaced)
+        pictures = self._picture_rows(positions, drawn)
+        rows: list[_Row] = []
+        for position, ordinal in zip(positions.tolist(), ordinals.tolist(), strict=True):
+            rows.append(self._row(position, ordinal, replaced, drawn, _readers(pictures, len(rows), len(rows))))
+        batch = self._assembled(rows, positions, replaced, pictures)
+        cropped = self._training.crops.keys() & pictures.keys() if drawn and self._training else ()
+        return replace(batch, cropped=frozenset(cropped))
 
     def readable(self, ordinals: np.ndarray) -> Batch:
         """The batch of those of these samples (int64 [b]) that can be used; ``positions`` are their ordinals.
@@ -67,36 +95,53 @@ class Batcher:
         Raises ShardError.
         """
         left_out: list[Replacement] = []
+        pictures = self._picture_rows(ordinals, drawn=False)
         rows: list[_Row] = []
-        for ordinal in ordinals.tolist():
+        for place, ordinal in enumerate(ordinals.tolist()):
             try:
-                rows.append(self._decode(ordinal, None))
+                rows.append(self._decode(ordinal, None, _readers(pictures, len(rows), place)))
             except SampleError as error:
                 left_out.append(self._replacement(ordinal, ordinal, "", error))
-        return self._assembled(rows, np.array([row.ordinal for row in rows], dtype=np.int64), left_out)
+        return self._assembled(rows, np.array([row.ordinal for row in rows], dtype=np.int64), left_out, pictures)
 
-    def _assembled(self, rows: list[_Row], positions: np.ndarray, replaced: list[Replacement]) -> Batch:
-        objects = {m: [row.objects[m] for row in rows] for m in self._config.modalities}
+    def _picture_rows(self, positions: np.ndarray, drawn: bool) -> dict[str, PictureRows]:
+        """Room for the batch's pictures, and what is cut out of each."""
+        training = self._training if drawn else None
+        found: dict[str, PictureRows] = {}
+        for name, reader in self._pictures.items():
+            crop = training.crops.get(name) if training else None
+            boxes = None if crop is None or training is None else BoxDraws(crop, training.seed, name, positions)
+            found[name] = PictureRows(reader, len(positions), boxes)
+        return found
+
+    def _assembled(
+        self, rows: list[_Row], positions: np.ndarray, replaced: list[Replacement], pictures: dict[str, PictureRows]
+    ) -> Batch:
+        objects: dict[str, Any] = {m: [row.objects[m] for row in rows] for m in self._config.modalities}
+        larger: dict[str, Any] = dict(objects)
+        for name, held in pictures.items():
+            objects[name], *others = held.pictures([found is not None for found in objects[name]])
+            larger[name] = others[0] if others else objects[name]
         labeled = self._config.classes is not None
         return Batch(
-            inputs=self._processor(**objects) if rows else {},
+            inputs=_first_half(self._processor, objects) if rows else {},
             labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labeled else None,
             sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
             positions=torch.from_numpy(positions),
             keys=tuple(row.key for row in rows),
             replaced=tuple(replaced),
-            views={} if self._sources is None or not rows else {SOURCE: self._source_view(self._sources, objects)},
+            views={} if self._sources is None or not rows else {SOURCE: self._source_view(self._sources, larger)},
         )
 
-    def _source_view(self, sources: Processor, objects: dict[str, list[Raw | None]]) -> Inputs:
-        modalities = self._config.modalities
-        return sources(**{name: items for name, items in objects.items() if modalities[name].prepared_apart})
+    def _source_view(self, sources: Processor, objects: dict[str, Any]) -> Inputs:
+        apart = {name: items for name, items in objects.items() if self._config.modalities[name].prepared_apart}
+        return _first_half(sources, apart)
 
-    def _row(self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool) -> _Row:
+    def _row(self, position: int, ordinal: int, replaced: list[Replacement], drawn: bool, readers: _Readers) -> _Row:
         candidate, error = ordinal, None
         for attempt in range(MAX_ATTEMPTS):
             try:
-                row = self._decode(candidate, position if drawn else None)
+                row = self._decode(candidate, position if drawn else None, readers)
             except SampleError as failure:
                 error = error or failure
                 candidate = self._plan.substitute(position, attempt)
@@ -105,23 +150,39 @@ class Batcher:
                 replaced.append(self._replacement(position, ordinal, row.key, error))
             return row
         original = self._reader.index.sample(ordinal)
+        source = self._source(ordinal)
         raise BadDataError(
             f"sample {original.key!r} in {self._reader.index.path(original.shard)} cannot be used ({error}), and"
-            f" neither can {MAX_ATTEMPTS - 1} others drawn in its place: data.modalities may not fit the shards"
+            f" neither can {MAX_ATTEMPTS - 1} others{f' of source {source}' if source else ''} drawn in its place:"
+            " data.modalities may not fit the shards"
         )
 
     def _replacement(self, position: int, ordinal: int, substitute: str, error: SampleError) -> Replacement:
         original = self._reader.index.sample(ordinal)
-        return Replacement(position, original.key, substitute, self._reader.index.path(original.shard), str(error))
+        shard = without_secrets(self._reader.index.path(original.shard))
+        return Replacement(position, original.key, substitute, shard, str(error), self._source(ordinal))
 
-    def _decode(self, ordinal: int, position: int | None) -> _Row:
+    def _source(self, ordinal: int) -> str:
+        """The name of the source that a sample is of; '' without sources."""
+        return self._plan.source_name(ordinal) if isinstance(self._plan, Mixture) else ""
+
+    def _decode(self, ordinal: int, position: int | None, readers: _Readers) -> _Row:
         """position: draws one of several texts; None: the first."""
-        sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members
+        sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members_of(ordinal)
         draw = None if position is None else partial(self._number, position)
-        objects = objects_of(sample, config.modalities, members, draw)
+        objects = objects_of(sample, config.modalities, members, draw, readers)
         label = None if members.label is None else label_of(sample, members.label, config.classes or 0)
         return _Row(ordinal, sample["__key__"], objects, label)
 
     def _number(self, position: int, modality: str) -> float:
         """A number of [0, 1): a function of the seed, the position in the stream and the modality."""
         return uniform(sub_seed(self._plan.seed, 0, "captions", modality), torch.tensor([position])).item()
+
+
+def _readers(pictures: dict[str, PictureRows], row: int, place: int) -> _Readers:
+    """Modality -> what puts a picture into this row."""
+    return {name: partial(rows.read, row, place) for name, rows in pictures.items()}
+
+
+def _first_half(processor: Processor, objects: dict[str, Any]) -> Inputs:
+    return processor.encoded(**objects) if isinstance(processor, Halves) else processor(**objects)

@@ -6,6 +6,7 @@ raises :class:`SampleError`, so that the stream can replace the sample. No torch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from mmpretrain.config.implementation import implementation
 from mmpretrain.config.kind import Kind
+from mmpretrain.words import shortened
 
 # A sound is {"array": float32 [n], "sampling_rate": hertz}.
 Raw = Image.Image | str | np.ndarray | dict[str, Any]
@@ -30,10 +32,11 @@ class MissingExtraError(ValueError):
     """What reads these members is not installed; the message names the extra."""
 
 
-def decode(extension: str, data: bytes, kind: Kind) -> Raw:
+def decode(extension: str, data: bytes, kind: Kind, reader: Callable[[bytes], Any] | None = None) -> Any:
     """The object that a member holds: an image of mode L, LA, RGB or RGBA, a text, a float32 array, or a sound.
 
-    extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is.
+    extension: ``MODALITY.EXT`` as in the tar; kind: what the config says the modality is; reader: makes the object in
+    place of the kind's decoder, whose checks stay.
     Raises SampleError if no decoder is known for EXT, if it decodes another kind, or if the bytes are unfit, and
     MissingExtraError where the decoder is not installed.
     """
@@ -47,11 +50,16 @@ def decode(extension: str, data: bytes, kind: Kind) -> Raw:
         raise SampleError(f"{extension}: has {len(data)} bytes, more than {MAX_ENCODED_BYTES}")
     decoder.load()
     try:
-        return decoder.decode(data)
+        return decoder.decode(data) if reader is None else reader(data)
     except SampleError as error:
         raise SampleError(f"{extension}: {error}") from None
     except Exception as error:  # hostile bytes bring libraries to raise nearly anything
-        raise SampleError(f"{extension}: {type(error).__name__}: {error}") from None
+        raise SampleError(f"{extension}: {type(error).__name__}: {_printable(error)}") from None
+
+
+def _printable(error: Exception) -> str:
+    """A library's message on one line, without what would steer a terminal: it may quote the bytes."""
+    return shortened("".join(c if c.isprintable() else " " for c in str(error)))
 
 
 def _known() -> str:

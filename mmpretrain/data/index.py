@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
-from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
-from mmpretrain.data.index_table import LABEL, Index, Sample, Shard, Span, group_members, modality_of, reindex
-from mmpretrain.files import replace_text
-from mmpretrain.words import listed
+from mmpretrain.data.fetch import read_remote
+from mmpretrain.data.index_build import INDEX_NAME, build_index
+from mmpretrain.data.index_scan import ShardError, reindex
+from mmpretrain.data.index_shard import LABEL, Pattern, Shard, Span, modality_of
+from mmpretrain.data.index_table import Index, Sample
+from mmpretrain.data.index_text import from_text
+from mmpretrain.data.index_verify import verify_shards
+from mmpretrain.files import open_file
 
 __all__ = [
     "INDEX_NAME",
@@ -20,6 +22,7 @@ __all__ = [
     "DatasetState",
     "Index",
     "IndexMissingError",
+    "Pattern",
     "Sample",
     "Shard",
     "ShardError",
@@ -29,11 +32,11 @@ __all__ = [
     "is_remote",
     "load_index",
     "modality_of",
+    "read_bytes",
     "read_text",
     "verify_shards",
 ]
 
-INDEX_NAME = "index.json"
 INFO_NAME = "dataset.json"
 SPLITS = ("train", "test")
 
@@ -49,32 +52,8 @@ class DatasetState(Enum):
     built = "built"
 
 
-def build_index(folder: str | Path, progress: Callable[[str], None] | None = None) -> Index:
-    """Scan every ``*.tar`` of a local folder and write its index.json.
-
-    progress: called with each shard's name before its scan.
-
-    Raises:
-        ShardError: there is no tar, or one that readers would misread (see ``scan_shard``), or a key twice in one.
-    """
-    tars = sorted(tar for tar in Path(folder).glob("*.tar") if not is_litter(tar.name))
-    if not tars:
-        raise ShardError(f"{folder}: has no *.tar to index: build the shards first, or name the folder of a split")
-    shards = []
-    for tar in tars:
-        if progress is not None:
-            progress(tar.name)
-        scanned = scan_shard(tar)
-        if scanned.skipped and progress is not None:
-            progress(f"  passed over {listed(scanned.skipped, 3)}: what systems leave beside files")
-        shards.append(group_members(Path(folder), scanned))
-    index = Index(folder, shards)
-    replace_text(Path(folder) / INDEX_NAME, index.to_json())
-    return index
-
-
 def load_index(folder: str | Path) -> Index:
-    """Read the index.json of a local or remote folder; the tars themselves are not touched.
+    """Read the index.json of a local or remote folder; neither tars nor columns are touched.
 
     Raises:
         IndexMissingError: there is none.
@@ -82,12 +61,12 @@ def load_index(folder: str | Path) -> Index:
     """
     source = f"{str(folder).rstrip('/')}/{INDEX_NAME}"
     try:
-        text = read_text(source)
+        text = read_bytes(source)
     except (FileNotFoundError, NotADirectoryError):
         raise IndexMissingError(f"{source} is missing: {reindex(folder)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ShardError(f"{source} cannot be read ({error})") from None
-    return Index.from_json(folder, text)
+    return from_text(folder, text)
 
 
 def is_remote(folder: str | Path) -> bool:
@@ -107,32 +86,17 @@ def dataset_state(path: str | Path) -> DatasetState:
     return DatasetState.built if found else DatasetState.missing
 
 
-def verify_shards(index: Index, progress: Callable[[str], None] | None = None) -> list[str]:
-    """Compare the sha256 of every shard of a local folder with the index. Returns one sentence per problem.
-
-    progress: called with each shard's name before it is hashed.
-    """
-    found = []
-    for shard in index.shards:
-        if progress is not None:
-            progress(shard.name)
-        path = index.path(shard)
-        try:
-            with open(path, "rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            found.append(f"{path} cannot be read: {error.strerror}")
-            continue
-        if actual != shard.sha256:
-            found.append(f"{path} has changed: its sha256 is {actual[:12]}…, the index says {shard.sha256[:12]}…")
-    return found
-
-
 def read_text(source: str) -> str:
-    """Content of a local or remote text file. Raises OSError, FileNotFoundError where there is none."""
-    if not is_remote(source):
-        return Path(source).read_text(encoding="utf-8")
-    import fsspec
+    """Content of a local or remote text file; raises as :func:`read_bytes`."""
+    return read_bytes(source).decode("utf-8")
 
-    with fsspec.open(source, "rt", encoding="utf-8") as file:
-        return file.read()
+
+def read_bytes(source: str) -> bytes:
+    """Content of a local or remote file.
+
+    Raises OSError, FileNotFoundError where there is none, and ShardError for a URL that nothing is fetched from.
+    """
+    if not is_remote(source):
+        with open_file(source) as file:
+            return file.readall()
+    return read_remote(source)

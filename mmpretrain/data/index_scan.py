@@ -11,6 +11,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from mmpretrain.files import open_file
+from mmpretrain.words import command, without_secrets
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
@@ -23,7 +27,30 @@ LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACO
 
 
 class ShardError(ValueError):
-    """Shards or their index are missing, damaged or hostile; the message names file, member and fix."""
+    """Shards or their index are missing, damaged or hostile; the message names file, member and fix.
+
+    The message never has what a URL holds of passwords and signatures.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
+
+
+def reindex(folder: str | Path) -> str:
+    """The advice to index a folder again."""
+    return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
+
+
+class Content(Protocol):
+    """A file that the index knows by its bytes and their sha256: a shard, or its columns."""
+
+    @property
+    def bytes(self) -> int:
+        """How many."""
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal digits."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +88,7 @@ def scan_shard(path: Path) -> ScannedShard:
             that a WebDataset reader would skip, misread or blow up (sparse, link, device, unusable name).
     """
     try:
-        with open(path, "rb", buffering=0) as raw, _HeaderReader(raw) as file:
+        with open_file(path) as raw, _HeaderReader(raw) as file:
             _refuse_compressed(path, file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,15 +17,21 @@ Draw = Callable[[str], float]  # modality -> number of [0, 1) that decides which
 
 
 def objects_of(
-    sample: Sample, modalities: Mapping[str, ModalityConfig], members: Members, draw: Draw | None = None
-) -> dict[str, Raw | None]:
+    sample: Sample,
+    modalities: Mapping[str, ModalityConfig],
+    members: Members,
+    draw: Draw | None = None,
+    readers: Mapping[str, Callable[[bytes], Any]] | None = None,
+) -> dict[str, Any]:
     """The object of each modality; None for an optional one that the sample lacks.
 
-    draw: decides between several texts; None: the first one is taken. Raises SampleError.
+    draw: decides between several texts; None: the first one is taken. readers: modality -> what makes its object of a
+    member's bytes, in place of the kind's decoder. Raises SampleError.
     """
-    objects: dict[str, Raw | None] = {}
+    objects: dict[str, Any] = {}
     for name, modality in modalities.items():
-        objects[name] = _object(name, sample, modality, members.modalities[name], draw)
+        reader = readers.get(name) if readers else None
+        objects[name] = _object(name, sample, modality, members.modalities[name], draw, reader)
     if all(value is None for value in objects.values()):
         raise SampleError(f"it has none of its modalities, {', '.join(objects)}")
     return objects
@@ -59,23 +65,38 @@ def label_of(sample: Sample, holders: Holders, classes: int) -> int:
     return int(text)
 
 
-def _object(name: str, sample: Sample, modality: ModalityConfig, holders: Holders, draw: Draw | None) -> Raw | None:
+def _object(
+    name: str,
+    sample: Sample,
+    modality: ModalityConfig,
+    holders: Holders,
+    draw: Draw | None,
+    reader: Callable[[bytes], Any] | None,
+) -> Any:
     found = _held(sample, holders)
     if modality.optional and not found:
         return None
-    value = _read(name, sample, modality.kind, holders, found, draw)
-    return _checked(found[0], value, modality)
+    value = _read(name, sample, modality.kind, holders, found, draw, reader)
+    return value if reader is not None else _checked(found[0], value, modality)
 
 
 def _held(sample: Sample, holders: Holders) -> list[str]:
     return [member for member in holders.members if member in sample]
 
 
-def _read(name: str, sample: Sample, kind: Kind, holders: Holders, found: Sequence[str], draw: Draw | None) -> Raw:
+def _read(
+    name: str,
+    sample: Sample,
+    kind: Kind,
+    holders: Holders,
+    found: Sequence[str],
+    draw: Draw | None,
+    reader: Callable[[bytes], Any] | None = None,
+) -> Any:
     if len(found) != 1 and not (found and holders.several):
         raise SampleError(f"it has {' and '.join(found) or 'no member'} for {name!r}: exactly one is needed")
     if not kind.row.listed:
-        return decode(found[0], sample[found[0]], kind)
+        return decode(found[0], sample[found[0]], kind, reader)
     return _drawn(name, _captions(sample, kind, holders, found), found[0], draw)
 
 

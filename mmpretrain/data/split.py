@@ -5,22 +5,35 @@ No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from mmpretrain.config.data import DataConfig, Incomplete, Kind, remote_problem
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
-from mmpretrain.data.index import INDEX_NAME, Index, ShardError, is_remote, load_index
+from mmpretrain.data.index import (
+    INDEX_NAME,
+    LABEL,
+    Index,
+    IndexMissingError,
+    Pattern,
+    ShardError,
+    is_remote,
+    load_index,
+)
+from mmpretrain.data.index_columns import EMPTY, LARGE
 from mmpretrain.data.index_scan import is_litter
-from mmpretrain.data.index_table import LABEL, Shard
 from mmpretrain.data.members import Holders, Members, find_members, suffix_of
 
 TRAIN = "train"
 
-Faults = list[np.ndarray]  # bool [samples] for each shard
+
+@dataclass(frozen=True)
+class Fault:
+    """Samples that the index shows to be unusable for one cause: how many, and what they look like."""
+
+    samples: int
+    patterns: frozenset[Pattern]
 
 
 @dataclass(frozen=True)
@@ -71,36 +84,38 @@ def open_split(config: DataConfig, split: str) -> Split:
     return opened
 
 
-def look_at(config: DataConfig, split: str) -> Split:
-    """As :func:`open_split`, but what no member holds is in ``problems``."""
+def look_at(config: DataConfig, split: str, lacking: bool = False) -> Split:
+    """As :func:`open_split`, but what no member holds is in ``problems``. lacking: as of :func:`find_members`."""
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
-    return of_indexes(config, [load_index(folder) for folder in split_folders(config, split)])
+    first, *more = split_folders(config, split)
+    others = [_index_if_any(folder, split) for folder in more]
+    return of_indexes(config, [load_index(first), *(index for index in others if index is not None)], lacking)
 
 
-def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
+def of_indexes(config: DataConfig, indexes: list[Index], lacking: bool = False) -> Split:
     """As :func:`look_at`, of the indexes of all folders."""
-    index = _joined(indexes)
+    index = joined(indexes)
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
     held = tuple(index.extensions)
-    members, problems = find_members(config, held)
+    members, problems = find_members(config, held, lacking)
     if problems or config.incomplete is Incomplete.refuse:
         return Split(index, members, problems=tuple(problems), held=held)
     faults = find_faults(config, index, members)
-    keep = [~np.any([rows[number] for rows in faults.values()], axis=0) for number in range(len(index.shards))]
-    kept = index if all(rows.all() for rows in keep) else index.kept(keep)
-    dropped = {cause: count for cause, rows in faults.items() if (count := int(sum(map(np.sum, rows))))}
+    unfit = frozenset[Pattern]().union(*(fault.patterns for fault in faults.values()))
+    kept = index.kept(lambda pattern: pattern not in unfit) if unfit else index
+    dropped = {cause: fault.samples for cause, fault in faults.items()}
     if not len(kept):
         causes = ", ".join(f"{cause} ({count})" for cause, count in dropped.items())
         raise ShardError(f"{index.folder}: data.incomplete=drop leaves none of its {len(index)} samples: {causes}")
     return Split(kept, members, dropped, held=held)
 
 
-def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str, Faults]:
-    """Cause -> which samples the index shows to be unusable for it."""
-    found: dict[str, Faults] = {}
+def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str, Fault]:
+    """Cause -> which samples the index shows to be unusable for it; of the manifest alone, whatever their number."""
+    found: dict[str, Fault] = {}
     for name, holders in members.modalities.items():
         modality = config.modalities[name]
         found |= _faults(name, holders, modality.kind, modality.optional, index)
@@ -112,32 +127,40 @@ def again(build: str | None) -> str:
     return f"run `{build}`" if build else "build the dataset again"
 
 
-def _joined(indexes: list[Index]) -> Index:
+def _index_if_any(folder: str, split: str) -> Index | None:
+    """The index of a further folder; only asking a store tells whether a split is there that need not be."""
+    try:
+        return load_index(folder)
+    except IndexMissingError:
+        if split == TRAIN or not is_remote(folder):
+            raise
+        return None
+
+
+def joined(indexes: list[Index]) -> Index:
     """All shards as one index, in the order of the folders."""
     first, *more = indexes
-    if not more:
-        return first
-    others = [replace(shard, folder=index.folder) for index in more for shard in index.shards]
-    return Index(first.folder, [*first.shards, *others])
+    return Index(first.folder, [shard for index in indexes for shard in index.shards]) if more else first
 
 
-def _faults(name: str, holders: Holders, kind: Kind | None, optional: bool, index: Index) -> dict[str, Faults]:
-    found: dict[str, Faults] = {}
-    for shard in index.shards:
-        for cause, rows in _shard_faults(name, holders, kind, optional, shard):
-            found.setdefault(cause, []).append(rows)
+def _faults(name: str, holders: Holders, kind: Kind | None, optional: bool, index: Index) -> dict[str, Fault]:
+    found: dict[str, Fault] = {}
+    for cause, unfit in _causes(name, holders, kind, optional):
+        patterns = frozenset(pattern for pattern in index.patterns if unfit(pattern))
+        if patterns:
+            found[cause] = Fault(sum(index.patterns[pattern] for pattern in patterns), patterns)
     return found
 
 
-def _shard_faults(
-    name: str, holders: Holders, kind: Kind | None, optional: bool, shard: Shard
-) -> Iterator[tuple[str, np.ndarray]]:
-    sizes = shard.sizes(holders.members)
-    held = np.sum(sizes >= 0, axis=1)
-    yield f"no {name}", (held == 0) & (not optional)
-    yield f"several {name}", (held > 1) & (not holders.several)
-    yield f"empty {name}", (held > 0) & (sizes.max(axis=1, initial=-1) == 0)
-    yield f"{name} above {MAX_ENCODED_BYTES >> 20} MiB", sizes.max(axis=1, initial=-1) > MAX_ENCODED_BYTES
+def _causes(
+    name: str, holders: Holders, kind: Kind | None, optional: bool
+) -> Iterator[tuple[str, Callable[[Pattern], bool]]]:
+    """(cause, which patterns it is true of)."""
+    members = frozenset(holders.members)
+    yield f"no {name}", lambda pattern: not optional and not pattern.of(members)
+    yield f"several {name}", lambda pattern: not holders.several and len(pattern.of(members)) > 1
+    yield f"empty {name}", lambda pattern: set(pattern.of(members)) == {EMPTY}
+    yield f"{name} above {MAX_ENCODED_BYTES >> 20} MiB", lambda pattern: LARGE in pattern.of(members)
     if kind is not None:
-        unfit = [member for member in holders.members if suffix_of(member) not in kind.row.suffixes]
-        yield f"{name} not of kind {kind.value}", shard.sizes(unfit).max(axis=1, initial=-1) >= 0
+        odd = frozenset(member for member in members if suffix_of(member) not in kind.row.suffixes)
+        yield f"{name} not of kind {kind.value}", lambda pattern: bool(pattern.of(odd))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -45,11 +46,11 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
     """The config by which the stream reads the chosen modalities; those that some samples lack are optional."""
     found, members = _members(space, index, towers)
     modalities = {
-        name: replace(modality, optional=len(holders(index, members, [name])) < len(index))
+        name: replace(modality, optional=index.count(members.modalities[name].members) < len(index))
         for name, modality in found.items()
     }
     label = [member for member in LABEL_MEMBERS if member in index.extensions][:1]
-    labeled = bool(label) and all((shard.sizes(label) >= 0).any(axis=1).all() for shard in index.shards)
+    labeled = bool(label) and index.count(label) == len(index)
     return DataConfig(
         name=job.data,
         path=job.data,
@@ -61,11 +62,12 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
     )
 
 
-def holders(index: Index, members: Members, modalities: Iterable[str]) -> np.ndarray:
-    """int64 [n]: ordinals of the samples that have any of these modalities, in order. members: where they lie."""
-    wanted = [member for name in modalities for member in members.modalities[name].members]
-    rows = [shard.sizes(wanted).max(axis=1, initial=-1) >= 0 for shard in index.shards]
-    return np.flatnonzero(np.concatenate(rows))
+def holders(index: Index, members: Members, modalities: Iterable[str]) -> Iterator[np.ndarray]:
+    """Shard by shard, int64: ordinals of the samples that have any of these modalities, in order.
+
+    members: where they lie.
+    """
+    return index.holding([member for name in modalities for member in members.modalities[name].members])
 
 
 def _members(space: Space, index: Index, towers: Mapping[str, str]) -> tuple[dict[str, ModalityConfig], Members]:
@@ -79,7 +81,7 @@ def _members(space: Space, index: Index, towers: Mapping[str, str]) -> tuple[dic
 def _kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
     """Modality -> what its files may hold, of all that any sample has; as for training, ``KEY.jpg`` is an image."""
     found: dict[str, tuple[Kind, ...]] = {}
-    for extension in sorted({extension for shard in index.shards for extension in shard.extensions}):
+    for extension in index.extensions:
         decoder = DECODERS.get(extension.rpartition(".")[2])
         name = modality_of(extension)
         if decoder is not None and name not in ("", LABEL):
@@ -117,7 +119,7 @@ def _other_size(space: Space, index: Index, name: str, towers: Mapping[str, str]
 def _first_shape(index: Index, members: Members, name: str, kind: Kind) -> tuple[int, ...] | None:
     """Of a modality's array in the first sample where it can be read; None if there is none."""
     reader = Reader(index, members=members)
-    for ordinal in holders(index, members, [name]).tolist():
+    for ordinal in chain.from_iterable(part.tolist() for part in holders(index, members, [name])):
         try:
             return read_sample(reader, {name: kind}, ordinal)[name].shape  # type: ignore[union-attr]
         except SampleError:

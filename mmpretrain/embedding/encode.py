@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.embedding.bad_samples import LeftOut
 from mmpretrain.embedding.choice import choose_towers, holders, reading
 from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
-from mmpretrain.embedding.output import Output, SplitOrigin
+from mmpretrain.embedding.output import Output, SplitOrigin, known_as
 from mmpretrain.embedding.space import Space
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.losses.similarity import unit_rows
@@ -42,11 +44,12 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
         BadDataError: more samples are unreadable than the job allows, here or in all finished shards together.
     """
     stream, encoder = _open(job, device)
-    origin = SplitOrigin({"data": stream.index.fingerprint}, len(stream.index), job.samples_per_shard)
+    sources = known_as(job.out, job.split, {"data": stream.index})
+    origin = SplitOrigin(sources, len(stream.index), job.samples_per_shard)
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
-    held = holders(stream.index, stream.reader.members, encoder.towers)
+    held = _held(stream, encoder)
     left_out = LeftOut(len(held), job.max_bad_fraction)
     turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
     batches = stream.listed_batches([turn for shard in turns for turn in shard])
@@ -97,8 +100,9 @@ class SampleEncoder:
         return {name: self._width(stream, name) for name in self.towers}
 
     def _width(self, stream: Stream, name: str) -> int:
-        first = holders(stream.index, stream.reader.members, [name])[:TRIES]
-        for batch in stream.listed_batches(list(first[:, None])):
+        parts = holders(stream.index, stream.reader.members_of(0), [name])
+        first = list(islice(chain.from_iterable(parts), TRIES))
+        for batch in stream.listed_batches([np.array([ordinal]) for ordinal in first]):
             if len(batch):
                 return next(iter(self._vectors(name, batch.inputs[name]).values())).size
         raise UnusableError([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
@@ -134,12 +138,20 @@ def _keys(stream: Stream, batch: Batch) -> list[str]:
     return [stream.index.unique_key(ordinal) for ordinal in batch.sample_ids.tolist()]
 
 
-def _turns(held: np.ndarray, rows: range, batch: int) -> list[np.ndarray]:
+def _held(stream: Stream, encoder: SampleEncoder) -> Sequence[int] | np.ndarray:
+    """Ordinals of the samples with anything to embed, in order; if that is all of them, nothing is stored."""
+    parts = stream.reader.members_of(0).modalities
+    if stream.index.count([member for name in encoder.towers for member in parts[name].members]) == len(stream.index):
+        return range(len(stream.index))
+    return np.concatenate(list(holders(stream.index, stream.reader.members_of(0), encoder.towers)))
+
+
+def _turns(held: Sequence[int] | np.ndarray, rows: range, batch: int) -> list[Sequence[int] | np.ndarray]:
     """A shard's samples, of those with anything to embed (``held``, sorted), in batches.
 
     Batches never span two shards: so the ranks do not show in the numbers.
     """
-    first, stop = np.searchsorted(held, [rows.start, rows.stop]).tolist()
+    first, stop = bisect_left(held, rows.start), bisect_left(held, rows.stop)
     return [held[start : min(start + batch, stop)] for start in range(first, stop, batch)]
 
 

@@ -3,7 +3,7 @@
     OUT/dataset.json                what the data set is, and what its vectors were made from
     OUT/SPLIT/origin.json           which samples stand behind which shard
     OUT/SPLIT/shard-000000.tar      samples [0, k) of the source; shard i: [i k, (i + 1) k)
-    OUT/SPLIT/index.json            written when every shard is there
+    OUT/SPLIT/index.json, columns/  written when every shard is there
 
 A shard gets its name when it is complete and on the disk. So whoever was killed left whole shards or nothing, and the
 same command, on as many ranks as one likes, makes those that are missing. Both JSON files stand before the first shard;
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,35 @@ def embedded_from(folder: str | Path) -> str | None:
 
     Raises ShardError if its origin.json is damaged.
     """
+    return _sources(folder).get("data")
+
+
+def known_as(out: str | Path, split: str, indexes: Mapping[str, Index]) -> dict[str, str]:
+    """The fingerprints of a split's sources, by name: as its origin.json has them, where they are of these indexes.
+
+    Earlier versions had others of the same data, and what they began is finished. Raises ShardError if origin.json is
+    damaged.
+    """
+    said = _sources(Path(out) / split)
+    found = {}
+    for name, index in indexes.items():
+        before = said.get(name)
+        found[name] = before if before is not None and index.is_known_as(before) else index.fingerprint
+    return found
+
+
+def _sources(folder: str | Path) -> dict[str, str]:
+    """What origin.json says that a split was made from; {} where there is none. Raises ShardError if it is damaged."""
     source = f"{str(folder).rstrip('/')}/{ORIGIN_NAME}"
     try:
-        return json.loads(read_text(source))["sources"].get("data")
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        found = json.loads(read_text(source))["sources"]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{source} is damaged ({error}): embed the data again") from None
+    if not isinstance(found, dict):
+        raise ShardError(f"{source} is damaged (no sources): embed the data again")
+    return found
 
 
 def _state(path: Path, text: str) -> None:

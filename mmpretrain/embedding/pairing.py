@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpretrain.data.index import ShardError
+from mmpretrain.data.index import Index, ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.output import Output, SplitOrigin
+from mmpretrain.embedding.output import Output, SplitOrigin, known_as
 from mmpretrain.embedding.perplexity import Perplexity
 from mmpretrain.embedding.soft_retrieval import soft_retrieve
 from mmpretrain.embedding.vectors import Vectors
@@ -175,9 +175,10 @@ def _samples(
 
 
 def _origin(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> SplitOrigin:
-    sources: dict[str, str] = {}
+    indexes: dict[str, Index] = {}
     for name, side in zip(SIDES, sides, strict=True):
-        sources |= {name: side.corpus.index.fingerprint, f"{name}_memory": side.memory.index.fingerprint}
+        indexes |= {name: side.corpus.index, f"{name}_memory": side.memory.index}
+    sources = known_as(job.out, job.split, indexes)
     return SplitOrigin(sources, len(sides[0].corpus), job.samples_per_shard)
 
 

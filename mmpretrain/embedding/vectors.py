@@ -30,15 +30,14 @@ class Vectors:
     def __init__(self, folder: str, split: str, modality: str | None = None) -> None:
         self.index: Index = load_index(f"{folder.rstrip('/')}/{split}")
         self.modality = _the_one(self.index, modality)
-        held = np.concatenate([shard.holds(self.modality) for shard in self.index.shards])
-        self.ordinals = np.flatnonzero(held)
+        held_by = tuple(e for e in self.index.extensions if modality_of(e) == self.modality)
+        self.ordinals = np.concatenate(list(self.index.holding(held_by)))
         try:
             self.origin = load_info(folder).provenance
         except FileNotFoundError:
             self.origin = {}
         self.source = embedded_from(self.index.folder)
         # A few shards stay open: they are read one after the other.
-        held_by = tuple(e for e in self.index.extensions if modality_of(e) == self.modality)
         self._reader = Reader(self.index, members=Members({self.modality: Holders(held_by)}), max_open=4)
         self.width = len(self._vector(int(self.ordinals[0]), None))
 
@@ -52,7 +51,7 @@ class Vectors:
 
     def keys(self) -> list[str]:
         """Keys of the samples, [n]."""
-        keys = [key for shard in self.index.shards for key in shard.keys]
+        keys = list(self.index.all_keys())
         return keys if len(keys) == len(self) else [keys[ordinal] for ordinal in self.ordinals.tolist()]
 
     def read(self, ordinals: Sequence[int] | np.ndarray) -> Tensor:

@@ -70,7 +70,7 @@ def explain(opened: Opened, wanted: Wanted) -> Explanation:
     _check_common(fitted)
     embeddings = scored_samples(opened.embed(wanted.split, wanted.limit), opened.pair, wanted.split)
     reader = opened.stream(wanted.split).reader
-    keys = [reader.index.sample(ordinal).key for ordinal in embeddings.ordinals.tolist()]
+    keys = [reader.index.key(ordinal) for ordinal in embeddings.ordinals.tolist()]
     scores = score_table(embeddings, fitted, wanted.form, keys)
     rows = _chosen_rows(scores, wanted)
     raws = [read_sample(reader, opened.kinds, ordinal) for ordinal in embeddings.ordinals[rows].tolist()]

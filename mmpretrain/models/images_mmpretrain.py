@@ -1,7 +1,7 @@
 """Images as a viewer shows them, and their way to an encoder's size: the same code in training and in a release.
 
-shown() turns an image upright and gives it a mode of 8 bits, flat() puts it on its background, fitted() brings it to a
-size. docs/data.md has a table of what happens to which image.
+shown() turns an image upright and gives it a mode of 8 bits, flat() puts it on its background, pixels_of() makes an
+array of that and fitted() brings it to a size. docs/data.md has a table of what happens to which image.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from .resizing_mmpretrain import sized
+
 try:
     from PIL import Image
 except ImportError:  # Vectors and texts work without it.
     Image = None  # type: ignore[assignment]
 
-LONGEST = 32  # times as long as wide is a strip
 BACKGROUND = "white"
 WAYS = ("crop", "pad", "squash")
 COLORS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
@@ -37,6 +38,7 @@ _TURNS = {
 }
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _COLORED = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "P", "PA")
+_PLAIN = ("L", "RGB")
 _GREY = ("1", "L", "LA", "La")
 _MOST = 65535  # of 16 bits
 _PHOTOMETRIC = 262  # TIFF
@@ -52,10 +54,10 @@ def shown(image: Any) -> Any:
     image.load()
     if not all(image.size):
         raise ValueError("an image without pixels")
-    turn = _turn(image)
+    way = turn(image)
     image = _eight_bits(image)
-    if turn is not None:
-        image = image.transpose(turn)
+    if way is not None:
+        image = image.transpose(way)
         image.info = {}  # Where EXIF stands: it says no longer how the image is turned.
     return image
 
@@ -63,32 +65,37 @@ def shown(image: Any) -> Any:
 def flat(image: Any, channels: int, background: str = BACKGROUND) -> Any:
     """A PIL image as shown, of mode L (channels 1) or RGB (3): what is transparent lies on ``background``.
 
-    background: ``white``, ``black``, ``gray`` or ``#rrggbb``. Raises ValueError as :func:`shown` and :func:`color`.
+    An image that is so already is returned itself. background: ``white``, ``black``, ``gray`` or ``#rrggbb``. Raises
+    ValueError as :func:`shown` and :func:`color`.
     """
     image = shown(image)
     mode = "L" if channels == 1 else "RGB"
     if image.mode in ("LA", "RGBA"):
         ground = Image.new("RGBA", image.size, (*color(background), 255))
         image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
-def fitted(image: Any, entry: dict[str, Any]) -> Any:
-    """A PIL image in the colors and the size of its modality, bicubic where it must be resized.
+def pixels_of(image: Any, channels: int, background: str = BACKGROUND) -> np.ndarray:
+    """A PIL image as uint8 [height, width, channels]: see :func:`flat`."""
+    pixels = np.asarray(flat(image, channels, background))
+    return pixels[:, :, None] if channels == 1 else pixels
+
+
+def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> np.ndarray:
+    """A PIL image, or its :func:`pixels_of`, as uint8 [height, width, channels] of its modality's size.
 
     entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
     resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
-    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge.
+    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge. What
+    must be resized is resized bicubic, antialiased. out: where the result goes; None: a new array.
     """
-    height, width = entry["size"]
-    edge, background = entry.get("shortest_edge"), entry.get("background", BACKGROUND)
-    image = flat(image, entry["channels"], background)
-    how = entry.get("resize") or ("squash" if edge is None else "crop")
-    if how == "squash":
-        return _resized(image, width, height)
-    if how == "pad":
-        return _padded(image, width, height, background)
-    return _center(_covering(image, *((width, height) if edge is None else (edge, edge))), width, height)
+    background = entry.get("background", BACKGROUND)
+    if not isinstance(image, np.ndarray):
+        image = pixels_of(image, entry["channels"], background)
+    how = entry.get("resize") or ("squash" if entry.get("shortest_edge") is None else "crop")
+    ground = color(background) if entry["channels"] == 3 else (_luma(color(background)),)
+    return sized(image, entry, how, ground, out)
 
 
 def check_entry(name: str, entry: dict[str, Any]) -> None:
@@ -115,7 +122,11 @@ def color(name: str) -> tuple[int, int, int]:
     return COLORS[name]
 
 
-def _turn(image: Any) -> Any | None:
+def _luma(shade: tuple[int, int, int]) -> int:
+    return int(Image.new("RGB", (1, 1), shade).convert("L").getpixel((0, 0)))
+
+
+def turn(image: Any) -> Any | None:
     """What brings the image upright; None if it is, or if its EXIF cannot be read, which viewers pass over."""
     if not any(key in image.info for key in _EXIF):
         return None
@@ -130,6 +141,8 @@ def _turn(image: Any) -> Any | None:
 
 
 def _eight_bits(image: Any) -> Any:
+    if image.mode in _PLAIN and "transparency" not in image.info:
+        return image
     if image.mode in _DEEP:
         return _scaled(image)
     if image.mode in _GREY:
@@ -171,39 +184,3 @@ def _with_key(image: Any) -> Any:
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
     return image
-
-
-def _resized(image: Any, width: int, height: int) -> Any:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def _covering(image: Any, width: int, height: int) -> Any:
-    """Resized so that it just covers width x height, one side equal.
-
-    Of a strip the ends never count, and resized as a whole it would fill the memory: they are cut off before.
-    """
-    wide, high = image.size
-    if wide * height >= high * width:  # wider than what is asked for
-        image = _center(image, min(wide, max(1, LONGEST * width * high // height)), high)
-        return _resized(image, max(width, image.width * height // high), height)
-    image = _center(image, wide, min(high, max(1, LONGEST * height * wide // width)))
-    return _resized(image, width, max(height, image.height * width // wide))
-
-
-def _padded(image: Any, width: int, height: int, background: str) -> Any:
-    """As large as fits, in the middle of the background."""
-    wide, high = image.size
-    if wide * height >= high * width:
-        image = _resized(image, width, max(1, round(high * width / wide)))
-    else:
-        image = _resized(image, max(1, round(wide * height / high)), height)
-    ground = Image.new("RGB", (width, height), color(background)).convert(image.mode)
-    ground.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return ground
-
-
-def _center(image: Any, width: int, height: int) -> Any:
-    if image.size == (width, height):
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))

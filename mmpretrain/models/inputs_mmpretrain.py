@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,33 +12,41 @@ from torch import Tensor
 
 from .audio_mmpretrain import audio_tensors, empty_sound
 from .images_mmpretrain import Image, fitted
+from .resizing_mmpretrain import Pictures, normalized
 from .texts_mmpretrain import clean
+
+MULTIPLE = "pad_to_multiple_of"  # the key of an entry whose samples are padded to the longest of a call
 
 
 def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
-    """PIL images (one or a list) -> ``pixel_values`` float32 [b, channels, height, width].
+    """PIL images (one or a list), or :class:`Pictures` -> ``pixels`` uint8 [b, height, width, channels].
 
     As a viewer shows them, on the ``background`` of the entry, in grey or RGB, brought to ``size`` as ``resize`` says
-    (see :func:`fitted`; bicubic, antialiased), then ``(x - mean) / std`` of values in 0...1.
-    Raises ValueError for anything but PIL images, and for modes that cannot be scaled honestly.
+    (see :func:`fitted`). What an encoder takes :func:`normalized` makes of it, under another name: it cannot be
+    forgotten. Raises ValueError for anything else, and for modes that cannot be scaled honestly.
     """
+    if isinstance(images, Pictures):
+        return {"pixels": torch.from_numpy(images.pixels)}
     items = _as_list(name, images)
     if Image is None:
         raise ValueError(f"modality {name!r} is an image, and Pillow is not installed: pip install pillow")
     for image in items:
         if not isinstance(image, Image.Image):
             raise ValueError(f"modality {name!r} needs PIL images, got a {type(image).__name__}")
-    pixels = np.stack([_pixels(name, image, modality) for image in items])
-    shape = (1, modality["channels"], 1, 1)
-    mean, std = (np.asarray(modality.get(k) or [0.5] * shape[1], np.float32) for k in ("mean", "std"))
-    return {"pixel_values": torch.from_numpy((pixels - mean.reshape(shape)) / std.reshape(shape))}
+    pixels = np.empty((len(items), *modality["size"], modality["channels"]), np.uint8)
+    for image, row in zip(items, pixels, strict=True):
+        try:
+            fitted(image, modality, row)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r} has {error}") from error
+    return {"pixels": torch.from_numpy(pixels)}
 
 
 def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any) -> dict[str, Tensor]:
-    """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, max_length].
+    """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, n].
 
-    Cleaned as in training (see :func:`clean`), cut and padded on the right. Raises ValueError for anything but
-    strings, and for those that are none.
+    Cleaned as in training (see :func:`clean`), cut to ``max_length`` and padded on the right to n (see
+    :func:`padded_length`). Raises ValueError for anything but strings, and for those that are none.
     """
     items = _as_list(name, texts)
     for text in items:
@@ -53,7 +61,10 @@ def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any
         return_attention_mask=True,
         return_tensors="pt",
     )
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+    mask = tokens["attention_mask"]
+    length = padded_length(mask.sum(dim=1).tolist(), modality["max_length"], modality)
+    # Copies: a view would carry what it does not show from one process to another.
+    return {"input_ids": tokens["input_ids"][:, :length].clone(), "attention_mask": mask[:, :length].clone()}
 
 
 def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
@@ -79,32 +90,49 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
 
 def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """Sequences [t, features] (one, a list, or the rows of an array of three dimensions) -> ``values`` float32
-    [b, T, features] and ``attention_mask`` int64 [b, T], T the number of time steps in ``size``.
+    [b, T, features] and ``attention_mask`` int64 [b, T], T at most the number of time steps in ``size``.
 
-    Longer ones are cut, shorter ones padded with zeros at the end. Raises ValueError for sequences without time steps
-    or with another number of features than ``size``.
+    Longer ones are cut, shorter ones padded with zeros at the end (to T, see :func:`padded_length`). Raises ValueError
+    for sequences without time steps or with another number of features than ``size``.
     """
     if hasattr(sequences, "ndim"):
         sequences = list(sequences) if sequences.ndim == 3 else [sequences]
     steps, features = modality["size"]
     items = _as_list(name, sequences)
-    values = np.zeros((len(items), steps, features), dtype=np.float32)
-    mask = np.zeros((len(items), steps), dtype=np.int64)
-    for row, item in enumerate(items):
-        array = np.asarray(item)
+    arrays = [np.asarray(item) for item in items]
+    for array in arrays:
         if array.ndim != 2 or not len(array) or array.shape[1] != features:
             raise ValueError(
                 f"modality {name!r} needs sequences of shape [time steps, {features}], got shape {list(array.shape)}"
             )
-        length = min(len(array), steps)
+    lengths = [min(len(array), steps) for array in arrays]
+    padded = padded_length(lengths, steps, modality)
+    values = np.zeros((len(arrays), padded, features), dtype=np.float32)
+    mask = np.zeros((len(arrays), padded), dtype=np.int64)
+    for row, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
         values[row, :length] = array[:length]
         mask[row, :length] = 1
     return {"values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
 
 
-def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[list[Any], Tensor]:
+def padded_length(lengths: Sequence[int], longest: int, modality: dict[str, Any]) -> int:
+    """To how many places samples of these lengths are padded together; no sample may have more than ``longest``.
+
+    With ``pad_to_multiple_of`` in their entry: to a multiple of that which holds them all, and is at most ``longest``;
+    without it, as in releases from before there was a choice, to ``longest``. So are samples of which one has no place
+    of its own: attention over padding alone sees how much of it there is.
+    """
+    multiple = modality.get(MULTIPLE)
+    if multiple is None or not all(lengths):
+        return longest
+    return min(-(-max(lengths) // multiple) * multiple, longest)
+
+
+def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[Any, Tensor]:
     """Samples of which some may be None -> a list with an empty sample in the place of each None, and bool [b], whether
-    each was there."""
+    each was there. :class:`Pictures` know it themselves."""
+    if isinstance(items, Pictures):
+        return items, torch.from_numpy(items.present)
     if hasattr(items, "ndim"):
         items = list(items) if items.ndim > len(modality.get("size", ())) else [items]
     found = _as_list(name, items)
@@ -122,15 +150,6 @@ def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor
         if tensor.is_floating_point():
             tensor[~present] = 0
     return {**tensors, "present": present}
-
-
-def _pixels(name: str, image: Any, modality: dict[str, Any]) -> np.ndarray:
-    """One image as float32 [channels, height, width] in 0...1."""
-    try:
-        pixels = np.asarray(fitted(image, modality), dtype=np.float32) / 255
-    except ValueError as error:
-        raise ValueError(f"modality {name!r} has {error}") from error
-    return pixels[None] if modality["channels"] == 1 else pixels.transpose(2, 0, 1)
 
 
 def _cleaned(name: str, text: str) -> str:
@@ -178,10 +197,11 @@ class InputKind:
     statistics: tuple[str, ...] = ()
     paired: bool = False
     folder: str = ""
+    finished: Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Tensor]] | None = None
 
 
 KINDS = {
-    "image": InputKind(image_tensors, _empty_image, ("mean", "std")),
+    "image": InputKind(image_tensors, _empty_image, ("mean", "std"), finished=normalized),
     "text": InputKind(text_tensors, _empty_text, folder="tokenizer"),
     "vector": InputKind(vector_tensors, _empty_vector, ("minimum", "maximum"), paired=True),
     "sequence": InputKind(sequence_tensors, _empty_sequence),

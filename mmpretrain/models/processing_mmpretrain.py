@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class MMPretrainProcessor:
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
     feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
     ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
-    and its tensors include ``present``.
+    and its tensors include ``present``. Texts and sequences with ``"pad_to_multiple_of": k`` are padded to the longest
+    of a call, rounded up, otherwise to their full length (see :func:`padded_length`).
     tokenizers: name -> transformers tokenizer, for every text. feature_extractors: the same for every sound.
 
     Raises ValueError if a text has no tokenizer or a sound no feature extractor, if statistics do not have one number
@@ -71,6 +73,14 @@ class MMPretrainProcessor:
         ``sampling_rate`` (hertz), or ``{"array": ..., "sampling_rate": ...}`` each. Returns what the model takes.
         Raises ValueError for an unknown modality, a sample of the wrong type or length, or a sound of unknown rate.
         """
+        return self.finished(self.encoded(sampling_rate=sampling_rate, **samples))
+
+    def encoded(self, /, *, sampling_rate: Any = None, **samples: Any) -> MMPretrainInputs:
+        """The first half of a call, which loader processes do: what is small to hand over.
+
+        Images are ``pixels`` uint8 [b, height, width, channels], which no encoder takes; all else is finished.
+        Arguments and errors as of a call; images may be :class:`Pictures`, too.
+        """
         if not samples:
             raise ValueError(f"no modality was passed: give at least one of {', '.join(self.modalities)}")
         sounds = [name for name in samples if self.modalities.get(name, {}).get("kind") == "audio"]
@@ -78,6 +88,10 @@ class MMPretrainProcessor:
             raise ValueError("sampling_rate is for sounds, and none was passed: leave it out")
         samples |= {name: with_rates(name, samples[name], sampling_rate) for name in sounds}
         return MMPretrainInputs({name: self._tensors(name, items) for name, items in samples.items()})
+
+    def finished(self, inputs: Mapping[str, dict[str, Tensor]]) -> MMPretrainInputs:
+        """The second half, on the device where the tensors lie: what the encoders take. What is finished stays so."""
+        return MMPretrainInputs({name: self._finished(name, tensors) for name, tensors in inputs.items()})
 
     def reader(self, name: str) -> Any | None:
         """The tokenizer or feature extractor of a modality; None for kinds that need neither."""
@@ -129,6 +143,10 @@ class MMPretrainProcessor:
             return self._kind_tensors(name, items, modality)
         filled, present = optional_samples(name, items, modality)
         return mark_absent(self._kind_tensors(name, filled, modality), present)
+
+    def _finished(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        finished = KINDS[self.modalities[name]["kind"]].finished
+        return tensors if finished is None else finished(tensors, self.modalities[name])
 
     def _kind_tensors(self, name: str, items: Any, modality: dict[str, Any]) -> dict[str, Tensor]:
         return KINDS[modality["kind"]].tensors(name, items, modality, self.reader(name))

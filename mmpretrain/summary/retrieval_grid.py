@@ -171,6 +171,6 @@ def _picture(raw: Raw) -> Shown:
         raw = spectrogram_image(raw["array"], raw["sampling_rate"], (LARGEST_SIDE, LARGEST_SIDE // 2))
     if not isinstance(raw, Image):
         return str(raw)
-    small = flat(raw, channels=3)
+    small = flat(raw, channels=3).copy()
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     return np.asarray(small)

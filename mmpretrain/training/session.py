@@ -13,11 +13,13 @@ import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
+from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
+from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
@@ -55,7 +57,9 @@ class Session:
         self._whole_splits: dict[str, Stream] = {}
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
-        self.stream = self._stream("train", folder.quarantine, build_unaugmented_processor(self.config, self.processor))
+        sources_of_views = build_unaugmented_processor(self.config, self.processor)
+        training = Training.of(self.config, self.processor)
+        self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
         self._agree_on_the_index(self.stream)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
 
@@ -65,7 +69,7 @@ class Session:
         total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
         if self.world.max_flag(int(total.item()) != part * self.world.size):
             raise ShardError(
-                f"the ranks see different indexes in {self.config.data.path}/train: is it shared by all nodes?"
+                f"the ranks see different indexes of train in {self.config.data.place}: is it shared by all nodes?"
             )
 
     def __enter__(self) -> Session:
@@ -81,10 +85,15 @@ class Session:
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
-        if manifest and manifest["index"] != self.stream.index.fingerprint:
+        if manifest and not self.stream.index.is_known_as(manifest["index"]):
             raise CheckpointError(
-                f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
+                f"the shards in {self.config.data.place} have changed since the checkpoint was written:"
                 " restore them, or start a run with another run.name"
+            )
+        if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
+            raise CheckpointError(
+                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
+                " data.mixing and data.temperature, or start a run with another run.name"
             )
         done = manifest["step"] if manifest else 0
         self.recorder.start(done)
@@ -130,6 +139,7 @@ class Session:
             "position": done * self.config.data.global_batch,
             "index": self.stream.index.fingerprint,
             "seed": self.config.seed,
+            **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -176,11 +186,26 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """At a first start, let the method look at data while the model is still whole on every rank."""
+        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        self._settle_padding(world)
         if not checkpoint.exists(self.folder.checkpoints, world):
             self._tell_apart(world)
             self.method.initialize(self._first_batches, world)
+
+    def _settle_padding(self, world: World) -> None:
+        """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
+        faults = padding_faults(self.config, self.method.model, self.processor)
+        for name, fault in faults.items():
+            # Not all ranks need round alike, and their batches must not be padded by different rules.
+            if world.max_flag(bool(fault)):
+                faults[name] = fault or "gave a sample another embedding on another rank where it had more padding"
+        problems, notes = pad_by_batch(self.config, self.processor, faults)
+        if problems:
+            raise UnusableError(problems)
+        if world.rank == 0:
+            for note in notes:
+                logger.warning(note)
 
     def _tell_apart(self, world: World) -> None:
         """Raises UnusableError, on all ranks, if an encoder cannot tell inputs apart."""
@@ -193,7 +218,7 @@ class Session:
         stream = self._split("train")
         self._agree_on_the_index(stream)
         steps = math.ceil(min(samples, len(stream.index)) / self.config.data.global_batch)
-        return (batch.to(self.world.device) for batch in stream.batches(0, steps))
+        return stream.batches(0, steps)
 
     def _training_split(self) -> Iterator[Once]:
         """The training split once, this rank's share."""
@@ -201,9 +226,26 @@ class Session:
         for number, batch in enumerate(self._split("train").split_batches(size)):
             # A row past the end, or one that could not be read, has another sample's ordinal.
             first = (number * self.world.size + self.world.rank) * size
-            counted = batch.positions == torch.arange(first, first + size)
-            yield batch.to(self.world.device), counted.to(self.world.device)
+            counted = batch.positions == torch.arange(first, first + size, device=batch.positions.device)
+            yield batch, counted
 
-    def _stream(self, split: str, quarantine: Path | None, sources: MMPretrainProcessor | None = None) -> Stream:
-        rank, size = self.world.rank, self.world.size
-        return Stream(self.config.data, split, self.config.seed, rank, size, self.processor, quarantine, sources)
+    def _stream(
+        self,
+        split: str,
+        quarantine: Path | None,
+        sources: MMPretrainProcessor | None = None,
+        training: Training | None = None,
+    ) -> Stream:
+        world = self.world
+        return Stream(
+            self.config.data,
+            split,
+            self.config.seed,
+            world.rank,
+            world.size,
+            self.processor,
+            quarantine,
+            sources,
+            world.device,
+            training,
+        )

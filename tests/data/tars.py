@@ -39,3 +39,8 @@ def contents(index: Index) -> dict[str, dict[str, bytes]]:
             spans = sample.members.items()
             found[sample.key] = {ext: os.pread(file.fileno(), size, at) for ext, (at, size) in spans}
     return found
+
+
+def keys_by_shard(index: Index) -> list[list[str]]:
+    """The keys of each shard's samples."""
+    return [shard.columns().all_keys() for shard in index.shards]

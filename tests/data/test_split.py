@@ -121,7 +121,7 @@ def test_incomplete_samples_are_refused_or_dropped_and_counted(tmp_path: Path) -
     assert len(lenient.problems) == 1 and "have empty image (first: key 'b'" in " ".join(lenient.notes)
     dropping = settings(tmp_path, incomplete=Incomplete.drop)
     opened = open_split(dropping, "train")
-    assert len(opened.index) == 40 and "a" not in opened.index.shards[1].keys
+    assert len(opened.index) == 40 and "a" not in opened.index.shards[1].columns().all_keys()
     assert opened.dropped == {"several image": 1, "empty image": 1, "no caption": 1}
     checked = check_split(dropping, "train")
     assert checked.problems == () and checked.samples == 40
@@ -151,7 +151,8 @@ def test_folders_of_other_layouts_are_not_left_out_without_the_way_to_read_them(
 
 
 def test_extensions_of_another_kind_and_huge_members_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmpretrain.data.split.MAX_ENCODED_BYTES", 1 << 20)
+    for module in ("split", "index_columns"):
+        monkeypatch.setattr(f"mmpretrain.data.{module}.MAX_ENCODED_BYTES", 1 << 20)
     odd = [
         ("a.image.npy", b"1"),
         ("a.caption.txt", b"1"),

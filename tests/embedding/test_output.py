@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpretrain.data.index import ShardError
+from mmpretrain.data.index import ShardError, build_index
+from mmpretrain.data.index_earlier import earlier_fingerprint
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy
-from mmpretrain.embedding.output import Output, SplitOrigin
+from mmpretrain.embedding.output import Output, SplitOrigin, known_as
+from tests.data.tars import keys_by_shard, sample_members, write_tar
 
 INFO = DatasetInfo(
     "small", "Small", "made up", "MIT", {"a": {"kind": "vector", "size": [2]}}, provenance={"release": "one", "k": {}}
@@ -37,11 +39,7 @@ def test_shards_hold_fixed_ranges_and_the_index_comes_last(tmp_path: Path) -> No
     assert output.missing() == [0, 2] and output.finish(changed=True) is None
     fill(output)
     index = output.finish(changed=True)
-    assert index is not None and [shard.keys for shard in index.shards] == [
-        ("s0", "s1", "s2"),
-        ("s3", "s4", "s5"),
-        ("s6",),
-    ]
+    assert index is not None and keys_by_shard(index) == [["s0", "s1", "s2"], ["s3", "s4", "s5"], ["s6"]]
     assert load_info(tmp_path).provenance == INFO.provenance
 
 
@@ -62,6 +60,20 @@ def test_a_shard_without_samples_counts(tmp_path: Path) -> None:
     fill(output)
     index = output.finish(changed=True)
     assert index is not None and len(index) == 4
+
+
+def test_what_an_earlier_version_began_is_finished(tmp_path: Path) -> None:
+    """Its origin.json holds the fingerprint as that version computed it."""
+    write_tar(tmp_path / "a.tar", sample_members(2))
+    index = build_index(tmp_path)
+    earlier, out = earlier_fingerprint(index.shards), tmp_path / "out"
+    assert known_as(out, "train", {"data": index}) == {"data": index.fingerprint}
+    Output(out, "train", INFO, replace(ORIGIN, sources={"data": earlier, "memory": "abc"}))
+    sources = known_as(out, "train", {"data": index, "memory": index})
+    assert sources == {"data": earlier, "memory": index.fingerprint}
+    Output(out, "train", INFO, replace(ORIGIN, sources=sources | {"memory": "abc"}))
+    with pytest.raises(ShardError, match=r"sources\.memory"):
+        Output(out, "train", INFO, replace(ORIGIN, sources=sources))
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:

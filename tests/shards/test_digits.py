@@ -36,7 +36,7 @@ def test_splits_are_stratified_and_complete(digits: Path) -> None:
     """About 80/20, every scan once, every class in proportion, every sample with all members."""
     train, test = load_index(digits / "train"), load_index(digits / "test")
     assert (len(train), len(test)) == (1437, 360)
-    keys = {key for index in (train, test) for shard in index.shards for key in shard.keys}
+    keys = {key for index in (train, test) for key in index.all_keys()}
     assert len(keys) == 1797
     config = compose([f"data.path={digits}", "data=digits"]).data
     assert all(check_split(config, split).problems == () for split in ("train", "test"))

@@ -16,6 +16,7 @@ from typing import Protocol
 from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.config.implementation import implementation
 from mmpretrain.config.root import Config
+from mmpretrain.data.augment.boxes import INPUTS
 from mmpretrain.data.augment.draws import Draws, Tensors
 from mmpretrain.data.batch import SOURCE, Batch, Inputs
 from mmpretrain.data.step import Step
@@ -59,7 +60,7 @@ class Augmenter:
         trained = {name: settings.train for name, settings in modalities.items() if settings.train is not None}
         if not trained:
             return batch
-        inputs = {name: self._augment(batch, name, config, "inputs", step) for name, config in trained.items()}
+        inputs = {name: self._augment(batch, name, config, INPUTS, step) for name, config in trained.items()}
         views = {name: view for name, view in batch.views.items() if name != SOURCE}
         if self._config.method.augments:
             plain = {name: batch.inputs[name] for name in trained}
@@ -69,7 +70,8 @@ class Augmenter:
     def _augment(self, batch: Batch, name: str, config: AugmentConfig, view: str, step: Step) -> Tensors:
         plain = batch.inputs[name]
         source = batch.views.get(SOURCE, {}).get(name, plain)
-        return plain | self._augmentation(name)(source, config, Draws(step, view, name, batch.positions))
+        done = frozenset({"crop"} if name in batch.cropped else ())
+        return plain | self._augmentation(name)(source, config, Draws(step, view, name, batch.positions, done))
 
     def _open(self, name: str) -> Augmentation:
         row = self._config.data.modalities[name].kind.row

@@ -20,13 +20,14 @@ _COLUMNS = tuple(dict.fromkeys(name for row in KINDS.values() for name in row.op
 class Draws:
     """Draws of b samples; what a sample gets depends on the run's seed, its position, view and modality alone.
 
-    positions: int64 [b], in the stream.
+    positions: int64 [b], in the stream. done: operations that have been done already, whose coins count all the same.
     """
 
     step: Step
     view: str
     modality: str
     positions: Tensor
+    done: frozenset[str] = frozenset()
 
     def uniform(self, use: str, *shape: int) -> Tensor:
         """Numbers from [0, 1): float32 [b, *shape]. use: what for; each use has numbers of its own."""

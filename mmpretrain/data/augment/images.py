@@ -58,7 +58,7 @@ class ImageForm:
 def augment_images(pixels: Tensor, form: ImageForm, config: AugmentConfig, draws: Draws) -> Tensor:
     """Normalized images [b, c, h, w] of any size -> augmented ones of ``form``: float32 [b, c, *form.size]."""
     coins = draws.coins(config)
-    if config.crop is not None:
+    if config.crop is not None and "crop" not in draws.done:
         pixels = _crop(pixels, form.size, config, coins, draws)
     else:
         pixels = _resize(pixels, form.size)

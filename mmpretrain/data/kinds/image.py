@@ -32,23 +32,24 @@ def decode(data: bytes) -> Image.Image:
 
     Raises SampleError or what Pillow raises; the header is read first.
     """
-    _check(*_webp_size(data))
+    check_size(*_webp_size(data))
     try:
         with warnings.catch_warnings(action="ignore"):  # of damaged EXIF, for example
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise SampleError(_unidentified(data)) from None
-    _check(*image.size)
+    check_size(*image.size)
     # A tile is unpacked whole, however little of it lies inside the image.
-    _check(*(getattr(image, "tag_v2", {}).get(tag, 0) for tag in TILE))
+    check_size(*(getattr(image, "tag_v2", {}).get(tag, 0) for tag in TILE))
     try:
         return shown(image)
     except ValueError as error:
         raise SampleError(str(error)) from None
 
 
-def _check(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raises SampleError for more pixels than are read."""
     if width * height > MAX_PIXELS:
         raise SampleError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
 
