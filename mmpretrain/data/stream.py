@@ -41,8 +41,8 @@ class Stream:
     config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
     tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
     quarantine: log of replaced samples, None for none. device: where batches are moved, and where the second half of a
-    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures for training
-    alone, None for other streams.
+    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures
+    for training alone, None for other streams.
 
     Attributes: index, plan, reader.
 
