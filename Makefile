@@ -68,7 +68,9 @@ bench: install data/digits/dataset.json
 	$(BIN)/python -m benchmarks.loads --quick
 	$(BIN)/python -m benchmarks.gpu --quick
 	$(BIN)/python -m benchmarks.stream --quick
+	$(BIN)/python -m benchmarks.index --quick
 	$(BIN)/python -m benchmarks.methods --quick
+	$(BIN)/python -m benchmarks.padding --quick
 
 docs: install
 	$(BIN)/python -m launcher.config_page > docs/config.md

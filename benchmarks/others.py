@@ -11,10 +11,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 OPEN_CLIP = "open_clip_torch==3.3.0"
+# What open_clip's training loop imports and this project's environment lacks.
+OPEN_CLIP_TRAINING = [OPEN_CLIP, "torchvision==0.28.0", "ftfy==6.3.1", "wcwidth==0.9.4"]
 INF_CL = "inf_cl==1.2.1"
 FOLDER = Path(__file__).resolve().parent.parent / ".bench-packages"
 
@@ -29,6 +32,13 @@ def install(requirement: str) -> Path | None:
         if subprocess.run(pip, check=False).returncode:
             return None
     return target
+
+
+def install_all(requirements: Sequence[str]) -> list[Path] | None:
+    """Their folders; None when pip cannot make one of them."""
+    folders = [install(requirement) for requirement in requirements]
+    found = [folder for folder in folders if folder is not None]
+    return found if len(found) == len(folders) else None
 
 
 def open_clip_losses(folder: Path) -> ModuleType:

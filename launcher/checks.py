@@ -8,18 +8,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
+from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Need
 from mmpretrain.config.root import Config
 from mmpretrain.config.shipped import INSTALLED, PACKAGE
 from mmpretrain.data.index import DatasetState, ShardError, dataset_state
-from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.info import load_info
-from mmpretrain.data.split import open_split
+from mmpretrain.data.source_checks import SourceUse, check_data_split, source_uses
+from mmpretrain.data.sources import open_data
 from mmpretrain.words import shortened
 
 PREFLIGHT_TIMEOUT_S = 300
@@ -27,13 +28,17 @@ PREFLIGHT_TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Batches:
-    """The arithmetic of a run. dataset_samples and epochs are None while the shards are not built."""
+    """The arithmetic of a run. dataset_samples and epochs are None while the shards are not built.
+
+    sources: of a mixture, what is taken of each.
+    """
 
     global_batch: int
     local_batch: int
     steps: int
     samples: int
     dataset_samples: int | None = None
+    sources: tuple[SourceUse, ...] = ()
 
     @property
     def epochs(self) -> float | None:
@@ -52,9 +57,12 @@ class Findings:
 def batches(config: Config, resources: Resources) -> Batches:
     """The arithmetic; meaningful once the checks of batches and data found nothing."""
     batch, steps = config.data.global_batch, config.total_steps
-    built = dataset_state(config.data.path) is DatasetState.built
-    size = len(open_split(config.data, "train").index) if built else None
-    return Batches(batch, batch // resources.world_size, steps, steps * batch, dataset_samples=size)
+    found = Batches(batch, batch // resources.world_size, steps, steps * batch)
+    if _not_built(config.data):
+        return found
+    opened = open_data(config.data, "train")
+    uses = source_uses(config.data, opened, config.seed, steps * batch)
+    return replace(found, dataset_samples=len(opened.index), sources=uses)
 
 
 def check_batches(config: Config, resources: Resources) -> list[str]:
@@ -73,13 +81,14 @@ def check_batches(config: Config, resources: Resources) -> list[str]:
 def check_data(config: Config, purpose: Purpose) -> Findings:
     """Shards of the training and of the evaluation splits. For a dry run, data not built yet is only a note."""
     data = config.data
-    if dataset_state(data.path) is DatasetState.missing:
-        how = f"run `{data.build}`" if data.build else "set data.path to a folder of shards"
+    if missing := _not_built(data):
+        key, path = missing
+        how = f"run `{data.build}`" if data.build else f"set {key} to a folder of shards"
         if purpose is Purpose.show:
-            return Findings(notes=(f"{data.path} is not built: {how}",))
-        return Findings(problems=(f"data.path={data.path}: there are no shards; {how}",))
+            return Findings(notes=(f"{path} is not built: {how}",))
+        return Findings(problems=(f"{key}={path}: there are no shards; {how}",))
     splits = dict.fromkeys(("train", *config.evaluation.splits))
-    checked = {split: check_split(data, split) for split in splits}
+    checked = {split: check_data_split(data, split) for split in splits}
     found = [problem for one in checked.values() for problem in one.problems]
     notes = [note for one in checked.values() for note in one.notes]
     sizes = {split: one.samples for split, one in checked.items() if one.samples is not None and not one.problems}
@@ -89,6 +98,15 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
             f" {data.global_batch / size:.1f} times, as negatives of one another; lower data.global_batch"
         )
     return Findings((*found, *_unmet_needs(config, sizes)), tuple(notes))
+
+
+def _not_built(data: DataConfig) -> tuple[str, str] | None:
+    """Key and path of the first folder without shards; None if there is none."""
+    for name, part in data.parts.items():
+        for path in part.paths[:1]:
+            if dataset_state(path) is DatasetState.missing:
+                return (f"data.sources.{name}.path" if name else "data.path"), path
+    return None
 
 
 def _unmet_needs(config: Config, sizes: Mapping[str, int]) -> list[str]:
@@ -101,12 +119,13 @@ def _unmet_needs(config: Config, sizes: Mapping[str, int]) -> list[str]:
 
 def _lacking_factors(config: Config) -> str | None:
     try:
-        named = load_info(config.data.path).factors
+        infos = {name: load_info(part.paths[0]) for name, part in config.data.parts.items()}
     except (FileNotFoundError, ShardError) as error:
         return f"reads dataset.json: {error}"
-    if named:
+    if all(info.factors for info in infos.values()) and len({str(info.factors) for info in infos.values()}) == 1:
         return None
-    return f"needs factors, but {config.data.path} names no factors in its dataset.json; leave the metric out"
+    whose = "name no common factors in their" if config.data.sources else "names no factors in its"
+    return f"needs factors, but {config.data.place} {whose} dataset.json; leave the metric out"
 
 
 def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:

@@ -20,6 +20,7 @@ from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
 from mmpretrain.data.discovery import Discovery
+from mmpretrain.data.source_checks import use_notes
 from mmpretrain.run_folder import RunFolder
 
 
@@ -99,16 +100,18 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
     model = checks.check_model(config, request.purpose, resources.world_size)
     if model.problems:
         raise PlanError(model.problems)
+    batches = checks.batches(config, resources)
+    said = use_notes(batches.sources)
     return RunPlan(
         run_folder=_folder(config).path,
         directory=Path.cwd(),
         composed=composed,
         config=config,
         resources=resources,
-        batches=checks.batches(config, resources),
+        batches=batches,
         action=history.action,
         step=history.step,
-        notes=(*choices.notes(), *look.notes, *notes, *_time_notes(resources), *model.notes),
+        notes=(*choices.notes(), *look.notes, *notes, *said, *_time_notes(resources), *model.notes),
         command=command,
     )
 

@@ -12,6 +12,7 @@ from launcher.plan import RunPlan
 from launcher.previous_run import Action
 from launcher.resources import Cluster
 from mmpretrain.config.compose import config_text
+from mmpretrain.data.source_checks import SourceUse
 
 
 def show_plan(plan: RunPlan, console: Console) -> None:
@@ -47,8 +48,14 @@ def summary(plan: RunPlan) -> dict[str, str]:
         "ranks": f"world size {resources.world_size}: {resources.layout}, {devices}",
         "batch": f"global batch {batches.global_batch}, local batch {batches.local_batch}{_micro_batches(plan)}",
         "length": f"{batches.steps} steps, {batches.samples} samples ({epochs})",
+        **{f"source {use.name}": _use(use) for use in batches.sources},
         "method": f"{plan.config.method.name}, ZeRO stage {engine.zero}, {engine.precision}",
     }
+
+
+def _use(use: SourceUse) -> str:
+    shares = ", then ".join(f"{share:.4g}" for share in use.shares)
+    return f"share {shares}: {use.taken} samples, {use.epochs:.4g} epochs of its {use.samples}"
 
 
 def _micro_batches(plan: RunPlan) -> str:

@@ -116,6 +116,7 @@ def progress_bar(form: AnswerForm) -> Iterator[Callable[[str, int, int], None]]:
     What it yields is called with what is being done, how many are done, and of how many.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, quiet=form is AnswerForm.json), transient=True) as bar:
+    console = Console(stderr=True, quiet=form is AnswerForm.json)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -30,3 +31,9 @@ def shortened(text: str, longest: int = LONGEST_CAUSE) -> str:
 def command(*words: object) -> str:
     """A command to copy into a shell: what has spaces or signs of the shell is quoted."""
     return shlex.join(map(str, words))
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with passwords and queries of its URLs, which may be signatures, as ``***``."""
+    text = re.sub(r"([A-Za-z][\w+.-]*://)[^/\s'\"]*@", r"\1***@", text)
+    return re.sub(r"([A-Za-z][\w+.-]*://[^\s'\"?]+)\?[^\s'\")>]+", r"\1?***", text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -21,6 +20,7 @@ from shards.build_plan import Job
 from shards.sources.findings import Findings
 from shards.sources.members import MemberError, make_member
 from shards.sources.sample import MemberKind, Source, SourceSample
+from shards.work_folder import appearing, record_path
 
 BLOCK = 512
 
@@ -57,11 +57,6 @@ class ShardRecord:
     """Whether an earlier, killed build wrote it."""
 
 
-def record_path(folder: Path, job: Job) -> Path:
-    """Where a shard's record lies while its dataset is being built."""
-    return folder / "records" / f"{job.name.replace('/', '-')}.json"
-
-
 def make_shard(source: Source, job: Job, incomplete: Incomplete, folder: Path | None) -> ShardRecord:
     """Write a shard below ``folder``, or with None only look at its samples.
 
@@ -77,23 +72,18 @@ def make_shard(source: Source, job: Job, incomplete: Incomplete, folder: Path | 
         return kept
     record = ShardRecord()
     target = folder / f"{job.name}.tar"
-    target.parent.mkdir(exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with appearing(target) as partial:
         write_shard(partial, _raw_samples(source, job, incomplete, record))
-        if record.keys:
-            os.replace(partial, target)
-        else:
+        if not record.keys:
+            partial.unlink()
             target.unlink(missing_ok=True)
-    finally:
-        partial.unlink(missing_ok=True)
-    replace_text(record_path(folder, job), json.dumps(asdict(record)))
+    replace_text(record_path(folder, job.name), json.dumps(asdict(record)))
     return record
 
 
 def _finished(folder: Path, job: Job) -> ShardRecord | None:
     """The record of a shard that is complete and still true; its text went to the disk after the tar."""
-    path = record_path(folder, job)
+    path = record_path(folder, job.name)
     if not path.exists():
         return None
     record = stored_record(folder, job)
@@ -104,7 +94,7 @@ def _finished(folder: Path, job: Job) -> ShardRecord | None:
 
 def stored_record(folder: Path, job: Job) -> ShardRecord:
     """The record that was written beside a finished shard."""
-    return ShardRecord(**json.loads(record_path(folder, job).read_text(encoding="utf-8")))
+    return ShardRecord(**json.loads(record_path(folder, job.name).read_text(encoding="utf-8")))
 
 
 def _stamp(path: Path) -> list[int]:

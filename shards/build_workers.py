@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmpretrain.data.pool import in_order
@@ -17,8 +18,15 @@ def make_shards(
     source: Source, jobs: list[Job], incomplete: Incomplete, folder: Path | None, workers: int
 ) -> Iterator[ShardRecord]:
     """The record of every job, in their order, whoever does it; with one worker in this process."""
-    try:
+    with deaths_named():
         yield from in_order(_work, jobs, workers, _remember, (source, incomplete, folder))
+
+
+@contextmanager
+def deaths_named() -> Iterator[None]:
+    """Say what to do when a process that writes shards dies. Raises BuildError."""
+    try:
+        yield
     except BrokenProcessPool:
         problem = "a worker process died, perhaps for lack of memory: the same command goes on, with fewer --workers"
         raise BuildError(problem) from None

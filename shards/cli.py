@@ -1,4 +1,4 @@
-"""``mmpretrain shards``: build datasets, index folders of tars, verify and look into them."""
+"""``mmpretrain shards``: build datasets, index folders of tars, verify, look into and rewrite them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
 from shards.own_cli import add_own_commands
+from shards.rewrite.cli import add_rewrite_commands
 
-app = typer.Typer(help="Build, index, verify and inspect WebDataset shards.", no_args_is_help=True)
+app = typer.Typer(help="Build, index, verify, inspect and rewrite WebDataset shards.", no_args_is_help=True)
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 add_own_commands(build_app)
@@ -225,6 +226,9 @@ def inspect_command(
             rows = [(name, m["bytes"], m["content"]) for name, m in described["members"].items()]
             title = f"{described['key']} in {described['shard']}"
             answer(form, described, table(title, ("member", "bytes", "content"), rows))
+
+
+add_rewrite_commands(app)
 
 
 def _overwrite(force: bool) -> Overwrite:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from shards.sources.folder import Classes, open_folder
 from shards.sources.hub import open_hub
 from shards.sources.sample import Source
 from shards.sources.table import open_table
+from shards.work_folder import free_bytes
 
 Out = Annotated[Path, typer.Argument(help="Folder to make.")]
 Split = Annotated[
@@ -187,13 +187,14 @@ def _build(form: AnswerForm, opener: Opener, title: str, out: Path, options: Bui
         if dry_run:
             done = look_at_samples(source, out, options, notes, bar)
         else:
-            with _hint_if_stopped():
+            with hint_if_stopped():
                 done = build_samples(source, title, out, options, notes, bar)
     answer(form, _result(out, done), _view(out, done))
 
 
 @contextmanager
-def _hint_if_stopped() -> Iterator[None]:
+def hint_if_stopped() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt:
@@ -223,9 +224,8 @@ def _view(out: Path, done: SamplesBuild) -> RenderableType:
     counts = ", ".join(f"{count} {split}" for split, count in done.report.samples.items())
     if done.build is None:
         size = megabytes(sum(done.report.bytes.values()))
-        heading = (
-            f"{out} would hold {counts} samples, about {size} ({megabytes(_free(out))} are free); nothing is written"
-        )
+        free = megabytes(free_bytes(out))
+        heading = f"{out} would hold {counts} samples, about {size} ({free} are free); nothing is written"
     else:
         kept = f"; {done.kept} finished shards of the build before were kept" if done.kept else ""
         heading = f"{out} {DONE[done.build.outcome]}: {counts} samples{kept}"
@@ -233,9 +233,3 @@ def _view(out: Path, done: SamplesBuild) -> RenderableType:
     classes = f"; {done.report.classes} classes" if done.report.classes is not None else ""
     asides = [Text(reason) for reason, _, _ in done.asides]
     return Group(Text(heading), Text(f"modalities: {kinds}{classes}"), *asides, done.report.view())
-
-
-def _free(out: Path) -> int:
-    """Bytes left where ``out`` would lie."""
-    there = next(path for path in [out.resolve(), *out.resolve().parents] if path.exists())
-    return shutil.disk_usage(there).free

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def work_folder(target: Path, identity: str, asides: Findings) -> Iterator[Path]
     except OSError as error:
         raise BuildError(f"{target.parent} cannot be written ({error.strerror}): choose another OUT") from None
     with _owned(folder, target):
-        for torn in folder.glob("*/.*.partial"):
+        for torn in folder.rglob(".*.partial"):
             torn.unlink(missing_ok=True)
         for other in target.parent.glob(f".{target.name}.*.partial"):
             if other != folder and (other / RECORDS).is_dir():
@@ -45,6 +46,30 @@ def tidy(folder: Path) -> None:
         if split.is_dir() and not any(split.iterdir()):
             split.rmdir()
     (folder / LOCK).unlink()
+
+
+def free_bytes(target: Path) -> int:
+    """Bytes left where ``target`` would lie."""
+    there = next(path for path in [target.resolve(), *target.resolve().parents] if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where the record of a finished shard lies while its dataset grows. name: the shard's path, without suffix."""
+    return folder / RECORDS / f"{name.replace('/', '-')}.json"
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A path beside ``target`` to write to; what is there at the end becomes ``target``, unless an error came."""
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        if partial.exists():
+            os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from mmpretrain.words import command, listed, shortened
+import pytest
+
+from mmpretrain.words import command, listed, shortened, without_secrets
 
 
 def test_a_long_list_says_how_many_are_left_out() -> None:
@@ -25,3 +27,16 @@ def test_a_long_cause_loses_its_middle_and_keeps_the_fix() -> None:
 def test_a_command_reads_back_as_its_words() -> None:
     words = ["mmpretrain", "shards", "index", "/data/my files/a'b"]
     assert shlex.split(command(*words)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:pw@host/a.tar is missing", "https://***@host/a.tar is missing"),
+        ("(url='http://host/a?sig=pw&x=1')", "(url='http://host/a?***')"),
+        ("'s3://key:pw@bucket/a?versionId=pw' and /local/a?b", "'s3://***@bucket/a?***' and /local/a?b"),
+        ("mail me@host, is http://host/a there?", "mail me@host, is http://host/a there?"),
+    ],
+)
+def test_what_urls_hold_of_secrets_is_left_out(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown

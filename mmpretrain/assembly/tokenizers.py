@@ -65,7 +65,7 @@ def not_built(data: DataConfig, source: str | None) -> str | None:
     """A note if ``source`` lies in the dataset's folder, which is not built yet; None otherwise."""
     if source is None or not data.build or Path(source).exists():
         return None
-    inside = Path(data.path).absolute() in Path(source).absolute().parents
+    inside = any(Path(path).absolute() in Path(source).absolute().parents for path in data.paths)
     return f"{source} is not built yet: run {data.build}" if inside else None
 
 

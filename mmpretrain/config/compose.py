@@ -60,8 +60,8 @@ def compose(
     """The config that ``tokens`` describe on top of ``base`` (default: the shipped configs/pretrain.yaml).
 
     choices: where the files of ``group=choice`` are looked for; None: among the shipped ones alone. look: what looks
-    into ``data.path`` where nobody described its modalities; None: nothing does. Raises ConfigError with every problem
-    found.
+    into the folders of the data where nobody described their modalities; None: nothing does. Raises ConfigError with
+    every problem found.
     """
     problems: list[str] = []
     chosen, overrides = _parse(tokens, problems)
@@ -144,7 +144,7 @@ def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], 
 
 def _says_path(layer: Layer) -> bool:
     data = layer.table.get("data")
-    return isinstance(data, Table) and "path" in data
+    return isinstance(data, Table) and ("path" in data or "sources" in data)
 
 
 def _nested(key: str, text: str) -> Table:

@@ -12,6 +12,9 @@ from omegaconf import MISSING
 from mmpretrain.config.augment import AugmentConfig, Choose, default_augment
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
+from mmpretrain.config.reading import Incomplete, Unread, Verify
+from mmpretrain.config.sources import LabelConfig, LayoutConfig, Mixing, SourceConfig
+from mmpretrain.words import without_secrets
 
 __all__ = [
     "AugmentConfig",
@@ -21,8 +24,12 @@ __all__ = [
     "Incomplete",
     "Kind",
     "LabelConfig",
+    "LayoutConfig",
+    "Mixing",
     "ModalityConfig",
+    "Padding",
     "Resize",
+    "SourceConfig",
     "Unread",
     "Verify",
     "remote_problem",
@@ -38,51 +45,6 @@ RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
 
 # Samples per second, and seconds.
 MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}
-
-
-class Verify(StrEnum):
-    """When a shard's sha256 is compared with the index."""
-
-    first_use = "first_use"
-    """When a process opens the shard for the first time, and again when the file has changed since."""
-
-    never = "never"
-    """Not at all."""
-
-
-class Incomplete(StrEnum):
-    """What happens to samples that the index shows to be unusable: a modality or the label is missing, empty, too
-    large, there twice, or of another kind."""
-
-    refuse = "refuse"
-    """Missing members end the run before it starts; the rest counts as unreadable while it runs
-    (``data.max_bad_fraction``)."""
-
-    drop = "drop"
-    """They are left out of the data set, and counted in the plan."""
-
-
-class Unread(StrEnum):
-    """What happens where a folder of shards holds files that are no shards but look like data: compressed tars, tars
-    in sub-folders."""
-
-    refuse = "refuse"
-    """The run does not start, and the message names them."""
-
-    ignore = "ignore"
-    """They are passed over, with a note."""
-
-
-@dataclass
-class LabelConfig:
-    """Where the class number of a sample lies."""
-
-    member: list[str] = field(default_factory=list)
-    """What follows the key in the name of the member that holds it (``[cls]``, ``[meta.json]``); empty: ``label.cls``,
-    or ``cls`` where there is none."""
-
-    field: str | None = None
-    """Of a JSON member: the key of the class number; null: the member holds nothing but the number."""
 
 
 class Resize(StrEnum):
@@ -110,6 +72,20 @@ class Decoding(StrEnum):
     """At its full size."""
 
 
+class Padding(StrEnum):
+    """To what length the texts or sequences of a batch are padded."""
+
+    auto = "auto"
+    """By the batch where that changes no embedding, else to the full length; the run says so where it is the latter."""
+
+    batch = "batch"
+    """To the longest of the batch, rounded up to a multiple of 8; refused for an encoder whose embeddings depend on how
+    much padding there is."""
+
+    full = "full"
+    """To ``max_length``, or the time steps of ``size``, in every batch."""
+
+
 @dataclass
 class ModalityConfig:
     """One modality of a dataset. NAME is what shards call it where nothing else is said: samples are the files
@@ -127,6 +103,9 @@ class ModalityConfig:
 
     max_length: int = 77
     """Texts: tokens that are kept."""
+
+    padding: Padding = Padding.auto
+    """Texts and sequences: to what length those of a batch are padded."""
 
     optional: bool = False
     """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
@@ -219,6 +198,8 @@ class ModalityConfig:
             found.append(f"{key}.channels is {self.channels}: use 1 (grey) or 3 (RGB)")
         if "max_length" in row.described_by and self.max_length < 2:
             found.append(f"{key}.max_length is {self.max_length}: a text needs at least 2 tokens")
+        if self.padding is not Padding.auto and not row.padded:
+            found.append(f"{key}.padding is for texts and sequences, and {key} is a {self.kind.value}: leave it out")
         found += self._preparation(key)
         for part in ("augment", "unique", "train"):
             augment: AugmentConfig | None = getattr(self, part)
@@ -281,8 +262,9 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str = field(default=MISSING, metadata=PATH)
-    """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL."""
+    path: str | None = field(default=None, metadata=PATH)
+    """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL.
+    null: ``sources`` says where samples lie; one of both is needed."""
 
     build: str | None = None
     """The command that makes that folder; messages name it where the folder is missing. null: none is known."""
@@ -303,6 +285,10 @@ class DataConfig:
 
     workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
+
+    prefetch_mb: float | None = None
+    """Memory on each rank for batches that loader processes make ahead of their step, in MB (10^6 bytes); a batch must
+    fit. null: no bound but 2 batches per process. What the processes themselves need comes on top."""
 
     verify: Verify = Verify.first_use
     """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
@@ -329,14 +315,49 @@ class DataConfig:
     unread: Unread = Unread.refuse
     """What happens where files beside the shards look like data that would not be read."""
 
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """In place of ``path``: several data sets, by names of your choice, that are mixed in one stream by exact shares
+    (docs/data.md). ``data.sources.NAME=null`` takes one out."""
+
+    mixing: Mixing = Mixing.weight
+    """What the shares of the ``sources`` come from."""
+
+    temperature: float = 1.0
+    """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
+
     @property
     def paths(self) -> list[str]:
         """Every folder of the data set."""
-        return [self.path, *self.more_paths]
+        if self.sources:
+            return [path for source in self.sources.values() for path in source.paths]
+        return [*([self.path] if self.path else []), *self.more_paths]
+
+    @property
+    def place(self) -> str:
+        """Where the data set lies, in words."""
+        if not self.sources:
+            return str(self.path)
+        return " and ".join(f"{source.path} (source {name})" for name, source in self.sources.items())
+
+    @property
+    def parts(self) -> dict[str, DataConfig]:
+        """Source -> its section, as if it were a data set of its own; without sources this one, by ''."""
+        if not self.sources:
+            return {"": self}
+        return {name: self._part(source) for name, source in self.sources.items()}
+
+    def _part(self, source: SourceConfig) -> DataConfig:
+        modalities = {
+            name: replace(modality, **vars(source.modalities[name])) if name in source.modalities else modality
+            for name, modality in self.modalities.items()
+        }
+        label, more = source.label or self.label, list(source.more_paths)
+        return replace(self, path=source.path, more_paths=more, sources={}, modalities=modalities, label=label)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, modality in self.modalities.items() for p in modality.problems(name)]
+        found += self._places()
         if len(self.modalities) < 2:
             named = ", ".join(self.modalities)
             found.append(
@@ -350,18 +371,54 @@ class DataConfig:
         for key in ("global_batch", "window"):
             if getattr(self, key) < 1:
                 found.append(f"data.{key} is {getattr(self, key)}: it must be at least 1")
-        for key, path in [("path", self.path), *(("more_paths", path) for path in self.more_paths)]:
-            if (remote := remote_problem(path)) is not None:
-                found.append(f"data.{key} is {path!r}, which {remote}")
-        if repeated := sorted({path for path in self.paths if self.paths.count(path) > 1}):
-            found.append(f"data.more_paths names {repeated[0]!r} twice: its samples would count twice")
         if self.cache_gb <= 0:
             found.append(f"data.cache_gb is {self.cache_gb}: it must be above 0")
+        if self.prefetch_mb is not None and self.prefetch_mb <= 0:
+            found.append(f"data.prefetch_mb is {self.prefetch_mb}: it must be above 0, or null for no bound")
         if self.workers < 0:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
+        if self.temperature <= 0:
+            found.append(f"data.temperature is {self.temperature}: it must be above 0")
         return found
+
+    def _places(self) -> list[str]:
+        """What is wrong with where samples are said to lie."""
+        if not self.sources:
+            found = [] if self.path else ["data.path has no value"]
+            keys = {"data.path": [self.path] if self.path else [], "data.more_paths": self.more_paths}
+        elif self.path or self.more_paths:
+            key, value = ("path", "null") if self.path else ("more_paths", "[]")
+            return [
+                f"data.{key} is {getattr(self, key)} and data.sources names {', '.join(self.sources)}, and a run reads"
+                f" one or the other: set data.{key}={value}, or data.sources=null"
+            ]
+        else:
+            found = [p for name, source in self.sources.items() for p in source.problems(name, self.modalities)]
+            found += [] if found else _without_weight(self.sources)
+            keys = {f"data.sources.{name}.path": [source.path] for name, source in self.sources.items()}
+            keys |= {f"data.sources.{name}.more_paths": source.more_paths for name, source in self.sources.items()}
+        for key, paths in keys.items():
+            found += [
+                f"{key} is {without_secrets(path)!r}, which {problem}"
+                for path in paths
+                if (problem := remote_problem(path))
+            ]
+        return found + self._twice()
+
+    def _twice(self) -> list[str]:
+        twice = sorted({path for path in self.paths if self.paths.count(path) > 1})
+        key = "data.sources" if self.sources else "data.more_paths"
+        return [f"{key} names {path!r} twice: its samples would count twice" for path in twice[:1]]
+
+
+def _without_weight(sources: dict[str, SourceConfig]) -> list[str]:
+    """A sentence if from some position on no source has a weight."""
+    for position in sorted({0, *(int(first) for source in sources.values() for first in source.weight_from)}):
+        if not any(source.weight_at(position) > 0 for source in sources.values()):
+            return [f"data.sources: no source has a weight above 0 at position {position} of the stream"]
+    return []
 
 
 def _square(size: list[int]) -> list[int]:
@@ -375,4 +432,8 @@ def remote_problem(path: str) -> str | None:
         return None
     if "::" in path or scheme[1] not in REMOTE_SCHEMES or not path.startswith(f"{scheme[1]}://"):
         return f"is not read: use a folder, or one plain URL of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}"
+    if scheme[1].startswith("http") and "?" in path:
+        return (
+            "is not read: names of files cannot follow a query; give credentials as the store's environment variables"
+        )
     return None

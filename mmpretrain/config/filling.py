@@ -5,7 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmpretrain.config.default_model import BYTES, BYTES_LENGTH, default_encoders
@@ -24,11 +24,14 @@ class Look(Protocol):
     def data(self, path: str, given: Mapping[str, Any]) -> Tree:
         """The section ``data`` that a folder implies. Raises ValueError if that cannot be told."""
 
-    def tokenizer(self, path: str) -> str:
-        """The tokenizer for texts of a folder."""
+    def mixture(self, sources: Mapping[str, Any], given: Mapping[str, Any]) -> Tree:
+        """The section ``data`` that several sources imply. Raises ValueError if that cannot be told."""
 
-    def has(self, path: str, split: str) -> bool:
-        """Whether a folder has this split."""
+    def tokenizer(self, paths: Sequence[str]) -> str:
+        """The tokenizer for texts of folders."""
+
+    def has(self, paths: Sequence[str], split: str) -> bool:
+        """Whether one of these folders has this split."""
 
 
 def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[str], *, small: bool) -> None:
@@ -39,12 +42,14 @@ def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[st
     the small ones.
     """
     given = _merged(layers, "data", "modalities")
-    path = next((data["path"] for data in _sections(reversed(layers), "data") if data.get("path")), None)
+    path = next((data["path"] for data in _sections(reversed(layers), "data") if "path" in data), None)
+    sources = {n: entry for n, entry in _merged(layers, "data", "sources").items() if entry and "path" in entry}
+    paths = [entry["path"] for entry in sources.values()] if sources and not path else [path] if path else []
     filled: Tree = {}
     described = any(entry and "kind" in entry for entry in _merged(layers[:files], "data", "modalities").values())
-    if look is not None and path and not described:
+    if look is not None and paths and not described:
         try:
-            filled["data"] = look.data(path, given)
+            filled["data"] = look.data(path, given) if path else look.mixture(sources, given)
         except ValueError as error:
             problems.append(str(error))
     modalities = _merged([filled, *layers], "data", "modalities")
@@ -52,7 +57,7 @@ def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[st
         known = _described(_merged(layers, "model", "encoders"))
         kinds = {n: Kind(m["kind"]) for n, m in modalities.items() if m and "kind" in m and n not in known}
         tokenized = [name for name, kind in kinds.items() if kind.row.tokenized]
-        tokenizer = look.tokenizer(path) if look is not None and path and tokenized else ""
+        tokenizer = look.tokenizer(paths) if look is not None and paths and tokenized else ""
         filled["model"] = {"encoders": default_encoders(kinds, tokenizer)}
         for name in tokenized if tokenizer == BYTES else []:
             found = filled.setdefault("data", {}).setdefault("modalities", {})
@@ -67,10 +72,12 @@ def usual_metrics(config: Config, look: Look | None) -> None:
     if left_out and look is not None:
         look.notes.append(f"no labels (data.classes is null): {', '.join(left_out)} left out")
     settings.final = [metric for metric in settings.final if metric not in left_out]
-    if look is not None and settings.final and not look.has(config.data.path, settings.split):
+    firsts = [part.paths[0] for part in config.data.parts.values() if part.paths]
+    if look is not None and settings.final and firsts and not look.has(firsts, settings.split):
+        named = f"{' and '.join(firsts)} {'have' if len(firsts) > 1 else 'has'}"
         look.notes.append(
-            f"{config.data.path} has no {settings.split}/, so nothing is evaluated; `mmpretrain shards build` holds"
-            f" samples out by --split {settings.split}=0.02"
+            f"{named} no {settings.split}/, so nothing is evaluated; `mmpretrain shards build` holds samples out by"
+            f" --split {settings.split}=0.02"
         )
         settings.final = []
 

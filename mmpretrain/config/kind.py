@@ -102,6 +102,11 @@ class KindRow:
     """How it is shown on the page of ``mmpretrain shards preview``: a class (mmpretrain/preview/plain.py)."""
 
     @property
+    def padded(self) -> bool:
+        """Whether the samples of a batch are padded to one length here, and not by a feature extractor."""
+        return self.tokens and not self.extracted
+
+    @property
     def size_form(self) -> str:
         """The form of ``size``, as messages show it; empty where there is none."""
         return f"[{', '.join(self.size)}]" if self.size else ""

@@ -14,18 +14,25 @@ Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its enc
 
 @dataclass(frozen=True)
 class Replacement:
-    """A sample that could not be read, and the key of what stood in for it; empty where it was left out."""
+    """A sample that could not be read, and the key of what stood in for it; empty where it was left out.
+
+    source: of a mixture, the name of the one that it is of.
+    """
 
     position: int
     key: str
     substitute: str
     shard: str
     error: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of one global batch.
+    """One rank's share of one global batch: samples of one step of the plan, all of this rank's and no others.
+
+    Every rank has equally many. Shapes behind b may differ between ranks and steps: texts and sequences are as long as
+    the longest of the batch.
 
     inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
     rows without content where it is False. labels: int64 [b] or None. sample_ids: int64 [b], the sample's ordinal in

@@ -14,13 +14,15 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.data.augment.boxes import BoxDraws
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import SampleError
+from mmpretrain.data.mixture import Mixture
 from mmpretrain.data.pictures import Halves, PictureRows, Training, picture_readers
 from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.random import uniform
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of, objects_of
-from mmpretrain.data.step import sub_seed
+from mmpretrain.data.seeds import sub_seed
+from mmpretrain.words import without_secrets
 
 MAX_ATTEMPTS = 16
 
@@ -53,7 +55,7 @@ class Batcher:
         self,
         config: DataConfig,
         reader: Reader,
-        plan: Plan,
+        plan: Plan | Mixture,
         processor: Processor,
         sources: Processor | None = None,
         training: Training | None = None,
@@ -148,18 +150,25 @@ class Batcher:
                 replaced.append(self._replacement(position, ordinal, row.key, error))
             return row
         original = self._reader.index.sample(ordinal)
+        source = self._source(ordinal)
         raise BadDataError(
             f"sample {original.key!r} in {self._reader.index.path(original.shard)} cannot be used ({error}), and"
-            f" neither can {MAX_ATTEMPTS - 1} others drawn in its place: data.modalities may not fit the shards"
+            f" neither can {MAX_ATTEMPTS - 1} others{f' of source {source}' if source else ''} drawn in its place:"
+            " data.modalities may not fit the shards"
         )
 
     def _replacement(self, position: int, ordinal: int, substitute: str, error: SampleError) -> Replacement:
         original = self._reader.index.sample(ordinal)
-        return Replacement(position, original.key, substitute, self._reader.index.path(original.shard), str(error))
+        shard = without_secrets(self._reader.index.path(original.shard))
+        return Replacement(position, original.key, substitute, shard, str(error), self._source(ordinal))
+
+    def _source(self, ordinal: int) -> str:
+        """The name of the source that a sample is of; '' without sources."""
+        return self._plan.source_name(ordinal) if isinstance(self._plan, Mixture) else ""
 
     def _decode(self, ordinal: int, position: int | None, readers: _Readers) -> _Row:
         """position: draws one of several texts; None: the first."""
-        sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members
+        sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members_of(ordinal)
         draw = None if position is None else partial(self._number, position)
         objects = objects_of(sample, config.modalities, members, draw, readers)
         label = None if members.label is None else label_of(sample, members.label, config.classes or 0)

@@ -1,4 +1,4 @@
-"""Remote shards on the node's own disk: fetched whole, verified once, bounded, shared by all processes (no torch here).
+"""Remote files on the node's own disk: fetched whole, verified once, bounded, shared by all processes (no torch here).
 
     FOLDER/shards/SHA256       a verified shard, named by its content; readers hold a shared lock on it
     FOLDER/shards/SHA256.tmp   a download, as long as the shard from the start, under an exclusive lock
@@ -12,28 +12,35 @@ which goes the same way. The folder must be on a local disk, where locks work.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import queue
 import re
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.config.data import remote_problem
-from mmpretrain.data.index_scan import Content, ShardError
+from mmpretrain.data import fetch as fetching
+from mmpretrain.data.counters import Counters
+from mmpretrain.data.index_scan import ShardError
+from mmpretrain.data.stores import Patience, Remote
 from mmpretrain.files import sync
 
 ENVIRONMENT = "MMPRETRAIN_CACHE"
-ATTEMPTS = 3
-BLOCK = 8 << 20
+FETCHES = 4  # at a time, ahead of need
+
+ROOM_S = 0.05  # between looks for room
 
 log = logging.getLogger(__name__)
+
+
+class NoRoomError(ShardError):
+    """The files in use leave too little room."""
 
 
 def cache_folder() -> Path:
@@ -48,27 +55,43 @@ def release(file: FileIO) -> None:
 
 
 class Cache:
-    """A bounded folder of verified shards. limit: bytes that it may hold, over all processes of the node."""
+    """A bounded folder of verified files. limit: bytes that it may hold, over all processes of the node. patience: with
+    the stores.
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.limit = limit
+    Attributes: counters, shared with processes that are forked from this one.
+    """
+
+    def __init__(self, folder: Path, limit: int, patience: Patience | None = None) -> None:
+        self.limit, self._patience = limit, patience or fetching.PATIENCE
+        self.counters = Counters()
         self._shards, self._locks = folder / "shards", folder / "locks"
         for path in (self._shards, self._locks):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._prefetcher = _Prefetcher(self)
 
-    def open(self, url: str, shard: Content) -> FileIO:
-        """The shard (or its columns) at ``url`` as a local file, fetched if need be; kept until :func:`release`.
+    def open(self, remote: Remote) -> FileIO:
+        """The remote file as a local one, fetched if need be; kept from eviction until :func:`release`.
 
         Raises ShardError if it is missing, cannot be fetched, has another sha256, or does not fit.
         """
-        if not re.fullmatch(r"[0-9a-f]{64}", shard.sha256):
-            raise ShardError(f"{url}: the index has no valid sha256 for it: build the index again")
-        return self._cached(shard) or self._fetch(url, shard)
+        self._check(remote)
+        if (cached := self._cached(remote)) is not None:
+            self.counters.add(hits=1)
+            return cached
+        before = time.monotonic()
+        try:
+            return self._fetch_in_time(remote)
+        finally:
+            self.counters.add(waited_s=time.monotonic() - before)
 
-    def prefetch(self, shards: Iterable[tuple[str, Content]]) -> None:
-        """Fetch (url, shard) pairs in the background, in this order. What fails is tried again by :meth:`open`."""
-        self._prefetcher.add(shards)
+    def prefetch(self, remotes: Iterable[Remote]) -> None:
+        """Fetch files in the background, in this order. What fails is tried again by :meth:`open`."""
+        self._prefetcher.add(remotes)
+
+    def bring(self, remote: Remote) -> None:
+        """Have the file in the cache, without opening it; raises as :meth:`open` does."""
+        self._check(remote)
+        release(self._cached(remote) or self._fetch(remote))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prefetcher": None}
@@ -77,30 +100,45 @@ class Cache:
         self.__dict__.update(state)
         self._prefetcher = _Prefetcher(self)
 
-    def _cached(self, shard: Content) -> FileIO | None:
-        path = self._shards / shard.sha256
+    def _check(self, remote: Remote) -> None:
+        """The sha256 becomes the name of a file."""
+        if not re.fullmatch(r"[0-9a-f]{64}", remote.sha256):
+            raise ShardError(f"{remote.url}: the index has no valid sha256 for it: build the index again")
+
+    def _cached(self, remote: Remote) -> FileIO | None:
+        path = self._shards / remote.sha256
         try:
             file = FileIO(path)
         except FileNotFoundError:
             return None
         fcntl.flock(file, fcntl.LOCK_SH)
-        if os.fstat(file.fileno()).st_size != shard.bytes:
+        if os.fstat(file.fileno()).st_size != remote.bytes:
             path.unlink(missing_ok=True)
             release(file)
             return None
         os.utime(file.fileno())
         return file
 
-    def _fetch(self, url: str, shard: Content) -> FileIO:
-        path = self._shards / shard.sha256
-        with self._locked(shard.sha256[:2]):
-            cached = self._cached(shard)
+    def _fetch_in_time(self, remote: Remote) -> FileIO:
+        """As :meth:`_fetch`, but room that downloads ahead of need take is waited for."""
+        while True:
+            try:
+                return self._fetch(remote)
+            except NoRoomError:
+                if not any(_in_use(path) for path in self._shards.glob("*.tmp")):
+                    raise
+                time.sleep(ROOM_S)
+
+    def _fetch(self, remote: Remote) -> FileIO:
+        path = self._shards / remote.sha256
+        with self._locked(remote.sha256[:2]):
+            cached = self._cached(remote)
             if cached is not None:
                 return cached
             temporary = path.with_suffix(".tmp")
-            file = self._reserve(temporary, url, shard)
+            file = self._reserve(temporary, remote)
             try:
-                _transfer(url, shard, file)
+                fetching.fetch(remote, file, self._patience, self.counters)
                 os.fsync(file.fileno())
                 os.replace(temporary, path)
             except BaseException:
@@ -108,35 +146,36 @@ class Cache:
                 release(file)
                 raise
             sync(self._shards)
+            self.counters.add(shards=1)
             fcntl.flock(file, fcntl.LOCK_SH)
             return file
 
-    def _reserve(self, temporary: Path, url: str, shard: Content) -> FileIO:
+    def _reserve(self, temporary: Path, remote: Remote) -> FileIO:
         """A locked file of the shard's full size, room having been made: so the bound holds for all processes."""
         with self._locked("room"):
-            self._make_room(url, shard)
+            self._make_room(remote)
             file = FileIO(temporary, "w+")
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
-                os.posix_fallocate(file.fileno(), 0, shard.bytes)
+                os.posix_fallocate(file.fileno(), 0, remote.bytes)
             except OSError as error:
                 temporary.unlink(missing_ok=True)
                 release(file)
-                advice = f"free {shard.bytes} bytes there or point {ENVIRONMENT} to a larger disk"
-                raise ShardError(f"{self._shards}: no room for {url} ({error.strerror}): {advice}") from None
+                advice = f"free {remote.bytes} bytes there or point {ENVIRONMENT} to a larger disk"
+                raise ShardError(f"{self._shards}: no room for {remote.url} ({error.strerror}): {advice}") from None
             return file
 
-    def _make_room(self, url: str, shard: Content) -> None:
+    def _make_room(self, remote: Remote) -> None:
         files = sorted(_files(self._shards))
-        excess = sum(size for _, size, _ in files) + shard.bytes - self.limit
+        excess = sum(size for _, size, _ in files) + remote.bytes - self.limit
         for _, size, path in files:
             if excess <= 0:
                 return
             if _remove_unused(path):
                 excess -= size
         if excess > 0:
-            raise ShardError(
-                f"{url} does not fit: {self._shards} may hold {self.limit} bytes, and the shards in use leave"
+            raise NoRoomError(
+                f"{remote.url} does not fit: {self._shards} may hold {self.limit} bytes, and the shards in use leave"
                 f" {excess} too few: raise data.cache_gb or lower data.window"
             )
 
@@ -151,28 +190,36 @@ class Cache:
 
 
 class _Prefetcher:
-    """One daemon thread that fetches what was asked for; started with the first request."""
+    """A few daemon threads that fetch what was asked for; started with the first request."""
 
     def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-        self._queue: queue.SimpleQueue[tuple[str, Content]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._cache = weakref.proxy(cache)
+        self._queue: queue.SimpleQueue[Remote | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        weakref.finalize(cache, _stop, self._queue).atexit = False
 
-    def add(self, shards: Iterable[tuple[str, Content]]) -> None:
-        """Queue shards to fetch; the thread that fetches them starts with the first."""
-        for item in shards:
-            self._queue.put(item)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="shard-prefetch", daemon=True)
-            self._thread.start()
+    def add(self, remotes: Iterable[Remote]) -> None:
+        """Queue files to fetch; the threads that fetch them start with the first."""
+        for remote in remotes:
+            self._queue.put(remote)
+        while len(self._threads) < FETCHES:
+            thread = threading.Thread(target=self._work, name="shard-prefetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self) -> None:
-        while True:
-            url, shard = self._queue.get()
+        while (remote := self._queue.get()) is not None:
             try:
-                release(self._cache.open(url, shard))
+                self._cache.bring(remote)
             except ShardError as error:
                 log.warning("not prefetched: %s", error)
+            except ReferenceError:  # nobody has the cache any more
+                return
+
+
+def _stop(waiting: queue.SimpleQueue[Remote | None]) -> None:
+    for _ in range(FETCHES):
+        waiting.put(None)
 
 
 def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:
@@ -181,6 +228,18 @@ def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:
         with suppress(FileNotFoundError):  # a download that just got its final name
             stat = path.stat()
             yield stat.st_mtime_ns, stat.st_size, path
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a reader or a download holds the file's lock."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def _remove_unused(path: Path) -> bool:
@@ -192,46 +251,3 @@ def _remove_unused(path: Path) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return True
-
-
-def _transfer(url: str, shard: Content, file: FileIO) -> None:
-    """Write the object at ``url`` into ``file``, trying again when the connection fails."""
-    problem = remote_problem(url)
-    if problem is not None:
-        raise ShardError(f"{url} {problem}")
-    for attempt in range(ATTEMPTS):
-        try:
-            sha256 = _copy(url, shard.bytes, file)
-            break
-        except FileNotFoundError:
-            raise ShardError(f"{url} is missing: upload it again, or build the index again") from None
-        except ImportError as error:
-            raise ShardError(f"{url} cannot be fetched: {error}") from None
-        except Exception as error:  # each kind of store raises its own
-            if attempt == ATTEMPTS - 1:
-                raise ShardError(f"{url} cannot be fetched after {ATTEMPTS} attempts ({error!r})") from None
-            time.sleep(0.5 * 2**attempt)
-    if sha256 != shard.sha256:
-        raise ShardError(
-            f"{url} has sha256 {sha256[:12]}…, the index says {shard.sha256[:12]}…: upload shard and index again"
-        )
-
-
-def _copy(url: str, size: int, file: FileIO) -> str:
-    """Fetch exactly ``size`` bytes; returns their sha256. Raises OSError for fewer or more."""
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(url)
-    digest, copied = hashlib.sha256(), 0
-    file.seek(0)
-    with filesystem.open(path, "rb", block_size=BLOCK) as source:
-        while chunk := source.read(min(BLOCK, size - copied + 1)):
-            copied += len(chunk)
-            if copied > size:
-                raise OSError(f"it has more than the {size} bytes of the index")
-            digest.update(chunk)
-            if file.write(chunk) != len(chunk):
-                raise OSError("the disk took only a part of a block")
-    if copied != size:
-        raise OSError(f"it ended after {copied} of {size} bytes")
-    return digest.hexdigest()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmpretrain.config.implementation import implementation
 from mmpretrain.config.kind import Kind
+from mmpretrain.words import shortened
 
 # A sound is {"array": float32 [n], "sampling_rate": hertz}.
 Raw = Image.Image | str | np.ndarray | dict[str, Any]
@@ -53,7 +54,12 @@ def decode(extension: str, data: bytes, kind: Kind, reader: Callable[[bytes], An
     except SampleError as error:
         raise SampleError(f"{extension}: {error}") from None
     except Exception as error:  # hostile bytes bring libraries to raise nearly anything
-        raise SampleError(f"{extension}: {type(error).__name__}: {error}") from None
+        raise SampleError(f"{extension}: {type(error).__name__}: {_printable(error)}") from None
+
+
+def _printable(error: Exception) -> str:
+    """A library's message on one line, without what would steer a terminal: it may quote the bytes."""
+    return shortened("".join(c if c.isprintable() else " " for c in str(error)))
 
 
 def _known() -> str:

@@ -42,33 +42,53 @@ class Discovery:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def data(self, path: str, given: Mapping[str, Any]) -> Entry:
+    def data(self, path: str, given: Mapping[str, Any], least: int = 2) -> Entry:
         """The section ``data`` of the config: name, modalities, classes.
 
-        given: entries of modalities that somebody described in part. Raises ShardError with the fix if that cannot be
-        told.
+        given: entries of modalities that somebody described in part. least: modalities that the folder must hold.
+        Raises ShardError with the fix if that cannot be told.
         """
         try:
             info = load_info(path)
         except (FileNotFoundError, NotADirectoryError):
-            return self._from_index(path, given)
+            return self._from_index(path, given, least)
         known = set(ModalityConfig.__dataclass_fields__)
         modalities = {n: {k: v for k, v in entry.items() if k in known} for n, entry in info.modalities.items()}
         classes = len(info.classes) if info.classes else int(np.prod(list(info.factors.values()))) or None
         self.notes.append(f"data: {_named(modalities)}, as {path}/dataset.json says")
         return {"name": _plain(info.name), "modalities": modalities, "classes": classes if classes != 1 else None}
 
-    def tokenizer(self, path: str) -> str:
-        """The tokenizer that lies beside the shards; else bytes."""
-        beside = Path(path) / TOKENIZER
-        if not is_remote(path) and beside.is_dir():
-            return str(beside)
-        better = command("mmpretrain", "tokenizer", "train", "--data", path)
+    def mixture(self, sources: Mapping[str, Any], given: Mapping[str, Any]) -> Entry:
+        """The section ``data`` of several sources: the union of what each of them holds.
+
+        sources: entries of ``data.sources``. given: as of :meth:`data`. A modality that not all of them hold is
+        optional, and where they hold texts of JSON under other keys, that is said by source. Raises ShardError where
+        they contradict one another.
+        """
+        found = {name: self.data(entry["path"], _given(entry, given), least=1) for name, entry in sources.items()}
+        joined = join(found)
+        if len(joined["modalities"]) < 2:
+            raise ShardError(
+                f"the sources hold {_named(joined['modalities'])} alone, and contrastive pretraining needs at least 2"
+                " modalities: name others by data.modalities.NAME.member"
+            )
+        return joined
+
+    def tokenizer(self, paths: Sequence[str]) -> str:
+        """The tokenizer that lies beside the shards of the first folder that has one; else bytes."""
+        for path in paths:
+            beside = Path(path) / TOKENIZER
+            if not is_remote(path) and beside.is_dir():
+                return str(beside)
+        better = command("mmpretrain", "tokenizer", "train", "--data", paths[0])
         self.notes.append(f"texts are read byte by byte; for pieces of words: {better}")
         return BYTES
 
-    def has(self, path: str, split: str) -> bool:
-        """Whether the data set has this split; one that is not there at all may still get it."""
+    def has(self, paths: Sequence[str], split: str) -> bool:
+        """Whether one of the folders has this split; one that is not there at all may still get it."""
+        return any(self._has(path, split) for path in paths)
+
+    def _has(self, path: str, split: str) -> bool:
         if is_remote(path):
             try:
                 return len(load_index(split_folder(path, split))) >= 0
@@ -76,7 +96,7 @@ class Discovery:
                 return False
         return not Path(path).is_dir() or holds_shards(split_folder(path, split))
 
-    def _from_index(self, path: str, given: Mapping[str, Any]) -> Entry:
+    def _from_index(self, path: str, given: Mapping[str, Any], least: int) -> Entry:
         index = _open(path)
         modalities: dict[str, Entry] = {}
         for name, members in _by_modality(index).items():
@@ -85,7 +105,7 @@ class Discovery:
         for name, entry in given.items():
             if isinstance(entry, Mapping) and entry.get("member") and name not in modalities:
                 modalities[name] = {"kind": _kind_of(name, entry["member"])}
-        if len(modalities) < 2:
+        if len(modalities) < least:
             found = f"only {_named(modalities)}" if modalities else "nothing"
             raise ShardError(
                 f"{index.folder} holds {_held(index)}: {found} is known to be a modality by its name, and contrastive"
@@ -280,3 +300,43 @@ def _what(entry: Entry) -> str:
 def _plain(name: str) -> str:
     """A name that a run may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "own"
+
+
+def join(found: Mapping[str, Entry]) -> Entry:
+    """One section ``data`` of those of several sources.
+
+    Raises ShardError where a modality is of two kinds, or a vector of two sizes.
+    """
+    modalities: dict[str, Entry] = {}
+    layouts: dict[str, Entry] = {}
+    for source, section in found.items():
+        for name, entry in section["modalities"].items():
+            first = modalities.setdefault(name, dict(entry))
+            _refuse_contradiction(name, source, first, entry)
+            if entry.get("field", []) != first.get("field", []):
+                layouts.setdefault(source, {})[name] = {"field": entry.get("field", [])}
+    for name, entry in modalities.items():
+        if not all(name in section["modalities"] for section in found.values()):
+            entry["optional"] = True
+    classes = {section["classes"] for section in found.values()}
+    joined: Entry = {"name": "-".join(found), "modalities": modalities}
+    joined["classes"] = classes.pop() if len(classes) == 1 else None
+    if layouts:
+        joined["sources"] = {source: {"modalities": entry} for source, entry in layouts.items()}
+    return joined
+
+
+def _refuse_contradiction(name: str, source: str, first: Entry, entry: Entry) -> None:
+    keys = ["kind", *(["size"] if entry["kind"] in (Kind.vector.value, Kind.sequence.value) else [])]
+    for key in keys:
+        if entry.get(key) != first.get(key):
+            raise ShardError(
+                f"source {source} holds {name!r} with {key} {entry.get(key)}, and another source with {first.get(key)}:"
+                f" these cannot be one modality; set data.sources.{source}.modalities.{name}.member to what can be"
+            )
+
+
+def _given(source: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of the modalities, with what a source says of where they lie in it."""
+    layouts = source.get("modalities") or {}
+    return {name: {**(given.get(name) or {}), **(layouts.get(name) or {})} for name in {**given, **layouts}}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_build import INDEX_NAME, build_index
 from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.index_shard import LABEL, Pattern, Shard, Span, modality_of
 from mmpretrain.data.index_table import Index, Sample
 from mmpretrain.data.index_text import from_text
 from mmpretrain.data.index_verify import verify_shards
+from mmpretrain.files import open_file
 
 __all__ = [
     "INDEX_NAME",
@@ -85,15 +87,16 @@ def dataset_state(path: str | Path) -> DatasetState:
 
 
 def read_text(source: str) -> str:
-    """Content of a local or remote text file. Raises OSError, FileNotFoundError where there is none."""
+    """Content of a local or remote text file; raises as :func:`read_bytes`."""
     return read_bytes(source).decode("utf-8")
 
 
 def read_bytes(source: str) -> bytes:
-    """Content of a local or remote file. Raises OSError, FileNotFoundError where there is none."""
-    if not is_remote(source):
-        return Path(source).read_bytes()
-    import fsspec
+    """Content of a local or remote file.
 
-    with fsspec.open(source, "rb") as file:
-        return file.read()
+    Raises OSError, FileNotFoundError where there is none, and ShardError for a URL that nothing is fetched from.
+    """
+    if not is_remote(source):
+        with open_file(source) as file:
+            return file.readall()
+    return read_remote(source)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mmpretrain.words import command
+from mmpretrain.files import open_file
+from mmpretrain.words import command, without_secrets
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_HEADER = 1 << 20
@@ -26,7 +27,13 @@ LITTER = re.compile(r"(?:.*/)?(?:\.[^/]*|Thumbs\.db|desktop\.ini)|(?:.*/)?__MACO
 
 
 class ShardError(ValueError):
-    """Shards or their index are missing, damaged or hostile; the message names file, member and fix."""
+    """Shards or their index are missing, damaged or hostile; the message names file, member and fix.
+
+    The message never has what a URL holds of passwords and signatures.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 def reindex(folder: str | Path) -> str:
@@ -81,7 +88,7 @@ def scan_shard(path: Path) -> ScannedShard:
             that a WebDataset reader would skip, misread or blow up (sparse, link, device, unusable name).
     """
     try:
-        with open(path, "rb", buffering=0) as raw, _HeaderReader(raw) as file:
+        with open_file(path) as raw, _HeaderReader(raw) as file:
             _refuse_compressed(path, file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,12 +6,14 @@ import hashlib
 import mmap
 import os
 from collections import OrderedDict
-from io import FileIO
 from typing import Any, NamedTuple, Protocol
 
 from mmpretrain.data.cache import Cache, release
+from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_columns import Columns, unpack
 from mmpretrain.data.index_scan import ShardError, reindex
+from mmpretrain.data.stores import Remote
+from mmpretrain.files import open_file
 
 FOLDER = "columns"
 MOST_OPEN = 64
@@ -126,7 +128,7 @@ class ColumnStore:
 
     def _mapped(self, path: str, shard: Described, stored: StoredColumns) -> mmap.mmap:
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {reindex(self.folder)}") from None
         with file:
@@ -142,13 +144,16 @@ class ColumnStore:
 
     def _fetched(self, url: str, shard: Described, stored: StoredColumns) -> Any:
         if self.cache is not None:
-            file = self.cache.open(url, stored)
+            file = self.cache.open(Remote(url, stored.bytes, stored.sha256))
             # What is mapped stays there when the cache lets go of the file.
             try:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             finally:
                 release(file)
-        data = _from_store(url, stored.bytes)
+        try:
+            data = read_remote(url)
+        except FileNotFoundError:
+            raise ShardError(f"{url} is missing: upload it with its shard") from None
         self._compare(data, shard, stored)
         return data
 
@@ -164,14 +169,3 @@ class ColumnStore:
 def file_of(name: str) -> str:
     """Where the columns of the shard with this name lie in its folder."""
     return f"{FOLDER}/{name.removesuffix('.tar')}.safetensors"
-
-
-def _from_store(url: str, size: int) -> bytes:
-    """A whole small file of a store. Raises ShardError."""
-    import fsspec
-
-    try:
-        with fsspec.open(url, "rb") as file:
-            return file.read(size + 1)
-    except Exception as error:  # each kind of store raises its own
-        raise ShardError(f"{url} cannot be read ({error!r}): upload it with its shard") from None

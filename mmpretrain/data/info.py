@@ -61,8 +61,66 @@ def load_info(path: str | Path) -> DatasetInfo:
 
 
 def dataset_info(data: DataConfig) -> DatasetInfo | None:
-    """What the builder wrote to ``dataset.json``; None if the dataset is not built. Raises ShardError if damaged."""
-    try:
-        return load_info(data.path)
-    except FileNotFoundError:
+    """What the builder wrote to ``dataset.json``; None if the dataset is not built. Raises ShardError if damaged.
+
+    Of several sources, what they say together: texts of all, and classes, factors and the names of features only where
+    all agree.
+    """
+    infos = source_infos(data)
+    return infos.get("") if not data.sources else _together(data.name, infos)
+
+
+def source_infos(data: DataConfig) -> dict[str, DatasetInfo]:
+    """Source (without sources: '') -> its ``dataset.json``; those without one are left out. Raises ShardError."""
+    found = {}
+    for name, part in data.parts.items():
+        try:
+            found[name] = load_info(part.paths[0])
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return found
+
+
+def _together(name: str, infos: dict[str, DatasetInfo]) -> DatasetInfo | None:
+    if not infos:
         return None
+    every = list(infos.values())
+    modalities = {key: entry for info in reversed(every) for key, entry in info.modalities.items()}
+    said = {
+        key: "; ".join(dict.fromkeys(text for info in every if (text := getattr(info, key))))
+        for key in ("title", "source", "license")
+    }
+    return DatasetInfo(
+        name,
+        modalities=modalities,
+        classes=_agreed([info.classes for info in every]),
+        factors=_agreed([info.factors for info in every]) or {},
+        statistics=_widest(every),
+        features={key: features for key in modalities if (features := _agreed_features(every, key))},
+        provenance=_agreed([info.provenance for info in every]) or {},
+        **said,
+    )
+
+
+def _agreed(values: list[Any]) -> Any:
+    """What all say; None where they do not agree."""
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _agreed_features(infos: list[DatasetInfo], name: str) -> list[str] | None:
+    return _agreed([info.features.get(name) for info in infos if name in info.modalities])
+
+
+def _widest(infos: list[DatasetInfo]) -> dict[str, dict[str, list[float]]]:
+    """The range of each vector's features over all sources that hold it; none where one of them does not say."""
+    found = {}
+    for name in {name: None for info in infos for name in info.statistics}:
+        ranges = [info.statistics.get(name) for info in infos if name in info.modalities]
+        if None in ranges or len({len(entry["minimum"]) for entry in ranges if entry}) > 1:
+            continue
+        given = [entry for entry in ranges if entry]
+        found[name] = {
+            "minimum": [min(values) for values in zip(*(entry["minimum"] for entry in given), strict=True)],
+            "maximum": [max(values) for values in zip(*(entry["maximum"] for entry in given), strict=True)],
+        }
+    return found

@@ -44,16 +44,26 @@ class Members:
         return {member for entry in holders for member in entry.members}
 
 
-def find_members(config: DataConfig, extensions: Collection[str]) -> tuple[Members, list[str]]:
+class NowhereError(ShardError):
+    """No member holds what is looked for."""
+
+
+def find_members(config: DataConfig, extensions: Collection[str], lacking: bool = False) -> tuple[Members, list[str]]:
     """Where the modalities (and, with classes, the label) of ``config`` lie, and a sentence for each that is nowhere.
 
-    extensions: what follows the keys in the names of all members.
+    extensions: what follows the keys in the names of all members. lacking: whether optional modalities may be nowhere;
+    they have no holders then.
     """
     found: dict[str, Holders] = {}
     problems: list[str] = []
     for name, modality in config.modalities.items():
         try:
             found[name] = _holders(name, modality, config, extensions)
+        except NowhereError as error:
+            if lacking and modality.optional:
+                found[name] = Holders(())
+            else:
+                problems.append(str(error))
         except ShardError as error:
             problems.append(str(error))
     label = None
@@ -93,7 +103,7 @@ def _named(key: str, asked: Iterable[str], extensions: Collection[str]) -> list[
     """The members that the config names, without a leading dot and in lower case, as the index has them."""
     wanted = [member.lstrip(".").lower() for member in asked]
     if wanted and not set(wanted) & set(extensions):
-        raise ShardError(nowhere(f"{key}=[{', '.join(wanted)}]", extensions, f"set {key} to some of these"))
+        raise NowhereError(nowhere(f"{key}=[{', '.join(wanted)}]", extensions, f"set {key} to some of these"))
     return wanted
 
 
@@ -104,7 +114,7 @@ def _by_name(name: str, kind: Kind, config: DataConfig, extensions: Collection[s
     bare = plain_members(kind, extensions)
     key = f"data.modalities.{name}.member"
     if not bare:
-        raise ShardError(nowhere(repr(name), extensions, f"choose among them, or set {key}"))
+        raise NowhereError(nowhere(repr(name), extensions, f"choose among them, or set {key}"))
     rivals = [
         other
         for other, modality in config.modalities.items()

@@ -35,7 +35,7 @@ class Plan:
     seed: int
     window: int
     global_batch: int
-    _recent: _Recent = field(default_factory=lambda: _Recent(), init=False, repr=False, compare=False)
+    _recent: Recent = field(default_factory=lambda: Recent(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if min(self.shard_sizes, default=0) < 0 or sum(self.shard_sizes) == 0:
@@ -89,10 +89,23 @@ class Plan:
         """Numbers of the shards in the window of ``position`` and in the ``windows - 1`` after it, in reading order."""
         found: list[int] = []
         for _ in range(windows):
-            epoch, window, first = self._window_at(position)
-            found += self._shards(epoch, window).tolist()
-            position = first + len(self._ordinals(epoch, window))
+            shards, position = self.window_at(position)
+            found += shards
         return list(dict.fromkeys(found))
+
+    def window_at(self, position: int) -> tuple[list[int], int]:
+        """Numbers of the shards in the window of ``position``, and the position at which the next one starts."""
+        epoch, window, first = self._window_at(position)
+        return self._shards(epoch, window).tolist(), first + len(self._ordinals(epoch, window))
+
+    def by_source(self, position: int) -> dict[str, tuple[int, int]]:
+        """Of a mixture, source -> (its samples before ``position``, samples that it has); here there is no source."""
+        return {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of a mixture, what its order follows from; here everything stands in index and config."""
+        return {}
 
     def _pieces(self, start: int, stop: int) -> Iterator[np.ndarray]:
         while start < stop:
@@ -115,7 +128,7 @@ class Plan:
         """Shard order of an epoch, and where in the epoch each window starts."""
 
         def make() -> tuple[np.ndarray, np.ndarray]:
-            order = _permutation(self._bits(epoch, (0, 0)), len(self.shard_sizes))
+            order = permutation(self._bits(epoch, (0, 0)), len(self.shard_sizes))
             sizes = np.diff(self._offsets)[order]
             per_window = np.add.reduceat(sizes, np.arange(0, len(sizes), self.window))
             return order, np.cumsum(per_window) - per_window
@@ -129,7 +142,7 @@ class Plan:
             offsets = self._offsets
             parts = [np.arange(offsets[shard], offsets[shard + 1]) for shard in self._shards(epoch, window)]
             ordinals = np.concatenate(parts)
-            return ordinals[_permutation(self._bits(epoch, (0, window + 1)), len(ordinals))]
+            return ordinals[permutation(self._bits(epoch, (0, window + 1)), len(ordinals))]
 
         return self._recent.get((epoch, window), make)
 
@@ -144,7 +157,7 @@ class Plan:
         return np.random.Philox(key=key, counter=np.array([0, 0, *counter], dtype=np.uint64))
 
 
-class _Recent:
+class Recent:
     """The values used last (epochs, windows), by key. A pickled copy starts empty: workers make their own."""
 
     capacity = 8
@@ -166,7 +179,7 @@ class _Recent:
         return {"_values": OrderedDict()}
 
 
-def _permutation(bits: np.random.Philox, size: int) -> np.ndarray:
+def permutation(bits: np.random.Philox, size: int) -> np.ndarray:
     """A permutation of ``range(size)``: int64 [size].
 
     Sorting raw bits, because numpy promises that those never change, which it does not for ``Generator.permutation``.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
+
+import numpy as np
 
 from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
@@ -20,6 +22,8 @@ from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
 from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
+from mmpretrain.data.stores import Remote
+from mmpretrain.files import open_file
 from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
@@ -28,9 +32,10 @@ Identity = tuple[int, int, int, int]
 class Reader:
     """Reads samples of one split, from a local folder or through a cache.
 
-    verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies;
-    None: every member. max_open: shards kept open, each with its columns. build: the command that makes the data set,
-    for messages. A pickled copy starts without open files.
+    verify: when local shards are hashed (the cache has verified its own). members: what is read, and where it lies, of
+    all shards or of each; None: every member. max_open: shards kept open, each with its columns. build: the command
+    that makes the data set, for messages. A pickled copy starts without open files, and knows which shards were
+    verified (``verified``).
     """
 
     def __init__(
@@ -38,18 +43,23 @@ class Reader:
         index: Index,
         verify: Verify = Verify.first_use,
         cache: Cache | None = None,
-        members: Members | None = None,
+        members: Members | Sequence[Members] | None = None,
         max_open: int = 64,
         build: str | None = None,
     ) -> None:
         self.index = index
-        self.members = members or _by_name(index)
-        self._wanted = None if members is None else members.wanted
+        self._members: Members | Sequence[Members] = _by_name(index) if members is None else members
+        self._wanted = None if members is None else _wanted(members)
         self._verify, self._cache, self._max_open = verify, cache, max_open
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._verified: dict[int, Identity] = {}
+        self.verified: dict[int, Identity] = {}
         index.read_through(cache, max_open)
+        self._reading: np.ndarray | None = None
+
+    def show(self, place: np.ndarray) -> None:
+        """Write the ordinal of every sample that is read from now on into ``place`` (int64 [1]), before it is read."""
+        self._reading = place
 
     def samples(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The samples with these ordinals, in this order; raises as :meth:`sample` does."""
@@ -62,12 +72,15 @@ class Reader:
             ShardError: its shard is missing, cut off, or not the one that was indexed.
             SampleError: one of its members is too large to be read.
         """
+        if self._reading is not None:
+            self._reading[0] = ordinal
         number, row = self.index.locate(ordinal)
         shard = self.index.shards[number]
         file = self._shard(number)
+        wanted = self._wanted[number] if isinstance(self._wanted, list) else self._wanted
         sample: dict[str, Any] = {"__key__": shard.columns().key(row), "__url__": self.index.path(shard)}
         for extension, (offset, size) in shard.members(row).items():
-            if self._wanted is not None and extension not in self._wanted:
+            if wanted is not None and extension not in wanted:
                 continue
             if size > MAX_ENCODED_BYTES:
                 raise SampleError(f"{extension}: has {size} bytes, more than {MAX_ENCODED_BYTES}")
@@ -75,6 +88,16 @@ class Reader:
             if len(sample[extension]) != size:
                 raise ShardError(f"{self.index.path(shard)} was cut off while it was read: {self._fix}")
         return sample
+
+    def check(self, number: int) -> None:
+        """Open a shard and compare it with the index, unless it is open and unchanged; raises as :meth:`sample`."""
+        self._shard(number)
+
+    def members_of(self, ordinal: int) -> Members:
+        """Where things lie in the shard of this sample."""
+        if isinstance(self._members, Members):
+            return self._members
+        return self._members[self.index.locate(ordinal)[0]]
 
     def close(self) -> None:
         """Close every shard; reading opens them again."""
@@ -100,15 +123,15 @@ class Reader:
         shard = self.index.shards[number]
         path = self.index.path(shard)
         if self._cache is not None and is_remote(path):
-            return _OpenShard(self._cache.open(path, shard), None)
+            return _OpenShard(self._cache.open(Remote(path, shard.bytes, shard.sha256)), None)
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)
-        if self._verified.get(number) != identity:
+        if self.verified.get(number) != identity:
             self._check(path, file, shard)
-            self._verified[number] = identity
+            self.verified[number] = identity
         return _OpenShard(file, identity)
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
@@ -152,9 +175,17 @@ def read_sample(reader: Reader, kinds: Mapping[str, Kind], ordinal: int) -> dict
 
     Raises ShardError or SampleError as reader and decoder do.
     """
-    sample, holders = reader.sample(ordinal), reader.members.modalities
+    sample, holders = reader.sample(ordinal), reader.members_of(ordinal).modalities
     found = {name: present_object(name, sample, kind, holders[name]) for name, kind in kinds.items() if name in holders}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _wanted(members: Members | Sequence[Members]) -> list[set[str]] | set[str]:
+    """What is read, of all shards or of each."""
+    if isinstance(members, Members):
+        return members.wanted
+    sets = {id(entry): entry.wanted for entry in members}  # a source's shards share theirs
+    return [sets[id(entry)] for entry in members]
 
 
 def _by_name(index: Index) -> Members:

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from mmpretrain.config.data import DataConfig, Incomplete, Kind, remote_problem
 from mmpretrain.data.decode import MAX_ENCODED_BYTES
-from mmpretrain.data.index import INDEX_NAME, LABEL, Index, Pattern, ShardError, is_remote, load_index
+from mmpretrain.data.index import (
+    INDEX_NAME,
+    LABEL,
+    Index,
+    IndexMissingError,
+    Pattern,
+    ShardError,
+    is_remote,
+    load_index,
+)
 from mmpretrain.data.index_columns import EMPTY, LARGE
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.members import Holders, Members, find_members, suffix_of
@@ -75,21 +84,23 @@ def open_split(config: DataConfig, split: str) -> Split:
     return opened
 
 
-def look_at(config: DataConfig, split: str) -> Split:
-    """As :func:`open_split`, but what no member holds is in ``problems``."""
+def look_at(config: DataConfig, split: str, lacking: bool = False) -> Split:
+    """As :func:`open_split`, but what no member holds is in ``problems``. lacking: as of :func:`find_members`."""
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
-    return of_indexes(config, [load_index(folder) for folder in split_folders(config, split)])
+    first, *more = split_folders(config, split)
+    others = [_index_if_any(folder, split) for folder in more]
+    return of_indexes(config, [load_index(first), *(index for index in others if index is not None)], lacking)
 
 
-def of_indexes(config: DataConfig, indexes: list[Index]) -> Split:
+def of_indexes(config: DataConfig, indexes: list[Index], lacking: bool = False) -> Split:
     """As :func:`look_at`, of the indexes of all folders."""
-    index = _joined(indexes)
+    index = joined(indexes)
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
     held = tuple(index.extensions)
-    members, problems = find_members(config, held)
+    members, problems = find_members(config, held, lacking)
     if problems or config.incomplete is Incomplete.refuse:
         return Split(index, members, problems=tuple(problems), held=held)
     faults = find_faults(config, index, members)
@@ -116,7 +127,17 @@ def again(build: str | None) -> str:
     return f"run `{build}`" if build else "build the dataset again"
 
 
-def _joined(indexes: list[Index]) -> Index:
+def _index_if_any(folder: str, split: str) -> Index | None:
+    """The index of a further folder; only asking a store tells whether a split is there that need not be."""
+    try:
+        return load_index(folder)
+    except IndexMissingError:
+        if split == TRAIN or not is_remote(folder):
+            raise
+        return None
+
+
+def joined(indexes: list[Index]) -> Index:
     """All shards as one index, in the order of the folders."""
     first, *more = indexes
     return Index(first.folder, [shard for index in indexes for shard in index.shards]) if more else first

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
+
+from mmpretrain.data.seeds import sub_seed
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,3 @@ class Step:
     def generator(self, position: int, *tags: str | int) -> torch.Generator:
         """A fresh CPU generator seeded by :meth:`sub_seed`: the same draws on any rank and restart."""
         return torch.Generator().manual_seed(self.sub_seed(position, *tags))
-
-
-def sub_seed(seed: int, position: int, *tags: str | int) -> int:
-    """A seed in [0, 2^63): a function of a run's seed, ``position`` and ``tags`` alone."""
-    text = repr((seed, position, *tags)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

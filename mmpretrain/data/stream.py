@@ -6,8 +6,6 @@ of ranks changes what a step holds, and the state of the stream is one integer: 
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,20 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.batcher import Batcher, Processor
 from mmpretrain.data.cache import Cache, cache_folder
-from mmpretrain.data.index import Index, ShardError, is_remote
+from mmpretrain.data.counters import Counts
+from mmpretrain.data.index import ShardError, is_remote
+from mmpretrain.data.loader import BATCHES_AHEAD, Watch, load
+from mmpretrain.data.mixture import Mixture
 from mmpretrain.data.pictures import Training
-from mmpretrain.data.plan import Plan
-from mmpretrain.data.quarantine import BadDataError, Quarantine
+from mmpretrain.data.quarantine import Quarantine
 from mmpretrain.data.reader import Reader
-from mmpretrain.data.split import open_split
+from mmpretrain.data.sources import OpenedData, open_data
+from mmpretrain.data.stores import Remote
+from mmpretrain.words import without_secrets
 
-BATCHES_AHEAD = 2  # per loader process
 MAX_OPEN = 64  # local shards
 WINDOWS_IN_CACHE = 3  # the one being read, the one that slower ranks still read, the one being fetched
 
@@ -38,11 +38,11 @@ Rows = tuple[np.ndarray, ...]  # what a batch is made of: positions and ordinals
 class Stream:
     """The batches of one rank.
 
-    config: data section. split: folder below config.path. seed: of the order. processor: raw objects of a batch ->
-    tensors, sources: the same for what augmentations start from, None for nothing (see :class:`Batcher`).
-    quarantine: log of replaced samples, None for none. device: where batches are moved, and where the second half of a
-    processor with halves (:class:`Halves`) finishes them; None: where they are made. training: what is done to pictures
-    for training alone, None for other streams.
+    config: data section. split: folder below config.path, or below those of the sources. seed: of the order. processor:
+    raw objects of a batch -> tensors, sources: the same for what augmentations start from, None for nothing (see
+    :class:`Batcher`). quarantine: log of replaced samples, None for none. device: where batches are moved, and where
+    the second half of a processor with halves (:class:`Halves`) finishes them; None: where they are made. training:
+    what is done to pictures for training alone, None for other streams.
 
     Attributes: index, plan, reader.
 
@@ -66,16 +66,21 @@ class Stream:
     ) -> None:
         self._device = device
         self.config, self.rank, self.world_size = config, rank, world_size
-        opened = open_split(config, split)
+        opened = open_data(config, split)
         self.index = opened.index
-        sizes = tuple(shard.samples for shard in self.index.shards)
-        self.plan = Plan(sizes, seed, config.window, config.global_batch)
-        self._cache = _open_cache(config, self.index)
+        self.plan = opened.plan(config, split, seed)
+        self._cache = _open_cache(config, opened)
         self._quarantine = Quarantine(quarantine, config.max_bad_fraction)
         self._asked: set[int] = set()
-        max_open = config.window if self._cache else max(MAX_OPEN, config.window)
+        window = config.window * len(opened.parts)
+        max_open = window if self._cache else max(MAX_OPEN, window)
         self.reader = Reader(self.index, config.verify, self._cache, opened.members, max_open, config.build)
         self._batcher = Batcher(config, self.reader, self.plan, processor, sources, training)
+
+    def key(self, ordinal: int) -> str:
+        """The key of a sample, as it is recorded: of a mixture ``SOURCE/KEY``, since sources may share keys."""
+        key = self.index.sample(ordinal).key
+        return f"{self.plan.source_name(ordinal)}/{key}" if isinstance(self.plan, Mixture) else key
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """This rank's share of steps [first, stop). Any first step starts at once; nothing is replayed.
@@ -83,11 +88,13 @@ class Stream:
         Raises:
             ShardError: a shard is missing or is not the one that was indexed.
             BadDataError: more samples were replaced than config.max_bad_fraction allows.
+            LoaderError: a loader process died, or config.prefetch_mb is too small for a batch.
         """
         rows = partial(self.plan.slice, rank=self.rank, world_size=self.world_size)
         steps = range(first, stop)
-        for step, batch in zip(steps, self._load(rows, steps), strict=True):
-            self._prefetch(step)
+        started = partial(self._prefetch, first)
+        for step, batch in zip(steps, self._load(rows, steps, started=started), strict=True):
+            self._prefetch(step + 1 + BATCHES_AHEAD * self.config.workers)
             yield batch
 
     def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
@@ -100,10 +107,11 @@ class Stream:
         Raises as :meth:`batches` does.
         """
         size, stride = len(self.index), batch_size * self.world_size
-        chosen = np.arange(size) if limit is None or size <= limit else np.arange(limit) * size // limit
-        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, chosen=chosen)
+        count = size if limit is None else min(size, limit)
+        first = self.rank * batch_size
+        rows = partial(_split_rows, first=first, stride=stride, batch_size=batch_size, size=size, count=count)
         first_texts = partial(self._batcher.batch, drawn=False)
-        for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
+        for batch in self._load(rows, range(-(-count // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
     def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
@@ -116,60 +124,55 @@ class Stream:
         return self._load(rows, range(len(batches)), self._batcher.readable)
 
     def _load(
-        self, rows: Callable[[int], Rows], numbers: range, make: Callable[..., Batch] | None = None
+        self,
+        rows: Callable[[int], Rows],
+        numbers: range,
+        make: Callable[..., Batch] | None = None,
+        started: Callable[[], None] | None = None,
     ) -> Iterator[Batch]:
         """Batches by number, in order, made in the loader processes; counts what they replaced or left out.
 
-        make: rows -> batch, by default with substitutes.
+        make: rows -> batch, by default with substitutes. started: called once the loader processes are there.
         """
-        workers = self.config.workers
-        if workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fast tokenizers warn at each fork without it
-        loader = DataLoader(
-            _Batches(make or self._batcher.batch, rows),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=BATCHES_AHEAD if workers else None,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else the loader draws from the global one, which training relies on
-        )
-        for batch in loader:
-            if isinstance(batch, Exception):
-                raise batch
+        limit = self.config.prefetch_mb
+        watch = Watch(self.reader.show, self._named)
+        ahead = None if limit is None else int(limit * 1e6)
+        make = make or self._batcher.batch
+        for batch in load(make, rows, numbers, self.config.workers, ahead, watch, started):
             left_out = sum(not entry.substitute for entry in batch.replaced)
-            self._quarantine.record(len(batch) + left_out, batch.replaced)
+            self._quarantine.record(len(batch) + left_out, batch.replaced, self._sources_in(batch))
             yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
+    def store_counts(self) -> Counts | None:
+        """What fetching took on this rank, since the stream was opened; None for local data."""
+        return None if self._cache is None else self._cache.counters.counts()
+
+    def _named(self, ordinal: int) -> str:
+        sample = self.index.sample(ordinal)
+        return f"sample {sample.key!r} in {without_secrets(self.index.path(sample.shard))}"
+
+    def _sources_in(self, batch: Batch) -> dict[str, int]:
+        """Of a mixture, how many of the samples are of each source."""
+        if not isinstance(self.plan, Mixture):
+            return {}
+        found = np.bincount(self.plan.source_of(batch.sample_ids.numpy()), minlength=len(self.plan.sources))
+        return {source.name: count for source, count in zip(self.plan.sources, found.tolist(), strict=True)}
+
     def _prefetch(self, step: int) -> None:
-        """Ask the cache for the shards that the loader reads next."""
+        """Ask the cache for the shards that are read from this step on."""
         if self._cache is None:
             return
-        position = (step + 1 + BATCHES_AHEAD * self.config.workers) * self.config.global_batch
-        ahead = self.plan.shards_ahead(position)
+        ahead = self.plan.shards_ahead(step * self.config.global_batch)
         fresh = [self.index.shards[number] for number in ahead if number not in self._asked]
         self._asked = set(ahead)
-        places = [place for shard in fresh for place in reversed(self.index.files(shard))]  # columns are needed first
-        self._cache.prefetch([place for place in places if is_remote(place[0])])
+        files = [file for shard in fresh for file in reversed(self.index.files(shard))]  # columns are needed first
+        self._cache.prefetch([Remote(url, f.bytes, f.sha256) for url, f in files if is_remote(url)])
 
 
-class _Batches(Dataset):
-    """Batches by number. What ends the run is returned: raised in a loader process, its message would be buried."""
-
-    def __init__(self, make: Callable[..., Batch], rows: Callable[[int], Rows]) -> None:
-        self._make, self._rows = make, rows
-
-    def __getitem__(self, number: int) -> Batch | ShardError | BadDataError:
-        try:
-            return self._make(*self._rows(number))
-        except (ShardError, BadDataError) as error:
-            return error
-
-
-def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
-    """Rows of one batch among the chosen ordinals, in order; positions equal ordinals."""
+def _split_rows(number: int, first: int, stride: int, batch_size: int, size: int, count: int) -> Rows:
+    """Rows of one batch among ``count`` ordinals of ``size``, evenly spaced, in order; positions equal ordinals."""
     start = first + number * stride
-    ordinals = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
+    ordinals = np.minimum(np.arange(start, start + batch_size), count - 1) * size // count
     return ordinals, ordinals
 
 
@@ -177,22 +180,19 @@ def _listed_rows(number: int, batches: Sequence[np.ndarray | Sequence[int]]) -> 
     return (np.asarray(batches[number], np.int64),)
 
 
-def _open_cache(config: DataConfig, index: Index) -> Cache | None:
+def _open_cache(config: DataConfig, opened: OpenedData) -> Cache | None:
     """The node's cache, if the shards are remote and it can hold what is in use at one time."""
     if not any(is_remote(path) for path in config.paths):
         return None
     limit = int(config.cache_gb * 1e9)
-    sizes = sorted((sum(content.bytes for _, content in index.files(shard)) for shard in index.shards), reverse=True)
-    needed = sum(sizes[: WINDOWS_IN_CACHE * config.window])
+    needed = 0
+    for part in opened.parts.values():  # each is read in windows of its own
+        sizes = sorted((sum(c.bytes for _, c in part.index.files(shard)) for shard in part.index.shards), reverse=True)
+        needed += sum(sizes[: WINDOWS_IN_CACHE * config.window])
     if needed > limit:
         raise ShardError(
             f"data.cache_gb is {config.cache_gb}, but {WINDOWS_IN_CACHE} windows of {config.window} shards of"
-            f" {index.folder} may need {needed / 1e9:.3g}: raise it or lower data.window"
+            f" {config.place if config.sources else opened.index.folder} may need {needed / 1e9:.3g}: raise it or lower"
+            " data.window"
         )
     return Cache(cache_folder(), limit)
-
-
-def _start_worker(_: int) -> None:
-    """Slurm signals every process of a step; the warning before the end is for the training process alone."""
-    for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

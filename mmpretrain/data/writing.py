@@ -108,6 +108,7 @@ def write_shard(path: Path, samples: Iterable[RawSample]) -> None:
 
     with open(path, "wb") as file:
         options = {"encoder": False, "user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False}
+        options["keep_meta"] = True  # else members whose ending begins with '_' would be left out in silence
         with webdataset.TarWriter(file, **options) as tar:
             for sample in samples:
                 tar.write(sample)

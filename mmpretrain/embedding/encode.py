@@ -100,7 +100,7 @@ class SampleEncoder:
         return {name: self._width(stream, name) for name in self.towers}
 
     def _width(self, stream: Stream, name: str) -> int:
-        parts = holders(stream.index, stream.reader.members, [name])
+        parts = holders(stream.index, stream.reader.members_of(0), [name])
         first = list(islice(chain.from_iterable(parts), TRIES))
         for batch in stream.listed_batches([np.array([ordinal]) for ordinal in first]):
             if len(batch):
@@ -140,10 +140,10 @@ def _keys(stream: Stream, batch: Batch) -> list[str]:
 
 def _held(stream: Stream, encoder: SampleEncoder) -> Sequence[int] | np.ndarray:
     """Ordinals of the samples with anything to embed, in order; if that is all of them, nothing is stored."""
-    parts = stream.reader.members.modalities
+    parts = stream.reader.members_of(0).modalities
     if stream.index.count([member for name in encoder.towers for member in parts[name].members]) == len(stream.index):
         return range(len(stream.index))
-    return np.concatenate(list(holders(stream.index, stream.reader.members, encoder.towers)))
+    return np.concatenate(list(holders(stream.index, stream.reader.members_of(0), encoder.towers)))
 
 
 def _turns(held: Sequence[int] | np.ndarray, rows: range, batch: int) -> list[Sequence[int] | np.ndarray]:

@@ -78,7 +78,7 @@ class Engine:
         self._model_scales = [group["lr_scale"] for group in groups]
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
-        self._model_update = ModelUpdate(self.deepspeed, config.engine, self.loss_scale, self.world)
+        self._model_update = ModelUpdate(self.deepspeed, config.engine, config.optim.clip, self.loss_scale, self.world)
         self.heads = Replicated(method.heads, config.optim, self.world)
         self.critics = Replicated(method.critics, config.optim, self.world)
         # Whatever else is computed with the critics must not leave gradients in them.

@@ -14,18 +14,25 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.engine.loss_scale import LossScale
 
+CLIP_EPS = 1e-6  # as torch and DeepSpeed add it to a norm that they divide by
+
 
 class ModelUpdate:
     """Takes steps of a DeepSpeed engine."""
 
-    def __init__(self, deepspeed: Any, settings: EngineConfig, scale: LossScale | None, world: World) -> None:
-        """scale: the loss scale of float16, else None. world: the ranks that step together."""
+    def __init__(
+        self, deepspeed: Any, settings: EngineConfig, clip: float | None, scale: LossScale | None, world: World
+    ) -> None:
+        """clip: ``optim.clip``. scale: the loss scale of float16, else None. world: the ranks that step together."""
         self.deepspeed = deepspeed
         self.settings = settings
+        self.clip = clip
         self.scale = scale
         self.world = world
         if self.scale:
             _turn_off_scalers(deepspeed)
+        if world.size == 1:
+            _turn_off_reduction(deepspeed, settings.zero)
 
     def step(self, parts: MicroBatches) -> float:
         """Backward of every micro-batch and one update; the norm of the gradients before clipping.
@@ -64,12 +71,15 @@ class ModelUpdate:
         self.deepspeed.backward(scaled)
 
     def _step_whole(self) -> float:
-        """Stage 0 neither tells its norm nor looks at it, but every rank holds the whole gradients."""
+        """Stage 0 neither tells its norm nor looks at it, but every rank holds the whole gradients: they are clipped
+        here, by the norm that is wanted anyway."""
         gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
         if self.scale:
             torch._foreach_div_(gradients, self.scale.value)
         norm = float(nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
+            if self.clip and norm > self.clip:
+                torch._foreach_mul_(gradients, self.clip / (norm + CLIP_EPS))
             self.deepspeed.step()
         else:
             self.deepspeed.zero_grad()
@@ -83,3 +93,11 @@ def _turn_off_scalers(deepspeed: Any) -> None:
     """DeepSpeed's own scalers under torch_autocast would clip gradients that are still scaled."""
     deepspeed.torch_autocast_z0_gradscaler = None
     deepspeed.optimizer.torch_autocast_gradscaler = None
+
+
+def _turn_off_reduction(deepspeed: Any, stage: int) -> None:
+    """One rank's gradients are their own mean: spare copying them into buckets, through a collective, and back."""
+    if stage == 0:
+        deepspeed.enable_backward_allreduce = False
+    elif stage in (1, 2):
+        deepspeed.optimizer.allreduce_no_retain = lambda *arguments, **options: None

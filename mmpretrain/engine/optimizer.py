@@ -33,9 +33,13 @@ def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[s
 
 
 def build_optimizer(groups: list[dict], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW, or Adam with coupled decay, over ``groups``."""
+    """AdamW, or Adam with coupled decay, over ``groups``, in torch's fused form: one pass over memory per parameter.
+
+    The plain form makes a dozen passes, which under ZeRO's flat partitions was a fifth of a small step. Its state is
+    the same; one that the plain form saved brings that form with it (``load_state_dict`` takes its groups' settings).
+    """
     kind = {OptimizerName.adamw: torch.optim.AdamW, OptimizerName.adam: torch.optim.Adam}[config.name]
-    return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps)
+    return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=True)
 
 
 def _biases_and_norms(module: nn.Module) -> set[str]:

@@ -30,6 +30,7 @@ from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.models.dual_mmpretrain import tower_features
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
+from mmpretrain.words import without_secrets
 
 BATCH = 128
 
@@ -78,7 +79,9 @@ class Opened:
         try:
             return embed_split(self.model, batches, World.single(), self.device)
         except BadDataError as error:
-            raise ValueError(f"{split} of {self.data.path} does not fit the release: {error}") from None
+            raise ValueError(
+                f"{split} of {without_secrets(self.data.path)} does not fit the release: {error}"
+            ) from None
 
 
 def open_release(release: str, data: str, pair: Sequence[str] | None, device: torch.device) -> Opened:

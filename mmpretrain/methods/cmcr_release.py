@@ -21,7 +21,7 @@ from mmpretrain.config.methods.cmcr import SHARED
 from mmpretrain.config.methods.names import CmcrConfig
 from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.config.root import Config
-from mmpretrain.data.info import dataset_info
+from mmpretrain.data.info import source_infos
 from mmpretrain.methods.base import Shipped
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -136,24 +136,26 @@ class Release:
 
 def _other_sizes(config: Config) -> Iterator[str]:
     """A sentence for each size of the config that is not that of the pairs."""
-    info = dataset_info(config.data)
-    for name, modality in config.data.modalities.items():
-        found = info.modalities.get(name, {}).get("size") if info else None
-        if found is not None and list(found) != list(modality.size):
-            yield (
-                f"data.modalities.{name}.size is {list(modality.size)}, and the vectors in {config.data.path} have"
-                f" {list(found)}: set data.modalities.{name}.size={list(found)}"
-            )
+    infos = source_infos(config.data)
+    for source, info in infos.items():
+        for name, modality in config.data.modalities.items():
+            found = info.modalities.get(name, {}).get("size")
+            if found is not None and list(found) != list(modality.size):
+                key, path = f"data.modalities.{name}.size", config.data.parts[source].path
+                yield (
+                    f"{key} is {list(modality.size)}, and the vectors in {path} have {list(found)}:"
+                    f" set {key}={list(found)}"
+                )
 
 
 def _misfits(config: Config, releases: Mapping[ConnectedSpace, Release]) -> list[str]:
     """A sentence for each release that did not make the embeddings of the data."""
-    info = dataset_info(config.data)
-    made = info.provenance if info else {}
+    made = [info.provenance for info in source_infos(config.data).values()] or [{}]
     return [
         problem
         for space, release in releases.items()
-        for problem in release.misfits(config.data.modalities[SHARED[space]].size[0], made.get(space.value) or {})
+        for one in made
+        for problem in release.misfits(config.data.modalities[SHARED[space]].size[0], one.get(space.value) or {})
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from .audio_mmpretrain import audio_tensors, empty_sound
 from .images_mmpretrain import Image
 from .resizing_mmpretrain import Pictures, fitted, normalized
 from .texts_mmpretrain import clean
+
+MULTIPLE = "pad_to_multiple_of"  # the key of an entry whose samples are padded to the longest of a call
 
 
 def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
@@ -41,10 +43,10 @@ def image_tensors(name: str, images: Any, modality: dict[str, Any], tokenizer: A
 
 
 def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any) -> dict[str, Tensor]:
-    """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, max_length].
+    """Strings (one or a list) -> ``input_ids`` and ``attention_mask``, int64 [b, n].
 
-    Cleaned as in training (see :func:`clean`), cut and padded on the right. Raises ValueError for anything but
-    strings, and for those that are none.
+    Cleaned as in training (see :func:`clean`), cut to ``max_length`` and padded on the right to n (see
+    :func:`padded_length`). Raises ValueError for anything but strings, and for those that are none.
     """
     items = _as_list(name, texts)
     for text in items:
@@ -59,7 +61,10 @@ def text_tensors(name: str, texts: Any, modality: dict[str, Any], tokenizer: Any
         return_attention_mask=True,
         return_tensors="pt",
     )
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+    mask = tokens["attention_mask"]
+    length = padded_length(mask.sum(dim=1).tolist(), modality["max_length"], modality)
+    # Copies: a view would carry what it does not show from one process to another.
+    return {"input_ids": tokens["input_ids"][:, :length].clone(), "attention_mask": mask[:, :length].clone()}
 
 
 def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
@@ -85,27 +90,42 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
 
 def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
     """Sequences [t, features] (one, a list, or the rows of an array of three dimensions) -> ``values`` float32
-    [b, T, features] and ``attention_mask`` int64 [b, T], T the number of time steps in ``size``.
+    [b, T, features] and ``attention_mask`` int64 [b, T], T at most the number of time steps in ``size``.
 
-    Longer ones are cut, shorter ones padded with zeros at the end. Raises ValueError for sequences without time steps
-    or with another number of features than ``size``.
+    Longer ones are cut, shorter ones padded with zeros at the end (to T, see :func:`padded_length`). Raises ValueError
+    for sequences without time steps or with another number of features than ``size``.
     """
     if hasattr(sequences, "ndim"):
         sequences = list(sequences) if sequences.ndim == 3 else [sequences]
     steps, features = modality["size"]
     items = _as_list(name, sequences)
-    values = np.zeros((len(items), steps, features), dtype=np.float32)
-    mask = np.zeros((len(items), steps), dtype=np.int64)
-    for row, item in enumerate(items):
-        array = np.asarray(item)
+    arrays = [np.asarray(item) for item in items]
+    for array in arrays:
         if array.ndim != 2 or not len(array) or array.shape[1] != features:
             raise ValueError(
                 f"modality {name!r} needs sequences of shape [time steps, {features}], got shape {list(array.shape)}"
             )
-        length = min(len(array), steps)
+    lengths = [min(len(array), steps) for array in arrays]
+    padded = padded_length(lengths, steps, modality)
+    values = np.zeros((len(arrays), padded, features), dtype=np.float32)
+    mask = np.zeros((len(arrays), padded), dtype=np.int64)
+    for row, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
         values[row, :length] = array[:length]
         mask[row, :length] = 1
     return {"values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
+
+
+def padded_length(lengths: Sequence[int], longest: int, modality: dict[str, Any]) -> int:
+    """To how many places samples of these lengths are padded together; no sample may have more than ``longest``.
+
+    With ``pad_to_multiple_of`` in their entry: to a multiple of that which holds them all, and is at most ``longest``;
+    without it, as in releases from before there was a choice, to ``longest``. So are samples of which one has no place
+    of its own: attention over padding alone sees how much of it there is.
+    """
+    multiple = modality.get(MULTIPLE)
+    if multiple is None or not all(lengths):
+        return longest
+    return min(-(-max(lengths) // multiple) * multiple, longest)
 
 
 def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[Any, Tensor]:

@@ -38,7 +38,8 @@ class MMPretrainProcessor:
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
     feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
     ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
-    and its tensors include ``present``.
+    and its tensors include ``present``. Texts and sequences with ``"pad_to_multiple_of": k`` are padded to the longest
+    of a call, rounded up, otherwise to their full length (see :func:`padded_length`).
     tokenizers: name -> transformers tokenizer, for every text. feature_extractors: the same for every sound.
 
     Raises ValueError if a text has no tokenizer or a sound no feature extractor, if statistics do not have one number

@@ -121,10 +121,13 @@ def count_split(
 
 def captions(config: Config, stream: Stream, ordinals: Sequence[int]) -> dict[str, list[list[str]]]:
     """Modality -> all texts of each of these samples, of which training draws one. Raises ShardError."""
-    modalities, holders = config.data.modalities, stream.reader.members.modalities
+    modalities, reader = config.data.modalities, stream.reader
     texts = {name: modality.kind for name, modality in modalities.items() if modality.kind.row.listed}
-    samples = list(stream.reader.samples(ordinals)) if texts else []
-    return {name: [captions_of(sample, kind, holders[name]) for sample in samples] for name, kind in texts.items()}
+    samples = [(reader.sample(o), reader.members_of(o)) for o in ordinals] if texts else []
+    return {
+        name: [captions_of(sample, kind, members.modalities[name]) for sample, members in samples]
+        for name, kind in texts.items()
+    }
 
 
 def histogram(values: np.ndarray, limit: float | None = None) -> Histogram:

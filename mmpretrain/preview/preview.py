@@ -90,7 +90,8 @@ def composed(folder: str, tokens: Sequence[str], base: Path | None, config_dir: 
     Raises ConfigError (a ValueError).
     """
     choices, look = Choices(config_dir), Discovery()
-    config = compose([*tokens, f"data.path={folder}"], base, choices, look)
+    # One folder is looked at, whatever it is mixed with in training.
+    config = compose([*tokens, "data.sources=null", f"data.path={folder}"], base, choices, look)
     notes += [*choices.notes(), *look.notes]
     return config
 
@@ -136,7 +137,7 @@ def make_preview(
 def _splits(folder: str) -> list[str]:
     """The splits of a data set; a folder of nothing but tars is for training."""
     if is_remote(folder):
-        return [name for name in SPLITS if name == TRAIN or Discovery().has(folder, name)]
+        return [name for name in SPLITS if name == TRAIN or Discovery().has([folder], name)]
     parts = [Path(part) for part in part_folders(folder)]
     return [TRAIN] if parts == [Path(folder)] else [part.name for part in parts]
 

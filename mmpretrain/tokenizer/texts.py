@@ -69,7 +69,8 @@ class Texts:
         progress(self.samples)
 
     def _of(self, ordinal: int) -> list[str]:
-        texts = captions_of(self._reader.sample(ordinal), Kind.text, self._reader.members.modalities[self.modality])
+        holders = self._reader.members_of(ordinal).modalities[self.modality]
+        texts = captions_of(self._reader.sample(ordinal), Kind.text, holders)
         if not texts:
             raise SampleError(f"it has no text for {self.modality!r}")
         return texts

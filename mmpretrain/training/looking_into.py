@@ -44,10 +44,10 @@ def unreadable(config: Config, stream: Stream) -> tuple[list[str], list[str]]:
     ordinals = _spaced(stream, READ)
     for ordinal in ordinals:
         try:
-            sample = stream.reader.sample(ordinal)
-            objects_of(sample, data.modalities, stream.reader.members)
-            if stream.reader.members.label is not None:
-                label_of(sample, stream.reader.members.label, data.classes or 0)
+            sample, members = stream.reader.sample(ordinal), stream.reader.members_of(ordinal)
+            objects_of(sample, data.modalities, members)
+            if members.label is not None:
+                label_of(sample, members.label, data.classes or 0)
         except SampleError as error:
             bad.append(f"key {stream.index.key(ordinal)!r}: {error}")
     if not bad:

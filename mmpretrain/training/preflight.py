@@ -13,6 +13,7 @@ import torch
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.check import Checked, check_model
+from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
@@ -61,14 +62,15 @@ def check(config: Config, ranks: int = 1) -> Checked:
 
 def _readable(config: Config) -> bool:
     """Whether there are local shards to look into."""
-    return all(not is_remote(path) for path in config.data.paths) and holds_shards(
-        split_folder(config.data.path, TRAIN)
+    parts = config.data.parts.values()
+    return all(not is_remote(path) for part in parts for path in part.paths) and all(
+        holds_shards(split_folder(part.paths[0], TRAIN)) for part in parts
     )
 
 
 def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel) -> tuple[list[str], list[str]]:
-    """(problems, notes) of some samples: what cannot be used, texts that are cut, and inputs that a model cannot tell
-    apart, if it is a small one, built in a moment (larger ones look when training starts)."""
+    """(problems, notes) of some samples: what cannot be used, texts that are cut, and of a small model, which is built
+    in a moment, what it cannot tell apart and how it must be padded (for larger ones when training starts)."""
     size = sum(parameter.numel() for parameter in model.encoders.parameters())
     try:
         with opened(config) as stream:
@@ -76,7 +78,9 @@ def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel
             notes += cut_texts(config, sources, stream)
         if problems or not 0 < size <= SMALL:
             return problems, notes
-        return indistinct(config, build_model(config, sources), build_processor(config, sources)), notes
+        whole, processor = build_model(config, sources), build_processor(config, sources)
+        problems, more = pad_by_batch(config, processor, padding_faults(config, whole, processor))
+        return [*problems, *indistinct(config, whole, processor)], notes + more
     except (ShardError, UnusableError):  # Said elsewhere, with what mends it; a tokenizer may not be built yet.
         return [], []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Recorder:
         self.stream = stream
         self.world = world
         self.trackers = trackers(folder, config) if world.rank == 0 else ()
-        self._wait_s = 0.0
+        self._waits: list[float] = []  # seconds for each batch since the last line
         self._last_time = time.perf_counter()
         self._last_done = 0
         self._last_status = 0.0
@@ -58,9 +59,9 @@ class Recorder:
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
-            self._wait_s += time.perf_counter() - before
             if batch is None:
                 return
+            self._waits.append(time.perf_counter() - before)
             yield batch
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
@@ -71,7 +72,7 @@ class Recorder:
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
             if self.world.rank == 0:
-                keys = [self.stream.index.key(ordinal) for ordinal in ids.tolist()]
+                keys = [self.stream.key(ordinal) for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             raise NonFiniteError(
@@ -97,6 +98,7 @@ class Recorder:
     def complete(self, done: int) -> None:
         """Mark the run as completed, once every rank is done."""
         self.world.barrier(patient=True)
+        self._say_what_was_fetched()
         for tracker in self.trackers:
             tracker.complete()
         if self.world.rank == 0:
@@ -109,17 +111,46 @@ class Recorder:
             "step": done,
             "samples": done * batch,
             "epoch": done * batch / len(self.stream.index),
+            **self._by_source(done * batch),
             **values,
             "lr": report.lr,
             "grad_norm": report.grad_norm,
             "samples_per_s": steps * batch / (now - self._last_time),
-            "data_wait_s": self._wait_s / max(1, steps),
+            "data_wait_s": sum(self._waits) / max(1, steps),
+            **self._longest_wait(),
+            **self._store(),
         }
-        self._last_time, self._last_done, self._wait_s = now, done, 0.0
+        self._last_time, self._last_done, self._waits = now, done, []
         self.write(line)
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now
+
+    def _longest_wait(self) -> dict[str, float]:
+        """For one batch, on any rank, since the last line: a mean hides it, and all ranks wait for the slowest."""
+        longest = torch.tensor(max(self._waits, default=0.0), device=self.world.device)
+        return {"data_wait_max_s": self.world.all_reduce_max(longest).item()}
+
+    def _store(self) -> dict[str, float]:
+        """What fetching took, over all ranks, since they started; nothing for local data."""
+        counts = self.stream.store_counts()
+        if counts is None:
+            return {}
+        values = torch.tensor(list(asdict(counts).values()), dtype=torch.float64, device=self.world.device)
+        summed = self.world.all_reduce_sum(values).tolist()
+        return {f"store/{name}": value for name, value in zip(asdict(counts), summed, strict=True)}
+
+    def _say_what_was_fetched(self) -> None:
+        counts = self.stream.store_counts()
+        if counts is not None:
+            print(f"rank {self.world.rank}, training data: {counts.words()}", flush=True)
+
+    def _by_source(self, position: int) -> dict[str, float]:
+        """Of a mixture, samples and epochs of each source."""
+        found: dict[str, float] = {}
+        for name, (samples, size) in self.stream.plan.by_source(position).items():
+            found |= {f"samples/{name}": samples, f"epoch/{name}": samples / size}
+        return found
 
     def _status(self, done: int, **changes: Any) -> None:
         self.folder.update_status(step=done, samples=done * self.config.data.global_batch, **changes)

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
+from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.batch import Batch
@@ -68,7 +69,7 @@ class Session:
         total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
         if self.world.max_flag(int(total.item()) != part * self.world.size):
             raise ShardError(
-                f"the ranks see different indexes in {self.config.data.path}/train: is it shared by all nodes?"
+                f"the ranks see different indexes of train in {self.config.data.place}: is it shared by all nodes?"
             )
 
     def __enter__(self) -> Session:
@@ -86,8 +87,13 @@ class Session:
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest and not self.stream.index.is_known_as(manifest["index"]):
             raise CheckpointError(
-                f"the shards in {self.config.data.path} have changed since the checkpoint was written:"
+                f"the shards in {self.config.data.place} have changed since the checkpoint was written:"
                 " restore them, or start a run with another run.name"
+            )
+        if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
+            raise CheckpointError(
+                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
+                " data.mixing and data.temperature, or start a run with another run.name"
             )
         done = manifest["step"] if manifest else 0
         self.recorder.start(done)
@@ -133,6 +139,7 @@ class Session:
             "position": done * self.config.data.global_batch,
             "index": self.stream.index.fingerprint,
             "seed": self.config.seed,
+            **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -179,11 +186,26 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """At a first start, let the method look at data while the model is still whole on every rank."""
+        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        self._settle_padding(world)
         if not checkpoint.exists(self.folder.checkpoints, world):
             self._tell_apart(world)
             self.method.initialize(self._first_batches, world)
+
+    def _settle_padding(self, world: World) -> None:
+        """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
+        faults = padding_faults(self.config, self.method.model, self.processor)
+        for name, fault in faults.items():
+            # Not all ranks need round alike, and their batches must not be padded by different rules.
+            if world.max_flag(bool(fault)):
+                faults[name] = fault or "gave a sample another embedding on another rank where it had more padding"
+        problems, notes = pad_by_batch(self.config, self.processor, faults)
+        if problems:
+            raise UnusableError(problems)
+        if world.rank == 0:
+            for note in notes:
+                logger.warning(note)
 
     def _tell_apart(self, world: World) -> None:
         """Raises UnusableError, on all ranks, if an encoder cannot tell inputs apart."""

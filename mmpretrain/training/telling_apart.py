@@ -6,8 +6,7 @@ only the first token of a causal encoder, a tokenizer that knows none of the wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmpretrain.assembly.trial import tried
 from mmpretrain.config.data import DataConfig, Kind, Verify
 from mmpretrain.config.root import Config
 from mmpretrain.data.decode import Raw, SampleError
@@ -73,7 +73,9 @@ def same_embeddings(
     name: str, kind: Kind, encoder: Encoder, raws: Sequence[Raw], processor: MMPretrainProcessor
 ) -> list[str]:
     """What is wrong if all of these different samples of modality ``name`` get one embedding; at most one sentence."""
-    inputs = [processor(**{name: raw})[name] for raw in raws]
+    # Together, so that all have one length, and then one by one: rows of a batch would differ by rounding alone.
+    together = processor(**{name: list(raws)})[name]
+    inputs = [{key: tensor[row : row + 1] for key, tensor in together.items()} for row in range(len(raws))]
     several = f"{len(raws)} different {kind.value}s of the training data"
     if kind.row.tokenized and not any(_has_words(tensors, processor.tokenizers[name]) for tensors in inputs):
         return [
@@ -82,8 +84,7 @@ def same_embeddings(
         ]
     if all(torch.equal(inputs[0][key], tensors[key]) for tensors in inputs[1:] for key in tensors):
         return [f"data.modalities.{name}: {several} become the same input: {_look_at(name, kind)}"]
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]), _evaluating(encoder):
-        # One by one: rows of a batch would differ by rounding alone.
+    with tried(encoder):
         embeddings = (encoder(**{k: t for k, t in tensors.items() if k != "present"}) for tensors in inputs)
         first = next(embeddings)
         if not first.isfinite().all():
@@ -128,21 +129,3 @@ def _equal(first: Raw, second: Raw) -> bool:
         same_rate = first["sampling_rate"] == second["sampling_rate"]
         return same_rate and np.array_equal(first["array"], second["array"])
     return first == second
-
-
-@contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
-    """Without dropout, compilation, and kernels that only GPUs have."""
-    training, backbone = encoder.training, encoder.backbone
-    config: Any = getattr(backbone, "config", None)
-    kernel = getattr(config, "_attn_implementation", None) or ""
-    try:
-        encoder.eval()
-        if kernel.startswith("flash"):
-            backbone.set_attn_implementation("eager")  # type: ignore[operator]
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        if kernel.startswith("flash"):
-            backbone.set_attn_implementation(kernel)  # type: ignore[operator]
-        encoder.train(training)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmpretrain.config.architectures import ARCHITECTURES
 from mmpretrain.config.augment import AugmentConfig
-from mmpretrain.config.data import ModalityConfig
+from mmpretrain.config.data import ModalityConfig, Padding
 from mmpretrain.config.implementation import implementation
 from mmpretrain.config.kind import KINDS, Kind
 from mmpretrain.data.decode import DECODERS
@@ -60,3 +60,13 @@ def test_an_implementation_that_is_not_there() -> None:
         implementation("mmpretrain.config.kind.Nothing")
     with pytest.raises(ModuleNotFoundError):
         implementation("mmpretrain.config.nothing.Nothing")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_only_what_is_padded_here_has_a_choice_of_padding(kind: Kind) -> None:
+    said = (
+        f"data.modalities.x.padding is for texts and sequences, and data.modalities.x is a {kind.value}: leave it out"
+    )
+    size = [1] * len(kind.row.size)
+    found = ModalityConfig(kind, size, padding=Padding.full).problems("x")
+    assert found == ([] if kind in (Kind.text, Kind.sequence) else [said])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ from mmpretrain.data import cache as module
 from mmpretrain.data.cache import Cache, cache_folder, release
 from mmpretrain.data.index import Index, ShardError, load_index
 from mmpretrain.data.reader import Reader
+from mmpretrain.data.stores import Patience, Remote
 from tests.data.small_dataset import write_split
 
 MEGABYTE = 1 << 20
@@ -71,29 +72,27 @@ def names(folder: Path) -> set[str]:
 
 def fetch(cache: Cache, index: Index, number: int) -> None:
     """Bring a shard into the cache, and let go of it."""
+    release(cache.open(remote_shard(index, number)))
+
+
+def remote_shard(index: Index, number: int) -> Remote:
+    """A shard, as the cache knows it."""
     shard = index.shards[number]
-    release(cache.open(index.path(shard), shard))
+    return Remote(index.path(shard), shard.bytes, shard.sha256)
 
 
-def test_reads_through_the_cache_and_fetches_once(
-    remote: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched = []
-    copy = module._copy
-
-    def counted(url: str, *rest: Any) -> str:
-        fetched.append(url)
-        return copy(url, *rest)
-
-    monkeypatch.setattr(module, "_copy", counted)
+def test_reads_through_the_cache_and_fetches_once(remote: Index, tmp_path: Path) -> None:
+    counted = []
     for _ in range(2):
-        reader = Reader(remote, cache=Cache(tmp_path / "cache", MEGABYTE))
-        samples = list(reader.samples(range(10)))
+        cache = Cache(tmp_path / "cache", MEGABYTE)
+        samples = list(Reader(remote, cache=cache).samples(range(10)))
+        counted.append(cache.counters.counts())
     assert [s["__key__"] for s in samples] == [f"s{n:04d}" for n in range(10)]
     assert samples[0]["__url__"] == "memory://bucket/train/shard-000000.tar"
-    files = [file for shard in remote.shards for file in remote.files(shard)]
-    assert len(files) == 10 and sorted(fetched) == sorted(url for url, _ in files)
-    assert names(tmp_path / "cache") == {content.sha256 for _, content in files}
+    files = [content for shard in remote.shards for _, content in remote.files(shard)]
+    assert len(files) == 10 and [(counts.shards, counts.hits) for counts in counted] == [(10, 0), (0, 5)]
+    assert counted[0].fetched_bytes == sum(content.bytes for content in files)
+    assert names(tmp_path / "cache") == {content.sha256 for content in files}
 
 
 def test_over_http(server: tuple[str, Counter[str]], tmp_path: Path) -> None:
@@ -131,11 +130,11 @@ def test_the_file_used_longest_ago_goes_first(remote: Index, tmp_path: Path) -> 
 
 def test_files_in_use_stay(remote: Index, tmp_path: Path) -> None:
     cache = Cache(tmp_path, 2 * remote.shards[0].bytes)
-    used = cache.open(remote.path(remote.shards[0]), remote.shards[0])
+    used = cache.open(remote_shard(remote, 0))
     for number in (1, 2, 3):
         fetch(cache, remote, number)
     assert names(tmp_path) == {remote.shards[0].sha256, remote.shards[3].sha256}
-    also_used = cache.open(remote.path(remote.shards[4]), remote.shards[4])
+    also_used = cache.open(remote_shard(remote, 4))
     with pytest.raises(ShardError, match=r"shards in use leave .* raise data\.cache_gb or lower data\.window"):
         fetch(cache, remote, 1)
     release(also_used)
@@ -150,7 +149,7 @@ def test_a_reader_lets_go_of_what_it_closes(remote: Index, tmp_path: Path) -> No
 
 def test_the_bound_counts_unfinished_downloads(remote: Index, tmp_path: Path) -> None:
     cache = Cache(tmp_path, 2 * remote.shards[0].bytes)
-    with cache._reserve(tmp_path / "shards" / "other.tmp", "", remote.shards[0]):
+    with cache._reserve(tmp_path / "shards" / "other.tmp", remote_shard(remote, 0)):
         fetch(cache, remote, 1)
         fetch(cache, remote, 2)
         assert names(tmp_path) == {"other.tmp", remote.shards[2].sha256}
@@ -170,16 +169,13 @@ def test_a_wrong_sha256_leaves_nothing(remote: Index, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [(b"more", "has more than the"), (-512, "it ended after")])
-def test_a_wrong_length_leaves_nothing(
-    remote: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes | int, message: str
-) -> None:
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+def test_a_wrong_length_leaves_nothing(remote: Index, tmp_path: Path, change: bytes | int, message: str) -> None:
     path = f"/bucket/train/{remote.shards[0].name}"
     filesystem = fsspec.filesystem("memory")
     content = filesystem.cat(path)
     filesystem.pipe(path, content + change if isinstance(change, bytes) else content[:change])
     with pytest.raises(ShardError, match=message):
-        fetch(Cache(tmp_path, MEGABYTE), remote, 0)
+        fetch(Cache(tmp_path, MEGABYTE, Patience(attempts=1)), remote, 0)
     assert names(tmp_path) == set()
 
 
@@ -189,23 +185,59 @@ def test_a_missing_shard_is_named(remote: Index, tmp_path: Path) -> None:
         fetch(Cache(tmp_path, MEGABYTE), remote, 0)
 
 
-def test_a_lost_connection_is_tried_again(remote: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = [ConnectionResetError("reset"), TimeoutError("slow")]
-    copy = module._copy
-    naps: list[float] = []
+@pytest.mark.processes
+def test_a_process_killed_while_it_fetches_leaves_the_next_one_in_peace(
+    server: tuple[str, Counter[str]], tmp_path: Path
+) -> None:
+    url, _ = server
+    write_split(tmp_path / "train", (3,))
+    index = load_index(f"{url}/train")
+    cache = Cache(tmp_path / "cache", 2 * index.shards[0].bytes)
+    process = os.fork()
+    if process == 0:
+        try:
+            with cache._reserve(
+                tmp_path / "cache" / "shards" / f"{index.shards[0].sha256}.tmp", remote_shard(index, 0)
+            ):
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(process, 0)
+    assert names(tmp_path / "cache") == {f"{index.shards[0].sha256}.tmp"}
+    fetch(cache, index, 0)
+    assert names(tmp_path / "cache") == {index.shards[0].sha256}
 
-    def flaky(*arguments: Any) -> str:
-        if failures:
-            raise failures.pop()
-        return copy(*arguments)
 
-    monkeypatch.setattr(module, "_copy", flaky)
-    monkeypatch.setattr(module.time, "sleep", naps.append)
-    fetch(Cache(tmp_path, MEGABYTE), remote, 0)
-    assert len(naps) == 2
-    failures += [ConnectionResetError("reset")] * 3
-    with pytest.raises(ShardError, match=r"after 3 attempts \(ConnectionResetError"):
-        fetch(Cache(tmp_path, MEGABYTE), remote, 1)
+def test_a_reader_waits_for_the_room_that_downloads_ahead_take(remote: Index, tmp_path: Path) -> None:
+    cache = Cache(tmp_path, remote.shards[0].bytes)
+    ahead = cache._reserve(tmp_path / "shards" / "ahead.tmp", remote_shard(remote, 1))
+    reader = threading.Thread(target=fetch, args=(cache, remote, 0))
+    reader.start()
+    time.sleep(0.1)
+    assert names(tmp_path) == {"ahead.tmp"}
+    release(ahead)
+    reader.join(10)
+    assert names(tmp_path) == {remote.shards[0].sha256}
+
+
+@pytest.mark.processes
+def test_what_forked_processes_do_is_counted(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MEGABYTE)
+    context = multiprocessing.get_context("fork")
+
+    def count() -> None:
+        for _ in range(100):
+            cache.counters.add(hits=1, waited_s=0.5)
+
+    processes = [context.Process(target=count) for _ in range(3)]
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for each in [*processes, *threads]:
+        each.start()
+    for each in [*processes, *threads]:
+        each.join()
+    counts = cache.counters.counts()
+    assert (counts.hits, counts.waited_s, counts.shards) == (600, 300, 0)
+    assert counts.words().startswith("0 files fetched (0 MB), 600 found in the cache")
 
 
 def test_a_damaged_cached_file_is_fetched_again(remote: Index, tmp_path: Path) -> None:
@@ -229,8 +261,8 @@ def test_a_full_disk_is_named(remote: Index, tmp_path: Path, monkeypatch: pytest
 def test_prefetch_fetches_in_the_background_and_survives_failures(remote: Index, tmp_path: Path) -> None:
     fsspec.filesystem("memory").rm(f"/bucket/train/{remote.shards[1].name}")
     cache = pickle.loads(pickle.dumps(Cache(tmp_path, MEGABYTE)))
-    cache.prefetch([(remote.path(shard), shard) for shard in remote.shards[:2]])
-    cache.prefetch([(remote.path(shard), shard) for shard in remote.shards[2:]])
+    cache.prefetch([remote_shard(remote, number) for number in (0, 1)])
+    cache.prefetch([remote_shard(remote, number) for number in (2, 3, 4)])
     wanted = {shard.sha256 for shard in remote.shards} - {remote.shards[1].sha256}
     deadline = time.monotonic() + 20
     while names(tmp_path) != wanted and time.monotonic() < deadline:
@@ -238,10 +270,9 @@ def test_prefetch_fetches_in_the_background_and_survives_failures(remote: Index,
     assert names(tmp_path) == wanted
 
 
-def test_a_hash_that_is_a_path_is_refused(remote: Index, tmp_path: Path) -> None:
-    shard = replace(remote.shards[0], sha256="../../../outside")
+def test_a_hash_that_is_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="no valid sha256"):
-        Cache(tmp_path, MEGABYTE).open("memory://bucket/train/a.tar", shard)
+        Cache(tmp_path, MEGABYTE).open(Remote("memory://bucket/train/a.tar", 3, "../../../outside"))
 
 
 @pytest.mark.parametrize(
@@ -255,13 +286,14 @@ def test_a_hash_that_is_a_path_is_refused(remote: Index, tmp_path: Path) -> None
         "memory://a::file:///etc/passwd",
         "ssh://host/path",
         "s3:bucket",
+        "https://host/x?sig=secret",
     ],
 )
-def test_other_schemes_are_refused(path: str, remote: Index, tmp_path: Path) -> None:
+def test_other_schemes_are_refused(path: str, tmp_path: Path) -> None:
     path = path.format(canary=tmp_path / "canary")
     assert any("data.path" in problem for problem in DataConfig("x", path).problems())
     with pytest.raises(ShardError, match="is not read: use a folder, or one plain URL of http://"):
-        Cache(tmp_path, MEGABYTE).open(path, remote.shards[0])
+        Cache(tmp_path, MEGABYTE).open(Remote(path, 3, "0" * 64))
     assert not (tmp_path / "canary").exists()
 
 
@@ -272,9 +304,9 @@ def test_folders_and_plain_urls_are_accepted(path: str) -> None:
     assert remote_problem(path) is None
 
 
-def test_a_store_whose_plugin_is_missing_is_named(remote: Index, tmp_path: Path) -> None:
+def test_a_store_whose_plugin_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"cannot be fetched: .*[Ii]nstall"):
-        Cache(tmp_path, MEGABYTE).open("az://bucket/x.tar", remote.shards[0])
+        Cache(tmp_path, MEGABYTE).open(Remote("az://bucket/x.tar", 3, "0" * 64))
 
 
 def test_the_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.models import resizing_mmpretrain as images
+from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.models.small import small_config, small_model, small_samples
 
@@ -209,3 +211,31 @@ def test_what_is_cut_out_must_fit() -> None:
     entry = {"kind": "image", "size": [8, 12], "channels": 1, "shortest_edge": 10}
     with pytest.raises(ValueError, match=r"shortest_edge is 10, and \[8, 12\] is cut out of it"):
         MMPretrainProcessor({"picture": entry})
+
+
+def test_with_a_multiple_samples_are_padded_to_the_longest_of_the_call() -> None:
+    whole = build_processor(small_config())
+    whole.modalities["caption"]["max_length"] = 20
+    by_call = MMPretrainProcessor({"caption": whole.modalities["caption"] | {MULTIPLE: 8}}, whole.tokenizers)
+    for words, length in ((6, 8), (7, 16), (15, 20)):  # with two tokens around them, and never beyond max_length
+        texts = ["digit " * words, "a seven"]
+        full, found = whole(caption=texts)["caption"], by_call(caption=texts)["caption"]
+        assert all(torch.equal(found[key], full[key][:, :length]) for key in full)
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in found.values())
+    motion = processor_of(kind="sequence", size=[11, 2], pad_to_multiple_of=4)
+    assert [motion(x=[np.ones((n, 2)), np.ones((1, 2))])["x"]["values"].shape[1] for n in (1, 4, 5, 30)] == [
+        4,
+        4,
+        8,
+        11,
+    ]
+
+
+def test_a_text_of_no_token_is_padded_to_the_full_length() -> None:
+    """Attention over padding alone sees how much of it there is."""
+    processor = build_processor(small_config())
+    processor.modalities["caption"] |= {"max_length": 20, MULTIPLE: 8}
+    processor.tokenizers["caption"]._tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    assert processor(caption=["a seven"])["caption"]["input_ids"].shape == (1, 8)
+    found = processor(caption=["a seven", ""])["caption"]
+    assert found["input_ids"].shape == (2, 20) and found["attention_mask"].sum(dim=1).tolist() == [2, 0]

@@ -33,7 +33,7 @@ def test_the_usual_place_is_where_a_run_looks(tmp_path: Path) -> None:
     """And texts that are nowhere are said."""
     write_split(tmp_path / "train", (4,))
     assert run("--data", tmp_path, "--size", 260).exit_code == 0
-    assert Discovery().tokenizer(str(tmp_path)) == str(tmp_path / "tokenizer")
+    assert Discovery().tokenizer([str(tmp_path)]) == str(tmp_path / "tokenizer")
     nothing = run("--data", tmp_path, "--modality", "x", "--member", "values.npy", "--out", tmp_path / "x")
     assert nothing.exit_code == 1 and "error: " in nothing.stderr and "Traceback" not in nothing.stderr
 

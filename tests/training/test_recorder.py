@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.compose import compose
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.counters import Counts
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport
@@ -44,9 +46,45 @@ def test_one_line_per_step_with_the_documented_keys(recorder: tuple[Recorder, Ba
     assert writer.record(1, batch, report(), stop=False) is False
     (line,) = read_lines(writer.folder.metrics)
     assert (line["step"], line["samples"], line["loss"], line["loss/contrastive"], line["lr"]) == (1, 8, 1.5, 1.5, 0.1)
-    assert {"epoch", "grad_norm", "samples_per_s", "data_wait_s"} <= set(line)
+    assert {"epoch", "grad_norm", "samples_per_s", "data_wait_s", "data_wait_max_s"} <= set(line)
+    assert not any(name.startswith("store/") for name in line), "the data are local"
     assert list(read_lines(writer.folder.consumed)) == [{"step": 1, "keys": list(batch.keys)}]
     assert writer.folder.status()["state"] == "running"
+
+
+def test_waits_are_told_as_their_mean_and_the_longest(recorder: tuple[Recorder, Batch]) -> None:
+    writer, batch = recorder
+    writer.config.train.log_every_steps = 3
+
+    def batches() -> Iterator[Batch]:
+        for pause in (0.0, 0.06, 0.0):
+            time.sleep(pause)
+            yield batch
+
+    for number, _ in enumerate(writer.timed(batches()), 1):
+        writer.record(number, batch, report(), stop=False)
+    (line,) = read_lines(writer.folder.metrics)
+    assert line["data_wait_max_s"] >= 0.06 > 0.03 > line["data_wait_s"] >= 0.02
+
+
+def test_what_was_fetched_is_in_the_lines_and_said_at_the_end(
+    recorder: tuple[Recorder, Batch], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer, batch = recorder
+    counts = Counts(fetched_bytes=123e6, shards=7, hits=5, retries=2, waited_s=1.5)
+    monkeypatch.setattr(writer.stream, "store_counts", lambda: counts)
+    writer.record(1, batch, report(), stop=False)
+    (line,) = read_lines(writer.folder.metrics)
+    assert {name: value for name, value in line.items() if name.startswith("store/")} == {
+        "store/fetched_bytes": 123e6,
+        "store/shards": 7,
+        "store/hits": 5,
+        "store/retries": 2,
+        "store/waited_s": 1.5,
+    }
+    writer.complete(1)
+    said = "rank 0, training data: 7 files fetched (123 MB), 5 found in the cache, 2 requests repeated, 1.5 s waited"
+    assert said in capsys.readouterr().out
 
 
 def test_a_wish_to_stop_is_passed_on(recorder: tuple[Recorder, Batch]) -> None:

@@ -99,9 +99,10 @@ class MethodConfig:
         optional = [name for name, modality in data.modalities.items() if modality.optional]
         found = []
         if optional and not self.takes_missing:
+            way = "leave out the modality or the sources that lack it" if data.sources else "leave it out"
             found.append(
                 f"data.modalities.{optional[0]}.optional=true: method={self.name} needs all modalities of every sample;"
-                " leave it out, or choose a method that takes samples without some"
+                f" {way}, or choose a method that takes samples without some"
             )
         if self.needs_labels and data.classes is None:
             found.append(f"method={self.name} learns from labels, but data.classes is null")

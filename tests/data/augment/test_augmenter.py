@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import AugmentConfig, Choose, Kind, ModalityConfig
@@ -35,6 +36,23 @@ def test_rows_are_the_same_in_any_batch(order: torch.Tensor) -> None:
     for name, tensor in flat(view(settings, whole)).items():
         # Products of another number of matrices may be summed in another order.
         assert torch.allclose(part[name], tensor[order], rtol=0, atol=1e-6), name
+
+
+@pytest.mark.parametrize("choose", Choose)
+def test_texts_and_sequences_are_augmented_alike_however_long_the_padding(choose: Choose) -> None:
+    settings, whole = everything()
+    motion, caption = (settings.data.modalities[name] for name in ("motion", "caption"))
+    motion.augment = AugmentConfig(choose=choose, shuffle=0.7, drop=0.7, noise=0.7, silent=0.6, features=[0, 2])
+    caption.augment = AugmentConfig(choose=choose, mask=0.3, delete=0.7)
+    inputs = {name: whole.inputs[name] for name in ("motion", "caption")}
+    longer = {
+        name: {key: pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, 8)) for key, tensor in tensors.items()}
+        for name, tensors in inputs.items()
+    }
+    found = flat(view(settings, replace(whole, inputs=whole.inputs | longer)))
+    for name, tensor in flat(view(settings, whole)).items():
+        if name.startswith(("motion", "caption")):
+            assert torch.equal(found[name][:, :9], tensor) and not found[name][:, 9:].any(), name
 
 
 def test_every_modality_changes_and_every_view_differs() -> None:
