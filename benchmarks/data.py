@@ -2,7 +2,7 @@
 
     python -m benchmarks.data [--quick] [--python /path/to/another/bin/python]
 
-10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 256 of 224 x 224 pixels,
+10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 224 x 224 pixels,
 with random crops of 0.9 to 1.0 of the area: normalized float32 in the main process, as open_clip hands them over, and
 uint8, as a device of ours gets them. Every measurement is a fresh process of one thread, beside its loader processes;
 the contestants take turns. ``--python``: of an environment with torch, open_clip_torch, webdataset and litdata; what it
@@ -28,7 +28,6 @@ import psutil
 from benchmarks.measure import MIB, finish, show
 from benchmarks.photos import write_photos
 
-BATCH = 256
 OURS = ("ours", "ours_uint8", "ours_raw", "decode_limit")
 OTHERS = ("open_clip", "webdataset", "litdata", "webdataset_raw")
 HERE = Path(__file__).resolve().parent
@@ -44,7 +43,7 @@ RATIOS = {
 Reading = dict[str, float]  # samples_per_s, per_cpu_s, peak_mib
 
 
-def measure(name: str, python: str, folder: Path, workers: int, samples: int) -> Reading | None:
+def measure(name: str, python: str, folder: Path, workers: int, samples: int, batch: int) -> Reading | None:
     """One pass in a fresh process; None if it cannot run there."""
     script = ["-m", "benchmarks.data_ours"] if name in OURS else [str(HERE / "data_others.py")]
     command = [
@@ -54,7 +53,7 @@ def measure(name: str, python: str, folder: Path, workers: int, samples: int) ->
         str(folder),
         str(workers),
         str(samples),
-        str(BATCH),
+        str(batch),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(
@@ -90,13 +89,17 @@ def _memory(number: int) -> int:
     return total
 
 
-def table(folder: Path, python: str, worker_counts: list[int], samples: int, repeats: int) -> dict[str, Any]:
+def table(
+    folder: Path, python: str, worker_counts: list[int], samples: int, batch: int, repeats: int
+) -> dict[str, Any]:
     """Workers -> contestant -> medians, and the ratios."""
     readings: dict[tuple[int, str], list[Reading]] = defaultdict(list)
     for _ in range(repeats):
         for workers in worker_counts:
             for name in (*OURS, *OTHERS):
-                if (name != "decode_limit" or workers) and (found := measure(name, python, folder, workers, samples)):
+                if (name != "decode_limit" or workers) and (
+                    found := measure(name, python, folder, workers, samples, batch)
+                ):
                     readings[workers, name].append(found)
     result: dict[str, Any] = {}
     for workers in worker_counts:
@@ -134,17 +137,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer photos, 2 loader processes only")
     parser.add_argument("--python", default=sys.executable, help="of the environment with the others' loaders")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--samples", type=int, help="of 256 pixels, in place of 9984 (quick: 1536)")
     options = parser.parse_args()
     small, large = (1536, 384) if options.quick else (9984, 1536)
     repeats = 1 if options.quick else options.repeats
+    sets = (("256 px", options.samples or small, (256, 256), 256), ("1024 px", large, (768, 1024), 64))
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="photos-") as place:
-        for name, count, sides in (("256 px", small, (256, 256)), ("1024 px", large, (768, 1024))):
+        for name, count, sides, batch in sets:
             folder = Path(place) / name
             write_photos(folder, count, *sides)
             workers = [2] if options.quick or name != "256 px" else [0, 1, 2]
-            result[name] = table(folder, options.python, workers, count, repeats)
-    finish({"batch": BATCH, "repeats": repeats, **result})
+            result[name] = table(folder, options.python, workers, count, batch, repeats)
+    finish({"repeats": repeats, **result})
 
 
 if __name__ == "__main__":
