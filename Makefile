@@ -68,6 +68,7 @@ bench: install data/digits/dataset.json
 	$(BIN)/python -m benchmarks.loads --quick
 	$(BIN)/python -m benchmarks.gpu --quick
 	$(BIN)/python -m benchmarks.stream --quick
+	$(BIN)/python -m benchmarks.index --quick
 	$(BIN)/python -m benchmarks.methods --quick
 	$(BIN)/python -m benchmarks.padding --quick
 

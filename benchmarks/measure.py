@@ -78,17 +78,18 @@ def measure(build: Callable[[], Step], small: Callable[[], Step], steps: int, wa
         reading.loss = step()
         reading.seconds.append(time.perf_counter() - start)
         reading.cpu_seconds.append(time.process_time() - cpu_start)
-    reading.peak_mib = (_status("VmHWM") - before) / MIB
+    reading.peak_mib = (status("VmHWM") - before) / MIB
     return reading
 
 
 def reset_peak() -> int:
     """Resident bytes now; from here on VmHWM is the largest number of resident bytes since."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """Bytes of an entry of /proc/self/status: ``VmRSS``, ``VmHWM``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
+import stat
+from io import FileIO
 from pathlib import Path
 
 
@@ -27,6 +30,18 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_file(path: str | Path) -> FileIO:
+    """Open a regular file, or a link to one, for reading.
+
+    Raises OSError for anything else, and at once: who opens a pipe would wait for somebody to write into it.
+    """
+    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return file
 
 
 def sha256_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -149,3 +150,27 @@ def test_other_methods_survive_a_sigkill(digits: Path, tmp_path: Path, method: s
     assert runs["killed"] == runs["straight"]
     opened = open_release(RunFolder(tmp_path / "killed").release, tmp_path)
     assert opened.returncode == 0, opened.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_mixture_that_is_killed_goes_on_as_if_it_had_not_been(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, tmp_path / "again")
+    sources = {"scans": digits, "again": tmp_path / "again"}
+    mixture = ["data.path=null", *(f"data.sources.{name}.path={path}" for name, path in sources.items())]
+    mixture += ["data.sources.again.weight=0.3", "data.sources.scans.weight_from={1280: 0.1}", "data.workers=1"]
+    runs = {}
+    for name in ("straight", "killed"):
+        arguments, run = command(digits, tmp_path, name, *mixture), RunFolder(tmp_path / name)
+        for after_step in (4, 13) if name == "killed" else ():
+            with subprocess.Popen(arguments, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+                kill_a_rank(run, after_step, lambda ranks: ranks[0])
+            assert process.returncode != 0
+        done = launch(arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        runs[name] = (weights(run), keys_by_step(run))
+    assert runs["killed"] == runs["straight"]
+    again = [sum(key.startswith("again/") for key in step) for step in runs["killed"][1]]
+    assert set(again[:10]) == {29, 30} and set(again[10:]) == {96}
+    refused = launch([*command(digits, tmp_path, "killed", *mixture), "data.sources.again.weight=0.4"])
+    assert refused.returncode != 0 and "data.sources.again.weight: 0.3 -> 0.4" in refused.stdout + refused.stderr

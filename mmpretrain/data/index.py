@@ -12,6 +12,7 @@ from mmpretrain.data.index_shard import LABEL, Pattern, Shard, Span, modality_of
 from mmpretrain.data.index_table import Index, Sample
 from mmpretrain.data.index_text import from_text
 from mmpretrain.data.index_verify import verify_shards
+from mmpretrain.files import open_file
 
 __all__ = [
     "INDEX_NAME",
@@ -96,5 +97,6 @@ def read_bytes(source: str) -> bytes:
     Raises OSError, FileNotFoundError where there is none, and ShardError for a URL that nothing is fetched from.
     """
     if not is_remote(source):
-        return Path(source).read_bytes()
+        with open_file(source) as file:
+            return file.readall()
     return read_remote(source)

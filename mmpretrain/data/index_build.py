@@ -82,6 +82,7 @@ def build_index(
         if progress is not None:
             progress(indexed.name, done, len(todo))
     index = Index(folder, [shards[tar.name] for tar in tars])
+    sync(root / FOLDER)
     replace_text(root / INDEX_NAME, to_text(index))
     _tidy(root / FOLDER, {tar.name for tar in tars})
     return index
@@ -184,7 +185,6 @@ def _write(tar: Path, data: bytes) -> StoredColumns:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync(path.parent)
     return stored
 
 

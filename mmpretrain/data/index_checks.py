@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mmpretrain.data.samples import label_of
 from mmpretrain.data.split import Fault, Split, again, find_faults, of_indexes, split_folders
 from mmpretrain.words import listed
 
+LARGE_IN_MEMORY = 1_000_000  # samples
 LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".zip")
 
@@ -43,6 +46,8 @@ def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checke
         try:
             indexes.append(_index(folder, config.build))
             problems += _size_problems(indexes[-1], _tar_sizes(folder), config.build)
+            problems += _column_problems(indexes[-1])
+            notes += _earlier(indexes[-1])
         except (ShardError, OSError) as error:
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
@@ -74,13 +79,19 @@ def _tars(folder: Path) -> Iterator[Path]:
 
 def _tar_sizes(folder: str) -> dict[str, int]:
     """Name -> bytes of every tar in a folder."""
+    return {name: size for name, size in _sizes(folder).items() if name.endswith(".tar") and not is_litter(name)}
+
+
+def _sizes(folder: str) -> dict[str, int]:
+    """Name -> bytes of every file in a folder. Raises OSError where there is none."""
     if not is_remote(folder):
-        return {path.name: path.stat().st_size for path in _tars(Path(folder))}
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(str(folder))
-    entries = ((entry["name"].rpartition("/")[2], entry["size"]) for entry in filesystem.ls(root, detail=True))
-    return {name: size for name, size in entries if name.endswith(".tar") and not is_litter(name)}
+    found = filesystem.ls(root, detail=True)
+    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in found if entry["type"] == "file"}
 
 
 def _size_problems(index: Index, sizes: dict[str, int], build: str | None) -> Iterator[str]:
@@ -93,6 +104,27 @@ def _size_problems(index: Index, sizes: dict[str, int], build: str | None) -> It
             yield f"{index.path(shard)} has {size} bytes, the index says {shard.bytes}: {advice}"
     for name in sorted(set(sizes) - {shard.name for shard in index.shards}):
         yield f"{index.folder}/{name} is not in the index: {reindex(index.folder)}"
+
+
+def _column_problems(index: Index) -> Iterator[str]:
+    """A sentence if columns are missing, or not those of the index; their content is compared when they are read."""
+    stored = [(url, content.bytes) for shard in index.shards for url, content in index.files(shard)[1:]]
+    sizes: dict[str, int] = {}
+    if stored:
+        with suppress(FileNotFoundError):
+            sizes = _sizes(stored[0][0].rpartition("/")[0])
+    unfit = [url for url, size in stored if sizes.get(url.rpartition("/")[2]) != size]
+    if unfit:
+        yield (
+            f"{listed(unfit, 1)}: columns of {len(unfit)} of {len(stored)} shards are missing or out of date:"
+            f" {'upload them with their shards' if is_remote(index.folder) else reindex(index.folder)}"
+        )
+
+
+def _earlier(index: Index) -> Iterator[str]:
+    """A note on an index of an earlier version, which every process would hold in memory."""
+    if len(index) >= LARGE_IN_MEMORY and len(index.files(index.shards[0])) == 1:
+        yield f"{index.folder}: every process holds the old index of {len(index)} samples: {reindex(index.folder)}"
 
 
 def _unread(folder: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mmpretrain.files import open_file
 from mmpretrain.words import command, without_secrets
 
 BLOCK = tarfile.BLOCKSIZE
@@ -87,7 +88,7 @@ def scan_shard(path: Path) -> ScannedShard:
             that a WebDataset reader would skip, misread or blow up (sparse, link, device, unusable name).
     """
     try:
-        with open(path, "rb", buffering=0) as raw, _HeaderReader(raw) as file:
+        with open_file(path) as raw, _HeaderReader(raw) as file:
             _refuse_compressed(path, file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

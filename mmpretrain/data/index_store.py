@@ -6,7 +6,6 @@ import hashlib
 import mmap
 import os
 from collections import OrderedDict
-from io import FileIO
 from typing import Any, NamedTuple, Protocol
 
 from mmpretrain.data.cache import Cache, release
@@ -14,6 +13,7 @@ from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_columns import Columns, unpack
 from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.stores import Remote
+from mmpretrain.files import open_file
 
 FOLDER = "columns"
 MOST_OPEN = 64
@@ -128,7 +128,7 @@ class ColumnStore:
 
     def _mapped(self, path: str, shard: Described, stored: StoredColumns) -> mmap.mmap:
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {reindex(self.folder)}") from None
         with file:

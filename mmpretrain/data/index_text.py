@@ -30,14 +30,15 @@ from mmpretrain.data.index_table import Index
 VERSION = 2
 MOST_PATTERNS = 64
 MOST_SAMPLES = 1 << 53
-SHA256 = re.compile(r"[0-9a-f]{64}")
+END = "\n]}\n"
+SHA256 = 64  # digits; what opens a file by it compares all of them
 STATES = re.compile(r"[-0+!]*")
 UNFIT = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def to_text(index: Index) -> str:
     """The text of index.json, for an index whose columns are in files."""
-    lines = ",\n".join(_line(shard) for shard in index.shards) + "\n]}\n"
+    lines = ",\n".join(_line(shard) for shard in index.shards) + END
     head = {"version": VERSION, "checksum": hashlib.sha256(lines.encode()).hexdigest()}
     head |= {"fingerprint": index.fingerprint, "limit": MAX_ENCODED_BYTES, "shards": []}
     return json.dumps(head, separators=(",", ":"))[:-2] + "\n" + lines
@@ -64,7 +65,7 @@ def from_text(folder: str | Path, text: bytes) -> Index:
 
 def named(name: Any, names: set[str]) -> str:
     """The name of a shard. Raises ValueError for what is none, or is there twice."""
-    if not isinstance(name, str) or "/" in name or not name.endswith(".tar") or name in names:
+    if type(name) is not str or "/" in name or "\0" in name or not name.endswith(".tar") or name in names:
         raise ValueError(f"{name!r} is no name of a shard, or there twice")
     names.add(name)
     return name
@@ -96,45 +97,73 @@ def _head(first: bytes) -> dict[str, Any] | None:
 def _shards(store: ColumnStore, head: dict[str, Any], lines: bytes) -> Iterator[Shard]:
     if hashlib.sha256(lines).hexdigest() != head["checksum"]:
         raise ValueError("its checksum does not fit its content")
-    body = lines.removesuffix(b"\n]}\n").split(b"\n") if lines != b"\n]}\n" else []
-    known = head["limit"] == MAX_ENCODED_BYTES
-    seen: dict[Any, Any] = {}
-    names: set[str] = set()
-    total = 0
-    for line in body:
-        shard = _shard(store, json.loads(line.removesuffix(b",")), names, seen, known)
+    text, at, total = lines.decode(), 0, 0
+    decode, lines_end = json.JSONDecoder().raw_decode, len(text) - len(END)
+    parse = _Lines(store, known=head["limit"] == MAX_ENCODED_BYTES)
+    while at < lines_end:
+        record, at = decode(text, at)
+        shard = parse.shard(record)
         total += shard.samples
         yield shard
-    if total > MOST_SAMPLES:
-        raise ValueError(f"it claims {total} samples")
+        if at != lines_end and text[at : at + 2] != ",\n":
+            raise ValueError("its lines do not end where they should")
+        at += 2
+    if total > MOST_SAMPLES or not text.endswith(END):
+        raise ValueError(f"it claims {total} samples, or has no end")
 
 
-def _shard(store: ColumnStore, record: dict[str, Any], names: set[str], seen: dict[Any, Any], known: bool) -> Shard:
-    """One line. seen: what many shards have alike, kept once. known: whether its patterns mean what they mean here."""
-    name, samples, size = named(record["name"], names), record["samples"], record["bytes"]
-    stored = StoredColumns(record["columns"]["bytes"], record["columns"]["sha256"])
-    extensions = tuple(record["extensions"])
-    extensions = seen.setdefault(extensions, extensions)
-    if not all(type(number) is int and number >= 0 for number in (samples, size, stored.bytes)):
-        raise ValueError(f"{name} has odd numbers")
-    # Every sample has a header in the tar, and a row in the columns.
-    if samples * BLOCK > size or samples * 8 > stored.bytes or len(extensions) > MOST_EXTENSIONS:
-        raise ValueError(f"{name} claims more than it can hold")
-    if not (SHA256.fullmatch(record["sha256"]) and SHA256.fullmatch(stored.sha256)):
-        raise ValueError(f"{name} has an odd sha256")
-    counts = None if record["patterns"] is None else tuple(record["patterns"].items())
-    if counts is not None and counts not in seen:
-        seen[counts] = counts
-    counts = None if counts is None else seen[counts]
-    if counts is not None and not _fit(counts, extensions, samples):
-        raise ValueError(f"{name} has patterns that do not fit its samples")
-    return Shard(name, size, record["sha256"], samples, extensions, counts if known else None, stored, store)
+class _Lines:
+    """Lines become shards; what many of them have alike is checked and kept once. A hundred thousand take a second.
+
+    known: whether their patterns mean what they would mean if they were made now.
+    """
+
+    def __init__(self, store: ColumnStore, known: bool) -> None:
+        self._store, self._known, self._names = store, known, set[str]()
+        self._extensions: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._counts: dict[Any, tuple[tuple[str, int], ...]] = {}
+
+    def shard(self, record: dict[str, Any]) -> Shard:
+        """The shard of a line. Raises ValueError and the like for one that cannot be."""
+        name, samples, size, sha256 = named(record["name"], self._names), *_facts(record, "samples")
+        stored = StoredColumns(*_facts(record["columns"])[1:])
+        extensions = self._alike(tuple(record["extensions"]))
+        # Every sample has a header in the tar, and a row in the columns.
+        if not 0 <= samples * BLOCK <= size or samples * 8 > stored.bytes:
+            raise ValueError(f"{name} claims more than it can hold")
+        patterns = record["patterns"]
+        counts = None if patterns is None else self._fit(extensions, samples, tuple(patterns.items()))
+        return Shard(name, size, sha256, samples, extensions, counts if self._known else None, stored, self._store)
+
+    def _alike(self, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        if extensions not in self._extensions:
+            if len(extensions) > MOST_EXTENSIONS or not all(isinstance(entry, str) for entry in extensions):
+                raise ValueError("it has too many or odd extensions")
+            self._extensions[extensions] = extensions
+        return self._extensions[extensions]
+
+    def _fit(
+        self, extensions: tuple[str, ...], samples: int, counts: tuple[tuple[str, int], ...]
+    ) -> tuple[tuple[str, int], ...]:
+        key = len(extensions), samples, counts
+        if key not in self._counts:
+            states = all(len(s) == len(extensions) and STATES.fullmatch(s) for s, _ in counts)
+            if (
+                not states
+                or not all(type(n) is int and n > 0 for _, n in counts)
+                or sum(n for _, n in counts) != samples
+            ):
+                raise ValueError("it has patterns that do not fit the samples of a shard")
+            self._counts[key] = counts
+        return self._counts[key]
 
 
-def _fit(counts: tuple[tuple[str, int], ...], extensions: tuple[str, ...], samples: int) -> bool:
-    numbers = [count for _, count in counts]
-    states = all(len(s) == len(extensions) and STATES.fullmatch(s) for s, _ in counts)
-    return states and all(type(n) is int and n > 0 for n in numbers) and sum(numbers) == samples
+def _facts(record: dict[str, Any], count: str = "bytes") -> tuple[int, int, str]:
+    """(another count, bytes, sha256) of a file."""
+    number, size, sha256 = record[count], record["bytes"], record["sha256"]
+    if type(number) is not int or type(size) is not int or size < 0 or type(sha256) is not str or len(sha256) != SHA256:
+        raise ValueError("it has odd numbers")
+    return number, size, sha256
 
 
 def _from_earlier(folder: str | Path, text: str) -> Index:

@@ -23,6 +23,7 @@ from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
 from mmpretrain.data.stores import Remote
+from mmpretrain.files import open_file
 from mmpretrain.words import command
 
 Identity = tuple[int, int, int, int]
@@ -124,7 +125,7 @@ class Reader:
         if self._cache is not None and is_remote(path):
             return _OpenShard(self._cache.open(Remote(path, shard.bytes, shard.sha256)), None)
         try:
-            file = FileIO(path)
+            file = open_file(path)
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)

@@ -107,10 +107,11 @@ class Stream:
         Raises as :meth:`batches` does.
         """
         size, stride = len(self.index), batch_size * self.world_size
-        chosen = np.arange(size) if limit is None or size <= limit else np.arange(limit) * size // limit
-        rows = partial(_split_rows, first=self.rank * batch_size, stride=stride, batch_size=batch_size, chosen=chosen)
+        count = size if limit is None else min(size, limit)
+        first = self.rank * batch_size
+        rows = partial(_split_rows, first=first, stride=stride, batch_size=batch_size, size=size, count=count)
         first_texts = partial(self._batcher.batch, drawn=False)
-        for batch in self._load(rows, range(-(-len(chosen) // stride)), first_texts):
+        for batch in self._load(rows, range(-(-count // stride)), first_texts):
             yield replace(batch, positions=batch.sample_ids)
 
     def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
@@ -168,10 +169,10 @@ class Stream:
         self._cache.prefetch([Remote(url, f.bytes, f.sha256) for url, f in files if is_remote(url)])
 
 
-def _split_rows(number: int, first: int, stride: int, batch_size: int, chosen: np.ndarray) -> Rows:
-    """Rows of one batch among the chosen ordinals, in order; positions equal ordinals."""
+def _split_rows(number: int, first: int, stride: int, batch_size: int, size: int, count: int) -> Rows:
+    """Rows of one batch among ``count`` ordinals of ``size``, evenly spaced, in order; positions equal ordinals."""
     start = first + number * stride
-    ordinals = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
+    ordinals = np.minimum(np.arange(start, start + batch_size), count - 1) * size // count
     return ordinals, ordinals
 
 

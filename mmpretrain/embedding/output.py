@@ -128,7 +128,7 @@ def _sources(folder: str | Path) -> dict[str, str]:
     source = f"{str(folder).rstrip('/')}/{ORIGIN_NAME}"
     try:
         found = json.loads(read_text(source))["sources"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{source} is damaged ({error}): embed the data again") from None

@@ -6,6 +6,8 @@ n(p_b)^T:
     L_ab = 1/2 [ - 1/N sum_i log softmax_j(S_i.)_i  -  1/N sum_j log softmax_i(S_.j)_j ]
     L    = mean of L_ab over all unordered pairs of modalities       (two modalities: CLIP itself)
 
+Of samples that lack modalities, L_ab has those with both a and b, and the mean the pairs that some sample has.
+
 logit_scale starts at log(1 / temperature) and is held at or below log(max_scale) by value after every step.
 """
 
@@ -14,17 +16,15 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-import torch
-
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.held_pairs import held_pairs
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 
 
@@ -49,12 +49,11 @@ class Clip(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Term ``contrastive``; accuracy of every pair and the scale as diagnostics."""
         scale = self.temperature()
-        pairs = [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs]
-        results = self.contrastive(pairs, features, scale=scale, world=world)
-        accuracies = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
+        held = held_pairs(self.pairs, features, world)
+        results = self.contrastive(list(held.pairs.values()), features, scale=scale, world=world)
         return Losses(
-            terms={"contrastive": torch.stack([r.loss for r in results]).mean()},
-            diagnostics=accuracies | {"scale": scale.detach().squeeze()},
+            terms={"contrastive": held.mean(results)},
+            diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze()},
         )
 
     def clamp_(self) -> None:

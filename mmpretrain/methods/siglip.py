@@ -6,6 +6,8 @@ z_ij = -1 otherwise:
     L_ab = - 1/N sum_ij log sigmoid(z_ij (s u_i . v_j + bias))
     L    = mean of L_ab over all unordered pairs of modalities       (two modalities: SigLIP itself)
 
+Of samples that lack modalities, L_ab has those with both a and b, and the mean the pairs that some sample has.
+
 t' starts at log 10 and bias at -10, so that the loss starts near that of negatives which are already told apart. t'
 has no limit unless ``max_scale`` is set.
 """
@@ -25,10 +27,10 @@ from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.contrastive import Pair
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.held_pairs import held_pairs
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 
 
@@ -67,18 +69,18 @@ class Siglip(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Term ``sigmoid``; accuracy of every pair, the scale and the bias as diagnostics."""
         scale, bias = self.temperature(), self.heads["bias"]()
+        held = held_pairs(self.pairs, features, world)
         results = sigmoid_contrastive(
-            [Pair(features.embeds[a], features.embeds[b]) for a, b in self.pairs],
+            list(held.pairs.values()),
             scale=scale,
             bias=bias,
             world=world,
             settings=self.contrast,
             sample_ids=features.sample_ids,
         )
-        accuracies = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
         return Losses(
-            terms={"sigmoid": torch.stack([r.loss for r in results]).mean()},
-            diagnostics=accuracies | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
+            terms={"sigmoid": held.mean(results)},
+            diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
         )
 
     def clamp_(self) -> None:

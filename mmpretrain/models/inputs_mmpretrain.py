@@ -130,7 +130,9 @@ def padded_length(lengths: Sequence[int], longest: int, modality: dict[str, Any]
 
 def optional_samples(name: str, items: Any, modality: dict[str, Any]) -> tuple[Any, Tensor]:
     """Samples of which some may be None -> a list with an empty sample in the place of each None, and bool [b], whether
-    each was there."""
+    each was there. :class:`Pictures` know it themselves."""
+    if isinstance(items, Pictures):
+        return items, torch.from_numpy(items.present)
     if hasattr(items, "ndim"):
         items = list(items) if items.ndim > len(modality.get("size", ())) else [items]
     found = _as_list(name, items)

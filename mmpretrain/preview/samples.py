@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch, Inputs
+from mmpretrain.data.pictures import Training
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
@@ -71,12 +72,29 @@ def first_samples(
     except (BadDataError, ValueError) as error:
         problems.append(f"training would end at its first batch: {error}")
         return []
-    views = {name: _views(opened, batch, name, problems) for name in batch.inputs}
+    trained = _trained(opened, split, batch)
+    views = {name: _views(opened, batch, trained, name, problems) for name in batch.inputs}
     texts = captions(config, stream, batch.sample_ids.tolist())
     return [_shown(opened, batch, recorder.objects, texts, views, row, classes) for row in range(len(batch))]
 
 
-def _views(opened: OpenedConfig, batch: Batch, name: str, problems: list[str]) -> list[tuple[str, dict[str, Tensor]]]:
+def _trained(opened: OpenedConfig, split: str, batch: Batch) -> Batch:
+    """``batch`` as training reads it, which may cut a part out of pictures while it does."""
+    if opened.processor is None:
+        return batch
+    config, training = opened.usable, Training.of(opened.usable, opened.processor)
+    if not training.crops:
+        return batch
+    data = replace(looking(config.data), global_batch=len(batch))
+    stream = Stream(data, split, config.seed, 0, 1, opened.processor, sources=opened.unaugmented, training=training)
+    (found,) = stream.batches(0, 1)
+    # Modalities that cannot be processed are not read here; a sample that is bad for their sake has another in its place.
+    return found if found.keys == batch.keys else batch
+
+
+def _views(
+    opened: OpenedConfig, batch: Batch, trained: Batch, name: str, problems: list[str]
+) -> list[tuple[str, dict[str, Tensor]]]:
     """What augmentations make of a modality, by title: tensors [b, ...]. One that cannot be done is a problem."""
     config = only(opened.usable, [name])
     modality, method = config.data.modalities[name], config.method
@@ -85,7 +103,7 @@ def _views(opened: OpenedConfig, batch: Batch, name: str, problems: list[str]) -
     found: list[tuple[str, dict[str, Tensor]]] = []
     try:
         if modality.train is not None:
-            found.append(("training input", augmenter.training_inputs(batch, step).inputs[name]))
+            found.append(("training input", augmenter.training_inputs(trained, step).inputs[name]))
         found += [(f"{view} view", augmenter.view(batch, view, step)[name]) for view in VIEWS]
         if modality.unique is not None or name in method.unique_views(list(opened.config.data.modalities)):
             found.append(("unique view", augmenter.view(batch, "augmented", step, unique=[name])[name]))

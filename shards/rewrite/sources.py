@@ -120,7 +120,8 @@ def _refuse_large(index: Index) -> None:
     large = [pattern for pattern in index.patterns if LARGE in pattern.states]
     if large:
         sample = index.first(large)
+        size = max(size for _, size in sample.members.values())
         raise BuildError(
-            f"{index.path(sample.shard)}: {sample.key!r} has a member of {max(size for _, size in sample.members.values())}"
-            f" bytes; more than {MAX_ENCODED_BYTES} are not read: write the shard without it"
+            f"{index.path(sample.shard)}: {sample.key!r} has a member of {size} bytes; more than {MAX_ENCODED_BYTES}"
+            " are not read: write the shard without it"
         )

@@ -82,6 +82,26 @@ def bombs() -> list[Member]:
     ]
 
 
+def jpegs() -> list[Member]:
+    """JPEGs whose headers lie, in the ways that decide which decoder reads them and how much it takes."""
+    whole = jpeg_header(8, 8)
+    frame = whole.index(b"\xff\xc0")
+    loop = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x08\0\0\0\x08\0\0\0"  # a table that holds itself
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\x7f\xff\xff\xff\0\x06\0\0\xff\xff\xff\xff"
+    return [
+        *(("picture.jpg", jpeg_header(8, 8, components)) for components in (0, 2, 4, 255)),
+        *(("picture.jpg", jpeg_header(*size)) for size in ((0, 8), (8, 0), (7000, 7000), (65_535, 700))),
+        *(("picture.jpg", whole[:at]) for at in (3, 20, frame + 1, frame + 6, len(whole) - 60)),
+        ("picture.jpg", whole[: frame + 2] + b"\xff\xff" + whole[frame + 4 :]),
+        ("picture.jpg", whole[: frame + 2] + b"\0\0" + whole[frame + 4 :]),
+        ("picture.jpg", whole[:2] + _segment(loop) * 300 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + _segment(turned) + whole[2:-60]),
+        ("picture.jpg", whole[:2] + _segment(turned + bytes(60_000)) * 200 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + b"\xff\xfe\0\x02" * 500_000 + whole[2:-60]),
+        ("picture.jpg", whole[:frame] + whole[frame : frame + 19] * 2 + whole[frame + 19 :]),
+    ]
+
+
 def unusable() -> list[Member]:
     """What cannot be read, without any wish to harm; an empty name is a member that is missing."""
     photo = io.BytesIO()
@@ -132,6 +152,10 @@ def jpeg_header(width: int, height: int, components: int = 3) -> bytes:
     data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
     data[frame + 9] = components
     return bytes(data)
+
+
+def _segment(content: bytes) -> bytes:
+    return b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

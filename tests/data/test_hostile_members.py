@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.hostile_members import bombs, code, put, unusable
+from tests.data.hostile_members import bombs, code, jpegs, put, unusable
 from tests.data.small_dataset import stream, write_split
 from tests.data.test_hostile_shards import seen
 
@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {"global_batch": 12, "max_bad_fraction": 1.0}
 
 def build(folder: Path) -> list[str]:
     """A data set that holds every one of them; returns what each should be called in the log."""
-    bad = [*code(folder / "canary"), *bombs(), *unusable()]
+    bad = [*code(folder / "canary"), *bombs(), *jpegs(), *unusable()]
 
     def change(number: int, sample: dict[str, Any]) -> dict[str, Any]:
         at, odd = divmod(number - GOOD, 2)

@@ -171,6 +171,36 @@ def test_verify_finds_a_flipped_payload_bit(tmp_path: Path) -> None:
     assert "cannot be read" in verify_shards(index)[0]
 
 
+def test_verify_can_hash_a_share_of_the_shards(tmp_path: Path) -> None:
+    """Drawn by a seed; sizes and columns are compared in any case."""
+    for number in range(10):
+        write_tar(tmp_path / f"{number}.tar", sample_members(1, start=number))
+    index = build_index(tmp_path)
+    for path in tmp_path.glob("*.tar"):
+        content = bytearray(path.read_bytes())
+        content[600] ^= 1
+        path.write_bytes(content)
+    seen: list[tuple[str, int, int]] = []
+    found = [verify_shards(index, share=0.3, seed=seed) for seed in (0, 0, 1)]
+    assert [len(problems) for problems in found] == [3, 3, 3] and found[0] == found[1] != found[2]
+    assert len(verify_shards(index, lambda *done: seen.append(done), share=0)) == 1
+    assert seen[-1] == ("9.tar", 10, 10)
+    (tmp_path / "columns" / "4.safetensors").write_bytes(b"x")
+    (tmp_path / "5.tar").write_bytes(b"x")
+    problems = " ".join(verify_shards(index, share=0))
+    assert "columns/4.safetensors has changed: it has 1 bytes" in problems and "5.tar has changed" in problems
+
+
+def test_many_keys_count_as_shared_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "a.tar", sample_members(2))
+    write_tar(tmp_path / "b.tar", sample_members(2, start=2))
+    index = build_index(tmp_path)
+    assert [index.unique_key(ordinal) for ordinal in (0, 3)] == ["0000", "0003"]
+    monkeypatch.setattr("mmpretrain.data.index_table.MOST_KEYS_COMPARED", 3)
+    assert load_index(tmp_path).unique_key(3) == "000001/0003"
+    assert (index.find("0003"), index.find("000"), index.key(2)) == (3, None, "0002")
+
+
 @pytest.mark.processes
 def test_index_imports_no_torch() -> None:
     """The launcher's preflight answers within seconds because nothing heavy is imported."""

@@ -69,7 +69,7 @@ def test_loader_processes_change_nothing(root: Path, world_size: int, workers: i
 
 @pytest.mark.slow
 @pytest.mark.processes
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     weights=st.lists(st.integers(0, 20).map(lambda n: n / 10), min_size=6, max_size=6),
     border=st.integers(1, 100),

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpretrain.data.index import ShardError
+from mmpretrain.data.index import ShardError, build_index
+from mmpretrain.data.index_earlier import earlier_fingerprint
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy
-from mmpretrain.embedding.output import Output, SplitOrigin
-from tests.data.tars import keys_by_shard
+from mmpretrain.embedding.output import Output, SplitOrigin, known_as
+from tests.data.tars import keys_by_shard, sample_members, write_tar
 
 INFO = DatasetInfo(
     "small", "Small", "made up", "MIT", {"a": {"kind": "vector", "size": [2]}}, provenance={"release": "one", "k": {}}
@@ -59,6 +60,20 @@ def test_a_shard_without_samples_counts(tmp_path: Path) -> None:
     fill(output)
     index = output.finish(changed=True)
     assert index is not None and len(index) == 4
+
+
+def test_what_an_earlier_version_began_is_finished(tmp_path: Path) -> None:
+    """Its origin.json holds the fingerprint as that version computed it."""
+    write_tar(tmp_path / "a.tar", sample_members(2))
+    index = build_index(tmp_path)
+    earlier, out = earlier_fingerprint(index.shards), tmp_path / "out"
+    assert known_as(out, "train", {"data": index}) == {"data": index.fingerprint}
+    Output(out, "train", INFO, replace(ORIGIN, sources={"data": earlier, "memory": "abc"}))
+    sources = known_as(out, "train", {"data": index, "memory": index})
+    assert sources == {"data": earlier, "memory": index.fingerprint}
+    Output(out, "train", INFO, replace(ORIGIN, sources=sources | {"memory": "abc"}))
+    with pytest.raises(ShardError, match=r"sources\.memory"):
+        Output(out, "train", INFO, replace(ORIGIN, sources=sources))
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
         "heads",
         "inputs",
         "images",
+        "resizing",
         "texts",
         "pooling",
         "attention",

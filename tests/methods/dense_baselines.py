@@ -17,7 +17,7 @@ from mmpretrain.methods.cross_self import CrossSelf
 from mmpretrain.methods.siglip import Bias
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from tests.losses import oracle
-from tests.methods.toys import make_batch
+from tests.methods.toys import having_both, make_batch
 from tests.submodules import linear_layers, submodule
 
 
@@ -27,13 +27,14 @@ def siglip_total(method: Method, config: Config, step: Step) -> Tensor:
     embeds = {name: oracle.unit(rows) for name, rows in method.model(**batch.inputs).embeds.items()}
     scale = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
     bias = submodule(method.heads, "bias", Bias).value
-    size = len(batch)
-    sign = 2 * torch.eye(size, dtype=torch.float64) - 1
-    counted = (batch.sample_ids[:, None] != batch.sample_ids) | torch.eye(size, dtype=torch.bool)
     losses = []
     for a, b in combinations(method.modalities, 2):
-        logits = scale * embeds[a] @ embeds[b].T + bias
-        losses.append(torch.log1p(torch.exp(-sign * logits))[counted].sum() / size)
+        both = having_both(batch, a, b)
+        size, ids = int(both.sum()), batch.sample_ids[both]
+        itself = torch.eye(size, dtype=torch.bool)
+        logits = scale * embeds[a][both] @ embeds[b][both].T + bias
+        terms = torch.log1p(torch.exp((1 - 2 * itself.double()) * logits))
+        losses.append(terms[(ids[:, None] != ids) | itself].sum() / size)
     return torch.stack(losses).mean()
 
 

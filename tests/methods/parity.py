@@ -27,7 +27,7 @@ from tests.methods.dense_cmcr import cmcr_total
 from tests.methods.dense_comm import comm_total
 from tests.methods.dense_factorcl import factorcl_total
 from tests.methods.dense_mucmm import mucmm_total
-from tests.methods.toys import make_batch, make_method, make_step
+from tests.methods.toys import having_both, make_batch, make_method, make_step
 from tests.submodules import every
 
 
@@ -108,8 +108,11 @@ def clip_total(method: Method, config: Config, step: Step) -> Tensor:
     batch = make_batch(config)
     embeds = method.model(**batch.inputs).embeds
     scale = method.temperature.logit_scale.exp()
-    pairs = combinations(method.modalities, 2)
-    terms = [oracle.contrast(embeds[a], embeds[b], scale, ids=batch.sample_ids).loss for a, b in pairs]
+    terms = []
+    for a, b in combinations(method.modalities, 2):
+        both = having_both(batch, a, b)
+        if both.any():
+            terms.append(oracle.contrast(embeds[a][both], embeds[b][both], scale, ids=batch.sample_ids[both]).loss)
     return torch.stack(terms).mean()
 
 

@@ -83,6 +83,8 @@ def decomposed(model: ModelConfig, **settings: Any) -> Config:
 CASES: dict[str, Case] = {
     "clip-2": (make_config("clip", 2), M3CO),
     "clip-3": (make_config("clip", 3, temperature=0.3), M3CO),
+    "clip-2-missing": (make_config("clip", 2, optional=("methylation",)), M3CO),
+    "clip-3-missing": (make_config("clip", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
     "cmcr-two-layer": (make_config("cmcr"), M3CO),
     "cmcr-half-separate": (projected(HALF, passes=Passes.separate, temperature=0.2, noise=0.03), M3CO),
     "cmcr-one-sided": (projected(ONE_SIDED, partner_temperature=0.3, partner_weight=0.7, intra=0.4), M3CO),
@@ -116,6 +118,7 @@ CASES: dict[str, Case] = {
     "mucmm-maxvar": (make_config("mucmm", 3, among=Among.maxvar, momentum=0.0, ridge=1e-2), M3CO),
     "mucmm-soft": (make_config("mucmm", 2, corr=Corr.soft, w_individual=0.5, ridge=1e-2), M3CO),
     "siglip-3": (make_config("siglip", 3, temperature=0.3, bias=-2.0), M3CO),
+    "siglip-3-missing": (make_config("siglip", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
     "supcon-3": (make_config("supcon", 3, **SUPCON), M3CO),
     "cross-self-3": (make_config("cross_self", 3, **HEADS, self_weight=0.3), M3CO),
     "cross-self-clip": (make_config("cross_self", 3, **HEADS, cross=CrossLoss.clip, clip_temperature=0.3), M3CO),

@@ -114,6 +114,12 @@ def make_batch(
     )
 
 
+def having_both(batch: Batch, first: str, second: str) -> torch.Tensor:
+    """Which samples have both modalities: bool [b]."""
+    every = torch.ones(len(batch), dtype=torch.bool)
+    return batch.present.get(first, every) & batch.present.get(second, every)
+
+
 def make_step(epoch: float = 0.0, index: int = 0) -> Step:
     """A step of a run of 10 epochs: M3CoL changes its loss at epoch 3."""
     return Step(index=index, epoch=epoch, total_epochs=10.0, seed=3)

@@ -192,25 +192,26 @@ def ramp(width: int, height: int) -> Image.Image:
 
 
 def test_crop_cuts_the_middle_out_of_what_covers_the_size() -> None:
-    found = np.asarray(fitted(ramp(256, 32), {"size": [32, 32], "channels": 1, "resize": "crop"}))
-    assert np.array_equal(found, np.asarray(ramp(256, 32))[:, 112:144])
+    found = fitted(ramp(256, 32), {"size": [32, 32], "channels": 1, "resize": "crop"})
+    assert np.array_equal(found[:, :, 0], np.asarray(ramp(256, 32))[:, 112:144])
     wide = fitted(ramp(64, 64), {"size": [16, 64], "channels": 1, "resize": "crop"})
-    assert np.array_equal(np.asarray(wide), np.asarray(ramp(64, 64))[24:40])
+    assert np.array_equal(wide[:, :, 0], np.asarray(ramp(64, 64))[24:40])
 
 
 def test_pad_shows_all_of_it_on_the_background() -> None:
     entry = {"size": [32, 32], "channels": 1, "resize": "pad", "background": "gray"}
-    found = np.asarray(fitted(ramp(256, 32), entry))
+    found = fitted(ramp(256, 32), entry)[:, :, 0]
     assert (found[:14] == 128).all() and (found[18:] == 128).all()
     assert found[16, 0] < 10 and found[16, -1] > 245
-    assert fitted(Image.new("L", (4000, 1)), entry).size == (32, 32)
+    assert fitted(Image.new("L", (4000, 1)), entry).shape == (32, 32, 1)
 
 
 def test_squash_and_entries_from_before_there_was_a_choice() -> None:
     entry = {"size": [32, 32], "channels": 1}
     right = np.asarray(ramp(256, 32).resize((32, 32), Image.Resampling.BICUBIC))
-    assert np.array_equal(np.asarray(fitted(ramp(256, 32), entry)), right)
-    assert np.array_equal(np.asarray(fitted(ramp(256, 32), entry | {"resize": "squash"})), right)
+    found = fitted(ramp(256, 32), entry)
+    assert np.abs(found[:, :, 0].astype(int) - right).max() <= 1
+    assert np.array_equal(fitted(ramp(256, 32), entry | {"resize": "squash"}), found)
 
 
 @pytest.mark.parametrize(

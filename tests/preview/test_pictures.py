@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.models.inputs_mmpretrain import image_tensors
+from mmpretrain.models.resizing_mmpretrain import normalized
 from mmpretrain.preview.drawing import heat_map, picture
 from mmpretrain.preview.pictures import PicturePreview
 from tests.preview.markup import embedded
@@ -19,7 +20,7 @@ def test_normalized_pixels_come_back(channels: int) -> None:
     """Whatever the statistics; so the picture is what the processor made, not what was read."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 4, 3), dtype=np.uint8))
     entry = {"size": [6, 4], "channels": channels, "mean": [0.4] * channels, "std": [0.2] * channels}
-    tensors = image_tensors("photo", image, entry)
+    tensors = normalized(image_tensors("photo", image, entry), entry)
     preview = PicturePreview("photo", ModalityConfig(Kind.image, [6, 4], channels), entry, None)
     shown = embedded(preview.seen({"pixel_values": tensors["pixel_values"][0]}, image))
     assert np.array_equal(np.asarray(shown), np.asarray(image.convert("L" if channels == 1 else "RGB")))

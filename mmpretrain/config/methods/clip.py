@@ -20,6 +20,7 @@ class ClipConfig(MethodConfig):
     max_scale: float = 100.0
     """Upper limit of 1 / temperature while it is learned."""
 
+    takes_missing = True
     implementation = "mmpretrain.methods.clip.Clip"
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"
     arxiv = "2103.00020"

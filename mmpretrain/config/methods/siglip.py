@@ -25,6 +25,7 @@ class SiglipConfig(MethodConfig):
     max_scale: float | None = None
     """Upper limit of 1 / temperature while it is learned; null: none, as in the paper."""
 
+    takes_missing = True
     implementation = "mmpretrain.methods.siglip.Siglip"
     title = "SigLIP: Sigmoid Loss for Language Image Pre-Training"
     arxiv = "2303.15343"
