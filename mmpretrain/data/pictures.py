@@ -19,8 +19,8 @@ from mmpretrain.data.augment.boxes import Box, BoxDraws
 from mmpretrain.data.batch import Inputs
 from mmpretrain.data.kinds.image import check_size, decode
 from mmpretrain.data.kinds.jpeg import FACTORS, jpeg_header, jpeg_pixels
-from mmpretrain.models.images_mmpretrain import BACKGROUND, fitted, pixels_of
-from mmpretrain.models.resizing_mmpretrain import Pictures
+from mmpretrain.models.images_mmpretrain import BACKGROUND, pixels_of
+from mmpretrain.models.resizing_mmpretrain import Pictures, fitted
 
 # How many times as large as needed a picture is at least after a scaled decoding. At 1, values differ from those of the
 # whole decoding by 1 of 255 in the mean, at 1.5 by 0.5, at 2 by 0.35; at 2, no photo of 1024 pixels would gain.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .audio_mmpretrain import audio_tensors, empty_sound
-from .images_mmpretrain import Image, fitted
-from .resizing_mmpretrain import Pictures, normalized
+from .images_mmpretrain import Image
+from .resizing_mmpretrain import Pictures, fitted, normalized
 from .texts_mmpretrain import clean
 
 MULTIPLE = "pad_to_multiple_of"  # the key of an entry whose samples are padded to the longest of a call

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .images_mmpretrain import BACKGROUND, pixels_of, shade
+
 LONGEST = 32  # times as long as wide is a strip
 _AT_ONCE = 1 << 18  # numbers that are normalized together: they stay in the processor's cache
 
@@ -25,25 +27,23 @@ class Pictures:
         self.pixels, self.present = pixels, present
 
 
-def sized(
-    pixels: np.ndarray,
-    entry: dict[str, Any],
-    how: str,
-    background: tuple[int, ...],
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """uint8 [h, w, channels] -> [height, width, channels] of ``entry["size"]``; ``how``: one of WAYS.
+def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> np.ndarray:
+    """A PIL image, or its :func:`pixels_of`, as uint8 [height, width, channels] of its modality's size.
 
-    background: of each channel, for what is padded. out: where the result goes; None: a new array, or a view of
-    ``pixels``.
+    entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
+    resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
+    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge. What
+    must be resized is resized bicubic, antialiased. out: where the result goes; None: a new array, or a view of
+    the image that was given as one.
     """
-    height, width = entry["size"]
+    (height, width), edge, background = entry["size"], entry.get("shortest_edge"), entry.get("background", BACKGROUND)
+    pixels = image if isinstance(image, np.ndarray) else pixels_of(image, entry["channels"], background)
+    how = entry.get("resize") or ("squash" if edge is None else "crop")
     if how == "squash":
         found = resized(pixels, width, height, out)
     elif how == "pad":
-        found = _padded(pixels, width, height, background)
+        found = _padded(pixels, width, height, shade(background, entry["channels"]))
     else:
-        edge = entry.get("shortest_edge")
         found = _covering(pixels, *((width, height) if edge is None else (edge, edge)), out)
         found = _center(found, width, height)
     if out is None or found is out:

@@ -50,7 +50,7 @@ class BoxDraws:
         if not self._cropped[row]:
             return None
         *attempts, (down, across) = self._numbers[row]
-        shape = next(filter(None, (self._shape(*numbers, proportions) for numbers in attempts)), None)
+        shape = next(filter(None, (self._shape(area, ratio, proportions) for area, ratio in attempts)), None)
         if shape is None:
             shape, (down, across) = self._middle(proportions), (0.5, 0.5)
         tall, wide = max(1, round(shape[0] * height)), max(1, round(shape[1] * width))

@@ -1,0 +1,107 @@
+"""Our loader, and the decode limit, in a process of their own (see benchmarks/data.py).
+
+python -m benchmarks.data_ours NAME FOLDER WORKERS SAMPLES BATCH
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import simplejpeg
+import torch
+
+from benchmarks.data_others import CROP, SIZE, run
+from benchmarks.photos import WORDS
+from mmpretrain.assembly.build import build_processor
+from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
+from mmpretrain.config.methods.base import MethodConfig
+from mmpretrain.config.model import EncoderConfig, ModelConfig
+from mmpretrain.config.root import Config
+from mmpretrain.data.batch import Inputs
+from mmpretrain.data.loader import load
+from mmpretrain.data.pictures import Training
+from mmpretrain.data.stream import Stream
+from tests.small_tokenizer import small_tokenizer
+
+
+class Unfinished:
+    """A processor whose second half is left to a device: batches stay uint8."""
+
+    def __init__(self, processor: Any) -> None:
+        self.modalities, self.encoded = processor.modalities, processor.encoded
+
+    def finished(self, inputs: Inputs) -> Inputs:
+        """As they are."""
+        return inputs
+
+
+def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False) -> Stream:
+    """The training stream of a run on these photos."""
+    modalities = {
+        "image": ModalityConfig(Kind.image, [SIZE, SIZE], train=AugmentConfig(crop=list(CROP))),
+        "text": ModalityConfig(Kind.text, max_length=77),
+    }
+    encoders = {
+        "image": EncoderConfig("vit"),
+        "text": EncoderConfig("bert", tokenizer=small_tokenizer(" ".join(WORDS))),
+    }
+    data = DataConfig("photos", str(folder), modalities=modalities, global_batch=batch, workers=workers)
+    config = Config(method=MethodConfig(), data=data, model=ModelConfig(encoders=encoders))
+    processor: Any = build_processor(config)
+    training = Training.of(config, processor)
+    return Stream(data, "train", 0, 0, 1, Unfinished(processor) if uint8 else processor, training=training)
+
+
+def raw(stream: Stream, workers: int, steps: int) -> Iterator[Any]:
+    """The members' bytes alone, in the planned order."""
+
+    def make(positions: Any, ordinals: Sequence[int]) -> list[dict[str, Any]]:
+        return list(stream.reader.samples(ordinals))
+
+    return load(make, partial(stream.plan.slice, rank=0, world_size=1), range(steps), workers)
+
+
+def decode_limit(folder: Path, workers: int) -> Iterator[int]:
+    """JPEGs of memory, decoded by so many processes and thrown away."""
+    stream = opened(folder, 0, 1)
+    members = [stream.reader.sample(ordinal)["jpg"] for ordinal in range(len(stream.index))]
+    shares = [members[number::workers] for number in range(workers)]
+    processes = [multiprocessing.get_context("fork").Process(target=_decode, args=(share,)) for share in shares]
+    yield 0
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    yield len(members)
+
+
+def _decode(members: Sequence[bytes]) -> None:
+    for member in members:
+        simplejpeg.decode_jpeg(member)
+
+
+def main() -> None:
+    """One loader, as the command line says."""
+    torch.set_num_threads(1)
+    name, folder, (workers, samples, batch) = sys.argv[1], Path(sys.argv[2]), map(int, sys.argv[3:6])
+    steps = samples // batch
+    if name == "decode_limit":
+        ready = decode_limit(folder, workers)
+        next(ready)
+        run(lambda: ready, int)
+        return
+    stream = opened(folder, workers, batch, uint8=name == "ours_uint8")
+    if name == "ours_raw":
+        run(lambda: raw(stream, workers, steps), len)
+    else:
+        run(lambda: stream.batches(0, steps), len)
+
+
+if __name__ == "__main__":
+    main()
