@@ -80,7 +80,8 @@ class ModalityConfig:
     """Texts and sequences: to what length those of a batch are padded."""
 
     optional: bool = False
-    """Whether samples may lack this modality. Only for methods that can learn from such samples (comm)."""
+    """Whether samples may lack this modality. Only for methods that can learn from such samples (comm, clip,
+    siglip)."""
 
     load_size: list[int] | None = None
     """Images: ``[height, width]`` in pixels (one number: a square) at which an image is handed to augmentations, at
