@@ -19,12 +19,13 @@ Ratios are of medians of processor time; the last line is JSON.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import step_loops
+from benchmarks import step_loading, step_loops
 from benchmarks.measure import Reading, finish, on_group, show, slowest
 from benchmarks.others import OPEN_CLIP_TRAINING, install_all
 from benchmarks.step_loops import BARE, DEFAULTS, OPEN_CLIP, OURS, PYTORCH
@@ -89,6 +90,30 @@ def _view(title: str, readings: Readings) -> None:
     show(title, ["loop", "ms", "CPU ms", "times PyTorch's CPU"], rows)
 
 
+def end_to_end(options: argparse.Namespace, folders: list[Path] | None) -> dict[str, Any]:
+    """Whole runs on 2 ranks from shards, ours and open_clip's in turn; samples per second of all ranks."""
+    batch, workers, steps = 128, options.workers, options.steps
+    readings: Readings = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        data = Path(temporary) / "photos"
+        step_loading.make_shards(data)
+        for number in range(options.repeats):
+            for zero in options.zero:
+                runs = Path(temporary) / f"runs{number}"
+                found = on_group(2, step_loading.ours, data, runs, batch, zero, workers, steps)
+                _pool(readings, f"ZeRO {zero}", {OURS: slowest(found)})
+            if folders is not None:
+                found = on_group(2, step_loading.open_clip, data, folders, batch, workers, steps)
+                _pool(readings, "", {OPEN_CLIP: slowest(found)})
+    # Loaders deliver in bursts: the whole time, not the median step.
+    rates = {name: batch * len(r.seconds) / sum(r.seconds) for name, r in readings.items()}
+    cpu = {name: sum(r.cpu_seconds) / len(r.cpu_seconds) for name, r in readings.items()}
+    rows = [[name, f"{rates[name]:.0f}", f"{1000 * cpu[name]:.0f}"] for name in readings]
+    show(f"2 ranks, batch {batch}, {workers} workers each", ["loop", "samples/s", "CPU ms per step and rank"], rows)
+    ratios = {name: round(cpu[OPEN_CLIP] / seconds, 3) for name, seconds in cpu.items()} if folders else {}
+    return {"samples_per_s": rates, "cpu_s": cpu, "times_open_clip_by_cpu": ratios, "workers": workers}
+
+
 def arguments() -> argparse.Namespace:
     """The command line, with what --quick stands for filled in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,6 +124,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="groups of processes per loop")
     parser.add_argument("--steps", type=int, help="timed steps per group")
     parser.add_argument("--end-to-end", action="store_true", help="with loaders, and nothing else")
+    parser.add_argument("--workers", type=int, default=1, help="--end-to-end: loader processes per rank")
     options = parser.parse_args()
     options.worlds = options.worlds or ([1] if options.quick else [1, 2])
     options.batches = options.batches or ([16, 128] if options.quick else [16, 64, 128, 256])
@@ -113,6 +139,9 @@ def main() -> None:
     folders = install_all(OPEN_CLIP_TRAINING)
     if folders is None:
         print("open_clip's training loop could not be installed: it is left out")
+    if options.end_to_end:
+        finish({"end_to_end": end_to_end(options, folders)})
+        return
     cases: list[dict[str, Any]] = []
     start = time.perf_counter()
     for size in options.worlds:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,7 +94,7 @@ def bare_loop(engine: Engine) -> Loop:
         if engine.config.engine.zero == 0:  # elsewhere DeepSpeed clips
             nn.utils.clip_grad_norm_(deepspeed.module.parameters(), 1.0)
         deepspeed.step()
-        if world.size > 1:
+        if world.size > 1 and scale.grad is not None:
             dist.all_reduce(scale.grad)
             scale.grad.div_(world.size)
         optimizer.step()
@@ -180,11 +181,8 @@ def open_clip_training(folders: list[Path]) -> tuple[Any, Any]:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     open_clip_training.keep = library  # type: ignore[attr-defined]
-    import open_clip.loss
-    import open_clip_train.train
-
     logging.getLogger().setLevel(logging.INFO)  # it formats a line per step, as ours
-    return open_clip.loss, open_clip_train.train
+    return import_module("open_clip.loss"), import_module("open_clip_train.train")
 
 
 class Plain(nn.Module):

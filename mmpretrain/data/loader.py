@@ -182,14 +182,11 @@ class _Crew:
         for key, _ in self._selector.select(None if block else 0):
             answers = key.fileobj
             assert isinstance(answers, socket.socket)
-            try:
-                message = answers.recv(ANSWER.size)
-            except ConnectionResetError:
-                message = b""
-            if not message:
-                raise LoaderError(self._death(*self._processes.pop(answers)))
-            number, outcome, start, end = ANSWER.unpack(message)
-            yield number, Outcome(outcome), Laid(start, end)
+            while (message := _next(answers)) is not None:
+                if not message:
+                    raise LoaderError(self._death(*self._processes.pop(answers)))
+                number, outcome, start, end = ANSWER.unpack(message)
+                yield number, Outcome(outcome), Laid(start, end)
 
     def close(self) -> None:
         """End the processes, and wait until they are gone."""
@@ -226,6 +223,16 @@ class _Crew:
         place = int(self._places[number])
         where = f", at {self._watch.name(place)}" if self._watch is not None and place >= 0 else ""
         return f"loader process {number} (process id {process}) {_cause(process)}{where}"
+
+
+def _next(answers: socket.socket) -> bytes | None:
+    """The next answer, b'' where none will follow, None where none is there yet."""
+    try:
+        return answers.recv(ANSWER.size, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return b""
 
 
 def _cause(process: int) -> str:

@@ -111,7 +111,7 @@ class Mixture:
         block = position // self.global_batch
         now, soon = self._quotas.shares(block), self._quotas.shares(block + LOOK_AHEAD)
         needed: list[tuple[Fraction, int]] = []
-        for number, before in enumerate(self._quotas.before(block)):
+        for number, (before, _) in enumerate(self.by_source(position).values()):
             share = now[number] or soon[number]
             start = before
             for _ in range(windows if share else 0):

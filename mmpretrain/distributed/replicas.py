@@ -14,17 +14,16 @@ from mmpretrain.distributed.world import World
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Replace every ``.grad`` by its mean over the ranks: one collective per dtype, one for the next rule.
+    """Replace every ``.grad`` by its mean over the ranks: one collective per dtype.
 
     A parameter that got a gradient on some rank takes part on every rank, with zeros where it got none, so
     that replicas stay equal; one that got none anywhere keeps ``None``: its optimizer leaves it alone.
     """
-    trainable = [p for p in parameters if p.requires_grad]
-    if world.size == 1 or not trainable:
+    if world.size == 1:
         return
     by_dtype: dict[torch.dtype, list[nn.Parameter]] = defaultdict(list)
-    for parameter, used in zip(trainable, _used_somewhere(trainable, world), strict=True):
-        if used:
+    for parameter in parameters:
+        if parameter.requires_grad:
             by_dtype[parameter.dtype].append(parameter)
     for members in by_dtype.values():
         _average(members, world)
@@ -51,16 +50,13 @@ def broadcast_tensors(whole: Iterable[Tensor], world: World) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def _used_somewhere(parameters: list[nn.Parameter], world: World) -> list[bool]:
-    flags = [float(p.grad is not None) for p in parameters]
-    return [bool(n) for n in world.all_reduce_sum(torch.tensor(flags, device=parameters[0].device)).tolist()]
-
-
 def _average(parameters: list[nn.Parameter], world: World) -> None:
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    grads = [p.grad for p in parameters if p.grad is not None]
-    total = world.all_reduce_sum(torch.cat([g.reshape(-1) for g in grads]))
-    for grad, part in zip(grads, total.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad)).div_(world.size)
+    """Parameters of one dtype; behind their gradients travels how many ranks have one."""
+    sizes = [p.numel() for p in parameters]
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    there = own[0].new_tensor([p.grad is not None for p in parameters])
+    total = world.all_reduce_sum(torch.cat([*(grad.reshape(-1) for grad in own), there]))
+    *parts, ranks = total.split([*sizes, len(parameters)])
+    for parameter, grad, part, used in zip(parameters, own, parts, ranks.tolist(), strict=True):
+        if used:
+            parameter.grad = grad.copy_(part.view_as(grad)).div_(world.size)

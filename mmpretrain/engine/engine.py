@@ -122,7 +122,7 @@ class Engine:
         # Dropout as a function of (seed, step, rank, micro-batch): no generator state to save, resuming is exact, and
         # encoding again draws the same. The first one's seed has no number: runs in one piece keep their curve.
         numbers = (number,) if number else ()
-        torch.manual_seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers))
+        _seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers), self.device)
         return self.method.encode(self.deepspeed, part)
 
     def _refines(self, on: RefineOn) -> bool:
@@ -148,6 +148,14 @@ class Engine:
         for replicated in (self.heads, self.critics):
             replicated.set_lr((optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor)
         return optim.lr * factor
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """``torch.manual_seed``, which on a machine of CPUs writes the stack down for every kind of device not there."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def mean_over_ranks(values: Mapping[str, Tensor], world: World) -> dict[str, float]:

@@ -29,6 +29,7 @@ class ModelUpdate:
         self.clip = clip
         self.scale = scale
         self.world = world
+        self._parameters = list(deepspeed.module.parameters())
         if self.scale:
             _turn_off_scalers(deepspeed)
         if world.size == 1:
@@ -73,7 +74,7 @@ class ModelUpdate:
     def _step_whole(self) -> float:
         """Stage 0 neither tells its norm nor looks at it, but every rank holds the whole gradients: they are clipped
         here, by the norm that is wanted anyway."""
-        gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.scale:
             torch._foreach_div_(gradients, self.scale.value)
         norm = float(nn.utils.get_total_norm(gradients))

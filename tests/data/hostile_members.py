@@ -90,14 +90,14 @@ def jpegs() -> list[Member]:
     turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\x7f\xff\xff\xff\0\x06\0\0\xff\xff\xff\xff"
     return [
         *(("picture.jpg", jpeg_header(8, 8, components)) for components in (0, 2, 4, 255)),
-        *(("picture.jpg", jpeg_header(*size)) for size in ((0, 8), (8, 0), (7000, 7000), (65_535, 700))),
+        *(("picture.jpg", jpeg_header(*size)) for size in ((0, 8), (8, 0), (8000, 8000), (65_535, 800))),
         *(("picture.jpg", whole[:at]) for at in (3, 20, frame + 1, frame + 6, len(whole) - 60)),
         ("picture.jpg", whole[: frame + 2] + b"\xff\xff" + whole[frame + 4 :]),
         ("picture.jpg", whole[: frame + 2] + b"\0\0" + whole[frame + 4 :]),
         ("picture.jpg", whole[:2] + _segment(loop) * 300 + whole[2:-60]),
         ("picture.jpg", whole[:2] + _segment(turned) + whole[2:-60]),
-        ("picture.jpg", whole[:2] + _segment(turned + bytes(60_000)) * 200 + whole[2:-60]),
-        ("picture.jpg", whole[:2] + b"\xff\xfe\0\x02" * 500_000 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + _segment(turned + bytes(60_000)) * 20 + whole[2:-60]),
+        ("picture.jpg", whole[:2] + b"\xff\xfe\0\x02" * 5_000 + whole[2:-60]),
         ("picture.jpg", whole[:frame] + whole[frame : frame + 19] * 2 + whole[frame + 19 :]),
     ]
 

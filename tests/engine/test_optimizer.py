@@ -63,3 +63,34 @@ def test_adam_couples_the_decay_and_adamw_does_not() -> None:
         ends[name] = weight[0, 0].item()
     assert round(ends[OptimizerName.adamw], 6) == 0.95  # 1 - lr * decay; a zero gradient stays zero
     assert round(ends[OptimizerName.adam], 6) == 0.9  # decay enters the gradient, whose scale Adam removes
+
+
+def test_the_fused_form_takes_the_steps_of_the_plain_one() -> None:
+    for name, plain in ((OptimizerName.adamw, torch.optim.AdamW), (OptimizerName.adam, torch.optim.Adam)):
+        start = torch.randn(37, 5, generator=torch.Generator().manual_seed(0))
+        ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+        config = OptimConfig(name=name, lr=0.01, weight_decay=0.1)
+        fused = build_optimizer([{"params": [ours], "weight_decay": 0.1}], config)
+        reference = plain([theirs], lr=0.01, weight_decay=0.1)
+        for step in range(5):
+            ours.grad = torch.randn(37, 5, generator=torch.Generator().manual_seed(step))
+            theirs.grad = ours.grad.clone()
+            fused.step()
+            reference.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_state_of_the_plain_form_goes_on_to_the_last_digit() -> None:
+    ends = []
+    for resumed in (False, True):
+        weight = nn.Parameter(torch.linspace(-1, 1, 37))
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW([weight], lr=0.1)  # as version 0.1 built it
+        for step in range(4):
+            if resumed and step == 2:
+                state = optimizer.state_dict()
+                optimizer = build_optimizer([{"params": [weight]}], OptimConfig(lr=0.1))
+                optimizer.load_state_dict(state)
+            weight.grad = torch.randn(37, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+        ends.append(weight.detach().clone())
+    assert torch.equal(*ends)

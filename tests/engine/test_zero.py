@@ -49,6 +49,15 @@ def test_same_curve_everywhere(ranks: Callable, reference: Callable, method: str
     check_curve(ranks, reference, method, world_size, stage)
 
 
+def test_gradients_are_clipped_alike_with_and_without_zero(ranks: Callable) -> None:
+    # Adam sees the scale of gradients only through a large eps.
+    tokens = ["method=clip", "optim.clip=0.05", "optim.eps=1", "optim.lr=0.5", "optim.warmup_samples=0"]
+    whole, divided = (ranks(1, runs.train, [*tokens, f"engine=zero{stage}"], 5)[0] for stage in (0, 1))
+    unclipped = ranks(1, runs.train, [*tokens, "optim.clip=null", "engine=zero0"], 5)[0]
+    assert max(abs(a - b) for a, b in zip(whole, divided, strict=True)) <= 1e-5
+    assert max(abs(a - b) for a, b in zip(whole, unclipped, strict=True)) > 1e-4
+
+
 @pytest.mark.parametrize(("world_size", "stage"), [(2, 1), (2, 3)])
 def test_resume_is_bit_equal(ranks: Callable, tmp_path: Path, world_size: int, stage: int) -> None:
     results = ranks(world_size, runs.train_and_resume, ["method=m3col", f"engine=zero{stage}"], 8, str(tmp_path))
