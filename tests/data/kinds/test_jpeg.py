@@ -98,6 +98,12 @@ def test_what_is_unusual_is_left_to_pillow(form: str) -> None:
             decode("x.jpg", data, Kind.image)
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xe0\0\x07JFIF\0", b"\xff\xee\0\x07Adobe"])
+def test_a_version_that_is_cut_off_is_refused_as_by_pillow(segment: bytes) -> None:
+    plain = jpeg()
+    assert quick(plain[:2] + segment + plain[2:], 3) is None
+
+
 def test_whatever_is_cut_off_is_refused() -> None:
     for data in (jpeg(), jpeg(progressive=True), jpeg("L", restart_marker_blocks=2)):
         reader = PictureReader("x", {"size": [8, 8], "channels": 3}, None, ModalityConfig(Kind.image, [8, 8]))
