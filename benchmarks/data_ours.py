@@ -36,6 +36,11 @@ class Unfinished:
     def __init__(self, processor: Any) -> None:
         self.modalities, self.encoded = processor.modalities, processor.encoded
 
+    def __call__(self, **samples: Any) -> Inputs:
+        """The first half alone."""
+        found: Inputs = self.encoded(**samples)
+        return found
+
     def finished(self, inputs: Inputs) -> Inputs:
         """As they are."""
         return inputs

@@ -63,7 +63,7 @@ def test_pixels_are_those_of_the_released_processor_to_the_bit(data: st.DataObje
     width, height = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
     orientation = data.draw(st.integers(0, 9)) if form in WITH_EXIF else 1
     content = written(drawn(mode, width * height, width, height), form, orientation)
-    entry = {
+    entry: dict[str, Any] = {
         "channels": data.draw(st.sampled_from([1, 3])),
         "resize": data.draw(st.sampled_from(["crop", "pad", "squash"])),
         "background": data.draw(st.sampled_from(["white", "#102030"])),
@@ -84,7 +84,8 @@ def test_a_box_is_cut_out_of_the_picture_as_it_lies(form: str) -> None:
 
 @pytest.mark.parametrize("way", [{}, {"subsampling": 0}, {"progressive": True}])
 def test_a_scaled_decoding_stays_close_to_the_exact_one(way: dict[str, Any]) -> None:
-    data, size, errors = detailed(900, 700, **way), {"size": [112, 112]}, []
+    data, errors = detailed(900, 700, **way), []
+    size: dict[str, Any] = {"size": [112, 112]}
     for box in (Box(0, 0, 700, 900), Box(48, 80, 400, 504), Box(16, 8, 336, 340)):  # by 4, 2 and 2
         exact = read(reader(Decoding.exact, **size), data, box).astype(int)
         errors.append(np.abs(read(reader(**size), data, box) - exact))
@@ -127,7 +128,10 @@ def run(folder: Path, **train: Any) -> tuple[Any, MMPretrainProcessor]:
         views=False,
     )
     found.data = DataConfig("photos", str(folder), modalities=found.data.modalities, global_batch=6)
-    entries = {"x": {"kind": "image", "size": SIZE, "channels": 3}, "v": {"kind": "vector", "size": [3]}}
+    entries: dict[str, dict[str, Any]] = {
+        "x": {"kind": "image", "size": SIZE, "channels": 3},
+        "v": {"kind": "vector", "size": [3]},
+    }
     return found, MMPretrainProcessor(entries)
 
 
