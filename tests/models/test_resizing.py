@@ -70,11 +70,10 @@ def test_where_the_result_goes_and_what_is_cut_out_before_changes_nothing() -> N
 
 def test_normalized_pixels_are_the_bits_of_plain_arithmetic() -> None:
     pixels = picture(30, 20, 3, 0, noisy=True)[None].repeat(3, axis=0)
-    mean, std = [0.48, 0.45, 0.41], [0.27, 0.26, 0.25]
-    values = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - np.float32(mean)[:, None, None]) / np.float32(
-        std
-    )[:, None, None]
-    found = normalized({"pixels": torch.from_numpy(pixels)}, {"mean": mean, "std": std})
+    mean, std = (np.array(numbers, np.float32) for numbers in ([0.48, 0.45, 0.41], [0.27, 0.26, 0.25]))
+    shares = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    values = (shares - mean[:, None, None]) / std[:, None, None]
+    found = normalized({"pixels": torch.from_numpy(pixels)}, {"mean": mean.tolist(), "std": std.tolist()})
     assert list(found) == ["pixel_values"] and np.array_equal(found["pixel_values"].numpy(), values)
 
 

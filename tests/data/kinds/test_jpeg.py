@@ -110,7 +110,7 @@ def test_whatever_is_cut_off_is_refused() -> None:
         for length in [*range(0, len(data) - 2, 97), len(data) - 2, len(data) - 1]:
             assert quick(data[:length], 3) is None
             with pytest.raises((SampleError, OSError)):
-                reader.read(data[:length], reader.rows(1)[0], lambda *picture: None)
+                reader.read(data[:length], [reader.rows(1)[0][0]], lambda *picture: None)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -152,4 +152,4 @@ def test_too_many_pixels_are_refused_by_the_header(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("simplejpeg.decode_jpeg", lambda *_, **__: pytest.fail("it was decoded"))
     reader = PictureReader("x", {"size": [8, 8], "channels": 3}, None, ModalityConfig(Kind.image, [8, 8]))
     with pytest.raises(SampleError, match="65535 x 65535 pixels are more than"):
-        reader.read(bytes(data), reader.rows(1)[0], lambda *picture: None)
+        reader.read(bytes(data), [reader.rows(1)[0][0]], lambda *picture: None)
