@@ -1,6 +1,6 @@
 """Pictures as arrays: to an encoder's size, and to its numbers. The one resizer of training, evaluation and release.
 
-Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, and hardly ever more than 1; for
+Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, hardly ever more than 1; for
 noise whose sides both shrink by little it may be more (docs/data.md).
 """
 
