@@ -30,6 +30,8 @@ from mmpretrain.data.pictures import Training
 from mmpretrain.data.stream import Stream
 from tests.small_tokenizer import small_tokenizer
 
+WHOLE = 256  # pixels
+
 
 class Unfinished:
     """A processor whose second half is left to a device: batches stay uint8."""
@@ -47,10 +49,11 @@ class Unfinished:
         return inputs
 
 
-def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False) -> Stream:
-    """The training stream of a run on these photos."""
+def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False, whole: int | None = None) -> Stream:
+    """The training stream of a run on these photos. whole: they are handed over at this size, without a crop."""
+    image = ModalityConfig(Kind.image, [SIZE, SIZE], train=AugmentConfig(crop=list(CROP)))
     modalities = {
-        "image": ModalityConfig(Kind.image, [SIZE, SIZE], train=AugmentConfig(crop=list(CROP))),
+        "image": image if whole is None else ModalityConfig(Kind.image, [whole, whole]),
         "text": ModalityConfig(Kind.text, max_length=77),
     }
     encoders = {
@@ -121,7 +124,7 @@ def main() -> None:
         next(ready)
         run(lambda: ready, int)
         return
-    stream = opened(folder, workers, batch, uint8=name == "ours_uint8")
+    stream = opened(folder, workers, batch, uint8=name != "ours", whole=WHOLE if name == "ours_whole" else None)
     if name == "ours_raw":
         run(lambda: raw(stream, workers, steps), len)
     else:
