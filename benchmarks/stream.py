@@ -35,7 +35,7 @@ def ours(config: Config, processor: Any, steps: int) -> Iterator[Any]:
 
 def theirs(config: Config, processor: Any, steps: int) -> Iterator[Any]:
     """Batches of webdataset's reader, shuffled within a buffer, with the same decoding and processor."""
-    shards = sorted(map(str, (Path(config.data.path) / "train").glob("*.tar")))
+    shards = sorted(map(str, (Path(config.data.paths[0]) / "train").glob("*.tar")))
     dataset = webdataset.WebDataset(shards * 100, shardshuffle=False, empty_check=False).shuffle(1000)
     decoded = dataset.map(_decode).batched(config.data.global_batch, partial=False, collation_fn=None)
     return (processor(**{m: [s[m] for s in batch] for m in config.data.modalities}) for batch in islice(decoded, steps))

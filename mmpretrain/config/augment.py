@@ -36,9 +36,10 @@ class AugmentConfig:
 
     crop: list[float] | None = None
     """Images: share of the area that is cut out and resized to the encoder's size, drawn from ``[least, most]``; null
-    keeps the whole image. ``train.crop`` cuts it out of the picture as it lies in the shards, before it is resized,
-    unless there is a ``load_size`` or a method with augmented views; those cut it out of the image at its size. Sounds:
-    share of the time that is kept, from a place that is drawn, too. Under ``choose=each`` every sample is cropped."""
+    keeps the whole image. ``train.crop`` cuts it out of the picture as it lies in the shards, before that is resized;
+    with a ``load_size``, ``resize=pad`` or a method with augmented views it is cut out of the image at its size, as
+    views are. Sounds: share of the time that is kept, from a place that is drawn, too. Under ``choose=each`` every
+    sample is cropped."""
 
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     """Images: the ratio of width to height of the part that ``crop`` cuts out, drawn from ``[least, most]``."""

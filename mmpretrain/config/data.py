@@ -217,7 +217,5 @@ def remote_problem(path: str) -> str | None:
     if "::" in path or scheme[1] not in REMOTE_SCHEMES or not path.startswith(f"{scheme[1]}://"):
         return f"is not read: use a folder, or one plain URL of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}"
     if scheme[1].startswith("http") and "?" in path:
-        return (
-            "is not read: names of files cannot follow a query; give credentials as the store's environment variables"
-        )
+        return "is not read: no file can be named behind a query; use the credentials that the store's library reads"
     return None

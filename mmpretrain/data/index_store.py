@@ -153,7 +153,7 @@ class ColumnStore:
         try:
             data = read_remote(url)
         except FileNotFoundError:
-            raise ShardError(f"{url} is missing: upload it with its shard") from None
+            raise ShardError(f"{url} cannot be read: it is missing: upload it with its shard") from None
         self._compare(data, shard, stored)
         return data
 

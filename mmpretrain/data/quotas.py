@@ -88,9 +88,9 @@ class Quotas:
         for at, stage in enumerate(self.stages[: number + 1]):
             end = block if at == number else self.stages[at + 1].first
             owed = [total + (end - stage.first) * gain for total, gain in zip(owed, self._gains(at), strict=True)]
-        # What was handed over from source to source at a border is no sample.
-        lags, handed = self._lags(block), self._walk(number).handed
-        return tuple((total - lag + moved) // self._unit for total, lag, moved in zip(owed, lags, handed, strict=True))
+        walk = self._walk(number)
+        lags = walk.lags(block - self.stages[number].first)
+        return tuple((o - lag - aside) // self._unit for o, lag, aside in zip(owed, lags, walk.aside, strict=True))
 
     def of(self, block: int) -> tuple[int, ...]:
         """Samples of each source in ``block``."""
@@ -120,30 +120,25 @@ class Quotas:
         while len(self._walks) <= number:
             at = len(self._walks)
             gains = self._gains(at)
-            if at == 0:
-                start = handed = (0,) * len(gains)
-            else:
-                length = self.stages[at].first - self.stages[at - 1].first
-                before = self._walks[-1].lags(length)
-                start = _handed_over(before, gains)
-                moved = zip(self._walks[-1].handed, start, before, strict=True)
-                handed = tuple(sum_ + new - old for sum_, new, old in moved)
+            start = aside = (0,) * len(gains)
+            if at:
+                ended = self._walks[-1].lags(self.stages[at].first - self.stages[at - 1].first)
+                whole = tuple(lag + more for lag, more in zip(ended, self._walks[-1].aside, strict=True))
+                start, aside = _settled(whole, gains)
             total = sum(self.stages[at].shares)
-            self._walks.append(
-                _Walk(start, handed, gains, self._unit, self.block, total // math.gcd(total, self.block))
-            )
+            self._walks.append(_Walk(start, aside, gains, self._unit, self.block, total // math.gcd(total, self.block)))
         return self._walks[number]
 
 
 class _Walk:
     """What every source is owed before each block of one stage.
 
-    start: before its first. handed: what was moved between sources until then. period: blocks after which the fractions
-    are what they were, so that the whole is, sooner or later, too.
+    start: before its first. aside: what is owed beside that, and stays as it is until the stage ends. period: blocks
+    after which the fractions are what they were, so that the whole is, sooner or later, too.
     """
 
-    def __init__(self, start: Lags, handed: Lags, gains: tuple[int, ...], unit: int, block: int, period: int) -> None:
-        self.handed = handed
+    def __init__(self, start: Lags, aside: Lags, gains: tuple[int, ...], unit: int, block: int, period: int) -> None:
+        self.aside = aside
         self._gains, self._unit, self._block, self._period = gains, unit, block, period
         self._marks, self._place, self._at = [start], 0, start
         self._seen: dict[Lags, int] = {start: 0}
@@ -196,8 +191,18 @@ def _step(lags: Lags, gains: tuple[int, ...], unit: int, block: int) -> tuple[La
     return tuple(amount - unit * samples for amount, samples in zip(owed, given, strict=True)), tuple(given)
 
 
-def _handed_over(lags: Lags, gains: tuple[int, ...]) -> Lags:
-    """What is owed at the start of a stage: sources that end hand theirs to the largest, and get nothing any more."""
-    found = [lag if gain else 0 for lag, gain in zip(lags, gains, strict=True)]
-    found[gains.index(max(gains))] -= sum(found)
-    return tuple(found)
+def _settled(lags: Lags, gains: tuple[int, ...]) -> tuple[Lags, Lags]:
+    """(what is owed at the start of a stage, what waits until it ends).
+
+    Sources that have no share in the stage keep what they are owed until they come back. So that the debts of the
+    others are 0 together, as their quotas need it, those with the debts that are too many, or too few, put part of
+    them aside.
+    """
+    start = [lag if gain else 0 for lag, gain in zip(lags, gains, strict=True)]
+    excess = sum(start)
+    weights = [max(0, lag if excess > 0 else -lag) for lag in start]
+    if excess:
+        parts = [excess * weight // sum(weights) for weight in weights]
+        parts[weights.index(max(weights))] += excess - sum(parts)
+        start = [lag - part for lag, part in zip(start, parts, strict=True)]
+    return tuple(start), tuple(lag - own for lag, own in zip(lags, start, strict=True))

@@ -183,7 +183,8 @@ def _offset(answer: Any) -> int:
 
 async def _piece(answer: Any, most_s: float) -> bytes:
     """About PIECE bytes, or what came within ``most_s``; b'' at the end."""
-    parts, size, until = [], 0, time.monotonic() + most_s
+    parts: list[bytes] = []
+    size, until = 0, time.monotonic() + most_s
     while size < PIECE and time.monotonic() < until:
         try:
             part = await answer.content.readany()

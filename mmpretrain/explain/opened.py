@@ -80,7 +80,7 @@ class Opened:
             return embed_split(self.model, batches, World.single(), self.device)
         except BadDataError as error:
             raise ValueError(
-                f"{split} of {without_secrets(self.data.path)} does not fit the release: {error}"
+                f"{split} of {without_secrets(str(self.data.path))} does not fit the release: {error}"
             ) from None
 
 

@@ -1,7 +1,8 @@
-"""Images as a viewer shows them, and their way to an encoder's size: the same code in training and in a release.
+"""Images as a viewer shows them: the same code in training and in a release.
 
 shown() turns an image upright and gives it a mode of 8 bits, flat() puts it on its background, pixels_of() makes an
-array of that and fitted() brings it to a size. docs/data.md has a table of what happens to which image.
+array of that, which fitted() (resizing_mmpretrain.py) brings to a size. docs/data.md has a table of what happens to
+which image.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-
-from .resizing_mmpretrain import sized
 
 try:
     from PIL import Image
@@ -82,22 +81,6 @@ def pixels_of(image: Any, channels: int, background: str = BACKGROUND) -> np.nda
     return pixels[:, :, None] if channels == 1 else pixels
 
 
-def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> np.ndarray:
-    """A PIL image, or its :func:`pixels_of`, as uint8 [height, width, channels] of its modality's size.
-
-    entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
-    resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
-    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge. What
-    must be resized is resized bicubic, antialiased. out: where the result goes; None: a new array.
-    """
-    background = entry.get("background", BACKGROUND)
-    if not isinstance(image, np.ndarray):
-        image = pixels_of(image, entry["channels"], background)
-    how = entry.get("resize") or ("squash" if entry.get("shortest_edge") is None else "crop")
-    ground = color(background) if entry["channels"] == 3 else (_luma(color(background)),)
-    return sized(image, entry, how, ground, out)
-
-
 def check_entry(name: str, entry: dict[str, Any]) -> None:
     """Raises ValueError if what the processor's entry of modality ``name`` says of images cannot be carried out."""
     how, edge = entry.get("resize"), entry.get("shortest_edge")
@@ -122,10 +105,6 @@ def color(name: str) -> tuple[int, int, int]:
     return COLORS[name]
 
 
-def _luma(shade: tuple[int, int, int]) -> int:
-    return int(Image.new("RGB", (1, 1), shade).convert("L").getpixel((0, 0)))
-
-
 def turn(image: Any) -> Any | None:
     """What brings the image upright; None if it is, or if its EXIF cannot be read, which viewers pass over."""
     if not any(key in image.info for key in _EXIF):
@@ -138,6 +117,12 @@ def turn(image: Any) -> Any | None:
         return None
     # A list, for example, cannot be looked up.
     return Image.Transpose[_TURNS[orientation]] if isinstance(orientation, int) and orientation in _TURNS else None
+
+
+def shade(name: str, channels: int) -> tuple[int, ...]:
+    """A color (see :func:`color`) as it lies in a picture of 1 (grey) or 3 channels."""
+    found = Image.new("RGB", (1, 1), color(name))
+    return tuple(np.asarray(found if channels == 3 else found.convert("L")).flatten().tolist())
 
 
 def _eight_bits(image: Any) -> Any:

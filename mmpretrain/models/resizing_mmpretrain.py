@@ -1,6 +1,7 @@
 """Pictures as arrays: to an encoder's size, and to its numbers. The one resizer of training, evaluation and release.
 
-Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, and hardly ever more than 1.
+Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, hardly ever more than 1; for
+noise whose sides both shrink by little it may be more (docs/data.md).
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from .images_mmpretrain import BACKGROUND, pixels_of, shade
 
 LONGEST = 32  # times as long as wide is a strip
 _AT_ONCE = 1 << 18  # numbers that are normalized together: they stay in the processor's cache
@@ -25,25 +29,23 @@ class Pictures:
         self.pixels, self.present = pixels, present
 
 
-def sized(
-    pixels: np.ndarray,
-    entry: dict[str, Any],
-    how: str,
-    background: tuple[int, ...],
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """uint8 [h, w, channels] -> [height, width, channels] of ``entry["size"]``; ``how``: one of WAYS.
+def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> np.ndarray:
+    """A PIL image, or its :func:`pixels_of`, as uint8 [height, width, channels] of its modality's size.
 
-    background: of each channel, for what is padded. out: where the result goes; None: a new array, or a view of
-    ``pixels``.
+    entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
+    resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
+    (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge. What
+    must be resized is resized bicubic, antialiased. out: where the result goes; None: a new array, or a view of
+    the image that was given as one.
     """
-    height, width = entry["size"]
+    (height, width), edge, background = entry["size"], entry.get("shortest_edge"), entry.get("background", BACKGROUND)
+    pixels = image if isinstance(image, np.ndarray) else pixels_of(image, entry["channels"], background)
+    how = entry.get("resize") or ("squash" if edge is None else "crop")
     if how == "squash":
         found = resized(pixels, width, height, out)
     elif how == "pad":
-        found = _padded(pixels, width, height, background)
+        found = _padded(pixels, width, height, shade(background, entry["channels"]))
     else:
-        edge = entry.get("shortest_edge")
         found = _covering(pixels, *((width, height) if edge is None else (edge, edge)), out)
         found = _center(found, width, height)
     if out is None or found is out:
@@ -59,15 +61,26 @@ def resized(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None 
     """
     if pixels.shape[:2] == (height, width):
         return pixels
-    shape = (height, width, pixels.shape[2])
+    high, wide, channels = pixels.shape
+    if high > height and wide < width:  # as Pillow, which takes the cheaper direction first
+        pixels = resized(pixels, wide, height)
+    shape = (height, width, channels)
     if out is None or out.shape != shape:
         out = np.empty(shape, np.uint8)
-    source = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of others
-    # What torch.nn.functional.interpolate calls; that has no ``out``, and puts the channels first, which costs a half.
-    torch.ops.aten._upsample_bicubic2d_aa.out(
-        _channels_first(source), (height, width), False, None, None, out=_channels_first(out)
-    )
+    # torch warns of arrays that cannot be written
+    _resize(_channels_first(pixels if pixels.flags.writeable else pixels.copy()), _channels_first(out))
     return out
+
+
+def _resize(source: Tensor, out: Tensor) -> None:
+    """uint8 [1, channels, h, w] into ``out`` [1, channels, height, width]."""
+    size = tuple(out.shape[2:])
+    try:
+        # What interpolate calls; that has no ``out``, and puts the channels first, which costs a half.
+        torch.ops.aten._upsample_bicubic2d_aa.out(source, size, False, None, None, out=out)
+    except (AttributeError, RuntimeError):  # it is no public name: a torch without it takes a little longer
+        planes = source[0, :, None].contiguous()
+        out.copy_(functional.interpolate(planes, size, mode="bicubic", antialias=True)[None, :, 0])
 
 
 def normalized(tensors: dict[str, Tensor], entry: dict[str, Any]) -> dict[str, Tensor]:

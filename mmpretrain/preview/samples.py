@@ -88,7 +88,7 @@ def _trained(opened: OpenedConfig, split: str, batch: Batch) -> Batch:
     data = replace(looking(config.data), global_batch=len(batch))
     stream = Stream(data, split, config.seed, 0, 1, opened.processor, sources=opened.unaugmented, training=training)
     (found,) = stream.batches(0, 1)
-    # Modalities that cannot be processed are not read here; a sample that is bad for their sake has another in its place.
+    # Modalities that cannot be processed are not read here: samples that are bad for their sake are not replaced.
     return found if found.keys == batch.keys else batch
 
 

@@ -48,4 +48,4 @@ def mixed_stream(root: Path | str, rank: int = 0, world_size: int = 1, **changes
     """The train stream of the mixture; ``log`` is the quarantine log."""
     log, data = changes.pop("log", None), changes.pop("data", None)
     data = data or mixed_config(root, **changes)
-    return Stream(data, "train", 5, rank, world_size, dict, log)  # type: ignore[arg-type]
+    return Stream(data, "train", 5, rank, world_size, dict, log)

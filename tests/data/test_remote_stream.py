@@ -14,7 +14,7 @@ from mmpretrain.data import fetch
 from mmpretrain.data.index import IndexMissingError, ShardError
 from mmpretrain.data.stores import Patience
 from mmpretrain.data.stream import Stream
-from tests.data.faulty_server import Store, dropped, late, served, status, truncated, wrong
+from tests.data.faulty_server import Fault, Store, dropped, late, served, status, truncated, wrong
 from tests.data.small_dataset import stream, write_split
 from tests.data.test_stream import content
 
@@ -39,15 +39,14 @@ def run(made: Stream, stop: int = 9) -> list[object]:
 
 @pytest.mark.processes
 def test_two_ranks_with_two_processes_each_get_the_local_stream_through_faults(store: Store, tmp_path: Path) -> None:
-    for number, faults in enumerate(
-        [
-            [status(503, retry_after=0.01), dropped(5000)],
-            [late(0.1), truncated(3000)],
-            [wrong],
-            [store.silent(2000)],
-            [status(500), status(429)],
-        ]
-    ):
+    planned: list[list[Fault]] = [
+        [status(503, retry_after=0.01), dropped(5000)],
+        [late(0.1), truncated(3000)],
+        [wrong],
+        [store.silent(2000)],
+        [status(500), status(429)],
+    ]
+    for number, faults in enumerate(planned):
         store.faults[f"shard-00000{number}.tar"] = faults
         store.faults[f"shard-00000{number}.safetensors"] = [status(500)]
     store.faults["index.json"] = [status(500), dropped(100)]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mmpretrain.data.decode import Kind, SampleError, decode
-from mmpretrain.models.images_mmpretrain import ORIENTATION, fitted, flat, shown
+from mmpretrain.models.images_mmpretrain import ORIENTATION, flat, shown
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.resizing_mmpretrain import fitted
 
 # Pillow's formats -> the modes that it writes to them.
 FORMATS = {

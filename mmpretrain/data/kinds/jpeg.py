@@ -21,8 +21,10 @@ FACTORS = (8, 4, 2)  # by which libjpeg can shrink while it decodes, at the spee
 _START, _SCAN = 0xD8, 0xDA
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, by Huffman; others are lossless or arithmetic
 _TABLES = (0xC4, 0xDB, 0xDD)  # Huffman, quantization, restart interval
+_APPLICATIONS = range(0xE0, 0xF0)
 _EXIF, _PAGES, _COMMENT = 0xE1, 0xE2, 0xFE
 _TAGS = (b"\x01\x12", b"\x12\x01", b"rientation")  # without one of these in it, EXIF and XMP turn nothing
+_VERSIONED, _VERSION_END = (b"JFIF", b"Adobe"), 7  # segments with a version in bytes 5 and 6
 _HEAD = 8  # bytes of a frame's segment before its components
 
 
@@ -51,14 +53,11 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
             return None
         if marker == _SCAN:
             return None if frame is None or (turned and not _upright(data)) else frame
-        if marker in _FRAMES:
-            if frame is not None or (frame := _frame(segment)) is None:
-                return None
+        if marker in _FRAMES and frame is None:
+            frame = _frame(segment)
         elif marker == _EXIF:
             turned = turned or any(tag in segment for tag in _TAGS)
-        elif marker == _PAGES and segment.startswith(b"MPF\0"):
-            return None
-        elif marker not in _TABLES and marker != _COMMENT and not 0xE0 <= marker <= 0xEF:
+        elif not _harmless(marker, segment):
             return None
     return None
 
@@ -82,8 +81,16 @@ def jpeg_pixels(data: bytes, header: JpegHeader, channels: int, factor: int = 1)
     return pixels
 
 
+def _harmless(marker: int, segment: bytes) -> bool:
+    if marker == _PAGES:
+        return not segment.startswith(b"MPF\0")
+    if segment.startswith(_VERSIONED) and len(segment) < _VERSION_END:  # which libjpeg passes over, and Pillow refuses
+        return False
+    return marker in _TABLES or marker == _COMMENT or marker in _APPLICATIONS
+
+
 def _frame(segment: bytes) -> JpegHeader | None:
-    if len(segment) < _HEAD or segment[0] != 8 or segment[5] not in (1, 3):  # noqa: PLR2004 - bits, and components
+    if len(segment) < _HEAD or segment[0] != 8 or segment[5] not in (1, 3):
         return None
     height, width = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
     return JpegHeader(height, width, segment[5]) if height and width else None
