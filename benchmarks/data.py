@@ -2,10 +2,10 @@
 
     python -m benchmarks.data [--quick] [--python /path/to/another/bin/python]
 
-10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 224 x 224 pixels,
-with random crops of 0.9 to 1.0 of the area: normalized float32 in the main process, as open_clip hands them over, and
-uint8, as a device of ours gets them; beside that whole pictures of 256 pixels, which a device can cut. Every measurement
-is a fresh process of one thread, beside its loader processes; the contestants take turns. ``--python``: of an environment
+10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 224 x 224 pixels, with
+random crops of 0.9 to 1.0 of the area: normalized float32 in the main process, as open_clip hands them over, and uint8,
+as a device of ours gets them; beside that whole pictures of 256 pixels, which a device can cut. Every measurement is a
+fresh process of one thread, beside its loader processes; the contestants take turns. ``--python``: of an environment
 with torch, open_clip_torch, webdataset and litdata; what it lacks is left out. The last line is JSON.
 """
 
