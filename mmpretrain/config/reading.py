@@ -9,7 +9,8 @@ class Verify(StrEnum):
     """When a shard's sha256 is compared with the index."""
 
     first_use = "first_use"
-    """When a process opens the shard for the first time, and again when the file has changed since."""
+    """When a rank, or one of its loader processes, opens the shard for the first time, and again when the file has
+    changed since."""
 
     never = "never"
     """Not at all."""

@@ -20,6 +20,7 @@ from mmpretrain.config.data import Kind, Verify
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.decode import MAX_ENCODED_BYTES, Raw, SampleError
 from mmpretrain.data.index import Index, Shard, ShardError, is_remote, modality_of
+from mmpretrain.data.marks import Marks
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import present_object
 from mmpretrain.data.stores import Remote
@@ -54,6 +55,7 @@ class Reader:
         self._fix = f"run `{build}`" if build else "build the data set again"
         self._files: OrderedDict[int, _OpenShard] = OrderedDict()
         self.verified: dict[int, Identity] = {}
+        self._marks = Marks(len(index.shards))
         index.read_through(cache, max_open)
         self._reading: np.ndarray | None = None
 
@@ -130,9 +132,17 @@ class Reader:
             raise ShardError(f"{path} cannot be opened ({error.strerror}): {self._fix}") from None
         identity = _identity(file)
         if self.verified.get(number) != identity:
-            self._check(path, file, shard)
+            self._check_once(number, path, file, identity)
             self.verified[number] = identity
         return _OpenShard(file, identity)
+
+    def _check_once(self, number: int, path: str, file: FileIO, identity: Identity) -> None:
+        """Compare it with the index, unless one of the processes that share this reader's marks has done so."""
+        mark = hash(identity) or 1
+        with self._marks.alone(number):
+            if not self._marks.has(number, mark):
+                self._check(path, file, self.index.shards[number])
+                self._marks.put(number, mark)
 
     def _check(self, path: str, file: FileIO, shard: Shard) -> None:
         size = os.fstat(file.fileno()).st_size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -69,8 +71,8 @@ def test_only_wanted_modalities_are_read(index: Index) -> None:
 
 
 def test_few_files_stay_open(index: Index) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     reader = Reader(index, max_open=2)
+    before = len(os.listdir("/proc/self/fd"))
     list(reader.samples([0, 5, 6, 0, 9, 5] * 3))
     assert len(os.listdir("/proc/self/fd")) == before + 4  # each with its columns
     reader.close()
@@ -141,3 +143,25 @@ def test_a_huge_member_is_not_read(index: Index, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "MAX_ENCODED_BYTES", 100)
     with pytest.raises(SampleError, match=r"values\.npy: has 140 bytes, more than 100"):
         Reader(index, members=Members({"values": Holders(("values.npy",))})).sample(0)
+
+
+@pytest.mark.processes
+def test_processes_that_share_a_reader_hash_a_shard_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(index)
+    child = os.fork()
+    if not child:
+        reader.sample(0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    hashed: list[object] = []
+    whole = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> object:
+        hashed.append(file)
+        return whole(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    reader.sample(0)
+    assert not hashed
+    reader.sample(len(index) - 1)
+    assert len(hashed) == 1
