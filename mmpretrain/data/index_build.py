@@ -68,7 +68,12 @@ def build_index(
     tars = sorted(tar for tar in root.glob("*.tar") if not is_litter(tar.name))
     if not tars:
         raise ShardError(f"{folder}: has no *.tar to index: build the shards first, or name the folder of a split")
-    (root / FOLDER).mkdir(exist_ok=True)
+    try:
+        (root / FOLDER).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ShardError(
+            f"{root / FOLDER} cannot be made ({error.strerror}): index a copy of the folder that may be written to"
+        ) from None
     known = _Known(root, again)
     store, shards = ColumnStore(str(folder)), dict[str, Shard]()
     for tar in tars:

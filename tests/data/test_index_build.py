@@ -144,3 +144,10 @@ def test_processes_index_together_what_one_does(tmp_path: Path) -> None:
     (tmp_path / "two" / "1.tar").write_bytes(b"x" * 1024)
     with pytest.raises(ShardError, match=r"1\.tar: damaged header"):
         build_index(tmp_path / "two", workers=2, again=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_on(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("0.a.txt", b"x")])
+    (tmp_path / "columns").write_bytes(b"")  # as a read-only file system, nothing can be made here
+    with pytest.raises(ShardError, match=r"columns cannot be made .* index a copy"):
+        build_index(tmp_path)
