@@ -2,11 +2,11 @@
 
     python -m benchmarks.data [--quick] [--python /path/to/another/bin/python]
 
-10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 224 x 224 pixels,
-with random crops of 0.9 to 1.0 of the area: normalized float32 in the main process, as open_clip hands them over, and
-uint8, as a device of ours gets them. Every measurement is a fresh process of one thread, beside its loader processes;
-the contestants take turns. ``--python``: of an environment with torch, open_clip_torch, webdataset and litdata; what it
-lacks is left out. The last line is JSON.
+10,000 made-up photos (benchmarks/photos.py) with captions, from the page cache into batches of 224 x 224 pixels, with
+random crops of 0.9 to 1.0 of the area: normalized float32 in the main process, as open_clip hands them over, and uint8,
+as a device of ours gets them; beside that whole pictures of 256 pixels, which a device can cut. Every measurement is a
+fresh process of one thread, beside its loader processes; the contestants take turns. ``--python``: of an environment
+with torch, open_clip_torch, webdataset and litdata; what it lacks is left out. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import psutil
 from benchmarks.measure import MIB, finish, show
 from benchmarks.photos import write_photos
 
-OURS = ("ours", "ours_uint8", "ours_raw", "decode_limit")
+OURS = ("ours", "ours_uint8", "ours_whole", "ours_raw", "decode_limit")
 OTHERS = ("open_clip", "webdataset", "litdata", "webdataset_raw")
 HERE = Path(__file__).resolve().parent
 RATIOS = {
@@ -37,6 +37,7 @@ RATIOS = {
     "vs_webdataset": ("ours", "webdataset"),
     "vs_litdata": ("ours", "litdata"),
     "vs_decode_limit": ("ours_uint8", "decode_limit"),
+    "whole_vs_decode_limit": ("ours_whole", "decode_limit"),
     "raw_vs_webdataset": ("ours_raw", "webdataset_raw"),
 }
 

@@ -98,7 +98,7 @@ def litdata_pipeline(folder: Path, workers: int, samples: int, batch: int) -> It
         cache.merge()
     images, tokenizer = _transforms()
 
-    class Photos(StreamingDataset):  # type: ignore[misc]
+    class Photos(StreamingDataset):
         def __getitem__(self, index: Any) -> Any:
             sample = super().__getitem__(index)
             return images(Image.open(io.BytesIO(sample["image"]))), tokenizer(sample["text"])[0]

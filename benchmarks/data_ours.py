@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import simplejpeg
 import torch
 
@@ -29,6 +30,8 @@ from mmpretrain.data.pictures import Training
 from mmpretrain.data.stream import Stream
 from tests.small_tokenizer import small_tokenizer
 
+WHOLE = 256  # pixels
+
 
 class Unfinished:
     """A processor whose second half is left to a device: batches stay uint8."""
@@ -36,15 +39,21 @@ class Unfinished:
     def __init__(self, processor: Any) -> None:
         self.modalities, self.encoded = processor.modalities, processor.encoded
 
+    def __call__(self, **samples: Any) -> Inputs:
+        """The first half alone."""
+        found: Inputs = self.encoded(**samples)
+        return found
+
     def finished(self, inputs: Inputs) -> Inputs:
         """As they are."""
         return inputs
 
 
-def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False) -> Stream:
-    """The training stream of a run on these photos."""
+def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False, whole: int | None = None) -> Stream:
+    """The training stream of a run on these photos. whole: they are handed over at this size, without a crop."""
+    image = ModalityConfig(Kind.image, [SIZE, SIZE], train=AugmentConfig(crop=list(CROP)))
     modalities = {
-        "image": ModalityConfig(Kind.image, [SIZE, SIZE], train=AugmentConfig(crop=list(CROP))),
+        "image": image if whole is None else ModalityConfig(Kind.image, [whole, whole]),
         "text": ModalityConfig(Kind.text, max_length=77),
     }
     encoders = {
@@ -58,13 +67,32 @@ def opened(folder: Path, workers: int, batch: int, *, uint8: bool = False) -> St
     return Stream(data, "train", 0, 0, 1, Unfinished(processor) if uint8 else processor, training=training)
 
 
-def raw(stream: Stream, workers: int, steps: int) -> Iterator[Any]:
-    """The members' bytes alone, in the planned order."""
+def raw(stream: Stream, workers: int, steps: int) -> Iterator[list[dict[str, Any]]]:
+    """The samples as their members' bytes alone, in the planned order; the bytes are views of the batch's memory."""
 
-    def make(positions: Any, ordinals: Sequence[int]) -> list[dict[str, Any]]:
-        return list(stream.reader.samples(ordinals))
+    def make(positions: Any, ordinals: Sequence[int]) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        samples = list(stream.reader.samples(ordinals))
+        content = [np.frombuffer(value, np.uint8) for sample in samples for value in sample.values() if _member(value)]
+        sizes = [{key: len(v) if _member(v) else v for key, v in sample.items()} for sample in samples]
+        return sizes, torch.from_numpy(np.concatenate(content))
 
-    return load(make, partial(stream.plan.slice, rank=0, world_size=1), range(steps), workers)
+    for sizes, content in load(make, partial(stream.plan.slice, rank=0, world_size=1), range(steps), workers):
+        yield _cut(sizes, memoryview(content.numpy()))
+
+
+def _member(value: Any) -> bool:
+    return isinstance(value, bytes)
+
+
+def _cut(samples: list[dict[str, Any]], content: memoryview) -> list[dict[str, Any]]:
+    """Sizes of members in the order of ``content`` -> the members."""
+    start = 0
+    for sample in samples:
+        for key, size in sample.items():
+            if isinstance(size, int):
+                sample[key] = content[start : start + size]
+                start += size
+    return samples
 
 
 def decode_limit(folder: Path, workers: int) -> Iterator[int]:
@@ -96,7 +124,7 @@ def main() -> None:
         next(ready)
         run(lambda: ready, int)
         return
-    stream = opened(folder, workers, batch, uint8=name == "ours_uint8")
+    stream = opened(folder, workers, batch, uint8=name != "ours", whole=WHOLE if name == "ours_whole" else None)
     if name == "ours_raw":
         run(lambda: raw(stream, workers, steps), len)
     else:

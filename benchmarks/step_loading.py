@@ -42,14 +42,14 @@ from tests.small_tokenizer import small_tokenizer
 SAMPLES, LENGTH = 2000, 32
 WARM_UP = 4  # the loaders fill their queues
 WORDS = "a photo of the red green blue large small house tree river road cat dog bird near under over two three"
-IMAGE = {"kind": "image", "size": [224, 224], "channels": 3, "train": {"crop": [0.9, 1.0]}}
-CAPTION = {"kind": "text", "max_length": LENGTH}
+IMAGE = {"kind": "image", "size": [224, 224], "channels": 3, "member": ["jpg"], "train": {"crop": [0.9, 1.0]}}
+CAPTION = {"kind": "text", "max_length": LENGTH, "member": ["txt"]}
 WIDTH = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 3}
 
 
 def make_shards(folder: Path) -> None:
     """The data set, always the same."""
-    modalities = {"image": {**IMAGE, "train": None}, "caption": CAPTION}
+    modalities = {"image": {**IMAGE, "train": None}, "caption": CAPTION}  # members as open_clip's pipeline names them
     info = DatasetInfo("photos", "Made photos", "made by this benchmark", "none", modalities)
     build_dataset(folder, info, {"train": _samples(np.random.default_rng(0))})
 
@@ -105,7 +105,9 @@ def open_clip(folder: Path, folders: list[Path], batch: int, workers: int, steps
     arguments = open_clip_arguments(world, batch)
     shards = sorted((folder / "train").glob("*.tar"))
     vars(arguments).update(
-        train_data="::".join(map(str, shards)), train_num_samples=batch * (steps + WARM_UP), workers=workers, seed=0,
+        train_data="::".join(map(str, shards)),
+        train_num_samples=batch * (steps + WARM_UP + 1),
+        workers=workers, seed=0,
         train_data_upsampling_factors=None, dataset_resampled=True,
     )  # fmt: skip
     reading, data = Reading(), _open_clip_data(arguments, tokenizer)
@@ -192,7 +194,7 @@ def _samples(draw: np.random.Generator) -> Iterator[RawSample]:
         file = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
         caption = " ".join(draw.choice(words, size=int(draw.integers(5, 20))))
-        yield {"__key__": f"{number:06d}", "image.jpg": file.getvalue(), "caption.txt": caption.encode()}
+        yield {"__key__": f"{number:06d}", "jpg": file.getvalue(), "txt": caption.encode()}
 
 
 def _written(value: Any) -> str:

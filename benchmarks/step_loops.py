@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,8 +66,13 @@ def ours_and_bare(batch: int, zero: int, steps: int) -> dict[str, Reading]:
 def our_loop(engine: Engine, folder: Path) -> Loop:
     """What training/train.py does with a batch, metrics and keys written to ``folder``."""
     config, world, batch = engine.config, engine.world, _batch(engine.config, engine.world)
-    index = _Sized(lambda ordinal: SimpleNamespace(key=f"{ordinal:08d}"), 100 * config.data.global_batch)
-    stream: Any = SimpleNamespace(index=index)
+    index = range(100 * config.data.global_batch)  # of which only the length is asked
+    stream: Any = SimpleNamespace(
+        index=index,
+        plan=SimpleNamespace(by_source=lambda position: {}),
+        key=lambda ordinal: f"{ordinal:08d}",
+        store_counts=lambda: None,
+    )
     recorder = Recorder(RunFolder(folder), config, stream, world)
     recorder.start(0)
     done = 0
@@ -156,8 +162,7 @@ def open_clip(batch: int, folders: list[Path], steps: int) -> dict[str, Reading]
     losses, train = open_clip_training(folders)
     loss = losses.ClipLoss(local_loss=True, gather_with_grad=True, rank=world.rank, world_size=world.size)
     reading, rows = Reading(), _rows(_batch(config, world))
-    loader = _Sized(None, steps + WARM_UP, lambda: _stamped(rows, steps, reading))
-    loader.num_batches, loader.num_samples = steps + WARM_UP, batch * (steps + WARM_UP)
+    loader = _Batches(partial(_stamped, rows, steps, reading), batch, steps + WARM_UP)
     data = {"train": SimpleNamespace(set_epoch=lambda epoch: None, dataloader=loader)}
     arguments = open_clip_arguments(world, batch)
     train.train_one_epoch(replica, data, loss, 0, optimizer, None, lambda step: None, None, arguments)
@@ -262,16 +267,12 @@ class _Clock:
         reading.cpu_seconds.append(time.process_time() - self.processor)
 
 
-class _Sized:
-    """Something with a length, and with samples or batches."""
+class _Batches:
+    """What open_clip's loop asks of a loader. batch: samples of all ranks."""
 
-    num_batches = num_samples = 0
-
-    def __init__(self, sample: Any, length: int, batches: Callable[[], Iterator[Any]] = lambda: iter(())) -> None:
-        self.sample, self._length, self._batches = sample, length, batches
-
-    def __len__(self) -> int:
-        return self._length
+    def __init__(self, batches: Callable[[], Iterator[Any]], batch: int, steps: int) -> None:
+        self._batches = batches
+        self.num_batches, self.num_samples = steps, batch * steps
 
     def __iter__(self) -> Iterator[Any]:
         return self._batches()

@@ -36,9 +36,9 @@ class Decoding(StrEnum):
     """How a large JPEG is decoded in training."""
 
     scaled = "scaled"
-    """Where ``train.crop`` cuts a part out of it that is much larger than ``size``, it is shrunk by 2, 4 or 8 while it
-    is decoded, which is faster: that part is still at least 1.5 times as large as ``size``, and values differ from
-    those of ``exact`` by half of 1/255 in the mean."""
+    """One that is much larger than ``size``, or of which ``train.crop`` cuts out such a part, is shrunk by 2, 4 or 8
+    while it is decoded, which is faster: what counts of it is still at least 1.5 times as large as ``size``, and values
+    differ from those of ``exact`` by half of 1/255 in the mean. Evaluations and releases never do it."""
 
     exact = "exact"
     """At its full size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,13 +95,13 @@ class SourceConfig:
         key, found = f"data.sources.{name}", []
         if not re.fullmatch(NAME, name):
             found.append(f"{key}: use letters, digits, '_' and '-' for the name of a source")
-        if self.weight < 0:
-            found.append(f"{key}.weight is {self.weight}: it must be 0 or more")
+        if not 0 <= self.weight < math.inf:
+            found.append(f"{key}.weight is {self.weight}: it must be a number of 0 or more")
         for position, weight in self.weight_from.items():
             if not re.fullmatch(r"[1-9][0-9]{0,17}", position):
                 found.append(f"{key}.weight_from: {position!r} is no position: use a whole number of samples above 0")
-            elif weight < 0:
-                found.append(f"{key}.weight_from.{position} is {weight}: it must be 0 or more")
+            elif not 0 <= weight < math.inf:
+                found.append(f"{key}.weight_from.{position} is {weight}: it must be a number of 0 or more")
         unknown = [modality for modality in self.modalities if modality not in modalities]
         return found + [
             f"{key}.modalities.{modality}: data.modalities has no {modality!r}, only {', '.join(modalities)}"

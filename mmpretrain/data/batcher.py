@@ -111,7 +111,7 @@ class Batcher:
         for name, reader in self._pictures.items():
             crop = training.crops.get(name) if training else None
             boxes = None if crop is None or training is None else BoxDraws(crop, training.seed, name, positions)
-            found[name] = PictureRows(reader, len(positions), boxes)
+            found[name] = PictureRows(reader, len(positions), boxes, drawn)
         return found
 
     def _assembled(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,6 +36,26 @@ class TarFacts(NamedTuple):
     bytes: int
     sha256: str
     extensions: tuple[str, ...]
+
+
+class OfTar(Protocol):
+    """What says of which tar it is."""
+
+    @property
+    def name(self) -> str:
+        """Of the tar."""
+
+    @property
+    def bytes(self) -> int:
+        """Of the tar."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the tar."""
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What follows the keys in the names of members."""
 
 
 @dataclass(frozen=True, eq=False)

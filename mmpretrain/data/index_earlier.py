@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mmpretrain.data.index_columns import Columns, check, columns_of
+from mmpretrain.data.index_columns import Columns, OfTar, check, columns_of
 
 VERSION = 1
 
@@ -34,24 +34,8 @@ class EarlierShard(NamedTuple):
         return self.held
 
 
-class Columned(Protocol):
+class Columned(OfTar, Protocol):
     """A shard whose columns can be had."""
-
-    @property
-    def name(self) -> str:
-        """Of the tar."""
-
-    @property
-    def bytes(self) -> int:
-        """Of the tar."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the tar."""
-
-    @property
-    def extensions(self) -> tuple[str, ...]:
-        """What follows the keys in the names of members."""
 
     def columns(self) -> Columns:
         """Keys and places of members."""

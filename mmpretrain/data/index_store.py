@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.fetch import read_remote
-from mmpretrain.data.index_columns import Columns, unpack
+from mmpretrain.data.index_columns import Columns, OfTar, unpack
 from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.stores import Remote
 from mmpretrain.files import open_file
@@ -28,28 +28,12 @@ class StoredColumns(NamedTuple):
     sha256: str
 
 
-class Described(Protocol):
-    """What the index says of a shard (see :class:`mmpretrain.data.index_table.Shard`)."""
-
-    @property
-    def name(self) -> str:
-        """Of the tar."""
-
-    @property
-    def bytes(self) -> int:
-        """Of the tar."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the tar."""
+class Described(OfTar, Protocol):
+    """What the index says of a shard (see :class:`mmpretrain.data.index_shard.Shard`)."""
 
     @property
     def samples(self) -> int:
         """How many count."""
-
-    @property
-    def extensions(self) -> tuple[str, ...]:
-        """What follows the keys in the names of members."""
 
     @property
     def stored(self) -> Columns | StoredColumns:

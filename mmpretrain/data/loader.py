@@ -16,6 +16,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class _Ahead:
     def __init__(self, crew: _Crew, numbers: Sequence[int], limit: int | None) -> None:
         self._crew, self._numbers, self._limit = crew, numbers, limit
         self._most = BATCHES_AHEAD * crew.size
-        self._slots = Slots(self._most)
+        self._slots = Slots(self._most, None if limit is None else limit // self._most)
         self._waiting = deque(numbers)
         self._sent: dict[int, tuple[Slot, int]] = {}  # number -> its slot, and the bytes kept free for it
         self._ready: dict[int, tuple[Outcome, Laid]] = {}
@@ -172,7 +173,8 @@ class _Crew:
 
     def send(self, number: int, room: int, slot: Slot) -> None:
         """Queue a batch for whichever process is free first."""
-        socket.send_fds(self._tasks, [TASK.pack(number, room)], [slot.file])
+        with suppress(BrokenPipeError, ConnectionResetError):  # all have died: `answers` says of what
+            socket.send_fds(self._tasks, [TASK.pack(number, room)], [slot.file])
 
     def answers(self, block: bool) -> Iterator[tuple[int, Outcome, Laid]]:
         """What has been answered: (number, outcome, where it lies). block: wait until there is something.
@@ -251,7 +253,9 @@ def _cause(process: int) -> str:
 def _end(process: int) -> None:
     try:
         watched = os.pidfd_open(process)
-        ended = select.select([watched], [], [], END_S)[0]
+        poller = select.poll()  # select knows no descriptor above 1023
+        poller.register(watched, select.POLLIN)
+        ended = poller.poll(END_S * 1000)
         os.close(watched)
         if not ended:
             os.kill(process, signal.SIGKILL)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.data.plan import Plan, Recent, permutation
+from mmpretrain.data.plan import Order, Plan, Recent, permutation
 from mmpretrain.data.quotas import Quotas, Stage, whole_shares
 from mmpretrain.data.seeds import sub_seed
 
@@ -43,7 +43,7 @@ class MixedSource:
         return [weight for first, weight in self.weights if first <= position][-1]
 
 
-class Mixture:
+class Mixture(Order):
     """Which sample stands at which position, of several sources. Asked as :class:`Plan` is.
 
     sources: in the order of the joined index. window, global_batch: as of :class:`Plan`.
@@ -67,10 +67,6 @@ class Mixture:
         """Samples of all sources together."""
         return int(self._first_ordinals[-1])
 
-    def sample(self, position: int) -> int:
-        """The ordinal at ``position``."""
-        return int(self.samples(position, position + 1)[0])
-
     def samples(self, start: int, stop: int) -> np.ndarray:
         """The ordinals at positions [start, stop): int64 [stop - start].
 
@@ -85,17 +81,6 @@ class Mixture:
             pieces.append(self._of_block(block, inside, inside + count))
             start += count
         return np.concatenate(pieces)
-
-    def slice(self, step: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rank ``rank``'s share of step ``step``: positions and ordinals, int64 [global_batch / world_size] each.
-
-        Raises ValueError if the ranks do not divide the global batch.
-        """
-        local, rest = divmod(self.global_batch, world_size)
-        if rest:
-            raise ValueError(f"global_batch {self.global_batch} is not divisible by the {world_size} ranks")
-        start = step * self.global_batch + rank * local
-        return np.arange(start, start + local), self.samples(start, start + local)
 
     def substitute(self, position: int, attempt: int) -> int:
         """The ordinal that stands in at ``position``: of the same source, and as :meth:`Plan.substitute` chooses."""

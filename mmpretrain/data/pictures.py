@@ -18,7 +18,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.augment.boxes import Box, BoxDraws
 from mmpretrain.data.batch import Inputs
 from mmpretrain.data.kinds.image import check_size, decode
-from mmpretrain.data.kinds.jpeg import FACTORS, jpeg_header, jpeg_pixels
+from mmpretrain.data.kinds.jpeg import FACTORS, JpegHeader, jpeg_header, jpeg_pixels
 from mmpretrain.models.images_mmpretrain import BACKGROUND, pixels_of
 from mmpretrain.models.resizing_mmpretrain import Pictures, fitted
 
@@ -70,6 +70,9 @@ class PictureReader:
         self, name: str, entry: dict[str, Any], larger: dict[str, Any] | None, modality: ModalityConfig
     ) -> None:
         self.name, self._entry, self._larger = name, entry, larger
+        entries = [entry] + ([] if larger is None else [larger])
+        edges = [each.get("shortest_edge") or 0 for each in entries]
+        self._needed = [max(*edges, *(each["size"][side] for each in entries)) for side in (0, 1)]  # height, width
         self._scaled = modality.decoding is Decoding.scaled
         # The whole of a picture in other proportions: what ``train.crop`` cuts out of it is drawn in those.
         self._squashed = entry.get("resize") == Resize.squash.value
@@ -79,10 +82,17 @@ class PictureReader:
         entries = [self._entry] + ([] if self._larger is None else [self._larger])
         return tuple(np.empty((count, *entry["size"], entry["channels"]), np.uint8) for entry in entries)
 
-    def read(self, data: bytes, rows: Sequence[np.ndarray], box: Callable[[int, int, float], Box | None]) -> None:
+    def read(
+        self,
+        data: bytes,
+        rows: Sequence[np.ndarray],
+        box: Callable[[int, int, float], Box | None],
+        training: bool = False,
+    ) -> None:
         """One picture into its row of each array. box: height, width and proportions -> what is cut out of it, None
-        for nothing. Raises SampleError, and what Pillow raises."""
-        pixels, whole = self._decoded(data, box)
+        for nothing. training: whether it may be shrunk while it is decoded. Raises SampleError, and what Pillow
+        raises."""
+        pixels, whole = self._decoded(data, box, training and self._scaled)
         if not whole:
             fitted(pixels, self._entry | {"resize": "squash"}, rows[0])
             return
@@ -90,13 +100,15 @@ class PictureReader:
         if self._larger is not None:
             fitted(pixels, self._larger, rows[1])
 
-    def _decoded(self, data: bytes, box: Callable[[int, int, float], Box | None]) -> tuple[np.ndarray, bool]:
+    def _decoded(
+        self, data: bytes, box: Callable[[int, int, float], Box | None], shrink: bool
+    ) -> tuple[np.ndarray, bool]:
         """uint8 [h, w, channels], and whether that is the whole picture."""
         channels = self._entry["channels"]
         if (header := jpeg_header(data)) is not None:
             check_size(header.width, header.height)
             cut = box(header.height, header.width, self._proportions(header.height, header.width))
-            factor = self._factor(cut)
+            factor = 1 if not shrink else self._factor_of_whole(header) if cut is None else self._factor(cut)
             if (pixels := jpeg_pixels(data, header, channels, factor)) is not None:
                 return (pixels, True) if cut is None else (_cut(pixels, cut.within(factor)), False)
         image = decode(data)
@@ -110,25 +122,33 @@ class PictureReader:
             height, width = self._entry["size"]
         return width / height
 
-    def _factor(self, cut: Box | None) -> int:
+    def _factor_of_whole(self, header: JpegHeader) -> int:
+        """The same where nothing is cut out: only without a rest, so that what is shown of it stays in its place."""
+        sides, needed = (header.height, header.width), self._needed
+        fits = (
+            f for f in FACTORS if all(s % f == 0 and s >= SPARE * f * n for s, n in zip(sides, needed, strict=True))
+        )
+        return next(fits, 1)
+
+    def _factor(self, cut: Box) -> int:
         """By how much the picture may be shrunk while it is decoded, so that enough of the box is left."""
-        if cut is None or not self._scaled:
-            return 1
         height, width = self._entry["size"]
         fits = (f for f in FACTORS if cut.height // f >= SPARE * height and cut.width // f >= SPARE * width)
         return next(fits, 1)
 
 
 class PictureRows:
-    """The pictures of one modality in one batch of at most ``count``. boxes: None where nothing is cut out."""
+    """The pictures of one modality in one batch of at most ``count``. boxes: None where nothing is cut out. training:
+    whether the batch is one of training."""
 
-    def __init__(self, reader: PictureReader, count: int, boxes: BoxDraws | None) -> None:
+    def __init__(self, reader: PictureReader, count: int, boxes: BoxDraws | None, training: bool) -> None:
         self._reader, self._boxes, self._arrays = reader, boxes, reader.rows(count)
+        self._training = training
 
     def read(self, row: int, place: int, data: bytes) -> bool:
         """Put a picture into this row of the arrays; True. place: of the sample among the batch's positions."""
         box = _no_box if self._boxes is None else partial(self._boxes.box, place)
-        self._reader.read(data, [array[row] for array in self._arrays], box)
+        self._reader.read(data, [array[row] for array in self._arrays], box, self._training)
         return True
 
     def pictures(self, present: Sequence[bool]) -> tuple[Pictures, ...]:

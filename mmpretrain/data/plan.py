@@ -11,6 +11,7 @@ Terms: a sample's *ordinal* is its number in the index; a *position* is a place 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +23,36 @@ _SUBSTITUTES = 2**64 - 1  # a second key word that no epoch reaches
 _NEARBY_ATTEMPTS = 8
 
 
+class Order(ABC):
+    """A stream of samples by position. global_batch: samples per step over all ranks."""
+
+    global_batch: int
+
+    @abstractmethod
+    def samples(self, start: int, stop: int) -> np.ndarray:
+        """The ordinals at positions [start, stop): int64 [stop - start].
+
+        Raises ValueError unless 0 <= start <= stop.
+        """
+
+    def sample(self, position: int) -> int:
+        """The ordinal at ``position``."""
+        return int(self.samples(position, position + 1)[0])
+
+    def slice(self, step: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rank ``rank``'s share of step ``step``: positions and ordinals, int64 [global_batch / world_size] each.
+
+        Raises ValueError if the ranks do not divide the global batch.
+        """
+        local, rest = divmod(self.global_batch, world_size)
+        if rest:
+            raise ValueError(f"global_batch {self.global_batch} is not divisible by the {world_size} ranks")
+        start = step * self.global_batch + rank * local
+        return np.arange(start, start + local), self.samples(start, start + local)
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Order):
     """Which sample stands at which position.
 
     shard_sizes: samples per shard, in index order. seed: any integer, taken modulo 2**64. window: shards whose
@@ -50,10 +79,6 @@ class Plan:
         """Samples per epoch."""
         return int(self._offsets[-1])
 
-    def sample(self, position: int) -> int:
-        """The ordinal at ``position``."""
-        return int(self.samples(position, position + 1)[0])
-
     def samples(self, start: int, stop: int) -> np.ndarray:
         """The ordinals at positions [start, stop): int64 [stop - start].
 
@@ -62,17 +87,6 @@ class Plan:
         if not 0 <= start <= stop:
             raise ValueError(f"positions [{start}, {stop}) are not a range of the stream")
         return np.concatenate([np.empty(0, np.int64), *self._pieces(start, stop)])
-
-    def slice(self, step: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rank ``rank``'s share of step ``step``: positions and ordinals, int64 [global_batch / world_size] each.
-
-        Raises ValueError if the ranks do not divide the global batch.
-        """
-        local, rest = divmod(self.global_batch, world_size)
-        if rest:
-            raise ValueError(f"global_batch {self.global_batch} is not divisible by the {world_size} ranks")
-        start = step * self.global_batch + rank * local
-        return np.arange(start, start + local), self.samples(start, start + local)
 
     def substitute(self, position: int, attempt: int) -> int:
         """The ordinal that stands in at ``position`` when what came before could not be read.

@@ -72,12 +72,19 @@ class Slot:
             self._map = mmap.mmap(self.file, whole, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         return np.frombuffer(self._map, np.uint8, size)
 
+    def shrink(self, size: int) -> None:
+        """Free what lies behind the first ``size`` bytes; nobody may look at it any more."""
+        if os.fstat(self.file).st_size > size:
+            os.ftruncate(self.file, size)
+
 
 class Slots:
-    """Slots of one loader. keep: how many may lie idle; what comes back beyond that is freed."""
+    """Slots of one loader. keep: how many may lie idle; what comes back beyond that is freed. most: bytes that an idle
+    one may hold, None for no limit: one large batch must not stay in memory in the form of its slot."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, most: int | None = None) -> None:
         self._idle: deque[Slot] = deque(maxlen=keep)
+        self._most = most
 
     def take(self) -> Slot:
         """One that nobody uses."""
@@ -88,6 +95,8 @@ class Slots:
 
     def give_back(self, slot: Slot) -> None:
         """The slot may be written again. Runs wherever a tensor dies: in any thread, at any time."""
+        if self._most is not None:
+            slot.shrink(self._most)
         self._idle.append(slot)  # one step, so it needs no lock
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.config.engine import Precision
@@ -38,9 +39,10 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
 def _zero(stage: int) -> dict[str, Any]:
     return {
         "stage": stage,
-        # Gradients go from where autograd left them into a bucket of their size. Otherwise stages 1 and 2 make a buffer
-        # of ``reduce_bucket_size`` in every step, 2 GB by default, and copy them into it, and from there once more.
-        "contiguous_gradients": False,
+        # Without it gradients go from where autograd left them into a bucket of their size; with it, stages 1 and 2
+        # make a buffer of ``reduce_bucket_size`` in every step, and copy them into it, and from there once more. On
+        # GPUs fresh memory costs little, and buffers let each rank get its own share alone.
+        "contiguous_gradients": torch.cuda.is_available(),
         "reduce_bucket_size": BUCKET,
         "stage3_gather_16bit_weights_on_model_save": True,
     }

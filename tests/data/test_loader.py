@@ -195,6 +195,29 @@ def test_batches_larger_than_those_before_still_come() -> None:
     assert [len(batch) for batch in batches] == sizes
 
 
+def test_a_large_batch_does_not_stay_in_memory_as_its_slot() -> None:
+    slots = Slots(4, most=1000)
+    for size in (100_000, 500):
+        slot = slots.take()
+        batch = slots.lend(slot, lay(slot.file, torch.arange(size, dtype=torch.int32), 1 << 20))
+        assert batch.tolist() == list(range(size))
+        del batch
+        assert os.fstat(slot.file).st_size <= 1000
+
+
+def test_work_for_processes_that_are_all_dead_says_of_what_they_died() -> None:
+    crew = loader._Crew(make, 1, None)
+    ((_, process),) = crew._processes.values()
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    try:
+        crew.send(0, 1 << 20, Slots(1).take())
+        with pytest.raises(LoaderError, match="was ended by SIGKILL"):
+            list(crew.answers(block=True))
+    finally:
+        crew.close()
+
+
 def test_a_batch_that_can_never_fit_is_an_error() -> None:
     with pytest.raises(LoaderError, match=r"batch 0 takes 0\.300. MB, but data\.prefetch_mb=0\.2: raise it"):
         next(loaded(limit=200_000))

@@ -48,10 +48,10 @@ def detailed(width: int, height: int, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def read(found: PictureReader, data: bytes, box: Box | None = None) -> np.ndarray:
+def read(found: PictureReader, data: bytes, box: Box | None = None, training: bool = True) -> np.ndarray:
     """The picture, or this part of it, at the reader's size."""
     (rows,) = found.rows(1)
-    found.read(data, [rows[0]], lambda *picture: box)
+    found.read(data, [rows[0]], lambda *picture: box, training)
     return rows[0]
 
 
@@ -63,14 +63,14 @@ def test_pixels_are_those_of_the_released_processor_to_the_bit(data: st.DataObje
     width, height = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
     orientation = data.draw(st.integers(0, 9)) if form in WITH_EXIF else 1
     content = written(drawn(mode, width * height, width, height), form, orientation)
-    entry = {
+    entry: dict[str, Any] = {
         "channels": data.draw(st.sampled_from([1, 3])),
         "resize": data.draw(st.sampled_from(["crop", "pad", "squash"])),
         "background": data.draw(st.sampled_from(["white", "#102030"])),
     }
     processor = MMPretrainProcessor({"x": {"kind": "image", "size": SIZE, **entry}})
     released = processor.encoded(x=Image.open(io.BytesIO(content)))["x"]["pixels"][0].numpy()
-    assert np.array_equal(read(reader(**entry), content), released)
+    assert np.array_equal(read(reader(**entry), content, training=False), released)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -84,8 +84,9 @@ def test_a_box_is_cut_out_of_the_picture_as_it_lies(form: str) -> None:
 
 @pytest.mark.parametrize("way", [{}, {"subsampling": 0}, {"progressive": True}])
 def test_a_scaled_decoding_stays_close_to_the_exact_one(way: dict[str, Any]) -> None:
-    data, size, errors = detailed(900, 700, **way), {"size": [112, 112]}, []
-    for box in (Box(0, 0, 700, 900), Box(48, 80, 400, 504), Box(16, 8, 336, 340)):  # by 4, 2 and 2
+    data, errors = detailed(900, 700, **way), []
+    size: dict[str, Any] = {"size": [112, 112]}
+    for box in (None, Box(0, 0, 700, 900), Box(48, 80, 400, 504), Box(16, 8, 336, 340)):  # by 4, 4, 2 and 2
         exact = read(reader(Decoding.exact, **size), data, box).astype(int)
         errors.append(np.abs(read(reader(**size), data, box) - exact))
         assert errors[-1].any()
@@ -93,17 +94,27 @@ def test_a_scaled_decoding_stays_close_to_the_exact_one(way: dict[str, Any]) -> 
     assert levels.mean() < 0.7 and np.percentile(levels, 99) <= 3 and levels.max() <= 6, levels.mean()
 
 
-def test_what_would_be_too_small_is_not_shrunk_and_neither_is_what_is_shown_whole(
+def test_what_would_be_too_small_or_moved_is_not_shrunk_and_nothing_is_for_evaluation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(
         "mmpretrain.data.pictures.jpeg_pixels", lambda data, header, channels, factor: asked.append(factor)
     )
-    data, small = jpeg(size=(500, 400)), Box(0, 0, 71, 71)
-    for found, box in ((reader(), None), (reader(), small), (reader(Decoding.exact), Box(0, 0, 400, 400))):
-        read(found, data, box)
-    assert asked == [1, 1, 1]
+    data, odd, small = jpeg(size=(500, 400)), jpeg(size=(501, 400)), Box(0, 0, 71, 71)
+    for found, content, box in (
+        (reader(), data, small),
+        (reader(Decoding.exact), data, Box(0, 0, 400, 400)),
+        (reader(Decoding.exact), data, None),
+        (reader(), odd, None),
+        (reader(size=[267, 267]), data, None),
+        (reader(shortest_edge=267), data, None),
+    ):
+        read(found, content, box)
+    read(reader(), data, training=False)
+    assert asked == [1] * 7
+    read(reader(), data)
+    assert asked[-1] == 4  # 500 is no multiple of 8
 
 
 def photos(folder: Path) -> None:
@@ -127,7 +138,10 @@ def run(folder: Path, **train: Any) -> tuple[Any, MMPretrainProcessor]:
         views=False,
     )
     found.data = DataConfig("photos", str(folder), modalities=found.data.modalities, global_batch=6)
-    entries = {"x": {"kind": "image", "size": SIZE, "channels": 3}, "v": {"kind": "vector", "size": [3]}}
+    entries: dict[str, dict[str, Any]] = {
+        "x": {"kind": "image", "size": SIZE, "channels": 3},
+        "v": {"kind": "vector", "size": [3]},
+    }
     return found, MMPretrainProcessor(entries)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mmpretrain.models import resizing_mmpretrain
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.resizing_mmpretrain import Pictures, fitted, normalized, resized
 
@@ -36,6 +39,23 @@ def test_pixels_are_pillows_up_to_two_levels_and_hardly_ever_more_than_one(chann
     assert levels.max() <= 2 and (levels > 0).mean() < 0.01 and (levels > 1).mean() < 1e-4
 
 
+def test_what_grows_and_shrinks_at_once_goes_the_way_of_pillow() -> None:
+    pixels = picture(145, 12, 3, 0, noisy=True)
+    right = np.asarray(Image.fromarray(pixels).resize((132, 143), Image.Resampling.BICUBIC))
+    assert np.abs(resized(pixels, 132, 143).astype(int) - right).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_torch_without_the_private_function_gives_the_same_pixels(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = picture(60, 80, channels, 0, noisy=True)[3:, 5:]
+    wanted = [resized(pixels, width, height).copy() for width, height in ((30, 20), (100, 90), (100, 20), (9, 57))]
+    monkeypatch.setattr(resizing_mmpretrain.torch, "ops", SimpleNamespace(aten=SimpleNamespace()))
+    found = [resized(pixels, width, height) for width, height in ((30, 20), (100, 90), (100, 20), (9, 57))]
+    assert all(map(np.array_equal, found, wanted))
+
+
 def test_where_the_result_goes_and_what_is_cut_out_before_changes_nothing() -> None:
     whole = picture(60, 80, 3, 0, noisy=True)
     part, batch = whole[5:47, 9:70], np.zeros((2, 20, 30, 3), np.uint8)
@@ -50,11 +70,10 @@ def test_where_the_result_goes_and_what_is_cut_out_before_changes_nothing() -> N
 
 def test_normalized_pixels_are_the_bits_of_plain_arithmetic() -> None:
     pixels = picture(30, 20, 3, 0, noisy=True)[None].repeat(3, axis=0)
-    mean, std = [0.48, 0.45, 0.41], [0.27, 0.26, 0.25]
-    values = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - np.float32(mean)[:, None, None]) / np.float32(
-        std
-    )[:, None, None]
-    found = normalized({"pixels": torch.from_numpy(pixels)}, {"mean": mean, "std": std})
+    mean, std = (np.array(numbers, np.float32) for numbers in ([0.48, 0.45, 0.41], [0.27, 0.26, 0.25]))
+    shares = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    values = (shares - mean[:, None, None]) / std[:, None, None]
+    found = normalized({"pixels": torch.from_numpy(pixels)}, {"mean": mean.tolist(), "std": std.tolist()})
     assert list(found) == ["pixel_values"] and np.array_equal(found["pixel_values"].numpy(), values)
 
 

@@ -39,7 +39,7 @@ class BoxDraws:
     def __init__(self, config: AugmentConfig, seed: int, modality: str, positions: np.ndarray) -> None:
         draws = Draws(Step(0, 0.0, 0.0, seed), INPUTS, modality, torch.from_numpy(positions))
         self._config = config
-        self._numbers: list[list[list[float]]] = draws.uniform("crop", CROP_ATTEMPTS + 1, 2).tolist()
+        self._numbers = draws.uniform("crop", CROP_ATTEMPTS + 1, 2).numpy()
         self._cropped: list[bool] = draws.coins(config)["crop"].tolist()
 
     def box(self, row: int, height: int, width: int, proportions: float) -> Box | None:
@@ -49,7 +49,7 @@ class BoxDraws:
         """
         if not self._cropped[row]:
             return None
-        *attempts, (down, across) = self._numbers[row]
+        *attempts, (down, across) = self._numbers[row].tolist()
         shape = next(filter(None, (self._shape(area, ratio, proportions) for area, ratio in attempts)), None)
         if shape is None:
             shape, (down, across) = self._middle(proportions), (0.5, 0.5)

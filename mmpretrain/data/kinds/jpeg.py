@@ -24,6 +24,7 @@ _TABLES = (0xC4, 0xDB, 0xDD)  # Huffman, quantization, restart interval
 _APPLICATIONS = range(0xE0, 0xF0)
 _EXIF, _PAGES, _COMMENT = 0xE1, 0xE2, 0xFE
 _TAGS = (b"\x01\x12", b"\x12\x01", b"rientation")  # without one of these in it, EXIF and XMP turn nothing
+_VERSIONED, _VERSION_END = (b"JFIF", b"Adobe"), 7  # segments with a version in bytes 5 and 6
 _HEAD = 8  # bytes of a frame's segment before its components
 
 
@@ -83,6 +84,8 @@ def jpeg_pixels(data: bytes, header: JpegHeader, channels: int, factor: int = 1)
 def _harmless(marker: int, segment: bytes) -> bool:
     if marker == _PAGES:
         return not segment.startswith(b"MPF\0")
+    if segment.startswith(_VERSIONED) and len(segment) < _VERSION_END:  # which libjpeg passes over, and Pillow refuses
+        return False
     return marker in _TABLES or marker == _COMMENT or marker in _APPLICATIONS
 
 

@@ -98,13 +98,19 @@ def test_what_is_unusual_is_left_to_pillow(form: str) -> None:
             decode("x.jpg", data, Kind.image)
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xe0\0\x07JFIF\0", b"\xff\xee\0\x07Adobe"])
+def test_a_version_that_is_cut_off_is_refused_as_by_pillow(segment: bytes) -> None:
+    plain = jpeg()
+    assert quick(plain[:2] + segment + plain[2:], 3) is None
+
+
 def test_whatever_is_cut_off_is_refused() -> None:
     for data in (jpeg(), jpeg(progressive=True), jpeg("L", restart_marker_blocks=2)):
         reader = PictureReader("x", {"size": [8, 8], "channels": 3}, None, ModalityConfig(Kind.image, [8, 8]))
         for length in [*range(0, len(data) - 2, 97), len(data) - 2, len(data) - 1]:
             assert quick(data[:length], 3) is None
             with pytest.raises((SampleError, OSError)):
-                reader.read(data[:length], reader.rows(1)[0], lambda *picture: None)
+                reader.read(data[:length], [reader.rows(1)[0][0]], lambda *picture: None)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -146,4 +152,4 @@ def test_too_many_pixels_are_refused_by_the_header(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("simplejpeg.decode_jpeg", lambda *_, **__: pytest.fail("it was decoded"))
     reader = PictureReader("x", {"size": [8, 8], "channels": 3}, None, ModalityConfig(Kind.image, [8, 8]))
     with pytest.raises(SampleError, match="65535 x 65535 pixels are more than"):
-        reader.read(bytes(data), reader.rows(1)[0], lambda *picture: None)
+        reader.read(bytes(data), [reader.rows(1)[0][0]], lambda *picture: None)
