@@ -102,7 +102,8 @@ class Lines:
 
     def _time_left(self, now: float, step: int) -> str:
         """From the pace since the first step that was seen: starting up is left out."""
-        self._first = self._first or (now, step)
+        if self._first is None or step < self._first[1]:  # a run that goes on may begin before what was logged
+            self._first = (now, step)
         began, first = self._first
         if step == first or step >= self._total:
             return ""

@@ -129,10 +129,13 @@ class DataConfig:
 
     @property
     def parts(self) -> dict[str, DataConfig]:
-        """Source -> its section, as if it were a data set of its own; without sources this one, by ''."""
+        """Source -> its section, as if it were a data set of its own; without sources this one, by ''.
+
+        By name, since a config is the same in whatever order it names its sources, and so must be the stream.
+        """
         if not self.sources:
             return {"": self}
-        return {name: self._part(source) for name, source in self.sources.items()}
+        return {name: self._part(source) for name, source in sorted(self.sources.items())}
 
     def _part(self, source: SourceConfig) -> DataConfig:
         modalities = {

@@ -6,11 +6,15 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Callable
 from io import FileIO
+from typing import TypeVar
 
 from mmpretrain.data.counters import Counters
 from mmpretrain.data.index_scan import ShardError
-from mmpretrain.data.stores import BLOCK, Patience, Remote, Trouble, pieces, trouble, whole
+from mmpretrain.data.stores import BLOCK, Patience, Remote, Trouble, object_size, pieces, trouble, whole
+
+Answer = TypeVar("Answer")
 
 PATIENCE = Patience()
 WRONG = 2  # times that an object may come with another sha256: once may be the way, twice is the object
@@ -34,10 +38,19 @@ def fetch(remote: Remote, file: FileIO, patience: Patience = PATIENCE, counters:
 
 def read_remote(url: str, patience: Patience | None = None) -> bytes:
     """A small object. Raises FileNotFoundError where there is none, ShardError for other failures."""
+    return _answered(whole, url, patience)
+
+
+def remote_size(url: str, patience: Patience | None = None) -> int | None:
+    """Bytes of an object of a web server, None where that does not tell; raises as :func:`read_remote` does."""
+    return _answered(object_size, url, patience)
+
+
+def _answered(ask: Callable[[str, Patience], Answer], url: str, patience: Patience | None) -> Answer:
     retries = _Retries(url, patience or PATIENCE)
     while True:
         try:
-            return whole(url, retries.patience)
+            return ask(url, retries.patience)
         except ShardError:
             raise
         except Exception as error:

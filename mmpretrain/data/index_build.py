@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -68,7 +69,12 @@ def build_index(
     tars = sorted(tar for tar in root.glob("*.tar") if not is_litter(tar.name))
     if not tars:
         raise ShardError(f"{folder}: has no *.tar to index: build the shards first, or name the folder of a split")
-    (root / FOLDER).mkdir(exist_ok=True)
+    try:
+        (root / FOLDER).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ShardError(
+            f"{root / FOLDER} cannot be made ({error.strerror}): index a copy of the folder that may be written to"
+        ) from None
     known = _Known(root, again)
     store, shards = ColumnStore(str(folder)), dict[str, Shard]()
     for tar in tars:
@@ -155,11 +161,28 @@ def _adopted(path: Path) -> Indexed | None:
             return None
         data = columns_path.read_bytes()
         tar, columns = unpack(data)
-        if tar.bytes != state.bytes:
+        if tar.bytes != state.bytes or not _fits(path, tar, columns):
             return None
-    except (OSError, *UNFIT):
+    except (OSError, tarfile.TarError, *UNFIT):
         return None
     return _entry(path.name, tar, columns, StoredColumns(len(data), hashlib.sha256(data).hexdigest()))
+
+
+def _fits(path: Path, tar: TarFacts, columns: Columns) -> bool:
+    """Whether a few members lie where columns say: they may have come from another folder with a tar of this name.
+
+    A name that a tar writes in more than one header does not fit, which costs no more than a scan.
+    """
+    with path.open("rb") as file:
+        for row in {0, len(columns) // 2, len(columns) - 1} if len(columns) else ():
+            number = int(columns.offsets[row].argmax())
+            offset, size = int(columns.offsets[row, number]), int(columns.sizes[row, number])
+            file.seek(offset - tarfile.BLOCKSIZE)
+            header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            name = f"{columns.key(row)}.{tar.extensions[number]}"
+            if header.size != size or header.name.removeprefix("./").lower() != name.lower():
+                return False
+    return True
 
 
 def _entry(name: str, tar: TarFacts, columns: Columns, stored: StoredColumns, skipped: tuple[str, ...] = ()) -> Indexed:

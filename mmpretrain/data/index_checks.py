@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from mmpretrain.config.data import DataConfig, Incomplete, Unread, Verify
 from mmpretrain.data.decode import SampleError
+from mmpretrain.data.fetch import remote_size
 from mmpretrain.data.index import INDEX_NAME, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.index_scan import is_litter, reindex
 from mmpretrain.data.members import Members, plain_members
@@ -21,6 +23,8 @@ from mmpretrain.data.split import Fault, Split, again, find_faults, of_indexes, 
 from mmpretrain.words import listed
 
 LARGE_IN_MEMORY = 1_000_000  # samples
+ASKED, AT_ONCE = 32, 8  # files of a web server whose size is asked for: a start must not wait for thousands of answers
+MISSING = -1
 LABELS_READ = 500  # evenly spaced: wrong labels are seldom wrong in one sample alone
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4", ".zip")
 
@@ -45,7 +49,7 @@ def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checke
     for folder in split_folders(config, split):
         try:
             indexes.append(_index(folder, config.build))
-            problems += _size_problems(indexes[-1], _tar_sizes(folder), config.build)
+            problems += _size_problems(indexes[-1], _tar_sizes(indexes[-1]), config.build)
             problems += _column_problems(indexes[-1])
             notes += _earlier(indexes[-1])
         except (ShardError, OSError) as error:
@@ -77,21 +81,48 @@ def _tars(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("*.tar") if not is_litter(path.name))
 
 
-def _tar_sizes(folder: str) -> dict[str, int]:
+def _tar_sizes(index: Index) -> dict[str, int]:
     """Name -> bytes of every tar in a folder."""
-    return {name: size for name, size in _sizes(folder).items() if name.endswith(".tar") and not is_litter(name)}
+    sizes = _sizes(index.folder, {shard.name: shard.bytes for shard in index.shards})
+    return {name: size for name, size in sizes.items() if name.endswith(".tar") and not is_litter(name)}
 
 
-def _sizes(folder: str) -> dict[str, int]:
-    """Name -> bytes of every file in a folder. Raises OSError where there is none."""
+def _sizes(folder: str, wanted: dict[str, int]) -> dict[str, int]:
+    """Name -> bytes of every file in a folder. Raises OSError where there is none.
+
+    Web servers have no list of files: some of those that should be there are asked for, the others taken as they should
+    be; what is wrong with them is found when they are fetched.
+    """
     if not is_remote(folder):
         with os.scandir(folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    if folder.startswith(("http://", "https://")):
+        return _told_sizes(folder, wanted)
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(str(folder))
     found = filesystem.ls(root, detail=True)
     return {entry["name"].rpartition("/")[2]: entry["size"] for entry in found if entry["type"] == "file"}
+
+
+def _told_sizes(folder: str, wanted: dict[str, int]) -> dict[str, int]:
+    found, asked = dict(wanted), list(wanted)[:: max(1, len(wanted) // ASKED)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(_told_size, [f"{folder}/{name}" for name in asked]))
+    for name, size in zip(asked, answers, strict=True):
+        if size == MISSING:
+            del found[name]
+        elif size is not None:
+            found[name] = size
+    return found
+
+
+def _told_size(url: str) -> int | None:
+    """What a web server says; None if it does not say it, MISSING where there is no such file."""
+    try:
+        return remote_size(url)
+    except FileNotFoundError:
+        return MISSING
 
 
 def _size_problems(index: Index, sizes: dict[str, int], build: str | None) -> Iterator[str]:
@@ -112,13 +143,17 @@ def _column_problems(index: Index) -> Iterator[str]:
     sizes: dict[str, int] = {}
     if stored:
         with suppress(FileNotFoundError):
-            sizes = _sizes(stored[0][0].rpartition("/")[0])
-    unfit = [url for url, size in stored if sizes.get(url.rpartition("/")[2]) != size]
+            sizes = _sizes(stored[0][0].rpartition("/")[0], {_name(url): size for url, size in stored})
+    unfit = [url for url, size in stored if sizes.get(_name(url)) != size]
     if unfit:
         yield (
             f"{listed(unfit, 1)}: columns of {len(unfit)} of {len(stored)} shards are missing or out of date:"
             f" {'upload them with their shards' if is_remote(index.folder) else reindex(index.folder)}"
         )
+
+
+def _name(url: str) -> str:
+    return url.rpartition("/")[2]
 
 
 def _earlier(index: Index) -> Iterator[str]:

@@ -37,7 +37,9 @@ class ShardError(ValueError):
 
 
 def reindex(folder: str | Path) -> str:
-    """The advice to index a folder again."""
+    """The advice to index a folder again; of a URL, where its shards come from."""
+    if "://" in str(folder):
+        return "run `mmpretrain shards index` on the folder that it was uploaded from, and upload that again"
     return f"run `{command('mmpretrain', 'shards', 'index', folder)}`"
 
 

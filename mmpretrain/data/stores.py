@@ -1,7 +1,7 @@
 """One object of a store, from an offset on, in pieces, within a bounded time (no torch here).
 
 HTTP is one request whose answer is read as it comes. Other stores of fsspec are asked for one range after another. No
-listing is ever asked for, so an outdated one cannot mislead; what an object must be, the index says.
+listing is asked for to fetch, so an outdated one cannot mislead; what an object must be, the index says.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ PIECE = 1 << 20  # bytes; of HTTP
 BLOCK = 8 << 20  # bytes; of other stores
 FINAL = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidURL")
 PASSING = (408, 425, 429)  # of the 4xx
+NO_HEAD = (405, 501)  # a server that answers GET alone
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ def whole(url: str, patience: Patience) -> bytes:
     if url.startswith(("http://", "https://")):
         return b"".join(_streamed(filesystem, url, 0, patience))
     return _block(filesystem, path, None, None, patience)
+
+
+def object_size(url: str, patience: Patience) -> int | None:
+    """Bytes of an object of a web server, None where that does not tell; raises as :func:`pieces` does."""
+    import fsspec
+
+    filesystem, _ = _opened(url, patience)
+    return fsspec.asyn.sync(filesystem.loop, _told_size, filesystem, url, patience)
 
 
 @dataclass(frozen=True)
@@ -156,15 +165,9 @@ def _streamed(filesystem: Any, url: str, start: int, patience: Patience) -> Iter
 
 async def _asked(filesystem: Any, url: str, start: int, patience: Patience) -> Any:
     """The answer, of which the head has been read."""
-    import aiohttp
-
-    connect = patience.connect_s
-    timeout = aiohttp.ClientTimeout(None, connect=connect, sock_connect=connect, sock_read=patience.silence_s)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     session = await filesystem.set_session()
-    given = dict(filesystem.kwargs)
-    headers = {**given.pop("headers", {}), **headers}
-    answer = await session.get(filesystem.encode_url(url), **{**given, "headers": headers, "timeout": timeout})
+    ranges = {"Range": f"bytes={start}-"} if start else {}
+    answer = await session.get(filesystem.encode_url(url), **_options(filesystem, patience, ranges))
     try:
         answer.raise_for_status()
         if _offset(answer) > start:
@@ -173,6 +176,27 @@ async def _asked(filesystem: Any, url: str, start: int, patience: Patience) -> A
         answer.close()
         raise
     return answer
+
+
+async def _told_size(filesystem: Any, url: str, patience: Patience) -> int | None:
+    session = await filesystem.set_session()
+    options = {"allow_redirects": True, **_options(filesystem, patience, {})}
+    async with session.head(filesystem.encode_url(url), **options) as answer:
+        if answer.status in NO_HEAD:
+            return None
+        answer.raise_for_status()
+        told = answer.headers.get("Content-Length", "")
+        return int(told) if told.isdecimal() else None
+
+
+def _options(filesystem: Any, patience: Patience, headers: dict[str, str]) -> dict[str, Any]:
+    """Of a request: what the file system was told, headers, and how long to wait."""
+    import aiohttp
+
+    connect, given = patience.connect_s, dict(filesystem.kwargs)
+    timeout = aiohttp.ClientTimeout(None, connect=connect, sock_connect=connect, sock_read=patience.silence_s)
+    headers = {**given.pop("headers", {}), "Accept-Encoding": "identity", **headers}
+    return {**given, "headers": headers, "timeout": timeout}
 
 
 def _offset(answer: Any) -> int:

@@ -92,6 +92,8 @@ def composed(folder: str, tokens: Sequence[str], base: Path | None, config_dir: 
     choices, look = Choices(config_dir), Discovery()
     # One folder is looked at, whatever it is mixed with in training.
     config = compose([*tokens, "data.sources=null", f"data.path={folder}"], base, choices, look)
+    if any(token.startswith("data.sources") for token in tokens):
+        notes.append(f"of data.sources nothing is shown: this is {folder} alone; preview each of them")
     notes += [*choices.notes(), *look.notes]
     return config
 

@@ -144,3 +144,23 @@ def test_processes_index_together_what_one_does(tmp_path: Path) -> None:
     (tmp_path / "two" / "1.tar").write_bytes(b"x" * 1024)
     with pytest.raises(ShardError, match=r"1\.tar: damaged header"):
         build_index(tmp_path / "two", workers=2, again=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_on(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("0.a.txt", b"x")])
+    (tmp_path / "columns").write_bytes(b"")  # as a read-only file system, nothing can be made here
+    with pytest.raises(ShardError, match=r"columns cannot be made .* index a copy"):
+        build_index(tmp_path)
+
+
+def test_columns_of_another_tar_of_the_same_name_and_size_are_not_taken(tmp_path: Path) -> None:
+    for name, start in (("mine", 0), ("other", 5)):
+        (tmp_path / name).mkdir()
+        write_tar(tmp_path / name / "0.tar", sample_members(2, start=start))
+    mine = build_index(tmp_path / "mine")
+    tick()
+    build_index(tmp_path / "other")
+    shutil.copy(tmp_path / "other/columns/0.safetensors", tmp_path / "mine/columns/0.safetensors")
+    assert (tmp_path / "mine/0.tar").stat().st_size == (tmp_path / "other/0.tar").stat().st_size
+    again = build_index(tmp_path / "mine")
+    assert again.fingerprint == mine.fingerprint and list(again.all_keys()) == list(mine.all_keys())

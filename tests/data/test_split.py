@@ -15,6 +15,7 @@ from mmpretrain.data.index import ShardError, build_index
 from mmpretrain.data.index_checks import check_split
 from mmpretrain.data.members import Holders, find_members
 from mmpretrain.data.split import look_at, open_split, split_folders
+from tests.data.faulty_server import served
 from tests.data.tars import Members, write_tar
 
 PAIR = {"image": ModalityConfig(Kind.image, [8, 8]), "caption": ModalityConfig(Kind.text)}
@@ -192,6 +193,21 @@ def test_labels_out_of_range_are_found(tmp_path: Path) -> None:
     shards(tmp_path / "train", meta)
     labelled = settings(tmp_path, classes=3, label=LabelConfig(["cls"], "y"))
     assert check_split(labelled, "train").problems == ()
+
+
+def test_a_split_on_a_web_server_is_checked_without_a_listing(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    for name in ("00000", "00001"):
+        folder.mkdir(exist_ok=True)
+        write_tar(folder / f"{name}.tar", members())
+    build_index(folder)
+    with served(tmp_path) as store:
+        assert check_split(settings(store.url), "train").problems == ()
+        (folder / "00001.tar").write_bytes(b"x" * 512)
+        (folder / "columns" / "00000.safetensors").unlink()
+        resized, lost = check_split(settings(store.url), "train").problems
+    assert "00001.tar has 512 bytes" in resized and "upload that again" in resized
+    assert "columns of 1 of 2 shards are missing" in lost
 
 
 def test_each_kind_of_trouble_with_files_gives_one_sentence(tmp_path: Path) -> None:

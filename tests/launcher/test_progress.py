@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from launcher.progress import Bar, Lines, MetricsTail, Point, display
@@ -51,6 +53,20 @@ def test_lines_are_rare_but_the_last_step_is_shown() -> None:
         for step in range(1, 51):
             screen.show(Point(step, 0.5, 1234.5))
     assert out.getvalue() == "step 1/50  loss 0.5000  1,234 samples/s\nstep 50/50  loss 0.5000  1,234 samples/s\n"
+
+
+def test_the_time_left_counts_from_where_a_resumed_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    clock = iter((100.0, 120.0, 140.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    lines = Lines(Console(file=out), total=50)
+    for step in (41, 40, 45):  # the first was logged by the run before it was interrupted
+        lines.show(Point(step, 1.0, 2.0))
+    assert out.getvalue().splitlines() == [
+        "step 41/50  loss 1.0000  2 samples/s",
+        "step 40/50  loss 1.0000  2 samples/s",
+        "step 45/50  loss 1.0000  2 samples/s  ETA 0:00:20",
+    ]
 
 
 def test_a_terminal_gets_a_bar_with_time_left() -> None:

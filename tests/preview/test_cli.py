@@ -34,6 +34,13 @@ def test_the_answer_says_what_is_dropped(photos: Path, tmp_path: Path) -> None:
     assert "  1 cannot: caption.txt: the text is empty" in done.stdout
 
 
+def test_sources_that_are_not_shown_are_said(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.html"
+    tokens = ("data.sources.more.path=elsewhere", "--data", "photos")
+    done = run(photos, *tokens, "--config-dir", photos.parent / "configs", "--out", out)
+    assert f"note: of data.sources nothing is shown: this is {photos} alone" in done.stdout, done.output
+
+
 def test_errors_are_messages(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "p.html"
     missing = run(tmp_path / "none", "--out", out)
