@@ -19,7 +19,7 @@ from mmpretrain.config.data import DataConfig, ModalityConfig, Verify
 from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
-from mmpretrain.data.index import LABEL, Index, IndexMissingError, ShardError, is_remote, load_index
+from mmpretrain.data.index import LABEL, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.data.kinds.text import json_content
 from mmpretrain.data.members import LABEL_MEMBERS, Members, find_members, modality_of, suffix_of, usual_members
@@ -65,7 +65,7 @@ class Discovery:
         optional, and where they hold texts of JSON under other keys, that is said by source. Raises ShardError where
         they contradict one another.
         """
-        found = {name: self.data(entry["path"], _given(entry, given), least=1) for name, entry in sources.items()}
+        found = {name: self._of_source(name, entry, given) for name, entry in sources.items()}
         joined = join(found)
         if len(joined["modalities"]) < 2:
             raise ShardError(
@@ -73,6 +73,12 @@ class Discovery:
                 " modalities: name others by data.modalities.NAME.member"
             )
         return joined
+
+    def _of_source(self, name: str, entry: Mapping[str, Any], given: Mapping[str, Any]) -> Entry:
+        try:
+            return self.data(entry["path"], _given(entry, given), least=1)
+        except ShardError as error:
+            raise ShardError(f"data.sources.{name}: {str(error).removeprefix('data.')}") from None
 
     def tokenizer(self, paths: Sequence[str]) -> str:
         """The tokenizer that lies beside the shards of the first folder that has one; else bytes."""
@@ -152,6 +158,8 @@ def no_shards(path: str) -> ShardError:
         found = "is a file" if root.exists() else "there is no such folder"
         advice = "name a folder of shards, or data=NAME for one that a file describes"
         return ShardError(f"data.path={path}: {found}; {advice}")
+    if others := [split for split in SPLITS if holds_shards(str(root / split))]:
+        return ShardError(f"data.path={path}: has shards in {listed(others)} alone, and a run learns from {TRAIN}")
     held = listed(sorted({file.suffix.lower() or file.name for file in root.rglob("*") if file.is_file()}), 6)
     fix = command("mmpretrain", "shards", "build", "folder", path, f"data/{_plain(root.resolve().name)}")
     return ShardError(f"data.path={path}: holds no shards but {held or 'nothing'}; make some: `{fix}`")

@@ -84,3 +84,9 @@ def test_a_source_may_hold_one_modality_and_may_not_contradict_the_others(root: 
     add(root, "e", lambda number: {"image.png": picture(number), "reading.npy": npy([1.0])})
     with pytest.raises(ConfigError, match=r"source e holds 'reading' with size \[1\], and another source with \[3\]"):
         found(root, "comm")
+
+
+def test_a_source_without_a_training_split_is_named(root: Path) -> None:
+    (root / "b" / "train").rename(root / "b" / "test")
+    with pytest.raises(ConfigError, match=r"data.sources.b: path=.*/b: has shards in test alone"):
+        found(root)
