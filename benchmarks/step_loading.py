@@ -173,6 +173,7 @@ class _Clock:
         self.wall, self.processor = time.perf_counter(), _processor()
 
     def tick(self, reading: Reading, *, counted: bool) -> None:
+        """The time since the last call, into ``reading`` if it counts."""
         wall, processor = time.perf_counter(), _processor()
         if counted:
             reading.seconds.append(wall - self.wall)

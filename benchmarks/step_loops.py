@@ -263,6 +263,7 @@ class _Clock:
         self.wall, self.processor = time.perf_counter(), time.process_time()
 
     def stop(self, reading: Reading) -> None:
+        """The time since the start, into ``reading``."""
         reading.seconds.append(time.perf_counter() - self.wall)
         reading.cpu_seconds.append(time.process_time() - self.processor)
 

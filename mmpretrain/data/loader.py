@@ -96,6 +96,7 @@ class _Ahead:
         self._largest = 0  # bytes of a batch, so far
 
     def batches(self) -> Iterator[Any]:
+        """All of them, in the order of their numbers."""
         try:
             for number in self._numbers:
                 self._send()

@@ -121,6 +121,7 @@ class _Layer(pickle.Pickler):
         self._known: dict[int, tuple[int, torch.dtype, tuple[int, ...]]] = {}
 
     def persistent_id(self, value: Any) -> tuple[int, torch.dtype, tuple[int, ...]] | None:
+        """Where a plain tensor lies, its type and shape; None for anything else."""
         if type(value) is not Tensor or not _plain(value):
             return None
         if id(value) not in self._known:
@@ -140,6 +141,7 @@ class _Lender(pickle.Unpickler):
         self._memory = memory
 
     def persistent_load(self, place: tuple[int, torch.dtype, tuple[int, ...]]) -> Tensor:
+        """The tensor that lies there."""
         start, dtype, shape = place
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         return torch.from_numpy(self._memory[start : start + size]).view(dtype).view(shape)
