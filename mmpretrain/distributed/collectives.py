@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpretrain.distributed.first_order import first_order
+
 Group = dist.ProcessGroup | None
 
 # Torch 2.13 renamed both and warns at every call of the old names.
@@ -65,7 +67,7 @@ class _AllGatherRows(torch.autograd.Function):
         return gathered
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """[W b, ...] -> [b, ...]: this rank's rows, summed over the ranks."""
         return reduce_scatter_rows(grad, ctx.group), None
@@ -79,7 +81,7 @@ class _AllReduceSum(torch.autograd.Function):
         return _summed(values, group)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The sum over the ranks: each one's input reaches every rank's output."""
         return _summed(grad, ctx.group), None

@@ -16,7 +16,8 @@ from mmpretrain.distributed import collectives
 class World:
     """This process among ``size`` ranks. device: where flags of collectives live (a GPU under NCCL).
 
-    patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`.
+    patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`. even: the caller sees to it
+    that all ranks hold equally many rows, as a run's stream does; losses ask in a collective of their own otherwise.
 
     A world of one needs no process group: all its collectives return their argument.
     """
@@ -26,6 +27,7 @@ class World:
     group: collectives.Group = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     patient_group: collectives.Group = None
+    even: bool = False
 
     @classmethod
     def single(cls) -> World:
