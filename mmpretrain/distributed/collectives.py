@@ -41,6 +41,11 @@ def all_reduce_sum(values: Tensor, group: Group = None) -> Tensor:
     return _AllReduceSum.apply(values, group)
 
 
+def average_gradient(values: Tensor, group: Group = None) -> Tensor:
+    """``values``, whose gradient becomes the mean of all ranks'. Whoever averages it once more changes nothing."""
+    return _AverageGradient.apply(values, group)
+
+
 @torch.no_grad()
 def all_reduce_max(values: Tensor, group: Group = None) -> Tensor:
     """The largest over all ranks, element by element, same shape, ``values`` untouched. Not differentiable."""
@@ -85,6 +90,20 @@ class _AllReduceSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The sum over the ranks: each one's input reaches every rank's output."""
         return _summed(grad, ctx.group), None
+
+
+class _AverageGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: Group) -> Tensor:
+        """The values themselves."""
+        ctx.group = group
+        return values.view_as(values)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The mean over the ranks."""
+        return _summed(grad, ctx.group) / dist.get_world_size(ctx.group), None
 
 
 def _summed(values: Tensor, group: Group) -> Tensor:

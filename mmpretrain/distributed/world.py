@@ -55,6 +55,10 @@ class World:
         """The sum over all ranks, same shape, differentiable."""
         return values if self.size == 1 else collectives.all_reduce_sum(values, self.group)
 
+    def average_gradient(self, values: Tensor) -> Tensor:
+        """``values``, whose gradient becomes the mean of all ranks' gradients."""
+        return values if self.size == 1 else collectives.average_gradient(values, self.group)
+
     def all_reduce_max(self, values: Tensor) -> Tensor:
         """The largest over all ranks, element by element, same shape; not differentiable."""
         return values if self.size == 1 else collectives.all_reduce_max(values, self.group)
