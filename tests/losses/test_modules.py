@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_refused(call: Callable[[], object], said: str) -> 
         call()
 
 
-def gradients(loss_class: type[PairwiseLoss]) -> dict[str, Tensor]:
+def gradients(loss_class: Callable[[], PairwiseLoss]) -> dict[str, Tensor]:
     """Of this rank's rows, and of the loss's own numbers, which nobody else averages."""
     world, loss = World.current(), loss_class().double()
     own = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
@@ -74,7 +74,7 @@ def _own(loss: PairwiseLoss) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.parametrize("loss_class", [InfoNCE, SigmoidLoss])
-def test_gradients_are_those_of_one_process(ranks: Ranks, loss_class: type[PairwiseLoss]) -> None:
+def test_gradients_are_those_of_one_process(ranks: Ranks, loss_class: Callable[[], PairwiseLoss]) -> None:
     alone, found = gradients(loss_class), ranks(2, gradients, loss_class)
     for name, exact in alone.items():
         if name.startswith("rows"):
