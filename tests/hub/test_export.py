@@ -95,6 +95,12 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
             "sequence",
             "audio",
             "dual",
+            "asked",
+            "contents",
+            "intake",
+            "outputs",
+            "recording",
+            "similarity",
         )
     }
     tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}
