@@ -41,8 +41,8 @@ class Embeddings:
 
     ordinals: int64 [n], increasing. embeds, shared, unique: modality -> float32 [n, d]. fused: float32 [n, d].
     logits: float32 [n, C]. labels: None, or of one class each int64 [n], of several int64 [n, C] of 0 and 1,
-    of measured values float [n]. present: modality -> bool [n], whether each sample has it; modalities that all have are
-    left out, and the rows of others mean nothing where it is False. same: modality -> int64 [n]; samples with equal
+    of measured values float [n]. present: modality -> bool [n], whether each sample has it; modalities that all have
+    are left out, and the rows of others mean nothing where it is False. same: modality -> int64 [n]; samples with equal
     numbers hold the same item of it. captions: text modality -> all its texts, where they count one by one.
     """
 

@@ -59,8 +59,8 @@ def several_answers(probability: np.ndarray, labels: np.ndarray) -> Scores:
     """Scores in [0, 1] of several classes per sample, over the classes that occur in ``labels`` (0 and 1, [n, C]).
 
     probability: [n, C]. ``average_precision`` and ``f1_macro``: means over the classes (chance of the former: their
-    mean share of samples), ``f1_micro``: of all answers together, a class being answered from one half on; ``roc_auc`` over
-    the classes that some samples lack, as in :func:`class_answers`. Raises ValueError if no class occurs.
+    mean share of samples), ``f1_micro``: of all answers together, a class being answered from one half on; ``roc_auc``
+    over the classes that some samples lack, as in :func:`class_answers`. Raises ValueError if no class occurs.
     """
     there = np.flatnonzero(labels.any(axis=0))
     if not len(there):

@@ -2,8 +2,8 @@
 
 A linear probe and the nearest neighbors learn from the train split with all modalities and are asked about held-out
 samples of which one modality is left out. In the concatenation of embeddings (``left+right``) its place is taken by the
-train split's mean, which says nothing; a fusion is run without it, and its answer is what is read. ``kept`` is the share
-of what is above chance that is left: 1 loses nothing, 0 is chance, below 0 is worse than a constant answer.
+train split's mean, which says nothing; a fusion is run without it, and its answer is what is read. ``kept`` is the
+share of what is above chance that is left: 1 loses nothing, 0 is chance, below 0 is worse than a constant answer.
 A fused embedding without the modality is also a query among the complete ones (``recall@1``): does the sample find
 itself? Only samples that have all modalities are asked. Shapes: n samples, d width.
 """
@@ -32,8 +32,8 @@ Sides = dict[str, list[np.ndarray]]  # what is left out, "" for nothing -> block
 class Robustness(Evaluator):
     """Scores without each of the modalities, beside those with all.
 
-    Keys: ``SUBJECT/probe``, ``SUBJECT/knn`` (accuracies, with chance: the most frequent label's share), the same without
-    a modality as ``SUBJECT/probe/without/NAME``, and ``SUBJECT/probe/kept/NAME`` where all modalities are above chance;
+    Keys: ``SUBJECT/probe``, ``SUBJECT/knn`` (accuracies, with chance: the most frequent label's share), the same
+    without a modality as ``SUBJECT/probe/without/NAME``, and ``SUBJECT/probe/kept/NAME`` where all modalities are above chance;
     ``fused/recall@1/without/NAME``. Subjects: the concatenation, and ``fused`` of models with a fusion.
     """
 

@@ -95,7 +95,7 @@ def _forward(model: nn.Module, processor: Processor, modality: str, texts: list[
 def _finite(rows: np.ndarray, modality: str) -> np.ndarray:
     if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
         raise ValueError(
-            f"the model's embeddings of {modality} are not finite for {bad} of {len(rows)} texts: training has diverged;"
-            " lower optim.lr or set optim.clip"
+            f"the model's embeddings of {modality} are not finite for {bad} of {len(rows)} texts: training has"
+            " diverged; lower optim.lr or set optim.clip"
         )
     return rows
