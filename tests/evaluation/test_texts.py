@@ -27,9 +27,10 @@ TEXTS = [f"text {number}" for number in range(11)]
 
 
 class Speaker(nn.Module):
-    """Embeds a text as powers of its length and its last letter; of the text 'bad' nothing finite."""
+    """Embeds a text as its length and its last letter; of the text 'bad' nothing finite."""
 
     def forward(self, caption: dict[str, Tensor]) -> SimpleNamespace:
+        """[b, 2]."""
         values = caption["values"]
         return SimpleNamespace(embeds={"caption": torch.where(values[:, :1] == 3, torch.nan, values)})
 
