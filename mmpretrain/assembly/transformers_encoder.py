@@ -34,6 +34,8 @@ from mmpretrain.words import listed
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
+# Text encoders whose own pooling reads the last place of a text, padding or not: all places are to be seen.
+_UNMASKED = {"siglip_text_model"}
 
 
 class TransformersEncoder(EncoderSource):
@@ -187,11 +189,15 @@ def open_config(where: str, source: str, revision: str | None) -> PreTrainedConf
     return config
 
 
-def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
-    """The entry of ``MMPretrainConfig.encoders`` for a transformers config."""
+def architecture_entry(config: PreTrainedConfig, pool: Pool, masked: bool | None = None) -> dict[str, Any]:
+    """The entry of ``MMPretrainConfig.encoders`` for a transformers config. masked: whether it is told which tokens are
+    padding; None: as its architecture was trained."""
     # As JSON gives it back: the model is built from the same values before saving and after loading.
     content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
-    return {"architecture": config.model_type, "config": content, "pool": pool.value}
+    if masked is None:
+        masked = config.model_type not in _UNMASKED or pool is not Pool.pooler
+    unmasked = {} if masked else {"masked": False}
+    return {"architecture": config.model_type, "config": content, "pool": pool.value, **unmasked}
 
 
 def keywords(config_class: type[PreTrainedConfig]) -> set[str]:

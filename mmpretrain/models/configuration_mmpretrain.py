@@ -14,9 +14,12 @@ class MMPretrainConfig(PreTrainedConfig):
     """What :class:`MMPretrainModel` is built from.
 
     encoders: modality -> ``{"architecture": model_type of transformers, or mlp, identity, cnn, sequence,
-    "config": its full config, "pool": one of POOLS}``.
+    "config": its full config, "pool": one of POOLS}``, and ``"masked": False`` for one that is not told which tokens
+    are padding.
     modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
+    projections: modality -> ``{"hidden": units, "normalized": bool}`` for those whose projection to ``embed_dim`` is an
+    MLP with ReLU and biases instead, and of unit length if ``normalized`` (CLAP's); None: no modality's is.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
     transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
     fusion: arguments of the fusion (``form``: transformer, the default, or linear; ``width``; of the transformer also
@@ -45,6 +48,7 @@ class MMPretrainConfig(PreTrainedConfig):
         factors: dict[str, Any] | None = None,
         components: dict[str, Any] | None = None,
         connection: dict[str, Any] | None = None,
+        projections: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -57,12 +61,15 @@ class MMPretrainConfig(PreTrainedConfig):
         self.factors = factors
         self.components = components
         self.connection = connection
+        self.projections = projections
         if fusion is not None and embed_dim is not None:
             raise ValueError(
                 "embed_dim projects pooled encoder outputs, but a fusion has a width of its own: leave it out"
             )
         if fusion is not None and fusion.get("form", "transformer") not in FUSIONS:
             raise ValueError(f"fusion: form is {fusion['form']!r}, use one of {', '.join(FUSIONS)}")
+        if projections and (embed_dim is None or set(projections) - set(self.encoders)):
+            raise ValueError(f"projections {sorted(projections)} need an embed_dim, and encoders of their names")
         named = self.encoders if connection is None else connection["inputs"]
         if sorted(self.modalities) != sorted(named):
             raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(named)}")

@@ -19,7 +19,7 @@ from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
-from .heads_mmpretrain import MLPHead, init_linear
+from .heads_mmpretrain import MLPHead, init_linear, projection
 from .linear_fusion_mmpretrain import LinearFusion
 
 # Among a modality's tensors: bool [b], which samples have it.
@@ -64,7 +64,8 @@ class MMPretrainModel(PreTrainedModel):
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
-                self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
+                form = (config.projections or {}).get(name)
+                self.projections[name] = projection(encoder.output_size, config.embed_dim, form)
         self.fusion: Fusion | LinearFusion | None = None
         if config.fusion is not None:
             self.fusion = _fusion(encoders, **config.fusion)

@@ -34,7 +34,8 @@ class MMPretrainProcessor:
     """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
 
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
-    ``std`` per channel, default 0.5, and ``resize``, ``shortest_edge`` and ``background``: see :func:`fitted`),
+    ``std`` per channel, default 0.5, and ``resize``, ``resample``, ``shortest_edge`` and ``background``: see
+    :func:`fitted`),
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
     feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
     ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
