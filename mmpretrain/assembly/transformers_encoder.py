@@ -220,10 +220,12 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
 
 def _framing(config_class: type, tokenizer: Any, size: int) -> dict[str, int]:
     """The tokenizer's ids of start and end, where those that the architecture has by default lie outside of its
-    vocabulary: transformers warns of them whenever the model is opened."""
+    vocabulary: transformers warns of them whenever the model is opened, and CLIP's pooler looks for the end. Tokenizers
+    that call them otherwise have BERT's names."""
     usual, found = config_class(), dict[str, int]()
-    for key in ("bos_token_id", "eos_token_id"):
+    for key, other in (("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")):
         default, own = getattr(usual, key, None), getattr(tokenizer, key)
+        own = getattr(tokenizer, other) if own is None else own
         if isinstance(default, int) and default >= size and own is not None:
             found[key] = own
     return found

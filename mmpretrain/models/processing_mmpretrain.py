@@ -71,8 +71,8 @@ class MMPretrainProcessor(ProcessorMixin):
         Images are PIL images, arrays, tensors, paths or addresses (see :func:`as_image`), texts strings, vectors and
         sequences arrays, sounds arrays of one channel with their ``sampling_rate`` (hertz), or ``{"array": ...,
         "sampling_rate": ...}`` each. ``padding``, ``truncation``, ``max_length``, ``return_tensors`` and ``flat``
-        as in :class:`CallOptions`. Returns what the model takes. Raises ValueError, which names the modality, for an unknown
-        one, a sample of the wrong type or length, or a sound of unknown rate.
+        as in :class:`CallOptions`. Returns what the model takes. Raises ValueError, which names the modality, for an
+        unknown one, a sample of the wrong type or length, or a sound of unknown rate.
         """
         named = {"images": images, "text": text, "audio": audio}
         passed = {key: value for key, value in named.items() if value is not None} | given
