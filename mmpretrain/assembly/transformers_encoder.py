@@ -34,6 +34,8 @@ from mmpretrain.words import listed
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
+# Encoders of square images, whose size is the number of pixels of a side.
+_SQUARE = {"clip_vision_model", "siglip_vision_model"}
 # Text encoders whose own pooling reads the last place of a text, padding or not: all places are to be seen.
 _UNMASKED = {"siglip_text_model"}
 
@@ -214,6 +216,8 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
     if tokenizer is not None:
         found |= {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         found |= _framing(config_class, tokenizer, found["vocab_size"])
+    if getattr(config_class, "model_type", "") in _SQUARE and len(set(found.get("image_size", ()))) == 1:
+        found["image_size"] = found["image_size"][0]
     known = keywords(config_class)
     return {key: value for key, value in found.items() if key in known}
 

@@ -138,7 +138,7 @@ def _write(
         raise NotNative([f"{form.title}'s weights have other names here ({listed(differing, 3)})"])
     weights = {name: tensor.reshape(own[name].shape) for name, tensor in weights.items()}
     model.to(next(iter(weights.values())).dtype)  # which config.json tells
-    model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)
+    model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=max_shard_size)
     native_processor(form, config, processor, folder)
     return weights
 
