@@ -31,6 +31,8 @@ PARTS = {"whisper": "encoder"}
 CLASSES = {
     "clap_audio_model": "ClapAudioModel",
     "clap_text_model": "ClapTextModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
     "siglip_text_model": "SiglipTextModel",
 }
 EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
