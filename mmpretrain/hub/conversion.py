@@ -23,7 +23,7 @@ from mmpretrain.embedding.spaces import open_space
 from mmpretrain.embedding.transformers_spaces import DualSpace
 from mmpretrain.hub.card import ConvertedFacts
 from mmpretrain.hub.export import export_release
-from mmpretrain.hub.towers import Tower
+from mmpretrain.hub.towers import Tower, learned_scales, similarity_of
 from mmpretrain.models.audio_mmpretrain import ARRAY, RATE
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.inputs_mmpretrain import MULTIPLE
@@ -56,11 +56,15 @@ def convert(
     by_kind = dict(zip(kinds, names or [kind.value for kind in kinds], strict=True))
     masked = "attention_mask" in space.tokenizer.model_input_names
     towers = {name: Tower(source, space.model, kind, masked or kind is not Kind.text) for kind, name in by_kind.items()}
-    model = MMPretrainModel(_config(source, towers)).eval()
+    config = _config(source, towers)
+    config.similarity = similarity_of(space.model)
+    model = MMPretrainModel(config).eval()
     if len(set(model.embed_sizes.values())) > 1:
         raise UnusableError([f"{source}: its embeddings have other widths for every tower: {model.embed_sizes}"])
     for name, tower in towers.items():
         tower.fill(model, name)
+    for name, numbers in learned_scales(space.model, list(by_kind)).items():
+        model.get_parameter(name).data.copy_(numbers)
     processor = _processor(source, space, by_kind, masked)
     _check_same(source, space, model, processor, by_kind)
     published = None if Path(source).exists() else source
@@ -115,7 +119,8 @@ def _processor(source: str, space: DualSpace, by_kind: dict[Kind, str], masked: 
 def _check_same(
     source: str, space: DualSpace, model: MMPretrainModel, processor: MMPretrainProcessor, by_kind: dict[Kind, str]
 ) -> None:
-    """Raises UnusableError if made-up samples are read or embedded otherwise than by the model itself."""
+    """Raises UnusableError if made-up samples are read, embedded or compared otherwise than by the model itself."""
+    both: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for kind, name in by_kind.items():
         for items in _samples(kind, processor.modalities[name]):
             own, ours = space.tensors(kind.value, items), processor(**{name: items})
@@ -127,6 +132,14 @@ def _check_same(
             right = space.features(kind.value, own)
             found = model(**ours).embeds[name]
             _require(source, f"{kind.value}s", bool((found - right).norm() <= CLOSE * right.norm()))
+        both[0].update(own)
+        both[1].update(ours)
+    if model.config.similarity is None:
+        return
+    theirs, pairs = space.model(**both[0]), model(**both[1]).logits_per
+    for kind, name in by_kind.items():
+        right, (found,) = theirs[f"logits_per_{kind.value}"], pairs[name].values()
+        _require(source, "logits", bool((found - right).norm() <= 10 * CLOSE * right.norm()))
 
 
 def _samples(kind: Kind, entry: dict[str, Any]) -> list[list[Any]]:

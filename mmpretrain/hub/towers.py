@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedConfig
 
@@ -13,6 +14,7 @@ from mmpretrain.config.kind import Kind
 from mmpretrain.config.model import Pool
 from mmpretrain.models.audio_mmpretrain import audio_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.similarity_mmpretrain import SIGMOID, SOFTMAX
 from mmpretrain.problems import UnusableError, one_line
 
 
@@ -96,6 +98,23 @@ class Tower:
             ours.load_state_dict(weights)
         except RuntimeError as error:
             raise UnusableError([f"{self.source}: its encoders cannot stand alone here ({one_line(error)})"]) from error
+
+
+def similarity_of(model: Any) -> dict[str, Any] | None:
+    """``MMPretrainConfig.similarity`` of a model of transformers; None where it has no scale."""
+    if hasattr(model, "logit_scale"):
+        return {"form": SIGMOID if hasattr(model, "logit_bias") else SOFTMAX}
+    return {"form": SOFTMAX, "per_modality": True} if hasattr(model, "logit_scale_t") else None
+
+
+def learned_scales(model: Any, kinds: Sequence[Kind]) -> dict[str, Tensor]:
+    """Its scale and bias under this project's names, [1] each, or of a CLAP the scale of every modality; kinds: theirs,
+    in their order."""
+    if hasattr(model, "logit_scale_t"):
+        scales = {Kind.audio: model.logit_scale_a, Kind.text: model.logit_scale_t}
+        return {"logit_scale": torch.stack([scales[kind].detach().reshape(()) for kind in kinds])}
+    names = [name for name in ("logit_scale", "logit_bias") if hasattr(model, name)]
+    return {name: getattr(model, name).detach().reshape(1) for name in names}
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

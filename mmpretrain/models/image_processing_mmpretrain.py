@@ -15,12 +15,15 @@ from .inputs_mmpretrain import encoded_tensors, finished_tensors
 # What transformers writes into such a file, or hands through.
 _SERVICE = ("image_processor_type", "processor_class", "auto_map", "feature_extractor_type")
 
+_SAME = ("channels", "resize", "resample", "shortest_edge", "background", "optional")  # as the entry calls them
+
 
 class MMPretrainImageProcessor(BaseImageProcessor):
     """``image_processor(images, return_tensors="pt")`` -> ``pixel_values``, the same as the whole processor's.
 
     modality: the name that errors say. size: ``{"height": h, "width": w}``. channels: 1 (grey) or 3. image_mean,
-    image_std: per channel, of pixels from 0 to 1; None: 0.5. resize, shortest_edge, background: see :func:`fitted`.
+    image_std: per channel, of pixels from 0 to 1; None: 0.5. resize, resample, shortest_edge, background: see
+    :func:`fitted`.
     optional: whether images may be None; ``present`` then says which were there.
 
     Raises ValueError for settings that it does not have: transformers' own, as ``do_resize``, would change nothing.
@@ -38,6 +41,7 @@ class MMPretrainImageProcessor(BaseImageProcessor):
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
         resize: str | None = None,
+        resample: str | None = None,
         shortest_edge: int | None = None,
         background: str | None = None,
         optional: bool = False,
@@ -51,8 +55,8 @@ class MMPretrainImageProcessor(BaseImageProcessor):
             raise ValueError(f'size is {size!r}: {{"height": ..., "width": ...}} is needed')
         self.modality, self.size, self.channels = modality, dict(size), channels
         self.image_mean, self.image_std = image_mean, image_std
-        self.resize, self.shortest_edge, self.background = resize, shortest_edge, background
-        self.optional = optional
+        self.resize, self.resample = resize, resample
+        self.shortest_edge, self.background, self.optional = shortest_edge, background, optional
         check_entry(modality, self.entry)
 
     @classmethod
@@ -60,9 +64,7 @@ class MMPretrainImageProcessor(BaseImageProcessor):
         """The one of an image among the processor's modalities."""
         height, width = entry["size"]
         mean, std = entry.get("mean"), entry.get("std")
-        same = {
-            key: entry[key] for key in ("channels", "resize", "shortest_edge", "background", "optional") if key in entry
-        }
+        same = {key: entry[key] for key in _SAME if key in entry}
         return cls(name, {"height": height, "width": width}, image_mean=mean, image_std=std, **same)
 
     @property
@@ -75,6 +77,7 @@ class MMPretrainImageProcessor(BaseImageProcessor):
             "mean": self.image_mean,
             "std": self.image_std,
             "resize": self.resize,
+            "resample": self.resample,
             "shortest_edge": self.shortest_edge,
             "background": self.background,
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +100,12 @@ def _image(source: Any, place: str) -> Any:
 
 def _fetched(address: str) -> bytes:
     """What lies at an address. Unlike transformers' load_image it is not made RGB: what is transparent stays so."""
-    import httpx  # it comes with transformers, and only addresses need it
-
-    content = bytearray()
+    request = urllib.request.Request(address, headers={"User-Agent": "transformers"})
     try:
-        with httpx.stream("GET", address, follow_redirects=True, timeout=TIMEOUT_S) as answer:
-            answer.raise_for_status()
-            for part in answer.iter_bytes():
-                content += part
-                if len(content) > MOST_BYTES:
-                    raise ValueError(f"{address!r} of more than {MOST_BYTES} bytes")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read(MOST_BYTES + 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ValueError(f"{address!r}, which cannot be fetched ({error})") from None
-    return bytes(content)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{address!r} of more than {MOST_BYTES} bytes")
+    return content

@@ -101,6 +101,12 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
             "reading",
             "image_processing",
             "feature_extraction",
+            "asked",
+            "contents",
+            "intake",
+            "outputs",
+            "recording",
+            "similarity",
         )
     }
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
