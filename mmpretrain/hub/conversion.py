@@ -29,6 +29,7 @@ from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.similarity_mmpretrain import SIGMOID
 from mmpretrain.problems import UnusableError
 
 CLOSE = 1e-5  # of an embedding's length: kernels may sum in another order
@@ -56,9 +57,7 @@ def convert(
     by_kind = dict(zip(kinds, names or [kind.value for kind in kinds], strict=True))
     masked = "attention_mask" in space.tokenizer.model_input_names
     towers = {name: Tower(source, space.model, kind, masked or kind is not Kind.text) for kind, name in by_kind.items()}
-    config = _config(source, towers)
-    config.similarity = similarity_of(space.model)
-    model = MMPretrainModel(config).eval()
+    model = MMPretrainModel(_config(source, towers, similarity_of(space.model))).eval()
     if len(set(model.embed_sizes.values())) > 1:
         raise UnusableError([f"{source}: its embeddings have other widths for every tower: {model.embed_sizes}"])
     for name, tower in towers.items():
@@ -86,7 +85,7 @@ def _opened(source: str, revision: str | None) -> DualSpace:
     return space
 
 
-def _config(source: str, towers: dict[str, Tower]) -> MMPretrainConfig:
+def _config(source: str, towers: dict[str, Tower], similarity: dict[str, Any] | None) -> MMPretrainConfig:
     widths = {tower.width for tower in towers.values()}
     if len(widths) > 1:
         raise UnusableError([f"{source}: its towers are projected to other widths, or one is not projected: {widths}"])
@@ -96,7 +95,8 @@ def _config(source: str, towers: dict[str, Tower]) -> MMPretrainConfig:
         modalities=list(towers),
         embed_dim=widths.pop(),
         projections=forms or None,
-        method="clip",
+        similarity=similarity,
+        method="siglip" if similarity and similarity["form"] == SIGMOID else "clip",
     )
 
 

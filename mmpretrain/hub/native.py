@@ -22,6 +22,7 @@ from mmpretrain.hub.card import CardFacts, ConvertedFacts, public
 from mmpretrain.hub.native_forms import Form, inputs_problems, nearest_form, parts_problems, tower_names
 from mmpretrain.hub.native_inputs import native_processor, sample_inputs
 from mmpretrain.hub.open_clip_format import open_clip_problems, write_open_clip
+from mmpretrain.hub.sentence_transformers_files import write_native_modules
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -114,8 +115,7 @@ def _form(config: MMPretrainConfig, processor: MMPretrainProcessor) -> Form:
     if form is None:
         raise NotNative([])
     problems = parts_problems(form, config) or inputs_problems(form, config, processor.modalities)
-    similarity = getattr(config, "similarity", None) or {}
-    if not problems and similarity.get("form") != form.similarity:
+    if not problems and config.similarity != {"form": form.similarity}:
         problems = [f"{form.title} gives {form.similarity} logits, and method={config.method} learns no scale of these"]
     if problems:
         raise NotNative([f"{problem} ({form.title}'s own format)" for problem in problems])
@@ -140,6 +140,7 @@ def _write(
     model.to(next(iter(weights.values())).dtype)  # which config.json tells
     model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=max_shard_size)
     native_processor(form, config, processor, folder)
+    write_native_modules(folder, form.padded)
     return weights
 
 
@@ -174,7 +175,7 @@ def _differing(form: Form, ours: Any, processor: MMPretrainProcessor, theirs: An
             output = getattr(theirs, f"get_{kind.value}_features")(**found)
             other = (output if isinstance(output, Tensor) else output.pooler_output).float()
             if not (other - embeds).norm() <= (CLOSE if ours.dtype is torch.float32 else ROUGH) * embeds.norm():
-                return f"{kind.value}s"
+                return "pictures" if kind is Kind.image else "texts"
     return None
 
 

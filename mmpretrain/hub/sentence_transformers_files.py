@@ -18,6 +18,7 @@ MODULES, MODULE_CONFIG, MODEL_CONFIG = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
 )
+TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 KINDS = (Kind.text, Kind.image, Kind.audio)
 
 
@@ -42,32 +43,37 @@ def write_modules(folder: Path, entries: Mapping[str, Mapping[str, Any]], widths
     kinds = encoded_kinds(entries, widths)
     if not kinds:
         return False
-    module = {
-        "transformer_task": "feature-extraction",
-        # The path to an embedding in the output: output["embeds"][modality].
-        "modality_config": {
-            kind.value: {"method": "forward", "method_output_name": ["embeds", name]} for kind, name in kinds.items()
-        },
-        "module_output_name": "sentence_embedding",
-        # It moves tensors to its device, and does not look into dicts of them.
-        "processing_kwargs": {"common": {"flat": True}},
-    }
-    _write(folder / MODULE_CONFIG, module)
+    # The path to an embedding in the output: output["embeds"][modality]. sentence-transformers moves tensors to its
+    # device, and does not look into dicts of them.
+    methods = {kind: ("forward", ["embeds", name]) for kind, name in kinds.items()}
+    _write_modules(folder, methods, {"common": {"flat": True}})
     # Where it looks for the width of an embedding.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _write(folder / "config.json", config | {"projection_dim": widths[next(iter(kinds.values()))]})
-    transformer = "sentence_transformers.base.modules.transformer.Transformer"
-    _write(folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": transformer}])
-    _write(
-        folder / MODEL_CONFIG,
-        {
-            "model_type": "SentenceTransformer",
-            "prompts": {},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-    )
     return True
+
+
+def write_native_modules(folder: Path, padded: bool) -> None:
+    """The same for a folder in CLIP's or SigLIP's own format. padded: whether every text is padded to the full length,
+    which sentence-transformers does not do by itself."""
+    methods = {kind: (f"get_{kind.value}_features", ["pooler_output"]) for kind in (Kind.text, Kind.image)}
+    _write_modules(folder, methods, {"text": {"padding": "max_length", "truncation": True}} if padded else {})
+
+
+def _write_modules(folder: Path, methods: Mapping[Kind, tuple[str, list[str]]], processing: Mapping[str, Any]) -> None:
+    """methods: kind -> the method that is called, and the path to an embedding in what it gives."""
+    module = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            kind.value: {"method": method, "method_output_name": path} for kind, (method, path) in methods.items()
+        },
+        "module_output_name": "sentence_embedding",
+        "processing_kwargs": processing,
+    }
+    _write(folder / MODULE_CONFIG, module)
+    _write(folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": TRANSFORMER}])
+    settings = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    _write(folder / MODEL_CONFIG, {"model_type": "SentenceTransformer", **settings})
 
 
 def _write(path: Path, content: Any) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.config.methods.names import ClipConfig, SiglipConfig
 from mmpretrain.config.model import EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.hub.export import export_release
+from mmpretrain.methods.base import Shipped
+from mmpretrain.methods.shipped_similarity import with_sigmoid, with_softmax
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.hub.test_card import facts
 from tests.models.small import LAYERS, small_config
@@ -36,11 +37,20 @@ def native_config(form: str = "clip", **model: Any) -> Config:
     return config
 
 
-def write_native_release(folder: Path, form: str = "clip", **model: Any) -> tuple[MMPretrainModel, list[str]]:
-    """The release of such a run, with random weights, and what is said of formats that it is not written in."""
-    config = native_config(form, **model)
+def write_native_release(
+    folder: Path, form: str = "clip", config: Config | None = None, **options: Any
+) -> tuple[MMPretrainModel, list[str]]:
+    """The release of such a run, with random weights, and what is said of formats that it is not written in.
+
+    config: another one than :func:`native_config`. options: of the export.
+    """
+    config = config or native_config(form)
     torch.manual_seed(0)
-    built, processor = build_model(config).eval(), build_processor(config)
-    similar = with_similarity(built, form)
-    notes = export_release(similar, similar.state_dict(), processor, folder, facts(method=config.method.name))
-    return similar, notes
+    built = build_model(config).eval()
+    shipped = Shipped(built, built.state_dict(), build_processor(config))
+    scale = torch.tensor([2.0])
+    shipped = with_softmax(shipped, scale) if form == "clip" else with_sigmoid(shipped, scale, torch.tensor([-3.0]))
+    notes = export_release(
+        shipped.model, shipped.state, shipped.processor, folder, facts(method=config.method.name), **options
+    )
+    return MMPretrainModel.from_pretrained(folder).eval(), notes

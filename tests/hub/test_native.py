@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from benchmarks.others import FOLDER, OPEN_CLIP_TRAINING
-from mmpretrain.assembly.build import build_model
+from mmpretrain.assembly.build import build_model, build_processor
+from mmpretrain.config.methods.names import SiglipConfig
+from mmpretrain.hub import native
+from mmpretrain.hub.conversion import convert
+from mmpretrain.hub.export import export_release
 from mmpretrain.hub.native import native_note
+from mmpretrain.methods.base import Shipped
+from mmpretrain.methods.shipped_similarity import with_sigmoid
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.release_folder import NATIVE, verify_release
+from tests.embedding.spaces import write_siglip
 from tests.hub.native_releases import native_config, write_native_release
-from tests.models.small import fresh_interpreter
+from tests.hub.test_card import facts
+from tests.models.small import fresh_interpreter, small_config
 
 DRAWS = np.random.default_rng(3)
 PICTURES = [Image.fromarray(DRAWS.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(2)]
@@ -97,23 +107,71 @@ def test_open_clip_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "change", "words"),
     [
-        ("clip", {"model.encoders.picture.pool": "cls"}, "model.encoders.picture.pool is cls: set pooler"),
-        ("clip", {"model.embed_dim": None}, "projects both encoders linearly: set model.embed_dim"),
-        ("siglip", {"model.embed_dim": 12}, "has no projections: set model.embed_dim=null"),
-        ("siglip", {"model.encoders.caption.pool": "mean"}, "model.encoders.caption.pool is mean: set pooler"),
+        ("clip", lambda c: c.encoders["picture"].update(pool="cls"), "model.encoders.picture.pool is cls: set pooler"),
+        ("clip", lambda c: setattr(c, "embed_dim", None), "projects both encoders linearly: set model.embed_dim"),
+        ("siglip", lambda c: setattr(c, "embed_dim", 12), "has no projections: set model.embed_dim=null"),
+        ("siglip", lambda c: c.encoders["caption"].update(masked=True), "not told which tokens are padding"),
+        ("clip", lambda c: c.encoders.pop("caption"), "the encoders are picture (clip_vision_model)"),
     ],
-    ids=["pool", "unprojected", "projected", "mean"],
+    ids=["pool", "unprojected", "projected", "masked", "alone"],
 )
-def test_a_plan_says_what_stands_against_it(form: str, change: dict[str, Any], words: str) -> None:
-    config = native_config(form)
-    for key, value in change.items():
-        *path, last = key.split(".")
-        section: Any = config
-        for part in path:
-            section = section[part] if isinstance(section, dict) else getattr(section, part)
-        setattr(section, last, value)
-    note = native_note(build_model(config).config)
+def test_a_plan_says_what_stands_against_it(
+    form: str, change: Callable[[MMPretrainConfig], object], words: str
+) -> None:
+    config = build_model(native_config(form)).config
+    change(config)
+    note = native_note(config)
     assert note is not None and words in note and "cannot be written in" in note
+
+
+def test_a_release_of_other_encoders_has_no_such_note() -> None:
+    assert native_note(build_model(small_config()).config) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"channels": 1}, "set data.modalities.picture.channels=3"),
+        ({"resize": "pad"}, "set data.modalities.picture.resize=crop"),
+    ],
+    ids=["grey", "padded"],
+)
+def test_an_export_says_what_stands_against_it(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    config = native_config()
+    for key, value in change.items():
+        setattr(config.data.modalities["picture"], key, value)
+    _, notes = write_native_release(tmp_path / "release", config=config)
+    assert len(notes) == 1 and words in notes[0]
+    assert not (tmp_path / "release" / NATIVE).exists() and verify_release(tmp_path / "release") == []
+
+
+def test_a_method_without_a_scale_of_this_form_is_named(tmp_path: Path) -> None:
+    """SigLIP's bias has no place in CLIP's format, and probabilities would be others."""
+    config = native_config()
+    config.method = SiglipConfig()
+    model = build_model(config).eval()
+    shipped = Shipped(model, model.state_dict(), build_processor(config))
+    shipped = with_sigmoid(shipped, torch.tensor([2.0]), torch.tensor([-3.0]))
+    notes = export_release(shipped.model, shipped.state, shipped.processor, tmp_path / "release", facts())
+    assert notes == ["CLIP gives softmax logits, and method=siglip learns no scale of these (CLIP's own format)"]
+
+
+def test_embeddings_that_come_out_differently_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing half right stays."""
+    monkeypatch.setattr(native, "CLOSE", -1.0)
+    _, notes = write_native_release(tmp_path / "release")
+    assert notes == ["its texts come out differently in CLIP's own format"]
+    assert not (tmp_path / "release" / NATIVE).exists()
+
+
+def test_a_converted_model_keeps_its_scale_and_bias(tmp_path: Path) -> None:
+    """Out of transformers, and back into it: the same numbers."""
+    original = write_siglip(tmp_path / "siglip").eval()
+    convert(str(tmp_path / "siglip"), tmp_path / "release", None)
+    back: Any = AutoModel.from_pretrained(tmp_path / "release" / NATIVE, trust_remote_code=False)
+    assert type(back) is type(original)
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), name
 
 
 def test_a_plan_says_that_it_is_written() -> None:
