@@ -77,6 +77,8 @@ def _register(auto: str) -> None:
         module.AutoConfig.register(config.model_type, config, exist_ok=True)
     elif auto.endswith("modeling_auto"):
         module.AutoModel.register(config, ours.MMPretrainModel, exist_ok=True)
+        pipeline = module.AutoModelForZeroShotImageClassification
+        pipeline.register(config, ours.MMPretrainForZeroShotImageClassification, exist_ok=True)
     elif auto.endswith("image_processing_auto"):
         # The same for both of transformers' ways to work on pixels: ours is a third.
         forms = dict.fromkeys(("torchvision", "pil"), ours.MMPretrainImageProcessor)

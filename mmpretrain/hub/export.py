@@ -15,7 +15,9 @@ from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
 from mmpretrain.hub.native import NotNative, native_card, seal, write_native
 from mmpretrain.hub.sentence_transformers_files import write_modules
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 
@@ -42,6 +44,7 @@ def export_release(
         old.rename(folder)
     for leftover in (writing, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    _note_places(model, processor)
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
         processor.save_pretrained(writing)
@@ -71,6 +74,13 @@ def _in_native_format(
         return write_native(config, state_dict, processor, folder, native_card(card), max_shard_size)
     except NotNative as error:
         return error.reasons
+
+
+def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
+    """Texts that the processor never pads by the batch have one length for the model, too."""
+    for name, modality in processor.modalities.items():
+        if modality["kind"] == "text" and MULTIPLE not in modality and name in model.config.encoders:
+            model.config.encoders[name] |= whole_length(modality, processor.tokenizers[name])
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:
