@@ -20,7 +20,6 @@ __all__ = ["CardFacts", "ConvertedFacts", "Offered", "TrainingFacts", "model_car
 _ABSOLUTE = re.compile(r"(?<![\w/.~])(?:file://)?~?/(?!/)(?:[^\s/'\"]+/)*([^\s/'\"]+)/?")
 _SECRET_VALUE = re.compile(r"\b(?:hf|sk|ghp|github_pat)_[A-Za-z0-9_]{16,}|(?<=://)[^/\s@]+@")
 _SECRET_KEY = re.compile(r"token(?!izer)|password|secret|api_?key|credential", re.IGNORECASE)
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offered: Offered) -> ModelCard:
@@ -29,9 +28,9 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         sections = [card_text.converted(facts, modalities), card_text.loading(modalities, offered)]
         return _card(_converted_metadata(facts, offered), sections)
     facts = replace(facts, hyperparameters=_without_secrets(facts.hyperparameters))
-    scores, base_models = parse_scores(dict(facts.evaluation)), sorted(set(_base_models(facts)))
+    scores, sources = parse_scores(dict(facts.evaluation)), sorted(set(_base_models(facts)))
     sections = [
-        card_text.introduction(facts, modalities, base_models),
+        card_text.introduction(facts, modalities, sorted(set(map(_called, sources)))),
         card_text.loading(modalities, offered),
         card_text.evaluation(facts, scores),
         card_text.training(facts.training, facts.dataset),
@@ -39,7 +38,7 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         card_text.citation(facts.method),
         card_text.hyperparameters(facts.hyperparameters),
     ]
-    return _card(_metadata(facts, scores, base_models, offered), sections)
+    return _card(_metadata(facts, scores, sources, offered), sections)
 
 
 def public(text: str) -> str:
@@ -47,19 +46,12 @@ def public(text: str) -> str:
     return _ABSOLUTE.sub(r"\1", _SECRET_VALUE.sub("", text))
 
 
-def license_problem(license: str) -> str | None:
-    """A sentence if this is no license as the Hub spells them."""
-    if _LICENSE.fullmatch(license):
-        return None
-    return f"{license!r} is no license as the Hub spells them: lower case, such as mit, apache-2.0 or cc-by-4.0"
-
-
 def _card(metadata: ModelCardData, sections: list[str]) -> ModelCard:
     body = "\n\n".join(section for section in sections if section)
     return ModelCard(public(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _metadata(facts: CardFacts, scores: list[Score], base_models: list[str], offered: Offered) -> ModelCardData:
+def _metadata(facts: CardFacts, scores: list[Score], sources: list[str], offered: Offered) -> ModelCardData:
     return ModelCardData(
         model_name=facts.name,
         library_name="transformers",
@@ -67,7 +59,7 @@ def _metadata(facts: CardFacts, scores: list[Score], base_models: list[str], off
         license=facts.license,
         tags=["multimodal", "contrastive-learning", "mmpretrain", facts.method, *_libraries(offered)],
         datasets=[facts.dataset.name],
-        base_model=[model for model in base_models if _on_the_hub(model)] or None,
+        base_model=[source for source in sources if _on_the_hub(source)] or None,
         eval_results=_results(facts, scores) or None,
     )
 
@@ -112,20 +104,22 @@ def _libraries(offered: Offered) -> list[str]:
 
 
 def _base_models(facts: CardFacts) -> Iterator[str]:
-    """What the encoders started from, and the spaces that are connected; of a local folder its name alone."""
+    """What the encoders started from, and the spaces that are connected: names on the Hub, and folders."""
     encoders = (facts.hyperparameters.get("model") or {}).get("encoders") or {}
     method = facts.hyperparameters.get("method") or {}
     sources = [entry.get("pretrained") for entry in encoders.values()]
     sources += [method.get("first"), method.get("second")] if facts.method == "cmcr" else []
     origins = [facts.dataset.provenance, *facts.dataset.provenance.values()]
-    sources += [origin.get("release") for origin in origins if isinstance(origin, Mapping)]
-    for source in sources:
-        if source:
-            yield str(source) if _on_the_hub(str(source)) else _folder_name(str(source))
+    made = [str(origin["release"]) for origin in origins if isinstance(origin, Mapping) and "release" in origin]
+    # What is called without an owner there was a folder.
+    sources += [name if "/" in name else f"./{name}" for name in made]
+    yield from (str(source) for source in sources if source)
 
 
-def _folder_name(source: str) -> str:
-    """``runs/NAME/release`` is called NAME."""
+def _called(source: str) -> str:
+    """A name on the Hub; of the folder ``runs/NAME/release``: NAME."""
+    if _on_the_hub(source):
+        return source
     named = [part for part in Path(source).parts if part not in ("release", "/", "..", ".")]
     return named[-1] if named else source
 

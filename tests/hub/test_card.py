@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mmpretrain.data.info import DatasetInfo
 from mmpretrain.config.compose import compose
-from mmpretrain.hub.card import CardFacts, Offered, TrainingFacts, license_problem, model_card, public
+from mmpretrain.config.root import license_problem
+from mmpretrain.data.info import DatasetInfo
+from mmpretrain.hub.card import CardFacts, Offered, TrainingFacts, model_card, public
 from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.card_usage import sentence_transformers_usage, usage
 
