@@ -112,6 +112,7 @@ def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     }
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     others = {"config.json", "model.safetensors", "processor_config.json", "README.md", "SHA256SUMS"}
+    others |= {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
     assert names == code | tokenizer | others
     assert set(json.loads((release / "config.json").read_text())["auto_map"]) == {
         "AutoConfig",
