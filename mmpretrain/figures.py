@@ -55,7 +55,7 @@ def draw_bars(axes: Axes, title: str, groups: Mapping[str, Sequence[Score]]) -> 
     _bar_legend(axes, names)
     axes.set_yticks(range(len(groups)), labels=list(groups), fontsize=9)
     axes.set_ylim(len(groups) - 0.45, -0.55)
-    _share_axis(axes, max(max(s.value, s.chance or 0) for scores in groups.values() for s in scores))
+    _share_axis(axes, max(max(s.value, s.chance or 0, s.high or 0) for scores in groups.values() for s in scores))
     axes.set_title(title, fontsize=10.5, loc="left", color=INK)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
     _open_frame(axes)
@@ -66,7 +66,9 @@ def _bar(axes: Axes, row: int, place: int, places: int, score: Score) -> None:
     thickness = (0.55 if places == 1 else 0.8) / places
     y = row + (place - (places - 1) / 2) * thickness
     axes.barh(y, score.value, height=0.9 * thickness, color=COLORS[place % len(COLORS)], alpha=0.85)
-    edge = max(score.value, score.chance or 0)
+    edge = max(score.value, score.chance or 0, score.high or 0)
+    if score.low is not None and score.high is not None:
+        axes.plot([score.low, score.high], [y, y], color=INK, linewidth=0.9, alpha=0.75, solid_capstyle="butt")
     axes.annotate(
         f"{100 * score.value:.1f}",
         (edge, y),

@@ -71,8 +71,8 @@ class EmbedJob(EmbeddingJob):
     """Encode a data set by a release.
 
     modalities: NAME or NAME=TOWER, separated by commas; None: all that the release can encode. pool: how the states of
-    a single transformers encoder become one vector (None: mean). workers: loader processes per rank. max_bad_fraction: share of
-    the samples that may be unreadable, and are then left out.
+    a single transformers encoder become one vector (None: mean). workers: loader processes per rank.
+    max_bad_fraction: share of the samples that may be unreadable, and are then left out.
     """
 
     kind: ClassVar[str] = "embed"

@@ -19,8 +19,10 @@ POLL_S = 0.05
 LAST_WORDS_S = 5.0  # for the rank that knows what went wrong, where another one ended first
 
 
-def run_job(job: RankedJob, ranks: int | None) -> None:
+def run_job(job: RankedJob, ranks: int | None) -> bool:
     """Do the work: this task's share in a Slurm step, else all of it by ``ranks`` local processes (default 1).
+
+    Returns whether this process speaks for all: False on every rank of a Slurm step but the first.
 
     Raises Failure with what the first rank that failed said; whole shards stay, and the same command goes on.
     """
@@ -33,6 +35,7 @@ def run_job(job: RankedJob, ranks: int | None) -> None:
         _run_local(job, ranks)
     else:
         implementation(f"{job.worker}.work")(job, place or Place())
+    return place is None or place.rank == 0
 
 
 def _run_local(job: RankedJob, ranks: int) -> None:

@@ -1,0 +1,61 @@
+"""The data set of a comparison: its splits, and what its samples tell beside their modalities (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmpretrain.comparison.job import EvaluateJob
+from mmpretrain.data.index import Index, ShardError, load_index
+from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.members import LABEL_MEMBERS
+from mmpretrain.data.split import split_folder
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """test, probe: indexes of both splits, the latter None where it cannot be opened. info: what describes the data,
+    None if nothing does. classes: names of the labels."""
+
+    test: Index
+    probe: Index | None
+    info: DatasetInfo | None
+    classes: list[str] | None
+
+    @property
+    def described(self) -> list[str]:
+        """The modalities that dataset.json lists."""
+        return list(self.info.modalities) if self.info else []
+
+    @property
+    def labeled(self) -> bool:
+        """Whether every sample of both splits has a label."""
+        return all(_labeled(index) for index in (self.test, self.probe) if index is not None)
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """What labels are codes of."""
+        return self.info.factors if self.info else {}
+
+
+def open_data_set(job: EvaluateJob) -> OpenedData:
+    """Raises ShardError if the split to measure on cannot be opened, or dataset.json is damaged."""
+    test = load_index(split_folder(job.data, job.split))
+    try:
+        probe = load_index(split_folder(job.data, job.probe_split))
+    except ShardError:
+        probe = None
+    try:
+        info = load_info(job.data)
+    except (FileNotFoundError, NotADirectoryError):
+        info = None
+    return OpenedData(
+        test,
+        probe if probe is not None and len(probe) else None,
+        info,
+        list(job.classes) or (info.classes if info else None),
+    )
+
+
+def _labeled(index: Index) -> bool:
+    members = [member for member in LABEL_MEMBERS if member in index.extensions][:1]
+    return bool(members) and index.count(members) == len(index)

@@ -1,0 +1,127 @@
+"""A space as the evaluation takes a model: modalities of the data in, embeddings out; and its reading of raw samples.
+
+A release of this project is run whole, as in training, so that its logits and what its modalities have in common are
+there too. Of other spaces each tower is run alone, on the samples that have its modality.
+Shapes: b samples, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmpretrain.comparison.mapping import Towers
+from mmpretrain.config.kind import Kind
+from mmpretrain.data.batch import PRESENT, Inputs
+from mmpretrain.embedding.space import Space
+from mmpretrain.embedding.spaces import OwnSpace
+from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+
+TEXTS_AT_A_TIME = 256
+
+
+class SpaceModel(nn.Module):
+    """The towers of a space under the names of the data. towers: modality of the data -> tower. incomplete: modalities
+    that some samples of the data lack. widths: modality -> d.
+
+    Attributes: model (an output with ``embeds``), processor (as the stream takes it).
+    """
+
+    def __init__(self, space: Space, towers: Towers, incomplete: Collection[str], widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.space, self.towers, self.widths = space, towers, widths
+        self.model: Any = getattr(space, "model", None)
+        self.whole = isinstance(space, OwnSpace) and len(set(towers.values())) == len(towers)
+        own = isinstance(space, OwnSpace)
+        self.processor: Any = _OwnReading(space, towers, incomplete) if own else self._tensors
+        self._incomplete = set(incomplete)
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether a classifier ships with it, and gets all that it was trained on."""
+        complete = self.whole and set(self.towers.values()) == set(self.space.towers) and not self._strangely_absent()
+        return complete and getattr(self.model, "classifier", None) is not None
+
+    def forward(self, /, **inputs: dict[str, Tensor]) -> MMPretrainOutput:
+        """Modality of the data -> tensors of its tower, to embeddings under the same names."""
+        if not self.whole:
+            return MMPretrainOutput(embeds={name: self._embed(name, inputs[name]) for name in self.towers})
+        output = self.model(**{tower: inputs[name] for name, tower in self.towers.items()})
+        found = MMPretrainOutput(embeds=self._renamed(output.embeds))
+        found.logits = output.logits if self.has_logits else None
+        found.fused_embeds = output.fused_embeds
+        found.shared_embeds, found.unique_embeds = map(self._renamed, (output.shared_embeds, output.unique_embeds))
+        return found
+
+    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Embeddings of these texts by every modality that is one: modality -> float32 [number of texts, d]."""
+        names = [name for name, tower in self.towers.items() if self.space.towers[tower].kind is Kind.text]
+        parts = [list(texts[at : at + TEXTS_AT_A_TIME]) for at in range(0, len(texts), TEXTS_AT_A_TIME)]
+        return {name: torch.cat([self._texts(self.towers[name], part) for part in parts]).numpy() for name in names}
+
+    def _texts(self, tower: str, texts: list[str]) -> Tensor:
+        return self.space.features(tower, self.space.tensors(tower, texts)).float().cpu()
+
+    def _renamed(self, rows: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+        return None if rows is None else {name: rows[tower] for name, tower in self.towers.items()}
+
+    def _embed(self, name: str, tensors: dict[str, Tensor]) -> Tensor:
+        """[b, d]; rows of samples without the modality are 0 and mean nothing."""
+        given = {key: tensor for key, tensor in tensors.items() if key != PRESENT}
+        if name not in self._incomplete or isinstance(self.space, OwnSpace):
+            return self.space.features(self.towers[name], given)
+        present = tensors[PRESENT]
+        rows = torch.zeros(len(present), self.widths[name], device=present.device)
+        if given:
+            rows[present] = self.space.features(self.towers[name], given).float()
+        return rows
+
+    def _tensors(self, **objects: list[Any]) -> Inputs:
+        """What the towers take, of the samples that have their modalities; ``present`` says which have."""
+        return {name: self._of_present(name, objects[name]) for name in self.towers}
+
+    def _of_present(self, name: str, items: list[Any]) -> dict[str, Tensor]:
+        given = [item for item in items if item is not None]
+        tensors = self.space.tensors(self.towers[name], given) if given else {}
+        if name not in self._incomplete:
+            return tensors
+        return {**tensors, PRESENT: torch.tensor([item is not None for item in items])}
+
+    def _strangely_absent(self) -> bool:
+        """Whether samples lack what the release was trained to have always."""
+        entries = self.space.processor.modalities if isinstance(self.space, OwnSpace) else {}
+        return any(not entries[self.towers[name]].get("optional") for name in self._incomplete & set(self.towers))
+
+
+class _OwnReading:
+    """The processor of a release under the names of the data, in halves as the stream takes it."""
+
+    def __init__(self, space: OwnSpace, towers: Towers, incomplete: Collection[str]) -> None:
+        shipped = space.processor
+        entries = {
+            name: {**shipped.modalities[tower], **({"optional": True} if name in incomplete else {})}
+            for name, tower in towers.items()
+        }
+        self.modalities: dict[str, dict[str, Any]] = entries
+        # A modality's own name is the key of its tokenizer, and two of the data may share a tower.
+        self._of = {
+            name: MMPretrainProcessor({tower: entries[name]}, shipped.tokenizers, shipped.feature_extractors)
+            for name, tower in towers.items()
+        }
+        self._towers = towers
+
+    def encoded(self, **samples: Any) -> Inputs:
+        """The first half; modalities that the release does not embed are left out."""
+        return {n: self._of[n].encoded(**{tower: samples[n]})[tower] for n, tower in self._towers.items()}
+
+    def finished(self, inputs: Inputs) -> Inputs:
+        """What the encoders take."""
+        return {n: self._of[n].finished({tower: inputs[n]})[tower] for n, tower in self._towers.items()}
+
+
+Prompts = Callable[[Sequence[str]], Mapping[str, np.ndarray]]

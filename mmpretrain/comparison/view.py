@@ -1,0 +1,77 @@
+"""The result of a comparison as a table on the terminal (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mmpretrain.comparison.rows import Cell, Row, result_rows
+from mmpretrain.comparison.words import mapping_words
+
+
+def result_view(result: dict[str, Any], files: Sequence[str], *, full: bool) -> Group:
+    """Scores of all models, chance beside them; what was left out, and where the files are."""
+    rows = [row for row in result_rows(result) if full or row.is_main]
+    names = [model["name"] for model in result["models"]]
+    parts: list[RenderableType] = [_table(metric_rows, names) for _, metric_rows in _by_metric(rows)]
+    return Group(*parts, *_notes(result, full=full, hidden=not full, intervals=any(_intervals(rows))), _files(files))
+
+
+def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(heading, list(group)) for heading, group in groupby(rows, key=lambda row: row.heading)]
+
+
+def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
+    made = Table(title=rows[0].heading, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for column in ("of", "score"):
+        made.add_column(column, overflow="fold")
+    for name in [*names, "chance"]:
+        made.add_column(Text(name), justify="right", overflow="fold")
+    for row in rows:
+        cells = [_cell(row, row.cells.get(name), bold=row.best == name) for name in names]
+        chance = Text("" if row.chance is None else _number(row, row.chance), style="dim")
+        made.add_row(Text(row.subject), Text(row.name), *cells, chance)
+    return made
+
+
+def _cell(row: Row, cell: Cell | None, *, bold: bool) -> Text:
+    if cell is None:
+        return Text("-", style="dim")
+    text = Text(_number(row, cell.value), style="bold" if bold else "")
+    if cell.low is not None and cell.high is not None:
+        text.append(f" [{_number(row, cell.low)}, {_number(row, cell.high)}]", style="dim")
+    return text
+
+
+def _number(row: Row, value: float) -> str:
+    return f"{100 * value:.1f}%" if row.is_share else f"{value:.1f}"
+
+
+def _intervals(rows: Sequence[Row]) -> list[Cell]:
+    return [cell for row in rows for cell in row.cells.values() if cell.low is not None]
+
+
+def _notes(result: dict[str, Any], *, full: bool, hidden: bool, intervals: bool) -> list[Text]:
+    models = result["models"]
+    lines = [f"{model['name']} embeds {mapping_words(model['towers'])}" for model in models]
+    lines += [f"{m['name']}: no {metric}: {why}" for m in models for metric, why in m["left_out"].items()]
+    split = result["split"]
+    counts = {model["samples"].get(split) for model in models} - {None}
+    lines.append(f"{' or '.join(map(str, sorted(counts)))} samples of {split}, the same for all models")
+    lines += [
+        f"{count} samples of {where} cannot be read and count for no model"
+        for where, count in models[0]["unreadable"].items()
+        if count
+    ]
+    if intervals and len(models) > 1:
+        lines.append("[low, high]: 95 % interval over other such samples; bold: better beyond all intervals")
+    return [Text(line) for line in lines]
+
+
+def _files(files: Sequence[str]) -> Text:
+    return Text("\n".join(files), no_wrap=True, overflow="ignore")
