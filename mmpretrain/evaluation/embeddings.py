@@ -23,12 +23,27 @@ ORDINAL, LABEL = "ordinal", "label"
 
 
 @dataclass(frozen=True)
+class Captions:
+    """All texts of a split's n samples. embeds: float32 [m, d]. owners: int64 [m], the row of the sample of each."""
+
+    embeds: np.ndarray
+    owners: np.ndarray
+
+    def only(self, rows: np.ndarray) -> Captions:
+        """Those of the samples of ``rows`` (bool [n]), which are counted anew."""
+        kept = rows[self.owners]
+        return Captions(self.embeds[kept], (np.cumsum(rows) - 1)[self.owners[kept]])
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """What a model makes of a split, in the split's order; what the model does not give is None or empty.
 
     ordinals: int64 [n], increasing. embeds, shared, unique: modality -> float32 [n, d]. fused: float32 [n, d].
-    logits: float32 [n, C]. labels: int64 [n] or None. present: modality -> bool [n], whether each sample has it;
-    modalities that all have are left out, and the rows of others mean nothing where it is False.
+    logits: float32 [n, C]. labels: None, or of one class each int64 [n], of several int64 [n, C] of 0 and 1,
+    of measured values float [n]. present: modality -> bool [n], whether each sample has it; modalities that all have
+    are left out, and the rows of others mean nothing where it is False. same: modality -> int64 [n]; samples with equal
+    numbers hold the same item of it. captions: text modality -> all its texts, where they count one by one.
     """
 
     ordinals: np.ndarray
@@ -39,6 +54,8 @@ class Embeddings:
     shared: dict[str, np.ndarray] = field(default_factory=dict)
     unique: dict[str, np.ndarray] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
+    same: dict[str, np.ndarray] = field(default_factory=dict)
+    captions: dict[str, Captions] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -56,15 +73,33 @@ class Embeddings:
 
 def _cut(value: Any, rows: np.ndarray) -> Any:
     if isinstance(value, dict):
-        return {name: array[rows] for name, array in value.items()}
+        return {name: _cut(array, rows) for name, array in value.items()}
+    if isinstance(value, Captions):
+        return value.only(rows)
     return None if value is None else value[rows]
 
 
 def labels_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
-    """int64 [n]: the labels of ``embeddings``; ``split`` in words. Raises ValueError, for ``metric``, without any."""
+    """The labels of ``embeddings``, of any form; ``split`` in words. Raises ValueError, for ``metric``, without any."""
     if embeddings.labels is None:
         raise ValueError(f"{metric}: the {split} split has no labels; leave {metric} out of evaluation.final")
     return embeddings.labels
+
+
+def has_classes(labels: np.ndarray) -> bool:
+    """Whether ``labels`` are one class per sample, and not several or measured values."""
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+
+
+def classes_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
+    """int64 [n]: as :func:`labels_of`; raises ValueError, too, if labels are not one class per sample."""
+    labels = labels_of(embeddings, split, metric)
+    if not has_classes(labels):
+        raise ValueError(
+            f"{metric}: samples of the {split} split have several classes or a measured value, and {metric} is of one"
+            f" class per sample; use linear_probe, and leave {metric} out"
+        )
+    return labels
 
 
 def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device) -> Embeddings:
