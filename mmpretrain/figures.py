@@ -41,18 +41,22 @@ def spectrogram_image(wave: np.ndarray, sampling_rate: int, size: tuple[int, int
     return Image.fromarray(shades).resize(size, Image.Resampling.BILINEAR)
 
 
-def draw_bars(axes: Axes, title: str, groups: Mapping[str, Sequence[Score]]) -> None:
-    """One group of bars per label, one bar per score name, with a tick where chance lies.
+def draw_bars(
+    axes: Axes, title: str, groups: Mapping[str, Sequence[Score]], names: Sequence[str] = (), *, legend: bool = True
+) -> None:
+    """One group of bars per label, one bar per score name, with a tick where chance lies and a line for an interval.
 
-    Where every label has one score its name is left to the title and the labels.
+    names: of all scores, where some are in other axes alone, so that each has one color. Where every label has one
+    score its name is left to the title and the labels.
     """
-    names = list(dict.fromkeys(score.name for scores in groups.values() for score in scores))
-    if all(len(scores) == 1 for scores in groups.values()):
-        names = names[:1]
+    if not names:
+        names = list(dict.fromkeys(score.name for scores in groups.values() for score in scores))
+        names = names[:1] if all(len(scores) == 1 for scores in groups.values()) else names
     for row, scores in enumerate(groups.values()):
         for score in scores:
             _bar(axes, row, names.index(score.name) if len(names) > 1 else 0, len(names), score)
-    _bar_legend(axes, names)
+    if legend:
+        _bar_legend(axes, names)
     axes.set_yticks(range(len(groups)), labels=list(groups), fontsize=9)
     axes.set_ylim(len(groups) - 0.45, -0.55)
     _share_axis(axes, max(max(s.value, s.chance or 0, s.high or 0) for scores in groups.values() for s in scores))

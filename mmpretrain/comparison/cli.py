@@ -18,7 +18,7 @@ from mmpretrain.embedding.ranks import run_job
 PICTURE = "evaluate.png"
 EXAMPLES = (
     "Examples: mmpretrain evaluate runs/demo --data data/digits; mmpretrain evaluate runs/demo"
-    ' openai/clip-vit-base-patch32 --data data/photos --pair image,caption'
+    " openai/clip-vit-base-patch32 --data data/photos --pair image,caption"
     ' --metric retrieval --metric zero_shot --template "a photo of a {}"'
 )
 

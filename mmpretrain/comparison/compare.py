@@ -1,4 +1,4 @@
-"""One rank's part in comparing models: each is opened, looked at, and later embeds the splits and is measured.
+"""One rank's part in comparing models: each is opened and looked at, and later embeds the splits and is measured.
 
 All are looked at before one embeds anything, so that what cannot be measured is said at once. One model at a time is in
 memory.
@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mmpretrain.comparison.embedding import Readings, SplitEmbedder, data_config, incomplete
 from mmpretrain.comparison.job import EvaluateJob
-from mmpretrain.comparison.mapping import data_order, map_modalities
-from mmpretrain.comparison.needs import Looked, chosen_metrics
+from mmpretrain.comparison.looking import Looked, look, opened
+from mmpretrain.comparison.needs import Plan, planned
 from mmpretrain.comparison.opened_data import OpenedData, open_data_set
-from mmpretrain.comparison.space_model import SpaceModel
+from mmpretrain.comparison.split_embedder import SplitEmbedder
 from mmpretrain.comparison.versions import versions
 from mmpretrain.comparison.words import mapping_words
-from mmpretrain.config.data import DataConfig
+from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
 from mmpretrain.console import CommandError
-from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.encode import SampleEncoder
-from mmpretrain.embedding.jobs import VectorPrecision
-from mmpretrain.embedding.space import Space
-from mmpretrain.embedding.spaces import open_space
 from mmpretrain.evaluation.evaluate import evaluate
-
-Plan = tuple[list[Metric], dict[Metric, str]]  # metrics to measure, those that cannot be -> why
+from mmpretrain.words import listed
 
 log = logging.getLogger(__name__)
 
@@ -39,120 +33,125 @@ def compare(job: EvaluateJob, world: World) -> dict[str, Any]:
     """Measure all models, together with all other ranks; the same arguments on all. The result is rank 0's.
 
     Raises:
-        CommandError: a wanted metric cannot be measured of a model, or too many samples cannot be read.
+        CommandError: a wanted metric cannot be measured of a model, too many samples cannot be read, or embeddings are
+            not finite.
         UnusableError: a model cannot be opened, or does not fit the data.
         ShardError: the data cannot be used.
     """
-    data, settings = open_data_set(job), job.evaluation()
-    looked: list[Looked] = []
-    plans: dict[str, Plan] = {}
-    readings: dict[str, dict[str, DataConfig]] = {}
-    for name, source in job.models.items():
-        space, towers = _opened(job, name, source, data, world)
-        looked.append(_look(job, name, source, data, space, towers))
-        readings[name] = {split: data_config(job, space, towers, split, index) for split, index in _splits(job, data)}
-        plans[name] = chosen_metrics(looked[-1], data, job, settings)
-        _say(looked[-1], plans[name][1], world)
-        del space
-    if problems := _unmet(job, plans):
+    comparison = Comparison(job, open_data_set(job), job.evaluation(), world)
+    looked = [comparison.looked(name) for name in job.models]
+    plans = {model.name: planned(model, comparison.data, job, comparison.settings) for model in looked}
+    comparison.say(looked, plans)
+    if problems := [*_unknown_towers(job, looked), *_unmet(job, plans)]:
         raise CommandError(problems)
-    measured = [_measured(job, model, data, settings, plans[model.name], readings, world) for model in looked]
-    return _document(job, data, settings, measured)
+    modalities = {
+        split: {k: v for model in looked for k, v in model.readings[split].modalities.items()}
+        for split in comparison.data.splits
+    }
+    return comparison.document([comparison.measured(model, plans[model.name], modalities) for model in looked])
 
 
-def _opened(job: EvaluateJob, name: str, source: str, data: OpenedData, world: World) -> tuple[Space, dict[str, str]]:
-    space = open_space(source, world.device, job.pool)
-    space.name = name
-    order = data_order(data.test, data.described)
-    return space, map_modalities(space, data.test, job.towers, job.pair, order)
+@dataclass(frozen=True)
+class Comparison:
+    """The models of a job on opened data, by one rank."""
+
+    job: EvaluateJob
+    data: OpenedData
+    settings: EvaluationConfig
+    world: World
+
+    def looked(self, name: str) -> Looked:
+        """A model, which is not kept in memory."""
+        return look(self.job, self.data, name, self.world.device)
+
+    def measured(
+        self, model: Looked, plan: Plan, modalities: Mapping[str, Mapping[str, ModalityConfig]]
+    ) -> dict[str, Any]:
+        """A model's entry in the result. modalities: split -> all that any model embeds."""
+        space = opened(self.job, model.name, self.world.device)
+        embedder = SplitEmbedder(self.job, model, space, modalities, self.world)
+        embed = functools.cache(embedder.embed)
+        results: dict[str, float] = {}
+        left_out = dict(plan.left_out)
+        for metric in plan.metrics:
+            for split in replace(self.settings, final=[metric], during=[]).splits:
+                embed(split)  # what is wrong with embeddings concerns all metrics
+            try:
+                results |= self._scores(metric, embedder, embed)
+            except (ValueError, RuntimeError) as error:
+                if self.job.wanted or not _is_of_the_data(error, self.world):
+                    raise
+                left_out[metric] = str(error)
+        return {
+            **model.facts,
+            "samples": {split: len(embed(split)) for split in embedder.unreadable},
+            "unreadable": embedder.unreadable,
+            "results": results,
+            "left_out": {str(metric): why for metric, why in left_out.items()},
+        }
+
+    def _scores(self, metric: Metric, embedder: SplitEmbedder, embed: Any) -> dict[str, float]:
+        return evaluate(
+            [metric],
+            embed,
+            self.world,
+            self.settings,
+            self.data.classes,
+            self.data.factors,
+            intervals=self.settings.intervals,
+            prompts=embedder.prompts,
+            embed_without=embedder.embed_without,
+        )
+
+    def say(self, models: list[Looked], plans: Mapping[str, Plan]) -> None:
+        """Which tower takes what, and what is not measured."""
+        if self.world.rank == 0:
+            for model in models:
+                log.info("%s embeds %s", model.name, mapping_words(model.towers))
+                for metric, why in plans[model.name].left_out.items():
+                    log.info("%s: no %s: %s", model.name, metric, why)
+
+    def document(self, models: list[dict[str, Any]]) -> dict[str, Any]:
+        """The result."""
+        info = self.data.info
+        return {
+            "data": {
+                "path": self.job.data,
+                "name": info.name if info else None,
+                "fingerprints": {split: index.fingerprint for split, index in self.data.splits.items()},
+                "classes": self.data.classes,
+            },
+            "split": self.job.split,
+            "probe_split": self.job.probe_split,
+            "settings": asdict(self.settings),
+            "models": models,
+            "versions": versions(),
+        }
 
 
-def _look(job: EvaluateJob, name: str, source: str, data: OpenedData, space: Space, towers: dict[str, str]) -> Looked:
-    encoder = SampleEncoder(space, towers, VectorPrecision.float32)
-    config = data_config(job, space, towers, job.split, data.test)
-    widths = encoder.widths(Stream(config, job.split, 0, 0, 1, encoder.tensors))
-    kinds = {name: space.towers[tower].kind for name, tower in towers.items()}
-    logits = SpaceModel(space, towers, incomplete(config), widths).has_logits
-    return Looked(name, source, space.sha256, towers, kinds, widths, logits, space.choices)
+def _unknown_towers(job: EvaluateJob, models: list[Looked]) -> Iterator[str]:
+    """A choice of a tower that none of the models has would change nothing."""
+    offered = list(dict.fromkeys(tower for model in models for tower in model.offered))
+    for name, towers in job.towers.items():
+        for tower in (tower for tower in towers if tower not in offered):
+            yield f"--modalities {name}={tower}: unknown tower {tower!r}: the models have {listed(offered)}"
 
 
-def _unmet(job: EvaluateJob, plans: dict[str, Plan]) -> list[str]:
+def _unmet(job: EvaluateJob, plans: Mapping[str, Plan]) -> list[str]:
     """What keeps a metric that was asked for from being measured, of each model; and models without any metric."""
     if job.wanted:
         return [
-            f"--metric {metric}: it cannot be measured of {name}: {why}"
-            for name, (_, out) in plans.items()
-            for metric, why in out.items()
+            f"--metric {metric} cannot be measured of {name}: it {why}"
+            for name, plan in plans.items()
+            for metric, why in plan.left_out.items()
         ]
     return [
-        f"nothing can be measured of {name}: " + "; ".join(f"{metric}: {why}" for metric, why in out.items())
-        for name, (metrics, out) in plans.items()
-        if not metrics
+        f"nothing can be measured of {name}: {'; '.join(f'{metric}: {why}' for metric, why in plan.left_out.items())}"
+        for name, plan in plans.items()
+        if not plan.metrics
     ]
 
 
-def _measured(
-    job: EvaluateJob,
-    model: Looked,
-    data: OpenedData,
-    settings: EvaluationConfig,
-    plan: Plan,
-    readings: Readings,
-    world: World,
-) -> dict[str, Any]:
-    """A model's entry in the result."""
-    space = open_space(model.source, world.device, job.pool)
-    metrics, left_out = plan
-    embedder = SplitEmbedder(job, model, space, readings, world)
-    embed = functools.cache(embedder.embed)
-    results: dict[str, float] = {}
-    for metric in metrics:
-        for split in _splits_of(metric, settings):
-            embed(split)  # what is wrong with embeddings concerns all metrics
-        try:
-            results |= evaluate([metric], embed, world, settings, data.classes, data.factors)
-        except (ValueError, RuntimeError) as error:  # rank 0 says what is wrong; the others only that something is
-            if job.wanted or (world.rank == 0 and not isinstance(error, ValueError)):
-                raise
-            left_out = {**left_out, metric: str(error)}
-    entry = {key: value for key, value in asdict(model).items() if key != "kinds"}
-    return {
-        **entry,
-        "samples": {split: len(embed(split)) for split in embedder.counted},
-        "unreadable": embedder.counted,
-        "results": results,
-        "left_out": {str(metric): why for metric, why in left_out.items()},
-    }
-
-
-def _splits_of(metric: Metric, settings: EvaluationConfig) -> list[str]:
-    return replace(settings, final=[metric], during=[]).splits
-
-
-def _splits(job: EvaluateJob, data: OpenedData) -> list[tuple[str, Any]]:
-    return [(job.split, data.test), *([(job.probe_split, data.probe)] if data.probe is not None else [])]
-
-
-def _say(model: Looked, left_out: dict[Metric, str], world: World) -> None:
-    if world.rank == 0:
-        log.info("%s embeds %s", model.name, mapping_words(model.towers))
-        for metric, why in left_out.items():
-            log.info("%s: no %s: %s", model.name, metric, why)
-
-
-def _document(
-    job: EvaluateJob, data: OpenedData, settings: EvaluationConfig, models: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "data": {
-            "path": job.data,
-            "name": data.info.name if data.info else None,
-            "fingerprints": {split: index.fingerprint for split, index in _splits(job, data)},
-            "labels": data.classes,
-        },
-        "split": job.split,
-        "probe_split": job.probe_split,
-        "settings": asdict(settings),
-        "models": models,
-        "versions": versions(),
-    }
+def _is_of_the_data(error: Exception, world: World) -> bool:
+    """Whether a metric says that the data do not allow it: rank 0 says why, the others may only hear that it does."""
+    return isinstance(error, ValueError) or (world.rank != 0 and type(error) is RuntimeError)

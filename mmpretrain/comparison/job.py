@@ -75,9 +75,11 @@ class EvaluateJob:
     def evaluation(self) -> EvaluationConfig:
         """The settings of the metrics. Raises ValueError, with the key, for what they do not know."""
         given = {"split": self.split, "probe_split": self.probe_split, "max_samples": self.limit, "batch": self.batch}
+        words = {"classes": list(self.classes), "templates": list(self.templates)}
+        zero_shot = {"zero_shot": {key: texts for key, texts in words.items() if texts}}
         try:
             base = OmegaConf.structured(EvaluationConfig)
-            merged = OmegaConf.merge(base, given, OmegaConf.from_dotlist(list(self.settings)))
+            merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(self.settings)), given, zero_shot)
             made = OmegaConf.to_object(merged)
         except OmegaConfBaseException as error:
             raise ValueError(f"--set {' '.join(self.settings)}: {one_line(error)}") from None

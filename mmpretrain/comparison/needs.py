@@ -1,73 +1,66 @@
-"""Which metrics can be measured of a model on a data set, and why the others cannot (no torch here)."""
+"""Which metrics can be measured of a model on a data set, and why the others cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mmpretrain.comparison.job import EvaluateJob
+from mmpretrain.comparison.looking import Looked
 from mmpretrain.comparison.opened_data import OpenedData
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
 from mmpretrain.config.kind import Kind
 from mmpretrain.words import listed
 
+OF_SEVERAL = (Metric.retrieval, Metric.robustness, Metric.zero_shot)
+
 
 @dataclass(frozen=True)
-class Looked:
-    """What is known of a model before anything is embedded. source: what was opened. towers, kinds, widths: of each
-    modality of the data that it embeds. logits: whether its classifier gets all that it needs. choices: what else
-    decides about its embeddings."""
+class Plan:
+    """metrics: to be measured of a model. left_out: those that cannot be, and why, as a predicate of the metric."""
 
-    name: str
-    source: str
-    sha256: str
-    towers: dict[str, str]
-    kinds: dict[str, Kind]
-    widths: dict[str, int]
-    logits: bool
-    choices: dict[str, str]
+    metrics: list[Metric]
+    left_out: dict[Metric, str] = field(default_factory=dict)
 
 
-def chosen_metrics(
-    model: Looked, data: OpenedData, job: EvaluateJob, settings: EvaluationConfig
-) -> tuple[list[Metric], dict[Metric, str]]:
-    """(metrics to measure, those that cannot be measured -> the reason in words), among the wanted ones."""
-    absent = _absent(model, data, job)
-    reasons: dict[Metric, str] = {}
-    for metric in job.wanted or list(Metric):
+def planned(model: Looked, data: OpenedData, job: EvaluateJob, settings: EvaluationConfig) -> Plan:
+    """What can be measured of a model, among the wanted metrics."""
+    absent = _absent(model, data, job, settings)
+    wanted, reasons = job.wanted or list(Metric), dict[Metric, str]()
+    for metric in wanted:
         lacking = [absent[need] for need in metric.needs if need in absent]
-        if metric is Metric.retrieval and len(model.towers) < 2:
-            lacking = [f"needs two modalities, and {model.name} embeds {listed(model.towers)} alone"]
-        lacking = lacking or _too_small(metric, data, settings)
-        if lacking:
+        if metric in OF_SEVERAL and len(model.towers) < 2:
+            lacking = [f"needs two modalities, and the model embeds {listed(model.towers)} alone"]
+        if lacking := lacking or _too_small(metric, data, settings):
             reasons[metric] = lacking[0]
-    return [metric for metric in job.wanted or list(Metric) if metric not in reasons], reasons
+    return Plan([metric for metric in wanted if metric not in reasons], reasons)
 
 
-def _absent(model: Looked, data: OpenedData, job: EvaluateJob) -> Mapping[Need, str]:
+def _absent(model: Looked, data: OpenedData, job: EvaluateJob, settings: EvaluationConfig) -> Mapping[Need, str]:
     """Need -> what is missing, as a predicate of the metric's name."""
-    unlabeled = f"needs labels, and not every sample of {job.data} has one (KEY.cls)"
     widths = ", ".join(f"{name} [{width}]" for name, width in model.widths.items())
-    conditions: list[tuple[Need, bool, str]] = [
-        (Need.labels, data.labeled, unlabeled),
-        (Need.factors, bool(data.factors), f"needs factors, which the dataset.json of {job.data} does not name"),
-        (
-            Need.probe_split,
+    named = bool(data.classes or settings.zero_shot.classes)
+    conditions = {
+        Need.labels: (data.labeled, f"needs labels, and not every sample of {job.data} has one (KEY.cls)"),
+        Need.factors: (bool(data.factors), f"needs factors, which no dataset.json of {job.data} names"),
+        Need.probe_split: (
             data.probe is not None,
             f"needs samples to learn from, and {job.data} has no split {job.probe_split}: name one by --probe-split",
         ),
-        (Need.logits, model.logits, f"needs logits, and {model.name} has no classifier of these modalities"),
-        (
-            Need.equal_widths,
+        Need.logits: (model.logits, "needs logits, and the model has no classifier of these modalities"),
+        Need.equal_widths: (
             len(set(model.widths.values())) == 1,
-            f"needs embeddings of one width, and {model.name} has {widths}",
+            f"needs embeddings of one width, and the model has {widths}: choose by --modalities",
         ),
-    ]
-    return {need: text for need, met, text in conditions if not met}
+        Need.texts: (Kind.text in model.kinds.values(), "needs a text, and the model embeds none of this data"),
+        Need.class_names: (
+            named,
+            f"needs names of the classes, which no dataset.json of {job.data} has: give --classes",
+        ),
+    }
+    return {need: text for need, (met, text) in conditions.items() if not met}
 
 
 def _too_small(metric: Metric, data: OpenedData, settings: EvaluationConfig) -> Sequence[str]:
-    sizes = {settings.split: len(data.test)} | (
-        {settings.probe_split: len(data.probe)} if data.probe is not None else {}
-    )
+    sizes = {split: len(index) for split, index in data.splits.items()}
     return replace(settings, final=[metric], during=[]).too_small(sizes)

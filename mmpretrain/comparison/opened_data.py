@@ -13,11 +13,12 @@ from mmpretrain.data.split import split_folder
 
 @dataclass(frozen=True)
 class OpenedData:
-    """test, probe: indexes of both splits, the latter None where it cannot be opened. info: what describes the data,
-    None if nothing does. classes: names of the labels."""
+    """splits: name -> index, of the split to measure on and, if it can be opened, of the one to learn from. info: what
+    describes the data, None if nothing does. classes: names of the labels, None if they have none."""
 
     test: Index
     probe: Index | None
+    splits: dict[str, Index]
     info: DatasetInfo | None
     classes: list[str] | None
 
@@ -28,8 +29,8 @@ class OpenedData:
 
     @property
     def labeled(self) -> bool:
-        """Whether every sample of both splits has a label."""
-        return all(_labeled(index) for index in (self.test, self.probe) if index is not None)
+        """Whether every sample of the splits has a label."""
+        return all(_labeled(index) for index in self.splits.values())
 
     @property
     def factors(self) -> dict[str, int]:
@@ -40,20 +41,21 @@ class OpenedData:
 def open_data_set(job: EvaluateJob) -> OpenedData:
     """Raises ShardError if the split to measure on cannot be opened, or dataset.json is damaged."""
     test = load_index(split_folder(job.data, job.split))
-    try:
-        probe = load_index(split_folder(job.data, job.probe_split))
-    except ShardError:
-        probe = None
+    probe = _index_if_any(job.data, job.probe_split)
+    splits = {job.split: test} | ({} if probe is None else {job.probe_split: probe})
     try:
         info = load_info(job.data)
     except (FileNotFoundError, NotADirectoryError):
         info = None
-    return OpenedData(
-        test,
-        probe if probe is not None and len(probe) else None,
-        info,
-        list(job.classes) or (info.classes if info else None),
-    )
+    return OpenedData(test, probe, splits, info, list(job.classes) or (info.classes if info else None))
+
+
+def _index_if_any(data: str, split: str) -> Index | None:
+    try:
+        index = load_index(split_folder(data, split))
+    except ShardError:
+        return None
+    return index if len(index) else None
 
 
 def _labeled(index: Index) -> bool:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from mmpretrain.config.evaluation import Metric
-from mmpretrain.records import CHANCE
+from mmpretrain.config.evaluation_sections import LOWER_IS_BETTER
+from mmpretrain.records import BESIDE, stands_beside
 
-LOW, HIGH = "/low", "/high"
-SMALLER_IS_BETTER = ("median_rank",)
+# Scores that are shown unless all are asked for, by their names or how these begin; of other metrics all are.
+MAIN: Mapping[Metric | None, Sequence[str]] = {
+    Metric.linear_probe: ("accuracy", "balanced_accuracy", "average_precision", "f1_macro", "r2", "mae"),
+    Metric.retrieval: ("recall@1", "recall@10", "class_recall@1"),
+    Metric.robustness: ("probe", "probe/without/*"),
+    Metric.zero_shot: ("accuracy", "balanced_accuracy"),
+}
+# Those that are drawn; of other metrics FIRST.
+DRAWN: Mapping[Metric | None, Sequence[str]] = {
+    Metric.retrieval: ("recall@1", "recall@10"),
+    Metric.robustness: ("probe", "probe/without/*"),
+}
+FIRST = ("accuracy", "average_precision", "r2", "*/balanced_accuracy")
+NO_SHARES = (*LOWER_IS_BETTER, "strength")
 
 
 @dataclass(frozen=True)
@@ -35,46 +49,62 @@ class Row:
 
     @property
     def heading(self) -> str:
-        """The metric in words."""
-        return Metric(self.metric).heading if self.metric in list(Metric) else self.metric
+        """The metric in words, without the score that most of its rows have."""
+        return self.metric if self._metric is None else self._metric.heading.partition(":")[0]
+
+    @property
+    def _metric(self) -> Metric | None:
+        return Metric(self.metric) if self.metric in list(Metric) else None
 
     @property
     def is_main(self) -> bool:
         """Whether it is shown unless all are asked for; the rest says little that these do not."""
-        return not self.name.startswith("recall/") and self.name not in ("recall@5", "median_rank")
+        return _named(self.name, MAIN.get(self._metric))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is in the picture."""
+        return self.is_share and _named(self.name, DRAWN.get(self._metric, FIRST))
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of 1, and not a rank."""
-        return self.name not in SMALLER_IS_BETTER
+        """Whether it is a share of 1, and not a rank or a value of the data."""
+        return self.name.rpartition("/")[2] not in NO_SHARES
 
     @property
     def best(self) -> str | None:
         """The model that is better than all others by more than their intervals; None if chance may decide."""
-        sign = -1 if self.name in SMALLER_IS_BETTER else 1
-        ordered = sorted(self.cells, key=lambda name: -sign * self.cells[name].value)
-        if len(ordered) < 2:
+        sign = -1 if self.name.rpartition("/")[2] in LOWER_IS_BETTER else 1
+        edges = {
+            name: sorted((sign * cell.low, sign * cell.high))
+            for name, cell in self.cells.items()
+            if cell.low is not None and cell.high is not None
+        }
+        if len(edges) < max(2, len(self.cells)):
             return None
-        first, second = (self.cells[name] for name in ordered[:2])
-        if first.low is None or first.high is None or second.low is None or second.high is None:
-            return None
-        apart = first.low > second.high if sign > 0 else first.high < second.low
-        return ordered[0] if apart else None
+        first = max(edges, key=lambda name: edges[name][0])
+        return first if all(edges[first][0] > high for name, (_, high) in edges.items() if name != first) else None
 
 
 def result_rows(result: Mapping[str, Any]) -> list[Row]:
     """All scores of ``evaluate.json``, in its order; those that only later models have come last of their metric."""
     every: dict[str, None] = {}
     for model in result["models"]:
-        every |= dict.fromkeys(key for key in model["results"] if not key.endswith((CHANCE, LOW, HIGH)))
+        every |= dict.fromkeys(key for key in model["results"] if not stands_beside(key, model["results"]))
     order = {metric: place for place, metric in enumerate(dict.fromkeys(key.split("/", 1)[0] for key in every))}
     return [_row(key, result["models"]) for key in sorted(every, key=lambda key: order[key.split("/", 1)[0]])]
+
+
+def _named(name: str, names: Sequence[str] | None) -> bool:
+    """Whether a score is among ``names``, of which some end in ``*``; None: all are."""
+    return names is None or any(fnmatchcase(name, pattern) for pattern in names)
 
 
 def _row(key: str, models: list[dict[str, Any]]) -> Row:
     metric, *middle = key.split("/", 2)
     subject, name = middle if len(middle) == 2 else ("", *middle)
     having = {model["name"]: model["results"] for model in models if key in model["results"]}
-    cells = {n: Cell(found[key], found.get(key + LOW), found.get(key + HIGH)) for n, found in having.items()}
-    chances = [found[key + CHANCE] for found in having.values() if key + CHANCE in found]
+    beside = {n: [found.get(key + end) for end in BESIDE] for n, found in having.items()}
+    cells = {n: Cell(found[key], *beside[n][1:]) for n, found in having.items()}
+    chances = [chance for chance, *_ in beside.values() if chance is not None]
     return Row(metric, subject, name, cells, chances[0] if chances else None)

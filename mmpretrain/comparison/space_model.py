@@ -7,10 +7,9 @@ Shapes: b samples, d width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +20,6 @@ from mmpretrain.embedding.space import Space
 from mmpretrain.embedding.spaces import OwnSpace
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-
-TEXTS_AT_A_TIME = 256
 
 
 class SpaceModel(nn.Module):
@@ -48,27 +45,24 @@ class SpaceModel(nn.Module):
         return complete and getattr(self.model, "classifier", None) is not None
 
     def forward(self, /, **inputs: dict[str, Tensor]) -> MMPretrainOutput:
-        """Modality of the data -> tensors of its tower, to embeddings under the same names."""
+        """Any modalities of the data -> tensors of their towers, to embeddings under the same names."""
+        names = [name for name in self.towers if name in inputs]
         if not self.whole:
-            return MMPretrainOutput(embeds={name: self._embed(name, inputs[name]) for name in self.towers})
-        output = self.model(**{tower: inputs[name] for name, tower in self.towers.items()})
+            return MMPretrainOutput(embeds={name: self._embed(name, inputs[name]) for name in names})
+        output = self.model(**{self.towers[name]: inputs[name] for name in names})
         found = MMPretrainOutput(embeds=self._renamed(output.embeds))
         found.logits = output.logits if self.has_logits else None
         found.fused_embeds = output.fused_embeds
         found.shared_embeds, found.unique_embeds = map(self._renamed, (output.shared_embeds, output.unique_embeds))
         return found
 
-    def texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Embeddings of these texts by every modality that is one: modality -> float32 [number of texts, d]."""
-        names = [name for name, tower in self.towers.items() if self.space.towers[tower].kind is Kind.text]
-        parts = [list(texts[at : at + TEXTS_AT_A_TIME]) for at in range(0, len(texts), TEXTS_AT_A_TIME)]
-        return {name: torch.cat([self._texts(self.towers[name], part) for part in parts]).numpy() for name in names}
-
-    def _texts(self, tower: str, texts: list[str]) -> Tensor:
-        return self.space.features(tower, self.space.tensors(tower, texts)).float().cpu()
+    @property
+    def texts(self) -> list[str]:
+        """The modalities that are texts."""
+        return [name for name, tower in self.towers.items() if self.space.towers[tower].kind is Kind.text]
 
     def _renamed(self, rows: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-        return None if rows is None else {name: rows[tower] for name, tower in self.towers.items()}
+        return None if rows is None else {name: rows[tower] for name, tower in self.towers.items() if tower in rows}
 
     def _embed(self, name: str, tensors: dict[str, Tensor]) -> Tensor:
         """[b, d]; rows of samples without the modality are 0 and mean nothing."""
@@ -83,7 +77,7 @@ class SpaceModel(nn.Module):
 
     def _tensors(self, **objects: list[Any]) -> Inputs:
         """What the towers take, of the samples that have their modalities; ``present`` says which have."""
-        return {name: self._of_present(name, objects[name]) for name in self.towers}
+        return {name: self._of_present(name, objects[name]) for name in self.towers if name in objects}
 
     def _of_present(self, name: str, items: list[Any]) -> dict[str, Tensor]:
         given = [item for item in items if item is not None]
@@ -117,11 +111,12 @@ class _OwnReading:
 
     def encoded(self, **samples: Any) -> Inputs:
         """The first half; modalities that the release does not embed are left out."""
-        return {n: self._of[n].encoded(**{tower: samples[n]})[tower] for n, tower in self._towers.items()}
+        return {n: self._of[n].encoded(**{t: samples[n]})[t] for n, t in self._towers.items() if n in samples}
 
     def finished(self, inputs: Inputs) -> Inputs:
         """What the encoders take."""
-        return {n: self._of[n].finished({tower: inputs[n]})[tower] for n, tower in self._towers.items()}
+        return {n: self._of[n].finished({t: inputs[n]})[t] for n, t in self._towers.items() if n in inputs}
 
-
-Prompts = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+    def __call__(self, **samples: Any) -> Inputs:
+        """Both halves."""
+        return self.finished(self.encoded(**samples))

@@ -19,7 +19,8 @@ def result_view(result: dict[str, Any], files: Sequence[str], *, full: bool) -> 
     rows = [row for row in result_rows(result) if full or row.is_main]
     names = [model["name"] for model in result["models"]]
     parts: list[RenderableType] = [_table(metric_rows, names) for _, metric_rows in _by_metric(rows)]
-    return Group(*parts, *_notes(result, full=full, hidden=not full, intervals=any(_intervals(rows))), _files(files))
+    intervals = any(cell.low is not None for row in rows for cell in row.cells.values())
+    return Group(*parts, *_notes(result, full=full, intervals=intervals), _files(files))
 
 
 def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -27,9 +28,11 @@ def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
-    made = Table(title=rows[0].heading, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    made = Table(
+        title=f"{rows[0].heading}, in percent", title_justify="left", box=None, pad_edge=False, title_style="bold"
+    )
     for column in ("of", "score"):
-        made.add_column(column, overflow="fold")
+        made.add_column(column, no_wrap=True)
     for name in [*names, "chance"]:
         made.add_column(Text(name), justify="right", overflow="fold")
     for row in rows:
@@ -44,33 +47,32 @@ def _cell(row: Row, cell: Cell | None, *, bold: bool) -> Text:
         return Text("-", style="dim")
     text = Text(_number(row, cell.value), style="bold" if bold else "")
     if cell.low is not None and cell.high is not None:
-        text.append(f" [{_number(row, cell.low)}, {_number(row, cell.high)}]", style="dim")
+        text.append(f" ±{_number(row, (cell.high - cell.low) / 2)}", style="dim not bold")
     return text
 
 
 def _number(row: Row, value: float) -> str:
-    return f"{100 * value:.1f}%" if row.is_share else f"{value:.1f}"
+    return f"{100 * value:.1f}" if row.is_share else f"{value:.3g}"
 
 
-def _intervals(rows: Sequence[Row]) -> list[Cell]:
-    return [cell for row in rows for cell in row.cells.values() if cell.low is not None]
-
-
-def _notes(result: dict[str, Any], *, full: bool, hidden: bool, intervals: bool) -> list[Text]:
-    models = result["models"]
+def _notes(result: dict[str, Any], *, full: bool, intervals: bool) -> list[Text]:
+    models, split = result["models"], result["split"]
     lines = [f"{model['name']} embeds {mapping_words(model['towers'])}" for model in models]
-    lines += [f"{m['name']}: no {metric}: {why}" for m in models for metric, why in m["left_out"].items()]
-    split = result["split"]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for model in models:
+        for metric, why in model["left_out"].items():
+            reasons.setdefault((metric, why), []).append(model["name"])
+    lines += [f"no {metric} of {', '.join(names)}: {why}" for (metric, why), names in reasons.items()]
     counts = {model["samples"].get(split) for model in models} - {None}
     lines.append(f"{' or '.join(map(str, sorted(counts)))} samples of {split}, the same for all models")
+    unreadable = {where: count for model in models for where, count in model["unreadable"].items() if count}
     lines += [
-        f"{count} samples of {where} cannot be read and count for no model"
-        for where, count in models[0]["unreadable"].items()
-        if count
+        f"{count} samples of {where} cannot be read and count for no model" for where, count in unreadable.items()
     ]
-    if intervals and len(models) > 1:
-        lines.append("[low, high]: 95 % interval over other such samples; bold: better beyond all intervals")
-    return [Text(line) for line in lines]
+    if intervals:
+        several = "; bold: better than all others beyond these intervals" if len(models) > 1 else ""
+        lines.append(f"±: half of the interval that 95 % of other such samples would give{several}")
+    return [Text(line) for line in [*lines, *([] if full else ["all scores: --full"])]]
 
 
 def _files(files: Sequence[str]) -> Text:
