@@ -27,7 +27,7 @@ def evaluate_command(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Releases, runs, transformers models (CLIP, SigLIP, CLAP, or one encoder), models of"
+            help="Releases, runs (RUN@STEP for a checkpoint), transformers models (CLIP, SigLIP, CLAP, or one encoder), models of"
             " sentence-transformers: folders or names on the Hub."
         ),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mmpretrain.comparison.checkpoints import with_releases
 from mmpretrain.comparison.compare import compare
 from mmpretrain.comparison.job import RESULT, EvaluateJob
 from mmpretrain.console import CommandError
@@ -18,8 +19,10 @@ from mmpretrain.files import replace_text
 def work(job: EvaluateJob, place: Place) -> None:
     """This rank's share of a job; rank 0 writes the result. Raises Failure, ValueError or OSError."""
     try:
-        with ranks_world(place) as world:
-            result = compare(job, world)
+        with ranks_world(place) as world, with_releases(job, world) as releases:
+            result = compare(releases, world)
+        for model in result["models"]:
+            model["source"] = job.models[model["name"]]
     except (BadDataError, SampleError) as error:
         raise CommandError([str(error)]) from None
     if place.rank == 0:

@@ -40,3 +40,10 @@ def test_a_folder_without_a_model(tmp_path: Path, made: str | None, message: str
     if made:
         folder(Path(word), made)
     assert message in named_sources([word])[1][0]
+
+
+def test_a_checkpoint_of_a_run_goes_by_its_step(tmp_path: Path) -> None:
+    run = folder(tmp_path / "runs" / "demo", "config.yaml")
+    assert named_sources([f"{run}@400"]) == ({"demo@400": f"{run}@400"}, [])
+    assert named_sources([f"{run}/@7"])[0] == {"demo@7": f"{run}/@7"}
+    assert "there is no such folder" in named_sources([f"{run}@last"])[1][0]
