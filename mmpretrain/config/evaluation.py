@@ -14,6 +14,7 @@ from mmpretrain.config.evaluation_sections import (
     Released,
     RetrievalConfig,
     ZeroShotConfig,
+    score_metric,
 )
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "RetrievalConfig",
     "ZeroShotConfig",
 ]
+
+TRAIN = "train"  # the folder of shards that runs learn from
 
 
 class Need(StrEnum):
@@ -181,7 +184,18 @@ class EvaluationConfig:
     @property
     def metrics(self) -> list[Metric]:
         """All that are wanted at some time, once each, in the order of their names."""
-        return sorted({*self.final, *self.during})
+        return sorted({*self.final, *self.watched})
+
+    @property
+    def watched(self) -> list[Metric]:
+        """Those that are measured while training, once each, in the order of their names."""
+        best = Metric.__members__.get(score_metric(self.best.score)) if self.best.score else None
+        return sorted({*self.during, *([best] if best else [])})
+
+    @property
+    def watched_split(self) -> str:
+        """The folder of shards that they are measured on."""
+        return self.best.split if self.best.score else self.split
 
     @property
     def needs(self) -> set[Need]:
@@ -197,9 +211,12 @@ class EvaluationConfig:
     def least_samples(self) -> dict[str, int]:
         """The splits that the metrics read, each with the number of samples that it must have."""
         found = {self.split: 1} if self.metrics else {}
+        if self.best.score:
+            found[self.best.split] = 1
         if Need.probe_split in self.needs:
             two_classes = 2
-            found[self.probe_split] = max(two_classes, self.knn.k if Metric.knn in self.metrics else 0)
+            folds = self.linear_probe.folds if self.linear_probe.candidates else 0
+            found[self.probe_split] = max(two_classes, folds, self.knn.k if Metric.knn in self.metrics else 0)
         return found
 
     def problems(self) -> list[str]:
@@ -210,7 +227,26 @@ class EvaluationConfig:
         for key in ("batch", "max_samples"):
             if getattr(self, key) < 1:
                 found.append(f"evaluation.{key} is {getattr(self, key)}: it must be at least 1")
-        return found + self.knn.problems()
+        found += [*self.knn.problems(), *self.linear_probe.problems(), *self.zero_shot.problems()]
+        return found + self._best()
+
+    def _best(self) -> list[str]:
+        """What is wrong with choosing a checkpoint."""
+        best, key = self.best, "evaluation.best"
+        if not best.score:
+            needed = f"{key}.score, as retrieval/image->caption/recall@1"
+            return [f"evaluation.release=best needs {needed}"] if self.release is Released.best else []
+        found = []
+        if self.every_steps is None:
+            found.append(f"{key}.score is measured every evaluation.every_steps steps, which is null: set it")
+        if best.split == self.split:
+            found.append(
+                f"{key}.split and evaluation.split are both {best.split!r}: what was chosen by a split cannot be judged"
+                " by it; set one of them to another folder of shards"
+            )
+        elif best.split in {TRAIN, self.probe_split}:
+            found.append(f"{key}.split is {best.split!r}, which is learned from: set it to held-out shards")
+        return found
 
     def unmet(self, absent: Mapping[Need, str]) -> list[str]:
         """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.

@@ -9,6 +9,11 @@ LEAST_TEMPERATURE = 1e-4  # of kNN: below, the weights of all neighbors but the 
 LOWER_IS_BETTER = ("median_rank", "mae")  # of scores, by the last part of their names; all others: higher
 
 
+def score_metric(score: str) -> str:
+    """The metric of a score's whole name."""
+    return score.partition("/")[0]
+
+
 @dataclass
 class KnnConfig:
     """The metric knn."""

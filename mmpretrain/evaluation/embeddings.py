@@ -113,7 +113,8 @@ def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device
     reals, integers = _Columns(), _Columns()
     with evaluating(model), torch.no_grad():
         for batch in batches:
-            reals.add(_outputs(model(**batch.to(device).inputs)), world)
+            moved = batch.to(device)
+            reals.add(_outputs(model(**moved.inputs)) | _values(moved), world)
             integers.add({name: column.to(device) for name, column in _facts(batch).items()}, world)
     if not reals.parts:
         raise ValueError("the split to evaluate has no samples: build its shards, or name another evaluation.split")
@@ -153,11 +154,20 @@ def _outputs(output: Any) -> dict[str, Tensor]:
     return {name: rows.float() for name, rows in found.items()}
 
 
+def _values(batch: Batch) -> dict[str, Tensor]:
+    """float32 [b, 1]: labels that are measured values; nothing where they are not."""
+    labels = batch.labels
+    return {f"{LABEL}/": labels[:, None]} if labels is not None and labels.is_floating_point() else {}
+
+
 def _facts(batch: Batch) -> dict[str, Tensor]:
-    """int64 [b, 1] each: the ordinal, the label if there are labels, and which optional modalities are there."""
-    found = {ORDINAL: batch.positions} | ({} if batch.labels is None else {LABEL: batch.labels})
+    """int64 [b, 1] each: the ordinal, the class if there are classes, and which optional modalities are there; of
+    labels that are several classes [b, C]."""
+    found = {ORDINAL: batch.positions}
+    if batch.labels is not None and not batch.labels.is_floating_point():
+        found[LABEL] = batch.labels
     found |= {f"present/{name}": mask for name, mask in batch.present.items()}
-    return {name: column.long()[:, None] for name, column in found.items()}
+    return {name: column.long().reshape(len(batch), -1) for name, column in found.items()}
 
 
 def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
@@ -175,12 +185,19 @@ def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
         ordinals,
         outputs["embeds"],
         logits=outputs.get("logits", {}).get(""),
-        labels=known[LABEL][:, 0] if LABEL in known else None,
+        labels=_labels(known.get(LABEL), outputs.get(LABEL, {}).get("")),
         fused=outputs.get("fused_embeds", {}).get(""),
         shared=outputs.get("shared_embeds", {}),
         unique=outputs.get("unique_embeds", {}),
         present={name: mask[:, 0] > 0 for name, mask in _by_field(known).get("present", {}).items()},
     )
+
+
+def _labels(classes: np.ndarray | None, values: np.ndarray | None) -> np.ndarray | None:
+    """classes: int64 [n, 1], or [n, C] of 0 and 1. values: float32 [n, 1]."""
+    if values is not None:
+        return values[:, 0]
+    return classes[:, 0] if classes is not None and classes.shape[1] == 1 else classes
 
 
 def _by_field(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -49,8 +49,8 @@ def linear_probe(
 
     Keys: ``SUBJECT/SCORE``, most with ``SUBJECT/SCORE/chance``; subjects are all of representations.py,
     ``shared+unique`` among them, and scores those of probe_scores.py for the form of the labels. With the names of the
-    ``classes`` also the concatenation's recall of each class that the test split holds: ``SUBJECT/recall/NAME``. ``SUBJECT/strength``:
-    what cross-validation chose. Samples without a modality are left out where it is read.
+    ``classes`` also the concatenation's recall of each class that the test split holds: ``SUBJECT/recall/NAME``.
+    ``SUBJECT/strength``: what cross-validation chose. Samples without a modality are left out where it is read.
     Raises ValueError if a split has no labels or the train split has one class only.
     """
     measured = measure_probe(train, test, classes, settings)

@@ -33,8 +33,8 @@ class Robustness(Evaluator):
     """Scores without each of the modalities, beside those with all.
 
     Keys: ``SUBJECT/probe``, ``SUBJECT/knn`` (accuracies, with chance: the most frequent label's share), the same
-    without a modality as ``SUBJECT/probe/without/NAME``, and ``SUBJECT/probe/kept/NAME`` where all modalities are above chance;
-    ``fused/recall@1/without/NAME``. Subjects: the concatenation, and ``fused`` of models with a fusion.
+    without a modality as ``SUBJECT/probe/without/NAME``, and ``SUBJECT/probe/kept/NAME`` where all modalities are above
+    chance; ``fused/recall@1/without/NAME``. Subjects: the concatenation, and ``fused`` of models with a fusion.
     """
 
     everywhere: ClassVar[bool] = True

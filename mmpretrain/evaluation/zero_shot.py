@@ -53,7 +53,8 @@ def zero_shot(test: Embeddings, classes: Mapping[str, np.ndarray], world: World)
     """Scores of every modality that is no text, by every text: ``MODALITY->TEXT/SCORE``; a collective.
 
     classes: text modality -> unit [C, d]. ``accuracy``, ``accuracy@5`` (the right class is among the first five, of
-    more than five) and ``balanced_accuracy`` (over the classes that occur), each with the ``/chance`` of a random answer.
+    more than five) and ``balanced_accuracy`` (over the classes that occur), each with the ``/chance`` of a random
+    answer.
     Raises ValueError for widths that differ, labels that are not one class each, and labels without a name.
     """
     labels = classes_of(test, "held-out", "zero_shot")
