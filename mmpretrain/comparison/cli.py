@@ -12,6 +12,7 @@ import typer
 from mmpretrain.comparison.job import RESULT, EvaluateJob
 from mmpretrain.comparison.sources import named_sources
 from mmpretrain.comparison.view import result_view
+from mmpretrain.config.data import LabelForm
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors
 from mmpretrain.embedding.ranks import run_job
 
@@ -27,8 +28,8 @@ def evaluate_command(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Releases, runs (RUN@STEP for a checkpoint), transformers models (CLIP, SigLIP, CLAP, or one encoder), models of"
-            " sentence-transformers: folders or names on the Hub."
+            help="Releases, runs (RUN@STEP for a checkpoint), transformers models (CLIP, SigLIP, CLAP, or one encoder),"
+            " models of sentence-transformers: folders or names on the Hub."
         ),
     ],
     data: Annotated[str, typer.Option(help="Data set: a folder with a folder of tars per split, or a URL.")],
@@ -44,6 +45,12 @@ def evaluate_command(
     modalities: Annotated[
         str | None, typer.Option(help="NAME or NAME=TOWER, ...: what is measured, and which tower of a model takes it.")
     ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Member with the labels, or MEMBER:FIELD of JSON (default: label.cls, else cls).")
+    ] = None,
+    label_form: Annotated[
+        LabelForm, typer.Option(help="What a label is: one class, several classes, or a measured value.")
+    ] = LabelForm.one_class,
     classes: Annotated[
         str | None, typer.Option(help="Names of the labels, NAME,NAME,... or a file with a line each.")
     ] = None,
@@ -77,6 +84,8 @@ def evaluate_command(
             towers=_towers(modalities),
             pair=_names(pair),
             settings=setting or [],
+            label=label,
+            label_form=label_form.value,
             classes=_classes(classes),
             templates=template or [],
             limit=limit,

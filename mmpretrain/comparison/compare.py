@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -70,30 +69,29 @@ class Comparison:
         """A model's entry in the result. modalities: split -> all that any model embeds."""
         space = opened(self.job, model.name, self.world.device)
         embedder = SplitEmbedder(self.job, model, space, modalities, self.world)
-        embed = functools.cache(embedder.embed)
         results: dict[str, float] = {}
         left_out = dict(plan.left_out)
         for metric in plan.metrics:
             for split in replace(self.settings, final=[metric], during=[]).splits:
-                embed(split)  # what is wrong with embeddings concerns all metrics
+                embedder.embed(split)  # what is wrong with embeddings concerns all metrics
             try:
-                results |= self._scores(metric, embedder, embed)
+                results |= self._scores(metric, embedder)
             except (ValueError, RuntimeError) as error:
                 if self.job.wanted or not _is_of_the_data(error, self.world):
                     raise
                 left_out[metric] = str(error)
         return {
             **model.facts,
-            "samples": {split: len(embed(split)) for split in embedder.unreadable},
+            "samples": {split: len(embedder.embed(split)) for split in embedder.unreadable},
             "unreadable": embedder.unreadable,
             "results": results,
             "left_out": {str(metric): why for metric, why in left_out.items()},
         }
 
-    def _scores(self, metric: Metric, embedder: SplitEmbedder, embed: Any) -> dict[str, float]:
+    def _scores(self, metric: Metric, embedder: SplitEmbedder) -> dict[str, float]:
         return evaluate(
             [metric],
-            embed,
+            embedder.embed_items if metric is Metric.retrieval else embedder.embed,
             self.world,
             self.settings,
             self.data.classes,

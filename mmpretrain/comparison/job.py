@@ -11,6 +11,7 @@ from typing import ClassVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpretrain.config.data import LabelConfig, LabelForm
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
 from mmpretrain.data.index import ShardError, load_index
 from mmpretrain.data.split import split_folder
@@ -28,8 +29,9 @@ class EvaluateJob:
     out: folder for the result. metrics: () for all that can be measured. towers: modality of the data -> towers that
     may take it, () for the one that fits; empty: all modalities. pair: modalities that every model must embed, and
     nothing else is; () for no such wish. settings: keys of the config's section ``evaluation``, KEY=VALUE.
-    limit: samples of a split. workers: loader processes per rank.
-    max_bad_fraction: share of samples that may be unreadable.
+    label: member that holds the labels, or MEMBER:FIELD of a JSON one; None: where builders put them. label_form: what
+    they are. limit: samples of a split. workers: loader processes per rank. max_bad_fraction: share of samples that may
+    be unreadable.
     """
 
     worker: ClassVar[str] = "mmpretrain.comparison.worker"
@@ -43,6 +45,8 @@ class EvaluateJob:
     towers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     pair: Sequence[str] = ()
     settings: Sequence[str] = ()
+    label: str | None = None
+    label_form: str = LabelForm.one_class.value
     classes: Sequence[str] = ()
     templates: Sequence[str] = ()
     limit: int = 50_000
@@ -65,12 +69,19 @@ class EvaluateJob:
         if self.pool is not None and self.pool not in POOLS:
             found.append(f"--pool is {self.pool!r}: use one of {', '.join(POOLS)}")
         found += [*self._unknown_metrics(), *self._wrong_pair(), *self._wrong_templates(), *self._unusable_data()]
+        found += list(self._wrong_labels())
         return found or list(self._wrong_settings())
+
+    @property
+    def label_config(self) -> LabelConfig:
+        """Where labels lie, and what they are."""
+        member, _, field = (self.label or "").partition(":")
+        return LabelConfig([member] if member else [], field or None, LabelForm(self.label_form))
 
     @property
     def wanted(self) -> list[Metric]:
         """The metrics that were asked for; none: all that can be measured."""
-        return [Metric(name) for name in self.metrics]
+        return [Metric.__members__[name] for name in self.metrics]
 
     def evaluation(self) -> EvaluationConfig:
         """The settings of the metrics. Raises ValueError, with the key, for what they do not know."""
@@ -113,6 +124,10 @@ class EvaluateJob:
                 yield f"--template is {text!r}: write {{}} once, where the name of the class goes"
         for name in (name for name in set(self.classes) if self.classes.count(name) > 1):
             yield f"--classes has {name!r} twice: give every class a name of its own, in the order of the labels"
+
+    def _wrong_labels(self) -> Iterator[str]:
+        if self.label_form not in list(LabelForm):
+            yield f"--label-form is {self.label_form!r}: use one of {', '.join(LabelForm)}"
 
     def _wrong_settings(self) -> Iterator[str]:
         try:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from mmpretrain.comparison.job import EvaluateJob
-from mmpretrain.comparison.mapping import data_order, map_modalities
+from mmpretrain.comparison.mapping import map_modalities
 from mmpretrain.comparison.opened_data import OpenedData
 from mmpretrain.comparison.space_model import SpaceModel
-from mmpretrain.config.data import DataConfig
+from mmpretrain.config.data import DataConfig, LabelForm
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.stream import Stream
-from mmpretrain.embedding.choice import reading
+from mmpretrain.embedding.choice import ANY_CLASS, reading
 from mmpretrain.embedding.encode import SampleEncoder
 from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
 from mmpretrain.embedding.space import Space
@@ -54,7 +54,7 @@ def look(job: EvaluateJob, data: OpenedData, name: str, device: torch.device) ->
     Raises UnusableError, ShardError, or ValueError for embeddings that are not finite.
     """
     space = opened(job, name, device)
-    towers = map_modalities(space, data.test, job.towers, job.pair, data_order(data.test, data.described))
+    towers = map_modalities(space, data.test, job.towers, job.pair, data.described)
     readings = {split: _reading(job, space, towers, split, data) for split in data.splits}
     encoder = SampleEncoder(space, towers, VectorPrecision.float32)
     widths = encoder.widths(Stream(readings[job.split], job.split, 0, 0, 1, encoder.tensors))
@@ -80,4 +80,8 @@ def incomplete(config: DataConfig) -> list[str]:
 
 def _reading(job: EvaluateJob, space: Space, towers: dict[str, str], split: str, data: OpenedData) -> DataConfig:
     asked = EmbedJob(out="", release=space.name, data=job.data, split=split, batch=job.batch, workers=job.workers)
-    return reading(asked, space, data.splits[split], towers)
+    found = reading(asked, space, data.splits[split], towers)
+    if not data.labeled:
+        return replace(found, classes=None)
+    classes = {LabelForm.value: None, LabelForm.several: len(data.classes or [])}.get(data.label.form, ANY_CLASS)
+    return replace(found, classes=classes, label=data.label)

@@ -15,24 +15,27 @@ Towers = dict[str, str]  # modality of the data -> tower
 
 
 def map_modalities(
-    space: Space, index: Index, asked: Mapping[str, Sequence[str]], pair: Sequence[str], order: Sequence[str]
+    space: Space, index: Index, asked: Mapping[str, Sequence[str]], pair: Sequence[str], described: Sequence[str]
 ) -> Towers:
-    """Modality of the data -> tower of the space, in the order of ``order``.
+    """Modality of the data -> tower of the space, in the order of ``described``, then of the shards.
 
     asked: modalities that are wanted -> towers that may take them (of several models; () for the one that fits); empty:
-    all. pair: two modalities that the space must embed, and nothing else is embedded; () for no such wish.
-    A tower takes the modality of its name, else the only one of its kind. Raises UnusableError with the choice to make
-    where there are several, and for a choice that does not fit.
+    all. pair: two modalities that the space must embed, and nothing else is embedded; () for no such wish. described:
+    the modalities that dataset.json lists.
+    A tower takes the modality of its name, else the only one of its kind, of those that are described if any is. Raises
+    UnusableError with the choice to make where there are several, and for a choice that does not fit.
     """
     kinds = held_kinds(index)
     _check_names(space, kinds, [*asked, *pair])
+    order = dict.fromkeys([*described, *kinds])
     names = [name for name in order if name in kinds and (not asked or name in asked) and (not pair or name in pair)]
     named = {name: tower for name in names for tower in asked.get(name, ()) if tower in space.towers}
     by_name = {n: n for n in names if n not in named and n in space.towers and space.towers[n].kind in kinds[n]}
     found = named | by_name
     # Where towers have names of their own and some of them fit, another name means something else.
     if not found or all(tower == reading.kind.value for tower, reading in space.towers.items()):
-        found |= _by_kind(space, kinds, [name for name in names if name not in found], set(found.values()))
+        left = [name for name in names if name not in found]
+        found |= _by_kind(space, kinds, left, set(found.values()), described)
     chosen = {name: found[name] for name in names if name in found}
     if lacking := [name for name in pair if name not in chosen]:
         raise UnusableError([f"{_both(space, kinds)}: it has no tower for {lacking[0]!r} of --pair {','.join(pair)}"])
@@ -41,16 +44,18 @@ def map_modalities(
     return choose_towers(space, index, dict(chosen))
 
 
-def data_order(index: Index, described: Sequence[str]) -> list[str]:
-    """The modalities of the data as its dataset.json lists them, then what else the shards hold."""
-    return list(dict.fromkeys([*described, *held_kinds(index)]))
-
-
-def _by_kind(space: Space, kinds: Mapping[str, tuple[Kind, ...]], names: Sequence[str], taken: set[str]) -> Towers:
+def _by_kind(
+    space: Space,
+    kinds: Mapping[str, tuple[Kind, ...]],
+    names: Sequence[str],
+    taken: set[str],
+    described: Sequence[str],
+) -> Towers:
     """Of what is left, each tower with the only modality of its kind. Raises UnusableError where one has several."""
     found: Towers = {}
     for tower, reading in space.towers.items():
         fitting = [name for name in names if reading.kind in kinds[name]]
+        fitting = [name for name in fitting if name in described] or fitting
         rivals = [t for t, other in space.towers.items() if other.kind is reading.kind and t not in taken]
         if tower in taken or not fitting:
             continue

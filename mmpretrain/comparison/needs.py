@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from mmpretrain.comparison.job import EvaluateJob
 from mmpretrain.comparison.looking import Looked
 from mmpretrain.comparison.opened_data import OpenedData
+from mmpretrain.config.data import LabelForm
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
 from mmpretrain.config.kind import Kind
 from mmpretrain.words import listed
@@ -31,7 +32,7 @@ def planned(model: Looked, data: OpenedData, job: EvaluateJob, settings: Evaluat
         lacking = [absent[need] for need in metric.needs if need in absent]
         if metric in OF_SEVERAL and len(model.towers) < 2:
             lacking = [f"needs two modalities, and the model embeds {listed(model.towers)} alone"]
-        if lacking := lacking or _too_small(metric, data, settings):
+        if lacking := lacking or list(_too_small(metric, data, settings)):
             reasons[metric] = lacking[0]
     return Plan([metric for metric in wanted if metric not in reasons], reasons)
 
@@ -41,7 +42,14 @@ def _absent(model: Looked, data: OpenedData, job: EvaluateJob, settings: Evaluat
     widths = ", ".join(f"{name} [{width}]" for name, width in model.widths.items())
     named = bool(data.classes or settings.zero_shot.classes)
     conditions = {
-        Need.labels: (data.labeled, f"needs labels, and not every sample of {job.data} has one (KEY.cls)"),
+        Need.labels: (
+            data.labeled,
+            f"needs labels, and not every sample of {job.data} has one: name their member by --label",
+        ),
+        Need.one_class: (
+            data.label.form is LabelForm.one_class,
+            f"needs one class per sample, and --label-form is {data.label.form.value}: choose linear_probe",
+        ),
         Need.factors: (bool(data.factors), f"needs factors, which no dataset.json of {job.data} names"),
         Need.probe_split: (
             data.probe is not None,

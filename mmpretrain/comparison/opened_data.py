@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmpretrain.comparison.job import EvaluateJob
+from mmpretrain.config.data import LabelConfig, LabelForm
 from mmpretrain.data.index import Index, ShardError, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.members import LABEL_MEMBERS
@@ -14,13 +15,15 @@ from mmpretrain.data.split import split_folder
 @dataclass(frozen=True)
 class OpenedData:
     """splits: name -> index, of the split to measure on and, if it can be opened, of the one to learn from. info: what
-    describes the data, None if nothing does. classes: names of the labels, None if they have none."""
+    describes the data, None if nothing does. classes: names of the labels, None if they have none. label: where these
+    lie, and what they are."""
 
     test: Index
     probe: Index | None
     splits: dict[str, Index]
     info: DatasetInfo | None
     classes: list[str] | None
+    label: LabelConfig
 
     @property
     def described(self) -> list[str]:
@@ -30,7 +33,7 @@ class OpenedData:
     @property
     def labeled(self) -> bool:
         """Whether every sample of the splits has a label."""
-        return all(_labeled(index) for index in self.splits.values())
+        return all(_labeled(index, self.label) for index in self.splits.values())
 
     @property
     def factors(self) -> dict[str, int]:
@@ -39,7 +42,8 @@ class OpenedData:
 
 
 def open_data_set(job: EvaluateJob) -> OpenedData:
-    """Raises ShardError if the split to measure on cannot be opened, or dataset.json is damaged."""
+    """Raises ShardError if the split to measure on cannot be opened, or dataset.json is damaged, and ValueError if
+    several classes have no names."""
     test = load_index(split_folder(job.data, job.split))
     probe = _index_if_any(job.data, job.probe_split)
     splits = {job.split: test} | ({} if probe is None else {job.probe_split: probe})
@@ -47,7 +51,10 @@ def open_data_set(job: EvaluateJob) -> OpenedData:
         info = load_info(job.data)
     except (FileNotFoundError, NotADirectoryError):
         info = None
-    return OpenedData(test, probe, splits, info, list(job.classes) or (info.classes if info else None))
+    classes = list(job.classes) or (info.classes if info else None)
+    if job.label_form == LabelForm.several and not classes:
+        raise ValueError("--label-form several needs the names of all classes: give --classes")
+    return OpenedData(test, probe, splits, info, classes, job.label_config)
 
 
 def _index_if_any(data: str, split: str) -> Index | None:
@@ -58,6 +65,6 @@ def _index_if_any(data: str, split: str) -> Index | None:
     return index if len(index) else None
 
 
-def _labeled(index: Index) -> bool:
-    members = [member for member in LABEL_MEMBERS if member in index.extensions][:1]
+def _labeled(index: Index, label: LabelConfig) -> bool:
+    members = label.member or [member for member in LABEL_MEMBERS if member in index.extensions][:1]
     return bool(members) and index.count(members) == len(index)

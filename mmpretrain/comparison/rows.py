@@ -54,7 +54,7 @@ class Row:
 
     @property
     def _metric(self) -> Metric | None:
-        return Metric(self.metric) if self.metric in list(Metric) else None
+        return Metric.__members__.get(self.metric)
 
     @property
     def is_main(self) -> bool:

@@ -34,8 +34,9 @@ class SpaceModel(nn.Module):
         self.space, self.towers, self.widths = space, towers, widths
         self.model: Any = getattr(space, "model", None)
         self.whole = isinstance(space, OwnSpace) and len(set(towers.values())) == len(towers)
-        own = isinstance(space, OwnSpace)
-        self.processor: Any = _OwnReading(space, towers, incomplete) if own else self._tensors
+        self.processor: Any = self._tensors
+        if isinstance(space, OwnSpace):
+            self.processor = _OwnReading(space, towers, incomplete)
         self._incomplete = set(incomplete)
 
     @property

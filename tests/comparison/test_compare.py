@@ -15,20 +15,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, ClapFeatureExtractor, CLIPModel
 
 from mmpretrain.comparison.compare import compare
 from mmpretrain.comparison.job import RESULT, EvaluateJob
 from mmpretrain.console import CommandError
 from mmpretrain.data.index import build_index
 from mmpretrain.data.info import load_info
-from mmpretrain.data.writing import build_dataset
+from mmpretrain.data.writing import RawSample, build_dataset
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.retrieval import retrieval
-from tests.embedding.spaces import SAMPLES, caption, raw_sample
+from tests.data.small_dataset import png
+from tests.data.tones import RATE, write_tones
+from tests.embedding.spaces import SAMPLES, caption, raw_sample, write_clap
 
 SINGLE = World.single()
 
@@ -81,7 +83,7 @@ def test_scores_are_those_of_the_models_own_functions(measured: dict[str, Any], 
     numbers = range(100, 105)
     texts = tokenizer([caption(n) for n in numbers], padding="max_length", max_length=10, return_tensors="pt")
 
-    pictures = [Image.open(BytesIO(raw_sample(n)["picture.png"])) for n in numbers]
+    pictures = [Image.open(BytesIO(png(7 * n % 256, (8, 4)))) for n in numbers]
     with torch.inference_mode():
         rows = {
             "picture": clip.get_image_features(**space.tensors("image", pictures)).pooler_output.numpy(),
@@ -136,6 +138,55 @@ def test_a_sample_that_one_model_cannot_read_counts_for_none(models: Path, tmp_p
         compare(replace(work, max_bad_fraction=0.0), SINGLE)
     alone = compare(replace(work, models={"bert": str(models / "bert")}, max_bad_fraction=0.0), SINGLE)
     assert alone["models"][0]["samples"]["test"] == 5
+
+
+@pytest.mark.parametrize(
+    ("form", "labels", "score"),
+    [("several", ["0 1", "[2]", ""], "average_precision"), ("value", ["0.5", "-1", "2e1"], "r2")],
+)
+def test_labels_that_are_not_one_class(models: Path, tmp_path: Path, form: str, labels: list[str], score: str) -> None:
+    def sample(number: int) -> RawSample:
+        made = {key: value for key, value in raw_sample(number).items() if key != "label.cls"}
+        return made | {"meta.json": json.dumps({"of": labels[number % 3]}).encode()}
+
+    splits = {split: [sample(first + n) for n in range(9)] for split, first in (("train", 0), ("test", 100))}
+    build_dataset(tmp_path / "data", load_info(models / "data"), splits)
+    work = job(models, "clip", data=str(tmp_path / "data"), metrics=[], label="meta.json:of", label_form=form)
+    document = compare(work, SINGLE)
+    assert f"linear_probe/picture+caption/{score}" in results(document, "clip")
+    assert f"--label-form is {form}" in document["models"][0]["left_out"]["knn"]
+
+
+def test_every_caption_counts_and_equal_pictures_are_one(models: Path, tmp_path: Path) -> None:
+    def sample(number: int) -> RawSample:
+        texts = [caption(number), caption(number + 1)]
+        picture = raw_sample(number // 2)["picture.png"]
+        return {"__key__": f"s{number}", "picture.png": picture, "caption.json": json.dumps(texts).encode()}
+
+    splits = {split: [sample(n) for n in range(6)] for split in ("train", "test")}
+    build_dataset(tmp_path / "data", load_info(models / "data"), splits)
+    asked = {"data": str(tmp_path / "data"), "metrics": ["retrieval"]}
+    first = results(compare(job(models, "clip", **asked), SINGLE), "clip")
+    settings = ["retrieval.captions=all", "retrieval.same=[picture]"]
+    every = results(compare(job(models, "clip", **asked, settings=settings), SINGLE), "clip")
+    assert first["retrieval/picture->caption/recall@1/chance"] == pytest.approx(1 / 6)
+    assert every["retrieval/picture->caption/recall@1/chance"] == pytest.approx(4 / 12)
+    assert every["retrieval/caption->picture/recall@1/chance"] == pytest.approx(1 / 3)
+    with pytest.raises(CommandError, match="clip does not embed 'smell'"):
+        compare(job(models, "clip", **asked, settings=["retrieval.same=[smell]"]), SINGLE)
+
+
+def test_sounds_of_clap(tmp_path: Path) -> None:
+    write_clap(tmp_path / "clap")
+    extractor = ClapFeatureExtractor(feature_size=16, sampling_rate=RATE, frequency_max=8000, max_length_s=1)
+    extractor.truncation = "rand_trunc"
+    extractor.save_pretrained(tmp_path / "clap")
+    write_tones(tmp_path / "data", 6)
+    models = {"clap": str(tmp_path / "clap")}
+    work = EvaluateJob(models, data=str(tmp_path / "data"), out="nowhere", metrics=["retrieval"])
+    document = compare(work, SINGLE)
+    assert document["models"][0]["towers"] == {"sound": "audio", "caption": "text"}
+    assert "retrieval/sound->caption/recall@1" in results(document, "clap")
 
 
 @pytest.mark.processes

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpretrain.comparison.mapping import data_order, map_modalities
+from mmpretrain.comparison.mapping import map_modalities
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.index import Index, build_index
@@ -56,18 +56,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mapped(space: Space, shards: Path, folder: str, **asked: list[str]) -> dict[str, str]:
     """The mapping, of all modalities or of those that are asked for."""
     index: Index = build_index(shards / folder)
-    return map_modalities(space, index, asked, (), data_order(index, ["photo", "caption"]))
+    return map_modalities(space, index, asked, (), ["photo", "caption"] if folder == "one" else [])
 
 
 def test_a_tower_takes_the_modality_of_its_name(shards: Path) -> None:
     ours = Named(caption=Kind.text, photo=Kind.image)
-    assert list(mapped(ours, shards, "two").items()) == [("photo", "photo"), ("caption", "caption")]
+    assert list(mapped(ours, shards, "two").items()) == [("caption", "caption"), ("photo", "photo")]
 
 
 def test_the_only_modality_of_a_kind_needs_no_choice(shards: Path) -> None:
     assert mapped(CLIP, shards, "one") == {"photo": "image", "caption": "text"}
     assert mapped(Named(text=Kind.text), shards, "two") == {"caption": "text"}
     assert mapped(CLIP, shards, "two", scan=[], caption=[]) == {"caption": "text", "scan": "image"}
+
+
+def test_what_the_data_describes_comes_before_what_else_lies_there(shards: Path) -> None:
+    index = build_index(shards / "two")
+    assert map_modalities(CLIP, index, {}, (), ["scan", "caption"]) == {"scan": "image", "caption": "text"}
 
 
 def test_of_two_images_one_is_to_be_named(shards: Path) -> None:
