@@ -15,6 +15,7 @@ from mmpretrain.comparison.cli import evaluate_command
 from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
+from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
@@ -52,6 +53,11 @@ app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large
 )
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
 app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate_command)
+app.command(
+    "gradients",
+    epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"
+    " scale=10",
+)(gradients_command)
 
 
 def _print_version(wanted: bool) -> None:

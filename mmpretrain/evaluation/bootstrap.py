@@ -18,7 +18,7 @@ import numpy as np
 DRAWS = 1000
 LEVELS = (2.5, 97.5)  # percent
 SEED = 0
-BLOCK = 2**22  # elements of the draws that are held at a time
+BLOCK = 2**20  # elements of the draws that are held at a time
 LOW, HIGH = "low", "high"
 
 
@@ -63,10 +63,18 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
     count = int(units.max()) + 1 if size else 0
     if count < 2:
         return {}
+    medians = {name: score for name, score in scores.items() if score.median}
+    means = {name: score for name, score in scores.items() if not score.median}
+    sums = np.stack([np.bincount(units), *(np.bincount(units, score.outcomes) for score in means.values())], axis=1)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     for weights in _draws(count):
-        for name, score in scores.items():
-            drawn[name].append(_medians(score, weights[:, units]) if score.median else _means(score, weights, units))
+        sizes, *totals = (weights @ sums).T
+        for name, total in zip(means, totals, strict=True):
+            drawn[name].append(total / sizes)
+        for name, score in medians.items() if first.groups is not None else ():
+            drawn[name].append(_medians(score, weights, units))
+    if first.groups is None:
+        drawn |= {name: [_medians_alone(score.outcomes)] for name, score in medians.items()}
     edges = {name: np.percentile(np.concatenate(parts), LEVELS) for name, parts in drawn.items()}
     return {
         f"{name}/{side}": float(edge)
@@ -77,27 +85,34 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
 
 
 def _draws(count: int) -> Iterator[np.ndarray]:
-    """float32 [r, u]: how often each unit is in a draw; the same for every score of as many units."""
+    """float64 [r, u]: how often each unit is in a draw; the same for every score of as many units."""
     generator = np.random.default_rng(SEED)
     rows = max(1, BLOCK // count)
     for start in range(0, DRAWS, rows):
         size = min(rows, DRAWS - start)
         drawn = generator.integers(0, count, size=(size, count), dtype=np.int64)
         drawn += np.arange(size)[:, None] * count
-        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
 
 
-def _means(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """[r]: the score's mean in each draw."""
-    sums, sizes = np.bincount(units, score.outcomes), np.bincount(units)
-    return (weights @ sums) / (weights @ sizes)
+def _medians_alone(outcomes: np.ndarray) -> np.ndarray:
+    """[DRAWS]: the median of ``outcomes`` [n] drawn again one by one.
+
+    Nothing need be drawn but its place: the k-th smallest of n numbers of [0, 1] is distributed as Beta(k, n - k + 1).
+    """
+    generator, size, values = np.random.default_rng(SEED), len(outcomes), np.sort(outcomes)
+    lower = (size + 1) // 2
+    below = generator.beta(lower, size - lower + 1, DRAWS)
+    # Of an even number the next one, which lies among the n - k that are larger.
+    above = below if size % 2 else below + (1 - below) * generator.beta(1, size - lower, DRAWS)
+    places = [np.minimum((side * size).astype(np.int64), size - 1) for side in (below, above)]
+    return (values[places[0]] + values[places[1]]) / 2
 
 
-def _medians(score: Measured, weights: np.ndarray) -> np.ndarray:
-    """[r]: the score's median in each draw; weights: [r, n]."""
+def _medians(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """[r]: the score's median in each draw; weights: [r, u], units: the unit of each sample, [n]."""
     order = np.argsort(score.outcomes, kind="stable")
-    reached = np.cumsum(weights[:, order], axis=1)
-    total = reached[:, -1]
-    middle = [(reached > edge[:, None]).argmax(axis=1) for edge in ((total - 1) // 2, total // 2)]
-    values = score.outcomes[order]
-    return (values[middle[0]] + values[middle[1]]) / 2
+    values, reached = score.outcomes[order], np.cumsum(weights[:, units[order]], axis=1)
+    total = reached[:, -1:]
+    below, above = ((reached <= edge).sum(axis=1) for edge in ((total - 1) // 2, total // 2))
+    return (values[below] + values[above]) / 2

@@ -34,6 +34,8 @@ def test_the_interval_of_a_median_is_that_of_drawing_again() -> None:
     ranks = np.random.default_rng(0).integers(1, 60, 201).astype(float)
     score = Measured(float(np.median(ranks)), ranks, median=True)
     assert edges(score) == pytest.approx(drawn_again(201, lambda rows: float(np.median(ranks[rows]))), abs=2.1)
+    each = Measured(score.value, ranks, np.arange(201), median=True)  # groups of one
+    assert edges(score) == pytest.approx(edges(each), abs=2.1)
     even = Measured(1.5, np.array([1.0, 2.0]), median=True)
     assert set(edges(even)) == {1.0, 2.0}
 
