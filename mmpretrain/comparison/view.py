@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -14,12 +15,19 @@ from mmpretrain.comparison.rows import Cell, Row, result_rows
 from mmpretrain.comparison.words import mapping_words
 
 
-def result_view(result: dict[str, Any], files: Sequence[str], *, full: bool) -> Group:
-    """Scores of all models, chance beside them; what was left out, and where the files are."""
+LABELS, CELL = 52, 12  # characters: of subject, score and chance; of a score with its interval
+
+
+def result_view(result: dict[str, Any], files: Sequence[str], *, full: bool, width: int | None = None) -> Group:
+    """Scores of all models, chance beside them; what was left out, and where the files are.
+
+    width: of the terminal in characters, None to ask it; where it is too narrow intervals are left to the files.
+    """
     rows = [row for row in result_rows(result) if full or row.is_main]
     names = [model["name"] for model in result["models"]]
-    parts: list[RenderableType] = [_table(metric_rows, names) for _, metric_rows in _by_metric(rows)]
-    intervals = any(cell.low is not None for row in rows for cell in row.cells.values())
+    fits = LABELS + CELL * len(names) <= (width or shutil.get_terminal_size().columns)
+    parts: list[RenderableType] = [_table(part, names, intervals=fits) for _, part in _by_metric(rows)]
+    intervals = fits and any(cell.low is not None for row in rows for cell in row.cells.values())
     return Group(*parts, *_notes(result, full=full, intervals=intervals), _files(files))
 
 
@@ -27,7 +35,7 @@ def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return [(heading, list(group)) for heading, group in groupby(rows, key=lambda row: row.heading)]
 
 
-def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
+def _table(rows: Sequence[Row], names: Sequence[str], *, intervals: bool) -> Table:
     made = Table(
         title=f"{rows[0].heading}, in percent", title_justify="left", box=None, pad_edge=False, title_style="bold"
     )
@@ -36,17 +44,17 @@ def _table(rows: Sequence[Row], names: Sequence[str]) -> Table:
     for name in [*names, "chance"]:
         made.add_column(Text(name), justify="right", overflow="fold")
     for row in rows:
-        cells = [_cell(row, row.cells.get(name), bold=row.best == name) for name in names]
+        cells = [_cell(row, row.cells.get(name), bold=row.best == name, interval=intervals) for name in names]
         chance = Text("" if row.chance is None else _number(row, row.chance), style="dim")
         made.add_row(Text(row.subject), Text(row.name), *cells, chance)
     return made
 
 
-def _cell(row: Row, cell: Cell | None, *, bold: bool) -> Text:
+def _cell(row: Row, cell: Cell | None, *, bold: bool, interval: bool) -> Text:
     if cell is None:
         return Text("-", style="dim")
     text = Text(_number(row, cell.value), style="bold" if bold else "")
-    if cell.low is not None and cell.high is not None:
+    if interval and cell.low is not None and cell.high is not None:
         text.append(f" ±{_number(row, (cell.high - cell.low) / 2)}", style="dim not bold")
     return text
 
