@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from mmpretrain import __version__
+from mmpretrain.comparison.cli import EXAMPLES as EVALUATE_EXAMPLES
+from mmpretrain.comparison.cli import evaluate_command
 from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
@@ -50,6 +52,7 @@ app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large
     convert_command
 )
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
+app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate_command)
 app.command(
     "gradients",
     epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"

@@ -31,7 +31,9 @@ def embed_command(
     ranks: Ranks = None,
     dtype: Dtype = VectorPrecision.float32,
     batch: Annotated[int, typer.Option(help="Samples per forward pass.")] = 256,
-    pool: Annotated[str, typer.Option(help="Of a single transformers encoder: mean, cls, last, pooler.")] = "mean",
+    pool: Annotated[
+        str | None, typer.Option(help="Of a single transformers encoder: mean (default), cls, last, pooler.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Loader processes per rank.")] = 0,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of unreadable samples that may be left out.")] = 0.0,
