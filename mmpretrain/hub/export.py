@@ -103,9 +103,9 @@ def _in_native_format(
 
 def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
     """Texts that the processor never pads by the batch have one length for the model, too."""
-    for name, modality in processor.modalities.items():
-        if modality["kind"] == "text" and MULTIPLE not in modality and name in model.config.encoders:
-            model.config.encoders[name] |= whole_length(modality, processor.tokenizers[name])
+    texts = {name: entry for name, entry in processor.modalities.items() if entry["kind"] == "text"}
+    whole = {n: whole_length(e, processor.tokenizers[n]) for n, e in texts.items() if MULTIPLE not in e}
+    model.config.places = whole or None
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

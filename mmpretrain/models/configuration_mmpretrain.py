@@ -34,6 +34,9 @@ class MMPretrainConfig(PreTrainedConfig):
     (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped. With
     ``"per_modality": True`` there is a scale for the logits of each modality, in their order (CLAP's).
 
+    places: text -> ``{"length", "filler"}``, for those whose encoder sees padding: shorter ones are filled to that
+    length with that token (:func:`filled`); None: as they come.
+
     Raises ValueError for an unknown pool or form of fusion or similarity, if ``modalities`` and ``encoders`` name
     different modalities, or if both a fusion and an ``embed_dim`` are asked for.
     """
@@ -54,6 +57,7 @@ class MMPretrainConfig(PreTrainedConfig):
         connection: dict[str, Any] | None = None,
         projections: dict[str, dict[str, Any]] | None = None,
         similarity: dict[str, Any] | None = None,
+        places: dict[str, dict[str, int]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -68,6 +72,7 @@ class MMPretrainConfig(PreTrainedConfig):
         self.connection = connection
         self.projections = projections
         self.similarity = similarity
+        self.places = places
         if similarity is not None and similarity.get("form") not in SIMILARITIES:
             raise ValueError(f"similarity: form is {similarity.get('form')!r}, use one of {', '.join(SIMILARITIES)}")
         if fusion is not None and embed_dim is not None:

@@ -193,7 +193,7 @@ class MMPretrainModel(Asked):
                 if source is not None:
                     moved[name] = source
             if not tracing():
-                given[name] = filled(name, given[name], self.config.encoders.get(name, {}))
+                given[name] = filled(name, given[name], (self.config.places or {}).get(name))
         return given, rows, moved
 
     def _look(self, name: str, tensors: Tensors) -> tuple[Tensors, Tensor | None]:
