@@ -29,8 +29,8 @@ from mmpretrain.data.reader import (
 from mmpretrain.data.samples import label_of
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin
-from mmpretrain.explain.report import Report, advice, information_report
-from mmpretrain.explain.report_figures import draw_report
+from mmpretrain.explain.information import Report, advice, information_report
+from mmpretrain.explain.information_figures import draw_report
 from mmpretrain.explain.settings import Settings
 from mmpretrain.words import command
 

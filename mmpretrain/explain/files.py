@@ -1,4 +1,4 @@
-"""What `mmpretrain explain` and `mmpretrain report` write."""
+"""What `mmpretrain explain` and `mmpretrain information` write."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from mmpretrain.explain.explain import Explanation
 from mmpretrain.explain.explain_figures import draw_explained, draw_scores
 from mmpretrain.explain.opened import Opened
-from mmpretrain.explain.report import Report
-from mmpretrain.explain.report_figures import draw_report
+from mmpretrain.explain.information import Report
+from mmpretrain.explain.information_figures import draw_report
 from mmpretrain.explain.settings import Wanted
 from mmpretrain.files import replace_text
 from mmpretrain.release_folder import release_name
@@ -41,11 +41,11 @@ def write_explanation(explanation: Explanation, opened: Opened, wanted: Wanted, 
 
 
 def write_report(report: Report, release: str, folder: Path) -> list[Path]:
-    """report.json and report.png; their paths."""
+    """information.json and information.png; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / "report.json", json.dumps(report.to_json(), indent=2) + "\n")
+    replace_text(folder / "information.json", json.dumps(report.to_json(), indent=2) + "\n")
     title = f"{release_name(release)}: {' and '.join(report.decomposition.pair)}"
-    return [folder / "report.json", _save(draw_report(report, title), folder / "report.png")]
+    return [folder / "information.json", _save(draw_report(report, title), folder / "information.png")]
 
 
 def scores_csv(explanation: Explanation) -> str:
