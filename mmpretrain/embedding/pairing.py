@@ -171,9 +171,7 @@ def _column(answers: list[tuple[Tensor, Retrieved]], name: str) -> np.ndarray:
     return torch.stack([getattr(found, name) for _, found in answers], dim=1).cpu().numpy()
 
 
-def _samples(
-    keys: list[str], rows: range, answers: list[tuple[Tensor, Retrieved]], dtype: str
-) -> Iterator[RawSample]:
+def _samples(keys: list[str], rows: range, answers: list[tuple[Tensor, Retrieved]], dtype: str) -> Iterator[RawSample]:
     columns = {
         f"{side}_{part}.npy": values.cpu().numpy().astype(dtype)
         for side, (queries, found) in zip(SIDES, answers, strict=True)

@@ -10,8 +10,8 @@ largest: max N; largest_share: of the queries. skewness: of N over all items of 
 
     S = mean((N - mean N)^3) / std(N)^3
 
-the S_Nk of Radovanovic, Nanopoulos and Ivanovic 2010 (JMLR 11) with k = 1; 0 if all items have the same count. By chance
-alone (each query draws its item) it is 1 / sqrt(mean N); far above that there are hubs.
+the S_Nk of Radovanovic, Nanopoulos and Ivanovic 2010 (JMLR 11) with k = 1; 0 if all items have the same count. By
+chance alone (each query draws its item) it is 1 / sqrt(mean N); far above that there are hubs.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class RetrievalFigures:
 
 
 def top1_counts(nearest: np.ndarray, memory: int) -> dict[str, float]:
-    """What top1_counts.json says of one side. nearest: int [queries], the number of each one's nearest item. memory: how
-    many items there are, those that are nobody's nearest included."""
+    """What top1_counts.json says of one side. nearest: int [queries], the number of each one's nearest item. memory:
+    how many items there are, those that are nobody's nearest included."""
     counts = np.unique(nearest, return_counts=True)[1]
     mean, absent = len(nearest) / memory, memory - len(counts)
     second, third = (float(((counts - mean) ** k).sum() + absent * (-mean) ** k) / memory for k in (2, 3))

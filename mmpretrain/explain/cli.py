@@ -1,4 +1,5 @@
-"""``mmpretrain explain`` and ``mmpretrain information`` (no torch here: what computes is imported when it is asked for)."""
+"""``mmpretrain explain`` and ``mmpretrain information`` (no torch here: what computes is imported when it is asked
+for)."""
 
 from __future__ import annotations
 

@@ -28,12 +28,13 @@ def explain_view(result: dict[str, Any]) -> Group:
             s["key"],
             f"{s['common']:.2f}",
             f"{s['common_cosine']:.2f}",
-            *(f"{100 * s[f'energy_{n}']:.0f}" for n in result["pair"]),
+            *(f"{100 * s[f'own_{n}']:.0f}" for n in result["pair"]),
         )
         for s in result["explained"]
     ]
     shown = [table("", columns, rows), *([_sanity(result["sanity"])] if result.get("sanity") else [])]
-    return Group(*map(Text, lines), *shown, Text("\n".join(result["files"])))
+    doubts = [f"doubt: {doubt}" for doubt in (result.get("sanity") or {}).get("doubts", [])]
+    return Group(*map(Text, lines), *shown, *map(Text, doubts), Text("\n".join(result["files"])))
 
 
 def information_view(result: dict[str, Any]) -> Group:

@@ -1,9 +1,9 @@
 """What two modalities of a release share, what is each one's own, and which dimensions carry it.
 
-The parts of each embedding's variance (variance_parts.py), the canonical correlations against what unrelated data reach,
-whether the common dimension fits, what linear classifiers read of labels, and which pairs the common score finds. What
-counts is the split that nothing was fitted on. Shapes: n samples, d width of the embedding, r correlations, k common
-directions.
+The parts of each embedding's variance (variance_parts.py), the canonical correlations against what unrelated data
+reach, whether the common dimension fits, what linear classifiers read of labels, and which pairs the common score
+finds. What counts is the split that nothing was fitted on. Shapes: n samples, d width of the embedding, r correlations,
+k common directions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmpretrain.explain.decomposition import (
 from mmpretrain.explain.part_probes import part_probes, targets_of
 from mmpretrain.explain.scores import Codes
 from mmpretrain.explain.settings import PART_MEANINGS, Settings
-from mmpretrain.explain.variance_parts import PartsFit, VarianceParts
+from mmpretrain.explain.variance_parts import VarianceParts
 from mmpretrain.losses.canonical import canonical_of_rows, common_dimension, permutation_null
 from mmpretrain.records import Score
 
@@ -65,8 +65,8 @@ class Leftover:
 
 @dataclass(frozen=True)
 class ModalityParts:
-    """The parts of one modality's variance, on the scored split and on the one of the fit. coordinates: [d] each, on the
-    scored split."""
+    """The parts of one modality's variance, on the scored split and on the one of the fit. coordinates: [d] each, on
+    the scored split."""
 
     held_out: VarianceParts
     in_sample: VarianceParts
@@ -160,7 +160,7 @@ def information_report(
         _held_out(fitted, held),
         code_correlations(*(held_codes[name].common for name in pair)),
         _leftover(fitted, codes, settings),
-        _parts(pair, (both, codes), (held, held_codes)),
+        _parts(fitted, (both, codes), (held, held_codes)),
         probes,
         _retrieval(fitted, held, held_codes),
         samples,
@@ -223,16 +223,16 @@ def _try(fitted: Decomposition, k: int) -> str:
 
 
 def _parts(
-    pair: tuple[str, str], train: tuple[Embeddings, Mapping[str, Codes]], test: tuple[Embeddings, Mapping[str, Codes]]
+    fitted: Decomposition, train: tuple[Embeddings, Mapping[str, Codes]], test: tuple[Embeddings, Mapping[str, Codes]]
 ) -> dict[str, ModalityParts]:
     """train, test: embeddings that have both modalities, and their codes."""
     found = {}
-    for name, other in (pair, pair[::-1]):
+    for name, other in (fitted.pair, fitted.pair[::-1]):
         seen, unseen = (
             (torch.from_numpy(split.embeds[name]).double(), codes[name], codes[other]) for split, codes in (train, test)
         )
-        fitted = PartsFit.of(*seen)
-        held = fitted.parts(*unseen), fitted.parts(*seen), fitted.parts(*unseen, coordinates=True)
+        parts = fitted.variance[name]
+        held = parts.parts(*unseen), parts.parts(*seen), parts.parts(*unseen, coordinates=True)
         found[name] = ModalityParts(*held)
     return found
 

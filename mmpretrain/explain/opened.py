@@ -1,9 +1,9 @@
 """A release and a dataset, opened together: what `mmpretrain explain` and `mmpretrain information` work on.
 
-A release of this project, whose modalities have the names of the dataset's, or a model of transformers with a text tower
-and one of images or of sounds (CLIP, SigLIP, CLAP or like them), whose towers take what is of their kind. Which modality
-goes into which tower is never guessed: where more than one would fit, the user names the pair. Code that lies in a
-release is never run: the classes are this installation's.
+A release of this project, whose modalities have the names of the dataset's, or a model of transformers with a text
+tower and one of images or of sounds (CLIP, SigLIP, CLAP or like them), whose towers take what is of their kind. Which
+modality goes into which tower is never guessed: where more than one would fit, the user names the pair. Code that lies
+in a release is never run: the classes are this installation's.
 """
 
 from __future__ import annotations

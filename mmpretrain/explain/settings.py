@@ -1,4 +1,5 @@
-"""What can be asked of ``mmpretrain explain`` and ``mmpretrain information`` (no torch here: the command line reads it)."""
+"""What can be asked of ``mmpretrain explain`` and ``mmpretrain information`` (no torch here: the command line reads
+it)."""
 
 from __future__ import annotations
 

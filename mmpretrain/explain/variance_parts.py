@@ -1,7 +1,7 @@
 """Of what parts an embedding's variance consists: shared with the other modality, and not, in four fractions.
 
-For one modality of a pair: embedding h [d], its mean m, common code c [k], individual code u, and the *other* modality's
-common code c'. Three predictions are fitted by least squares on the split that the codes are from:
+For one modality of a pair: embedding h [d], its mean m, common code c [k], individual code u, and the *other*
+modality's common code c'. Three predictions are fitted by least squares on the split that the codes are from:
 
     h_c  = m + B c          what the common directions carry of h
     h_cu = m + D [c; u]     what common and individual directions carry together
@@ -17,11 +17,11 @@ and, on any split, with V = sum |h - m|^2 and sums over its samples,
     own           = (sum |h - h_c|^2 - sum |h - h_cu|^2) / V      in the individual directions
     left out      = the rest: directions that hardly vary (--dimensions) or that no code holds
 
-These four sum to 1. Of the closed form on its own samples explained is rho_i^2 along direction i, so that shared is
-sum_i rho_i^2 |l_i|^2 / V (l_i: the covariances of h and c_i), and a correlation of 0.33 shares 0.11 of its direction. In
-sample, shared is too large (both sides were turned towards one another on these samples), so what counts is a split that
-was not fitted on; there, a prediction that does worse than the mean explains nothing: 0. Likewise common and own.
-Shapes: n samples, d width of the embedding; all float64.
+These four sum to 1. In closed form, on the samples of the fit, explained is rho_i^2 along direction i, so that shared
+is sum_i rho_i^2 |l_i|^2 / V (l_i: the covariances of h and c_i): a correlation of 0.33 shares 0.11 of its direction.
+There shared is too large, because both sides were turned towards one another on these very samples; what counts is a
+split that nothing was fitted on. A prediction that does worse than the mean on it explains nothing: 0; likewise common
+and own. Shapes: n samples, d width of the embedding; all float64.
 """
 
 from __future__ import annotations
@@ -91,6 +91,15 @@ class PartsFit:
         explained = (1 - unpredicted / common_sum.clamp(min=TINY)).clamp(0, 1)
         own = torch.minimum(((uncommon - rest) / whole).clamp(min=0), 1 - common)
         return VarianceParts(common * explained, common * (1 - explained), own, 1 - common - own)
+
+    def own_share(self, codes: Codes) -> Tensor:
+        """[n], 0 to 1: of each sample, how much of what both parts carry (squared lengths) the individual codes add to
+        the common ones."""
+        k = len(self.common)
+        joint = torch.cat([codes.common, codes.individual], dim=1) - self.both
+        common = joint[:, :k] @ self.common
+        own = (joint @ self.joint - common).square().sum(dim=1)
+        return own / (own + common.square().sum(dim=1)).clamp(min=TINY)
 
 
 def _least_squares(codes: Tensor, rows: Tensor) -> Tensor:
