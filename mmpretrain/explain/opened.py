@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.explain.decomposition import CodesOrigin
 from mmpretrain.models.dual_mmpretrain import tower_features
 from mmpretrain.models.modeling_mmpretrain import MMPretrainOutput
+from mmpretrain.problems import one_line
 from mmpretrain.words import without_secrets
 
 BATCH = 128
@@ -80,11 +82,16 @@ class Opened:
         """
         batches = self.stream(split).split_batches(BATCH, limit)
         try:
-            return embed_split(self.model, batches, World.single(), self.device)
+            found = embed_split(self.model, batches, World.single(), self.device)
         except BadDataError as error:
             raise ValueError(
                 f"{split} of {without_secrets(str(self.data.path))} does not fit the release: {error}"
             ) from None
+        if bad := [name for name, rows in found.embeds.items() if not np.isfinite(rows[found.having([name])]).all()]:
+            raise ValueError(
+                f"the release gives embeddings of {bad[0]!r} that are not finite: nothing can be said of them"
+            )
+        return found
 
 
 def open_release(release: str, data: str, pair: Sequence[str] | None, device: torch.device) -> Opened:
@@ -170,9 +177,29 @@ class Towers(nn.Module):
         self.model, self.config, self._kinds = model, model.config, kinds
 
     def forward(self, /, **inputs: dict[str, Tensor]) -> MMPretrainOutput:
-        """Modality -> keyword tensors of its tower, to ``embeds``."""
-        found = {name: tower_features(self.model, self._kinds[name], tensors) for name, tensors in inputs.items()}
-        return MMPretrainOutput(embeds=found)
+        """Modality -> keyword tensors of its tower, to ``embeds``.
+
+        Raises ValueError if the tower does not take what the model's own processor makes, or gives no vectors.
+        """
+        return MMPretrainOutput(embeds={name: self._features(name, tensors) for name, tensors in inputs.items()})
+
+    def _features(self, name: str, tensors: dict[str, Tensor]) -> Tensor:
+        kind, title = self._kinds[name], type(self.model).__name__
+        try:
+            found = tower_features(self.model, kind, tensors)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # models of transformers raise whatever their layers do
+            raise ValueError(
+                f"{title} cannot be used here: its tower {kind.value!r} does not take what is made of {name}"
+                f" ({one_line(error)})"
+            ) from error
+        if found.dim() != 2:
+            raise ValueError(
+                f"{title} cannot be used here: its tower {kind.value!r} gives {list(found.shape[1:])} numbers for each"
+                f" {kind.value}, not one vector"
+            )
+        return found
 
 
 def _towers(
