@@ -22,7 +22,7 @@ from mmpretrain.explain.map_shares import PartMap, described, largest, part_maps
 from mmpretrain.explain.opened import tower_words
 from mmpretrain.explain.sanity import FRACTIONS, Check, Sanity
 from mmpretrain.explain.side_figures import AXES, colored, draw_input, draw_part, no_frame, panel_height
-from mmpretrain.figures import COLORS, FAINT, INK
+from mmpretrain.figures import COLORS, FAINT, INK, legend_below
 
 COMMON, OWN = COLORS[0], COLORS[1]
 SENTENCE, WHOLE = 46, 150  # characters of a line below a panel, and across the picture
@@ -128,7 +128,7 @@ def _draw_scale(axes: Axes, side: ExplainedSide, maps: tuple[PartMap, PartMap], 
 def draw_sanity(sanity: Sanity) -> Figure:
     """Deletion curves beside random orders, and correlations with the maps of shuffled weights."""
     shown = [check for check in sanity.checks if check.kept is not None]
-    figure = Figure(figsize=(10.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     names = list(dict.fromkeys(check.modality for check in sanity.checks))
     for check in shown:
@@ -136,13 +136,12 @@ def draw_sanity(sanity: Sanity) -> Figure:
         line = "-" if check.modality == names[0] else (0, (5, 1.5))
         label = f"{_check_name(check)}: area {check.area:.2f}, random {check.area_random:.2f}"
         left.plot(FRACTIONS, check.kept or [], color=color, linestyle=line, label=label)
-        left.plot(FRACTIONS, check.kept_random or [], color=FAINT, linestyle=line, linewidth=0.9)
+        left.plot(FRACTIONS, check.kept_random or [], color=color, alpha=0.4, linestyle=line, linewidth=0.9)
     left.axhline(0, color=FAINT, linewidth=0.6)
-    left.set_xlabel("inputs taken away, the map's strongest first (grey: in random order)", fontsize=8.5)
+    left.set_xlabel("inputs taken away, the map's strongest first (pale: in random order)", fontsize=8.5)
     left.set_ylabel("how far the score is still as it was", fontsize=8.5)
-    left.set_title("Deletion: a good map's curve falls faster than the grey one", fontsize=10, loc="left", color=INK)
-    if shown:
-        left.legend(fontsize=7.5, frameon=False)
+    left.set_title("Deletion: a good map's curve falls faster than the pale one", fontsize=10, loc="left", color=INK)
+    legend_below(left, columns=2, distance=4.2)
     found = [(check, check.randomized_correlation) for check in sanity.checks]
     known = [(check, value) for check, value in found if value is not None]
     colors = [COMMON if check.part == "common" else OWN for check, _ in known]

@@ -130,6 +130,8 @@ def _draw_over_time(axes: Axes, side: ExplainedSide, shown: np.ndarray) -> None:
     axes.imshow(turned, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin=origin)
     axes.set_ylabel(names[1], fontsize=8)
     axes.tick_params(labelsize=8, color=FAINT)
+    for spine in axes.spines.values():
+        spine.set(color=FAINT, linewidth=0.6)
 
 
 def _draw_wave(axes: Axes, values: np.ndarray, color: str, height: float = 1.0) -> None:
