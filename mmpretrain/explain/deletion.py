@@ -87,7 +87,8 @@ def _mean_inputs(opened: Opened, split: str) -> dict[str, Tensor]:
             tensors = batch.inputs[name]
             value = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
             there = tensors.get(PRESENT, torch.ones(len(value), dtype=torch.bool))
-            found[name] = value[there].mean(dim=0, keepdim=True).to(opened.device)
+            if there.any():
+                found[name] = value[there].mean(dim=0, keepdim=True).to(opened.device)
     return found
 
 

@@ -11,6 +11,7 @@ channels, h x w pixels, n tokens, T time steps or frames, d features or bands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,7 @@ def largest(side: ExplainedSide, maps: tuple[PartMap, PartMap]) -> float:
     return max(float(part.shares[words].max(initial=0)) for part in maps) or 1.0
 
 
-def described(
-    side: ExplainedSide, part: PartMap, what: str, color: str, names: tuple[str, ...] | list[str] = ()
-) -> str:
+def described(side: ExplainedSide, part: PartMap, what: str, color: str, names: Sequence[str] = ()) -> str:
     """One sentence on what a map shows. what: ``its own`` or ``common with NAME``. names: of a vector's features."""
     if part.empty:
         return f"No weight: {100 * part.weight:.0f} % of this embedding is {what}, so nothing is drawn."
@@ -79,7 +78,7 @@ def described(
     )
 
 
-def _place(side: ExplainedSide, shares: np.ndarray, names: tuple[str, ...] | list[str]) -> tuple[str, float]:
+def _place(side: ExplainedSide, shares: np.ndarray, names: Sequence[str]) -> tuple[str, float]:
     """Where most of a map lies, in words, and how much of it. shares: they sum to 1."""
     if isinstance(side.raw, Image):
         return _ninth(shares)

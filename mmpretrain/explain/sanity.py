@@ -128,7 +128,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
     sides = [first.ravel(), second.ravel()]
     if min(len(np.unique(side)) for side in sides) < 2 or first.size < 3:
         return None
-    return float(np.corrcoef(*map(_ranks, sides))[0, 1])
+    return float(np.corrcoef(_ranks(sides[0]), _ranks(sides[1]))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

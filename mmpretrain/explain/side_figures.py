@@ -65,9 +65,8 @@ def draw_part(
     else:
         _draw_feature_bars(axes, part, top, color, names)
     if part.empty:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-        middle = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
-        axes.text(0.5, 0.5, "no weight", fontsize=9, color=FAINT, **middle)
+        shown = axes.text(0.5, 0.5, "no weight", transform=axes.transAxes, fontsize=9, color=FAINT)
+        shown.set(ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
 
 
 def colored(ground: np.ndarray, heat: np.ndarray, color: str) -> np.ndarray:
