@@ -13,6 +13,7 @@ from mmpretrain import __version__
 from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, information_command, renamed_report_command
+from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
@@ -55,6 +56,11 @@ app.command(
 app.command("report", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     renamed_report_command
 )
+app.command(
+    "gradients",
+    epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"
+    " scale=10",
+)(gradients_command)
 
 
 def _print_version(wanted: bool) -> None:

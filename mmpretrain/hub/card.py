@@ -38,6 +38,7 @@ class CardFacts:
 
     name: of the run. hyperparameters: the resolved config as plain containers. evaluation: the flat content of
     ``evaluation.json``, on ``split``. license: of the weights, an id that the Hub knows (None: not chosen yet).
+    not_held_out: why the evaluation is of no held-out data, as the end of a sentence; None if it is.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CardFacts:
     evaluation: Mapping[str, float] = field(default_factory=dict)
     split: str = "test"
     license: str | None = None
+    not_held_out: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from transformers.utils import logging
 
 from mmpretrain.files import sha256_of, sync
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
+from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.release_folder import CHECKSUMS, release_files
 
@@ -37,6 +39,7 @@ def export_release(
         old.rename(folder)
     for leftover in (writing, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    _note_places(model, processor)
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
     processor.save_pretrained(writing)
@@ -50,6 +53,13 @@ def export_release(
         folder.rename(old)
     writing.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
+    """Texts that the processor never pads by the batch have one length for the model, too."""
+    for name, modality in processor.modalities.items():
+        if modality["kind"] == "text" and MULTIPLE not in modality and name in model.config.encoders:
+            model.config.encoders[name] |= whole_length(modality, processor.tokenizers[name])
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

@@ -29,7 +29,7 @@ WINDOW, HOP = 400, 160
 PARTS = {"whisper": "encoder"}
 # model_type -> the class of an audio encoder that AutoModel does not know.
 CLASSES = {"clap_audio_model": "ClapAudioModel"}
-_EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
+EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
 
 
 def audio_tensors(name: str, sounds: Any, modality: dict[str, Any], extractor: Any) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def empty_sound(modality: dict[str, Any]) -> dict[str, Any]:
 
 def supported(extractor: Any) -> bool:
     """Whether :func:`extracted` knows how this feature extractor of transformers pads."""
-    return any(parent.__name__ in _EXTRACTORS for parent in type(extractor).__mro__)
+    return any(parent.__name__ in EXTRACTORS for parent in type(extractor).__mro__)
 
 
 def extracted(waveforms: Sequence[np.ndarray], modality: Mapping[str, Any], extractor: Any) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ def extracted(waveforms: Sequence[np.ndarray], modality: Mapping[str, Any], extr
     Nothing is drawn, and what a sample gets does not depend on the others: CLAP's extractor cuts long sounds at random,
     but none that comes here is too long for it, and marks one of every batch as longer, which none is.
     """
-    form = next(parent.__name__ for parent in type(extractor).__mro__ if parent.__name__ in _EXTRACTORS)
+    form = next(parent.__name__ for parent in type(extractor).__mro__ if parent.__name__ in EXTRACTORS)
     arguments: dict[str, Any] = {"sampling_rate": modality[RATE], "return_tensors": "pt"}
     if form in ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor"):
         # Of less than a window there is no frame.

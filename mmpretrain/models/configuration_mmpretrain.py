@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 FUSIONS = ("transformer", "linear")
+SIMILARITIES = ("softmax", "sigmoid")
 POOLS = ("cls", "mean", "last", "flatten", "pooler")
 
 
@@ -26,9 +27,11 @@ class MMPretrainConfig(PreTrainedConfig):
     ``individual``, modality -> width); None: no such heads.
     connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
     the whole model; None: no connection.
+    similarity: ``{"form": softmax or sigmoid}`` of a method that trains with a similarity of embeddings, whose scale
+    (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped.
 
-    Raises ValueError for an unknown pool or form of fusion, if ``modalities`` and ``encoders`` name different
-    modalities, or if both a fusion and an ``embed_dim`` are asked for.
+    Raises ValueError for an unknown pool or form of fusion or similarity, if ``modalities`` and ``encoders`` name
+    different modalities, or if both a fusion and an ``embed_dim`` are asked for.
     """
 
     model_type = "mmpretrain"
@@ -45,6 +48,7 @@ class MMPretrainConfig(PreTrainedConfig):
         factors: dict[str, Any] | None = None,
         components: dict[str, Any] | None = None,
         connection: dict[str, Any] | None = None,
+        similarity: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -57,6 +61,9 @@ class MMPretrainConfig(PreTrainedConfig):
         self.factors = factors
         self.components = components
         self.connection = connection
+        self.similarity = similarity
+        if similarity is not None and similarity.get("form") not in SIMILARITIES:
+            raise ValueError(f"similarity: form is {similarity.get('form')!r}, use one of {', '.join(SIMILARITIES)}")
         if fusion is not None and embed_dim is not None:
             raise ValueError(
                 "embed_dim projects pooled encoder outputs, but a fusion has a width of its own: leave it out"
