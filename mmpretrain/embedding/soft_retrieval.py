@@ -79,7 +79,8 @@ def soft_retrieve(
         if numbers is None:
             numbers = torch.arange(len(memory), device=queries.device) + counts[: world.rank, 1].sum()
         swept = [_sweep(part, memory, numbers, temperature, tile) for part in asked.split(tile)]
-        sums, nearest = _combined(*map(torch.cat, zip(*swept, strict=True)), world)
+        top, sums, nearest = (torch.cat(parts) for parts in zip(*swept, strict=True))
+        sums, nearest = _combined(top, sums, nearest, world)
     return _retrieved(sums[: len(queries)], nearest[: len(queries)])
 
 

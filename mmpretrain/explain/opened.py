@@ -108,7 +108,8 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
         parts = _ours(space)
     else:
         parts = _towers(release, space, held, pair)
-        names = tuple(parts.modalities)
+        first, second = parts.modalities
+        names = (first, second)
     modalities = {name: parts.modalities[name] for name in names}
     if info is None:  # as in training, the shards themselves say where everything lies
         modalities, _ = placed(modalities, load_index(split_folder(data, TRAIN)))

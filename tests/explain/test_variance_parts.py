@@ -40,7 +40,7 @@ def numbers(found: Report, name: str) -> dict[str, float]:
 
 def test_a_correlation_of_a_third_shares_a_ninth_of_its_directions() -> None:
     """Four of eight directions, each an eighth of the variance."""
-    found = report(*(pair_of(6000, [1 / 3] * 4, 8, seed) for seed in (1, 2)))
+    found = report(pair_of(6000, [1 / 3] * 4, 8, 1), pair_of(6000, [1 / 3] * 4, 8, 2))
     assert len(found.decomposition.rho) == 4
     for name in PAIR:
         parts = numbers(found, name)
@@ -53,7 +53,8 @@ def test_a_correlation_of_a_third_shares_a_ninth_of_its_directions() -> None:
 
 def test_the_linear_world_has_the_parts_that_it_was_made_of() -> None:
     """The best prediction of z_2 from h_1 has the correlation 0.9 and 0.6 (to the noise), in M_2's first rows."""
-    found = report(*(Embeddings(np.arange(8000), dict(zip(PAIR, draw(8000, seed), strict=True))) for seed in (1, 2)))
+    train, test = (Embeddings(np.arange(8000), dict(zip(PAIR, draw(8000, seed), strict=True))) for seed in (1, 2))
+    found = report(train, test)
     covariance, start = population(), 0
     for name, m in zip(PAIR, mixing(), strict=True):
         width = m.shape[1]
