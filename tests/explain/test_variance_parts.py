@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin
@@ -15,6 +16,7 @@ from mmpretrain.explain.scores import Codes
 from mmpretrain.explain.settings import Settings
 from mmpretrain.explain.variance_parts import PartsFit
 from shards.linear import CORRELATIONS, STRENGTH, draw, mixing, population
+from shards.planted import Right, draw_pairs
 
 PAIR = ("first", "second")
 
@@ -111,3 +113,20 @@ def test_codes_that_repeat_or_do_not_vary_break_nothing() -> None:
     whole = fitted.parts(rows, codes, Codes(other, other))
     assert float(whole.own) == pytest.approx(0, abs=1e-9)  # the individual code repeats the common one
     assert fitted.parts(rows, codes, Codes(other, other), coordinates=True).left_out[2] == 1
+
+
+def test_planted_pairs_share_on_the_left_alone() -> None:
+    """Pixels as embeddings: the class on the left is the same in both pictures, those on the right are independent."""
+    scans = load_digits()
+    splits = []
+    for stream in (0, 1):
+        rows, _ = draw_pairs(scans.target, Right.private, 3000, stream)
+        pixels = scans.images[rows]  # [n, 2 pictures, 2 halves, 8, 8]
+        splits.append(
+            Embeddings(np.arange(3000), {name: pixels[:, i].reshape(3000, -1) for i, name in enumerate(PAIR)})
+        )
+    found = report(splits[0], splits[1])
+    for name in PAIR:
+        left, right = found.parts[name].coordinates.shared.view(2, 64)
+        assert float(left.max()) > 0.2 and float(right.max()) < 0.02
+        assert 0.03 < numbers(found, name)["shared"] < 0.5
