@@ -51,6 +51,10 @@ RESERVED = (
     "return_dict",
     "output_hidden_states",
     "output_attentions",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
 )
 
 # Samples per second, and seconds.

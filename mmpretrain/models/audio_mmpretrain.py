@@ -7,6 +7,7 @@ frames hold sound. Shapes: b samples, N samples of a waveform at the modality's 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
+
+from .reading_mmpretrain import as_array, heard
 
 try:
     import soxr
@@ -27,8 +30,14 @@ MARGIN_S = 0.1
 WINDOW, HOP = 400, 160
 # model_type -> the part of its model that encodes sounds.
 PARTS = {"whisper": "encoder"}
-# model_type -> the class of an audio encoder that AutoModel does not know.
-CLASSES = {"clap_audio_model": "ClapAudioModel"}
+# model_type -> the class of an encoder that AutoModel does not know.
+CLASSES = {
+    "clap_audio_model": "ClapAudioModel",
+    "clap_text_model": "ClapTextModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
+    "siglip_text_model": "SiglipTextModel",
+}
 EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
 
 
@@ -52,7 +61,8 @@ def audio_tensors(name: str, sounds: Any, modality: dict[str, Any], extractor: A
 
 
 def with_rates(name: str, sounds: Any, rate: int | None) -> Any:
-    """Bare arrays among ``sounds`` (one or a list) as ``{"array", "sampling_rate"}``. rate: theirs, in hertz.
+    """Bare arrays and paths of files among ``sounds`` (one or a list) as ``{"array", "sampling_rate"}``. rate: of the
+    arrays, in hertz.
 
     Raises ValueError for a bare array without a rate: guessing it would shift every pitch.
     """
@@ -63,6 +73,8 @@ def with_rates(name: str, sounds: Any, rate: int | None) -> Any:
 def _rated(name: str, sound: Any, rate: int | None) -> Any:
     if sound is None or isinstance(sound, Mapping):
         return sound
+    if isinstance(sound, (str, os.PathLike)):
+        return dict(zip((ARRAY, RATE), heard(name, os.fspath(sound), rate), strict=True))
     if rate is None:
         raise ValueError(
             f'modality {name!r}: say how the array was sampled, sampling_rate=16000 or {{"array": ...,'
@@ -130,7 +142,7 @@ def _array(name: str, array: Any) -> np.ndarray:
     if isinstance(array, (str, bytes)):
         raise ValueError(f"modality {name!r} needs arrays, got {array[:40]!r}: read the file first (soundfile.read)")
     try:
-        return np.asarray(array)
+        return as_array(array)
     except ValueError:
         raise ValueError(
             f"modality {name!r} needs arrays of shape [samples], got a {type(array).__name__} of parts of several"
@@ -189,7 +201,7 @@ def fixed_samples(extractor: Any) -> int | None:
 
 
 def audio_class(config: Any) -> Any | None:
-    """The class of an audio encoder that AutoModel does not know; None: it knows it."""
+    """The class of an encoder that AutoModel does not know, such as those of sounds; None: it knows it."""
     name = CLASSES.get(config.model_type)
     return getattr(transformers, name) if name else None
 

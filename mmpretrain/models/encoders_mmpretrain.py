@@ -31,15 +31,16 @@ OWN: dict[str, Any] = {
 class Encoder(nn.Module):
     """Encoder tensors of b samples -> [b, output_size], or the states before pooling.
 
-    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`.
-    form, state_size: shape and width of the states. takes: what it is called with. An encoder whose parameters are all
-    frozen stays in evaluation mode: no dropout, no batch statistics.
+    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`, and
+    perhaps ``"masked"``. form, state_size: shape and width of the states. takes: what it is called with. An encoder
+    whose parameters are all frozen stays in evaluation mode: no dropout, no batch statistics.
     """
 
     def __init__(self, name: str, spec: dict[str, Any]) -> None:
         super().__init__()
         self.name = name
         self.pool = spec["pool"]
+        self.masked = spec.get("masked", True)
         if spec["architecture"] in OWN:
             backbone = OWN[spec["architecture"]](**spec["config"])
             self.form, self.state_size = backbone.form, backbone.state_size
@@ -86,6 +87,8 @@ class Encoder(nn.Module):
         wanted = self.backbone.main_input_name
         if wanted not in tensors:
             raise ValueError(f"modality {self.name!r} needs {wanted}, got {', '.join(sorted(tensors)) or 'nothing'}")
+        if not self.masked:
+            tensors = {key: tensor for key, tensor in tensors.items() if key != "attention_mask"}
         try:
             if record is None:
                 return self.backbone(**tensors)
@@ -134,8 +137,9 @@ def pooling_arguments(config: PreTrainedConfig, pool: str) -> dict[str, bool]:
 
 def output_width(config: PreTrainedConfig, pool: str) -> int:
     """Width of the pooled output. Raises ValueError for an architecture that is not a single encoder."""
-    if pool == "pooler" and getattr(config, "pooler_output_size", None):
-        return config.pooler_output_size
+    for size in ("pooler_output_size", "projection_size") if pool == "pooler" else ():
+        if width := getattr(config, size, None):
+            return width
     return state_width(config)
 
 

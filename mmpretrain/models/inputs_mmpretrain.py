@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .audio_mmpretrain import audio_tensors, empty_sound
 from .images_mmpretrain import Image
-from .reading_mmpretrain import as_image
+from .reading_mmpretrain import as_array, as_image
 from .resizing_mmpretrain import Pictures, fitted, normalized
 from .texts_mmpretrain import clean
 
@@ -89,11 +89,11 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
     """Vectors (one, a list, or the rows of a matrix) -> ``values`` float32 [b, features].
 
     Scaled by ``minimum`` and ``maximum`` if the modality has them. Raises ValueError for vectors of another length
-    than ``size``.
+    than ``size``, and for values that are no finite numbers.
     """
     if hasattr(vectors, "ndim"):
         vectors = list(vectors) if vectors.ndim == 2 else [vectors]
-    rows = [np.asarray(row, dtype=np.float64) for row in _as_list(name, vectors)]
+    rows = [_numbers(row).astype(np.float64) for row in _as_list(name, vectors)]
     (features,) = modality["size"]
     for row in rows:
         if row.shape != (features,):
@@ -103,7 +103,7 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
         low, high = np.asarray(modality["minimum"]), np.asarray(modality["maximum"])
         # The small constant keeps features that never vary in training finite.
         values = (values - low) / (high - low + 1e-10)
-    return {"values": torch.from_numpy(values.astype(np.float32))}
+    return {"values": torch.from_numpy(_finite(name, values))}
 
 
 def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:
@@ -111,13 +111,14 @@ def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokeni
     [b, T, features] and ``attention_mask`` int64 [b, T], T at most the number of time steps in ``size``.
 
     Longer ones are cut, shorter ones padded with zeros at the end (to T, see :func:`padded_length`). Raises ValueError
-    for sequences without time steps or with another number of features than ``size``.
+    for sequences without time steps or with another number of features than ``size``, and for values that are no finite
+    numbers.
     """
     if hasattr(sequences, "ndim"):
         sequences = list(sequences) if sequences.ndim == 3 else [sequences]
     steps, features = modality["size"]
     items = _as_list(name, sequences)
-    arrays = [np.asarray(item) for item in items]
+    arrays = [_numbers(item) for item in items]
     for array in arrays:
         if array.ndim != 2 or not len(array) or array.shape[1] != features:
             raise ValueError(
@@ -128,7 +129,7 @@ def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokeni
     values = np.zeros((len(arrays), padded, features), dtype=np.float32)
     mask = np.zeros((len(arrays), padded), dtype=np.int64)
     for row, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
-        values[row, :length] = array[:length]
+        values[row, :length] = _finite(name, array[:length])
         mask[row, :length] = 1
     return {"values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
 
@@ -197,6 +198,27 @@ def mark_absent(tensors: dict[str, Tensor], present: Tensor) -> dict[str, Tensor
         if tensor.is_floating_point():
             tensor[~present] = 0
     return {**tensors, "present": present}
+
+
+def _numbers(item: Any) -> np.ndarray:
+    """One vector or sequence as an array."""
+    try:
+        array = as_array(item)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        # What is missing or no number has no shape, either.
+        return np.full((), np.nan)
+    return array
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    """float32. Raises ValueError for values that are no finite numbers."""
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"modality {name!r} has values that are no finite numbers (of float32)")
+    return values
 
 
 def _cleaned(name: str, text: str) -> str:

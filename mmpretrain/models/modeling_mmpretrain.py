@@ -20,7 +20,7 @@ from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
-from .heads_mmpretrain import MLPHead, init_linear
+from .heads_mmpretrain import MLPHead, init_linear, projection
 from .intake_mmpretrain import (
     KIND_OF,
     MASK,
@@ -61,7 +61,8 @@ class MMPretrainModel(Asked):
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
-                self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
+                form = (config.projections or {}).get(name)
+                self.projections[name] = projection(encoder.output_size, config.embed_dim, form)
         self.fusion: Fusion | LinearFusion | None = None
         if config.fusion is not None:
             self.fusion = _fusion(encoders, **config.fusion)
@@ -86,16 +87,16 @@ class MMPretrainModel(Asked):
         self.logit_scale: nn.Parameter | None = None
         self.logit_bias: nn.Parameter | None = None
         if config.similarity is not None:
-            self._add_similarity(config.similarity["form"])
+            self._add_similarity(**config.similarity)
         self.post_init()
 
     def _add_components(self, common: int, individual: Mapping[str, int], hidden: int | None) -> None:
         for name, size in self.embed_sizes.items():
             self.components[name] = Components(size, common, individual[name], hidden)
 
-    def _add_similarity(self, form: str) -> None:
+    def _add_similarity(self, form: str, per_modality: bool = False) -> None:
         # Of shape (1,): tools that flatten or partition parameters cannot handle one without dimension.
-        self.logit_scale = nn.Parameter(torch.empty(1))
+        self.logit_scale = nn.Parameter(torch.empty(len(self.config.modalities) if per_modality else 1))
         if form == SIGMOID:
             self.logit_bias = nn.Parameter(torch.empty(1))
         self.initialize_()
@@ -146,7 +147,8 @@ class MMPretrainModel(Asked):
         factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
         pairs = None
         if self.logit_scale is not None and len(embeds) > 1:
-            pairs = logits_per(embeds, self.logit_scale, self.logit_bias)
+            of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
+            pairs = logits_per(embeds, self.logit_scale, self.logit_bias, of_each)
         loss = None
         if labels is not None or return_loss:
             present = {name: tensors[PRESENT] for name, tensors in given.items() if PRESENT in tensors}

@@ -1,4 +1,4 @@
-"""Pictures in the forms that users have them: arrays, tensors, files and addresses, as PIL images."""
+"""Samples in the forms that users have them: pictures of arrays, tensors, files and addresses; sounds of files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .images_mmpretrain import Image
+
+try:
+    import soundfile
+except (ImportError, OSError):  # OSError: the package is there and its library is not. Only paths of sounds need it.
+    soundfile = None
 
 # Those that every build of Pillow reads by itself: no other program is started, as for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 100_000_000  # of a file
+MOST_VALUES = 200_000_000  # of a sound, all channels
 TIMEOUT_S = 60
 _CHANNELS = (1, 3)
 
@@ -33,11 +40,17 @@ def as_image(item: Any) -> Any:
         return item
     if isinstance(item, (str, os.PathLike)):
         return _opened(os.fspath(item))
-    if isinstance(item, Tensor):
-        item = (item.detach().float() if item.is_floating_point() else item.detach()).cpu().numpy()
-    if isinstance(item, np.ndarray):
-        return Image.fromarray(_levels(_channels_last(item)))
+    if isinstance(item, (np.ndarray, Tensor)):
+        return Image.fromarray(_levels(_channels_last(as_array(item))))
     raise ValueError(f"a {type(item).__name__}: PIL images are needed, arrays, tensors, or paths of files")
+
+
+def as_array(item: Any) -> np.ndarray:
+    """A tensor on any device, with or without gradients, or whatever numpy takes. Raises what numpy does."""
+    if isinstance(item, Tensor):
+        item = item.detach().cpu()
+        return (item.float() if item.dtype == torch.bfloat16 else item).numpy()
+    return np.asarray(item)
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:
@@ -73,6 +86,28 @@ def _levels(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 2):
         return np.ascontiguousarray(array)
     raise ValueError(f"an array of {array.dtype}: uint8 is needed, or floats from 0 to 1")
+
+
+def heard(name: str, path: str, rate: Any) -> tuple[np.ndarray, int]:
+    """A file of sound as float32 [n], the mean of its channels, and its rate in hertz.
+
+    rate: that was said beside it, or None. Raises ValueError for what cannot be read, or has another rate.
+    """
+    if soundfile is None:
+        raise ValueError(
+            f"modality {name!r} has the path of a file, and soundfile is not installed: pip install soundfile"
+        )
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.frames * file.channels > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} values")
+            values, found = file.read(dtype="float32", always_2d=True), int(file.samplerate)
+    # Damaged files raise whatever their parser raises.
+    except Exception as error:
+        raise ValueError(f"modality {name!r} has {path[:200]!r}, which cannot be read as a sound ({error})") from None
+    if rate not in (None, found):
+        raise ValueError(f"modality {name!r}: {path!r} has {found} Hz, and sampling_rate says {rate}: leave it out")
+    return values[:, 0] if values.shape[1] == 1 else values.mean(axis=1, dtype=np.float32), found
 
 
 def _opened(place: str) -> Any:

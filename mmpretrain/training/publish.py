@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
 from mmpretrain.run_folder import RunFolder, read_lines
+
+logger = logging.getLogger(__name__)
 
 
 def publish(
@@ -39,7 +42,8 @@ def publish(
         split=config.evaluation.split,
         not_held_out=not_held_out,
     )
-    export_release(shipped.model, shipped.state, shipped.processor, folder.release, card)
+    for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
+        logger.info("the release is not written in every format: %s", note)
 
 
 def _undescribed(data: DataConfig) -> DatasetInfo:

@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mmpretrain.data.kinds.audio import decode as decode_sound
 from mmpretrain.models import reading_mmpretrain
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from tests.data.tones import RATE, encoded, tone
 
 COLORS = np.random.default_rng(0).integers(0, 256, (8, 4, 3), dtype=np.uint8)
 GREY = COLORS[:, :, 0]
@@ -127,3 +129,51 @@ def test_addresses_are_fetched(tmp_path: Path, server: str, monkeypatch: pytest.
     monkeypatch.setattr(reading_mmpretrain, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="more than 10 bytes"):
         pixels(f"{server}/clear.png")
+
+
+def sounds(**given: Any) -> torch.Tensor:
+    """The waveforms of 0.5 s at RATE."""
+    entry = {"kind": "audio", "sampling_rate": RATE, "seconds": 0.5, "waveform": True}
+    return MMPretrainProcessor({"x": entry})(**given)["x"]["waveform"]
+
+
+def test_files_of_sound_are_heard_as_in_training(tmp_path: Path) -> None:
+    stereo = np.stack([tone(0), tone(1)], axis=1)
+    for name, wave in (("mono.wav", tone(0)), ("stereo.flac", stereo)):
+        (tmp_path / name).write_bytes(encoded(wave, form=name.split(".")[1].upper()))
+        decoded = decode_sound((tmp_path / name).read_bytes())
+        assert torch.equal(sounds(audio=tmp_path / name), sounds(x=decoded))
+    both = sounds(audio=[str(tmp_path / "mono.wav"), tone(1)], sampling_rate=RATE)
+    assert torch.equal(both[0], sounds(audio=str(tmp_path / "mono.wav"))[0]) and both.shape == (2, RATE // 2)
+    with pytest.raises(ValueError, match="has 16000 Hz, and sampling_rate says 8000"):
+        sounds(audio=str(tmp_path / "mono.wav"), sampling_rate=8000)
+    with pytest.raises(ValueError, match="which cannot be read as a sound"):
+        sounds(audio="nowhere.wav")
+
+
+def test_tensors_of_any_kind_are_vectors_sequences_and_sounds() -> None:
+    entries = {"genes": {"kind": "vector", "size": [2]}, "steps": {"kind": "sequence", "size": [3, 2]}}
+    found = MMPretrainProcessor(entries)(genes=torch.ones(2, requires_grad=True), steps=torch.ones(3, 2).bfloat16())
+    assert torch.equal(found["genes"]["values"], torch.ones(1, 2)) and found["steps"]["values"].shape == (1, 3, 2)
+    assert torch.equal(
+        sounds(audio=torch.tensor(tone(0)).requires_grad_(), sampling_rate=RATE),
+        sounds(audio=tone(0), sampling_rate=RATE),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"genes": ["a", "b"]}, r"'genes' needs vectors of 2 features, got shape \[\]"),
+        ({"genes": [[1, None]]}, r"'genes' needs vectors of 2 features, got shape \[\]"),
+        ({"genes": [1.0, np.inf, 2][1:]}, "'genes' needs vectors"),
+        ({"genes": [[1.0, np.nan]]}, "'genes' has values that are no finite numbers"),
+        ({"genes": [[1.0, 1e300]]}, "'genes' has values that are no finite numbers"),
+        ({"steps": [[[1.0, np.inf]]]}, "'steps' has values that are no finite numbers"),
+        ({"steps": "abc"}, r"'steps' needs sequences of shape \[time steps, 2\], got shape \[\]"),
+    ],
+)
+def test_what_is_no_number_is_said(given: dict[str, Any], said: str) -> None:
+    entries = {"genes": {"kind": "vector", "size": [2]}, "steps": {"kind": "sequence", "size": [3, 2]}}
+    with pytest.raises(ValueError, match=said):
+        MMPretrainProcessor(entries)(**given)
