@@ -10,6 +10,8 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 
+from .precision_mmpretrain import as_computed
+
 FEATURES = {"image": "get_image_features", "audio": "get_audio_features", "text": "get_text_features"}
 
 
@@ -23,14 +25,23 @@ class DualOutput:
 class DualModel(nn.Module):
     """architecture, config: the ``model_type`` of transformers, and its content. towers: modality -> its kind, which is
     one of ``FEATURES``. masked: whether texts come with a mask; some models were trained on padding without one.
+    attention: which of transformers' implementations its layers use; None: its own choice.
     """
 
-    def __init__(self, architecture: str, config: dict[str, Any], towers: Mapping[str, str], masked: bool) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        config: dict[str, Any],
+        towers: Mapping[str, str],
+        masked: bool,
+        attention: str | None = None,
+    ) -> None:
         super().__init__()
         self.towers, self.masked = dict(towers), masked
-        self.model: Any = transformers.AutoModel.from_config(
-            transformers.CONFIG_MAPPING[architecture].from_dict(config)
-        )
+        of_model = transformers.CONFIG_MAPPING[architecture].from_dict(config)
+        if attention is not None:
+            of_model._attn_implementation = attention
+        self.model: Any = transformers.AutoModel.from_config(of_model)
 
     def forward(self, /, **inputs: dict[str, Tensor]) -> DualOutput:
         """Modality -> keyword tensors of its tower, [b, ...] each -> what its ``get_..._features`` gives."""
@@ -39,7 +50,8 @@ class DualModel(nn.Module):
     def _features(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
         kind = self.towers[name]
         left_out = ("present",) if self.masked or kind != "text" else ("present", "attention_mask")
-        return tower_features(self.model, kind, {key: t for key, t in tensors.items() if key not in left_out})
+        kept = {key: t for key, t in tensors.items() if key not in left_out}
+        return tower_features(self.model, kind, as_computed(kept, self.model))
 
 
 def tower_features(model: Any, kind: str, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -11,10 +11,12 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .attention_mmpretrain import attention_errors
 from .audio_mmpretrain import PARTS, audio_class, audio_part, frames_mask
 from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorIdentity, VectorMLP
 from .pooling_mmpretrain import StateForm, States, pool_states
+from .precision_mmpretrain import as_computed
 from .sequence_mmpretrain import SequenceTransformer
 
 # This project's architectures, beside those of transformers.
@@ -30,11 +32,12 @@ class Encoder(nn.Module):
     """Encoder tensors of b samples -> [b, output_size], or the states before pooling.
 
     name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`.
-    form, state_size: shape and width of the states. An encoder whose parameters are all frozen stays in evaluation
-    mode: no dropout, no batch statistics.
+    attention: which of transformers' implementations its layers use; None: its own choice. form, state_size: shape and
+    width of the states. An encoder whose parameters are all frozen stays in evaluation mode: no dropout, no batch
+    statistics. Raises ValueError for an implementation that the architecture cannot have.
     """
 
-    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], attention: str | None = None) -> None:
         super().__init__()
         self.name = name
         self.pool = spec["pool"]
@@ -44,7 +47,8 @@ class Encoder(nn.Module):
             self.output_size = self.state_size * (math.prod(backbone.map_size) if self.pool == "flatten" else 1)
         else:
             config = backbone_config(spec)
-            backbone = _new_backbone(config, self.pool)
+            with attention_errors(name):
+                backbone = _new_backbone(config, self.pool, attention)
             self.output_size, self.state_size = output_width(config, self.pool), state_width(config)
             self.form = state_form(config)
         self.backbone: nn.Module = backbone
@@ -76,7 +80,7 @@ class Encoder(nn.Module):
         if wanted not in tensors:
             raise ValueError(f"modality {self.name!r} needs {wanted}, got {', '.join(sorted(tensors)) or 'nothing'}")
         try:
-            return self.backbone(**tensors)
+            return self.backbone(**as_computed(tensors, self.backbone))
         except ValueError as error:
             raise ValueError(f"modality {self.name!r}: {error}") from error
 
@@ -90,8 +94,10 @@ def backbone_config(spec: dict[str, Any]) -> PreTrainedConfig:
     return transformers.CONFIG_MAPPING[spec["architecture"]].from_dict(spec["config"])
 
 
-def _new_backbone(config: PreTrainedConfig, pool: str) -> nn.Module:
+def _new_backbone(config: PreTrainedConfig, pool: str, attention: str | None) -> nn.Module:
     """The model, or the part of it that encodes, with random weights."""
+    if attention is not None:
+        config._attn_implementation = attention
     own_class: Any = audio_class(config)
     if own_class is not None:
         return own_class(config)

@@ -23,6 +23,7 @@ from transformers import initialization as init
 from .attention_mmpretrain import Block, quick_gelu
 from .heads_mmpretrain import init_linear
 from .pooling_mmpretrain import StateForm, States
+from .precision_mmpretrain import as_weight
 
 TEMPERATURE = 1e4
 
@@ -109,7 +110,7 @@ class FeatureTokenizer(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[b, features] -> [b, features, d]."""
-        return torch.addcmul(self.bias, vectors.unsqueeze(2).to(self.weight.dtype), self.weight)
+        return torch.addcmul(self.bias, as_weight(vectors.unsqueeze(2), self.weight), self.weight)
 
 
 class TokenConverter(nn.Module):
@@ -132,7 +133,7 @@ class TokenConverter(nn.Module):
         elif values.ndim == 2:
             values = values.unsqueeze(1)
         if self.linear is not None:
-            values = self.linear(values.to(self.linear.weight.dtype))
+            values = self.linear(as_weight(values, self.linear.weight))
         return values + position_code(shape[2], shape[3], values) if len(shape) == 4 else values
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .components_mmpretrain import Components
@@ -21,6 +20,7 @@ from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
 from .heads_mmpretrain import MLPHead, init_linear
 from .linear_fusion_mmpretrain import LinearFusion
+from .tools_mmpretrain import ToolsMixin
 
 # Among a modality's tensors: bool [b], which samples have it.
 PRESENT = "present"
@@ -44,7 +44,7 @@ class MMPretrainOutput(ModelOutput):
     unique_embeds: dict[str, Tensor] | None = None
 
 
-class MMPretrainModel(PreTrainedModel):
+class MMPretrainModel(ToolsMixin):
     """One encoder per modality; see :class:`MMPretrainConfig` for what can sit on top.
 
     embed_sizes: modality -> width of its embedding.
@@ -53,12 +53,15 @@ class MMPretrainModel(PreTrainedModel):
     config_class = MMPretrainConfig
     base_model_prefix = ""
     _auto_class = "AutoModel"
-    _supports_sdpa = True
     embed_sizes: dict[str, int]
 
     def __init__(self, config: MMPretrainConfig) -> None:
         super().__init__(config)
-        encoders = {name: Encoder(name, config.encoders[name]) for name in config.modalities if name in config.encoders}
+        encoders = {
+            name: Encoder(name, config.encoders[name], config.attention_of(name))
+            for name in config.modalities
+            if name in config.encoders
+        }
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict()
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
@@ -134,8 +137,8 @@ class MMPretrainModel(PreTrainedModel):
     def _model_of_space(self, entry: Mapping[str, Any]) -> nn.Module:
         """A model of this very class, which may be a connection itself, or one of transformers with several towers."""
         if "dual" in entry:
-            return DualModel(**entry["dual"])
-        return type(self)(MMPretrainConfig(**entry))
+            return DualModel(**entry["dual"], attention=self.config.attention_of(""))
+        return type(self)(MMPretrainConfig(**entry, attn_implementation=self.config.attention_of("")))
 
     def _check(self, inputs: dict[str, Any]) -> None:
         known = ", ".join(self.config.modalities)
