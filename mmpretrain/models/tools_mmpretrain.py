@@ -21,6 +21,10 @@ class ToolsMixin(PreTrainedModel):
     """The answers of :class:`MMPretrainModel`."""
 
     supports_gradient_checkpointing = True
+    # Whitening multiplies differences by the inverse of how far embeddings lie apart: half precision leaves no digit of
+    # them. Quantized loading leaves alone what stands here, too; the classifier has hardly any weights.
+    _keep_in_fp32_modules_strict = ("components",)  # type: ignore
+    _keep_in_fp32_modules = ("components", "classifier")  # type: ignore
     # Whoever spreads a model over devices keeps each of these on one: what they add up was made there.
     _no_split_modules = ("Block", "ConvolutionLayer", "Fusion", "Code", "Projector", "MLPHead")  # type: ignore
     # Each backbone says by itself what it supports, when it is made or changed.
