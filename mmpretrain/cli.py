@@ -14,6 +14,7 @@ from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.hub.onnx_cli import onnx_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
@@ -49,6 +50,7 @@ app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large
     convert_command
 )
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
+app.command("onnx", epilog="Example: mmpretrain onnx runs/demo/release --to demo-onnx")(onnx_command)
 
 
 def _print_version(wanted: bool) -> None:
