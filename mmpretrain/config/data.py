@@ -36,8 +36,21 @@ __all__ = [
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
-# What shards call labels, evaluations what is made of several modalities, and processors the rate of sounds.
-RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
+# What shards call labels, evaluations what is made of several modalities, processors the rate of sounds, and a call of
+# the model what it is to answer.
+RESERVED = (
+    "label",
+    "fused",
+    "shared",
+    "unique",
+    "one_hot",
+    "sampling_rate",
+    "labels",
+    "return_loss",
+    "return_dict",
+    "output_hidden_states",
+    "output_attentions",
+)
 
 # Samples per second, and seconds.
 MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}

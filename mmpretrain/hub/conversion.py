@@ -27,6 +27,7 @@ from mmpretrain.hub.export import export_release
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.similarity_mmpretrain import SOFTMAX
 from mmpretrain.problems import UnusableError, one_line
 
 # Of CLIP and models built like it: kind -> tower, projection, and the tower's config.
@@ -55,11 +56,15 @@ def convert(
         )
     by_kind = dict(zip(PARTS, names, strict=True))
     entries = {name: _entry(source, space.model, kind) for kind, name in by_kind.items()}
-    config = MMPretrainConfig(encoders=entries, embed_dim=space.model.config.projection_dim, method="clip")
+    config = MMPretrainConfig(
+        encoders=entries, embed_dim=space.model.config.projection_dim, method="clip", similarity={"form": SOFTMAX}
+    )
     model = MMPretrainModel(config).eval()
     for kind, name in by_kind.items():
         _fill(source, model.encoders[name].get_submodule("backbone"), getattr(space.model, PARTS[kind][0]))
         _fill(source, model.projections[name], getattr(space.model, PARTS[kind][1]))
+    assert model.logit_scale is not None
+    model.logit_scale.data.fill_(float(space.model.logit_scale.detach()))
     image, text = names
     readings = {
         image: {"kind": Kind.image.value, **image_entry(source, space.images)},

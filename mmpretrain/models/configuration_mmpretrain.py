@@ -4,10 +4,12 @@ The lines below are read by transformers, not by Python. It looks for imports by
 code after the bytes of this file and of all that is named so, and keeps one model class per config class. Without them
 two releases whose configs are the same code would share a config class, and the second would run the first one's model.
 
+    import .asked_mmpretrain
     import .attention_mmpretrain
     import .audio_mmpretrain
     import .components_mmpretrain
     import .connected_mmpretrain
+    import .contents_mmpretrain
     import .convolution_mmpretrain
     import .dual_mmpretrain
     import .encoders_mmpretrain
@@ -16,13 +18,17 @@ two releases whose configs are the same code would share a config class, and the
     import .heads_mmpretrain
     import .images_mmpretrain
     import .inputs_mmpretrain
+    import .intake_mmpretrain
     import .linear_fusion_mmpretrain
     import .modeling_mmpretrain
+    import .outputs_mmpretrain
     import .pooling_mmpretrain
     import .precision_mmpretrain
     import .processing_mmpretrain
+    import .recording_mmpretrain
     import .resizing_mmpretrain
     import .sequence_mmpretrain
+    import .similarity_mmpretrain
     import .texts_mmpretrain
     import .tools_mmpretrain
 """
@@ -44,6 +50,7 @@ if Version(transformers.__version__) < Version(OLDEST_TRANSFORMERS):
     )
 
 FUSIONS = ("transformer", "linear")
+SIMILARITIES = ("softmax", "sigmoid")
 POOLS = ("cls", "mean", "last", "flatten", "pooler")
 
 
@@ -63,11 +70,14 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     ``individual``, modality -> width); None: no such heads.
     connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
     the whole model; None: no connection.
+    similarity: ``{"form": softmax or sigmoid}`` of a method that trains with a similarity of embeddings, whose scale
+    (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped.
 
     attn_implementation: handed to the backbones; one name for all, or modality -> name, with "" -> that of the others.
 
-    Raises ValueError for an unknown pool or form of fusion, if ``modalities`` and ``encoders`` name different
-    modalities, if ``attn_implementation`` names another, or if both a fusion and an ``embed_dim`` are asked for.
+    Raises ValueError for an unknown pool or form of fusion or similarity, if ``modalities`` and ``encoders`` name
+    different modalities, if ``attn_implementation`` names another, or if both a fusion and an ``embed_dim`` are asked
+    for.
     """
 
     model_type = "mmpretrain"
@@ -84,6 +94,7 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         factors: dict[str, Any] | None = None,
         components: dict[str, Any] | None = None,
         connection: dict[str, Any] | None = None,
+        similarity: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -96,6 +107,9 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         self.factors = factors
         self.components = components
         self.connection = connection
+        self.similarity = similarity
+        if similarity is not None and similarity.get("form") not in SIMILARITIES:
+            raise ValueError(f"similarity: form is {similarity.get('form')!r}, use one of {', '.join(SIMILARITIES)}")
         if fusion is not None and embed_dim is not None:
             raise ValueError(
                 "embed_dim projects pooled encoder outputs, but a fusion has a width of its own: leave it out"
