@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpretrain.embedding.spaces import OwnSpace, open_space
 from mmpretrain.files import sync
+from mmpretrain.models.function_mmpretrain import ModalityFunction
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, one_line
 
 INDEX = "onnx.json"
-OUTPUTS = ("embeds", "shared_embeds", "unique_embeds")
 TOLERANCE = 1e-4  # of the largest number that PyTorch gives, and of 1
 NEEDS = "pip install onnx onnxscript (or this project with its extra: onnx)"
 # Tensors beside the encoder's: whoever runs a file runs it for samples that have the modality.
@@ -82,21 +82,6 @@ def export_onnx(
     return content
 
 
-class OneModality(nn.Module):
-    """A model as a function of one modality's tensors, in the order of ``inputs``: what ONNX runs."""
-
-    def __init__(self, model: MMPretrainModel, name: str, inputs: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.name, self.inputs = model, name, tuple(inputs)
-        made = {"embeds": True, "shared_embeds": _has_codes(model), "unique_embeds": _has_codes(model)}
-        self.outputs = tuple(output for output in OUTPUTS if made[output])
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Tensors [b, ...] -> :attr:`outputs`, [b, ...] each."""
-        output = self.model(**{self.name: dict(zip(self.inputs, tensors, strict=True))})
-        return tuple(getattr(output, key)[self.name] for key in self.outputs)
-
-
 def example_tensors(processor: MMPretrainProcessor, name: str, count: int, seed: int = 0) -> dict[str, Tensor]:
     """What the processor makes of ``count`` made-up samples: [count, ...] each; texts of random ids and lengths."""
     rng = np.random.default_rng(seed)
@@ -126,7 +111,7 @@ def _sample(entry: Mapping[str, Any], rng: np.random.Generator) -> Any:
 def _export(model: MMPretrainModel, processor: MMPretrainProcessor, name: str, path: Path) -> dict[str, Any]:
     """Write the file of one modality and try it; its row in ``onnx.json``."""
     examples = example_tensors(processor, name, 2)
-    one = OneModality(model, name, list(examples)).eval()
+    one = ModalityFunction(model, [name], {name: list(examples)}).eval()
     axes = {key: _axes(model, processor.modalities[name]["kind"], name, tensor) for key, tensor in examples.items()}
     try:
         with _quiet():
@@ -136,7 +121,7 @@ def _export(model: MMPretrainModel, processor: MMPretrainProcessor, name: str, p
                 dynamo=True,
                 verbose=False,
                 input_names=list(examples),
-                output_names=list(one.outputs),
+                output_names=[output for _, output in one.outputs],
                 dynamic_shapes=(tuple(axes.values()),),
             )
         assert program is not None
@@ -147,7 +132,7 @@ def _export(model: MMPretrainModel, processor: MMPretrainProcessor, name: str, p
         "file": path.name,
         "kind": processor.modalities[name]["kind"],
         "inputs": {key: _described(tensor, axes[key]) for key, tensor in examples.items()},
-        "outputs": list(one.outputs),
+        "outputs": [output for _, output in one.outputs],
         "largest_difference": _largest_difference(one, processor, name, path),
     }
 
@@ -163,7 +148,7 @@ def _described(tensor: Tensor, axes: Mapping[int, str]) -> dict[str, Any]:
     return {"shape": shape, "dtype": str(tensor.dtype).removeprefix("torch.")}
 
 
-def _largest_difference(one: OneModality, processor: MMPretrainProcessor, name: str, path: Path) -> float | None:
+def _largest_difference(one: ModalityFunction, processor: MMPretrainProcessor, name: str, path: Path) -> float | None:
     """Between ONNX Runtime and the model, of 1 and of 5 samples of other lengths than before; None: it is not there."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -191,10 +176,6 @@ def _largest_difference(one: OneModality, processor: MMPretrainProcessor, name: 
 def _left_out(model: MMPretrainModel) -> list[str]:
     together = {"fused_embeds": model.fusion is not None, "logits": model.classifier is not None}
     return [output for output, made in together.items() if made]
-
-
-def _has_codes(model: MMPretrainModel) -> bool:
-    return bool(len(model.factors) or len(model.components))
 
 
 @contextlib.contextmanager

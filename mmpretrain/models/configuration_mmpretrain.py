@@ -14,6 +14,7 @@ two releases whose configs are the same code would share a config class, and the
     import .dual_mmpretrain
     import .encoders_mmpretrain
     import .factors_mmpretrain
+    import .function_mmpretrain
     import .fusion_mmpretrain
     import .heads_mmpretrain
     import .images_mmpretrain

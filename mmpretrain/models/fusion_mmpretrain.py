@@ -71,7 +71,7 @@ class Fusion(nn.Module):
         tokens = [self.converters[name](given.values).to(self.cls.dtype) for name, given in states.items()]
         valid = [_valid(name, x, states[name].mask, present.get(name)) for name, x in zip(states, tokens, strict=True)]
         copies = self._copies(len(tokens))
-        x = torch.cat([self.cls.expand(len(tokens[0]), masks, -1), *(tokens[i] for i, _ in copies)], dim=1)
+        x = torch.cat([self.cls.expand(tokens[0].shape[0], masks, -1), *(tokens[i] for i, _ in copies)], dim=1)
         sees = _sees(masks, [(viewers, tokens[i].shape[1]) for i, viewers in copies]).to(x.device)
         seen = sees[None, None]
         if any(rows is not None for rows in valid):
@@ -193,7 +193,7 @@ def _sees(masks: int, copies: list[tuple[list[int], int]]) -> Tensor:
 def _counted(masks: int, copies: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     """[CLS] of every mask, and the valid ones among tokens: bool [b, s]."""
     first = copies[0][0]
-    counted = [first.new_ones(len(first), masks, dtype=torch.bool)]
+    counted = [first.new_ones(first.shape[0], masks, dtype=torch.bool)]
     for tokens, valid in copies:
         counted.append(tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if valid is None else valid)
     return torch.cat(counted, dim=1)

@@ -107,6 +107,12 @@ class MMPretrainModel(ToolsMixin, Asked):
         self,
         /,
         *,
+        pixel_values: Any = None,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        input_values: Any = None,
+        input_features: Any = None,
+        values: Any = None,
         labels: Tensor | None = None,
         return_loss: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -128,6 +134,10 @@ class MMPretrainModel(ToolsMixin, Asked):
         Raises ValueError for no modality, an unknown one, tensors that its encoder cannot take, modalities of different
         numbers of samples where they are joined, and a loss that the model has not.
         """
+        # Tools look at the names of a signature: torch.export for what changes its size, a Trainer for what to keep.
+        flat = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
+        flat |= {"input_values": input_values, "input_features": input_features, "values": values}
+        inputs |= {key: tensor for key, tensor in flat.items() if tensor is not None}
         given, rows, moved = self._given(inputs)
         record = _record or self._recorder(output_hidden_states, output_attentions)
         embeds, fused = self._embeds(given, record)

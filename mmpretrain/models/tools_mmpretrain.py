@@ -3,7 +3,7 @@ attention, checkpointing, and which modules stay together or precise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .attention_mmpretrain import attention_errors
+from .function_mmpretrain import ModalityFunction
+from .precision_mmpretrain import COMPUTED
 
 logger = logging.get_logger(__name__)
 # What a model tells tools of its modules by their names; nested ones are asked for theirs.
@@ -57,6 +59,21 @@ class ToolsMixin(PreTrainedModel):
             name: encoder.get_submodule("backbone") for name, encoder in self.get_submodule("encoders").named_children()
         }
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; also of a saved file, where transformers may have kept the older names of a backbone's tensors.
+
+        Its Trainer reads checkpoints this way, and would go on from random weights there, with a warning.
+        """
+        own = self.state_dict().keys()
+        if own - state_dict.keys() and state_dict.keys() - own:
+            dtype = next((tensor.dtype for tensor in state_dict.values() if tensor.dtype in COMPUTED), None)
+            named, info = type(self).from_pretrained(
+                None, config=self.config, state_dict=dict(state_dict), dtype=dtype, output_loading_info=True
+            )
+            if not any(info.values()):
+                state_dict = named.state_dict()
+        return super().load_state_dict(state_dict, strict, assign)
+
     # Embeddings of ids
 
     def get_input_embeddings(self, modality: str | None = None) -> nn.Module:
@@ -102,6 +119,15 @@ class ToolsMixin(PreTrainedModel):
     def _note_vocabulary(self, name: str, size: int) -> None:
         self.config.encoders[name]["config"]["vocab_size"] = size
 
+    # Graphs
+
+    def as_function(self, *modalities: str) -> ModalityFunction:
+        """These modalities (default: all) as a function of plain tensors, for tools that make graphs of functions.
+
+        Raises ValueError for an unknown modality.
+        """
+        return ModalityFunction(self, modalities or tuple(self.config.modalities))
+
     # Attention
 
     def set_attn_implementation(
@@ -138,7 +164,7 @@ class ToolsMixin(PreTrainedModel):
         if enable and not _can_checkpoint(self):
             raise ValueError(f"gradient checkpointing: none of the encoders ({', '.join(without)}) supports it")
         if enable and without:
-            logger.warning_once(f"gradient checkpointing: not supported by the encoder of {', '.join(without)}")
+            logger.warning(f"gradient checkpointing: not supported by the encoder of {', '.join(without)}")
         if _can_checkpoint(self):
             super()._set_gradient_checkpointing(enable, *arguments, **options)
 
