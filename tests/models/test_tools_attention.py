@@ -102,14 +102,14 @@ def test_the_only_text_is_resized_and_its_size_saved(tmp_path: Path) -> None:
     before = model.get_input_embeddings().weight.clone()
     layer = model.resize_token_embeddings(40)
     assert layer is model.get_input_embeddings() is model.get_input_embeddings("caption")
-    assert layer.weight.shape == (40, 32) and torch.equal(layer.weight[:30], before)
+    assert layer.weight.shape == (40, 64) and torch.equal(layer.weight[:30], before)
     model.save_pretrained(tmp_path)
-    assert MMPretrainModel.from_pretrained(tmp_path).get_input_embeddings().weight.shape == (40, 32)
+    assert MMPretrainModel.from_pretrained(tmp_path).get_input_embeddings().weight.shape == (40, 64)
 
 
 def test_embeddings_can_be_put_in_their_place() -> None:
     model = tool_model()
-    model.set_input_embeddings(torch.nn.Embedding(50, 32))
+    model.set_input_embeddings(torch.nn.Embedding(50, 64))
     assert model.encoders["caption"].backbone.get_input_embeddings().num_embeddings == 50
     assert model.config.encoders["caption"]["config"]["vocab_size"] == 50
     assert model.get_output_embeddings() is None
@@ -118,5 +118,5 @@ def test_embeddings_can_be_put_in_their_place() -> None:
 def test_embeddings_of_no_or_an_unknown_text_are_refused() -> None:
     with pytest.raises(NotImplementedError, match="it has no encoder of texts"):
         tool_model("picture", "genes").get_input_embeddings()
-    with pytest.raises(NotImplementedError, match="called 'genes' .* name one of caption"):
+    with pytest.raises(NotImplementedError, match=r"called 'genes' .* name one of caption"):
         tool_model("caption", "genes").resize_token_embeddings(40, modality="genes")

@@ -9,11 +9,12 @@ import torch
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 
+# 64 divides them all, as 4 bits on CPUs need.
 LAYERS: dict[str, Any] = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "intermediate_size": 64,
+    "intermediate_size": 128,
 }
 ENCODERS: dict[str, dict[str, Any]] = {
     "picture": {
@@ -26,10 +27,10 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "config": {**LAYERS, "max_position_embeddings": 16, "vocab_size": 30},
         "pool": "mean",
     },
-    "genes": {"architecture": "mlp", "config": {"input_size": 7, "hidden_size": 32, "output_size": 32}, "pool": "mean"},
+    "genes": {"architecture": "mlp", "config": {"input_size": 7, "hidden_size": 64, "output_size": 32}, "pool": "mean"},
     "steps": {
         "architecture": "sequence",
-        "config": {"input_size": 6, "width": 32, "layers": 2, "heads": 2, "ff": 32, "dropout": 0.0},
+        "config": {"input_size": 6, "width": 64, "layers": 2, "heads": 2, "ff": 64, "dropout": 0.0},
         "pool": "mean",
     },
 }
@@ -44,13 +45,13 @@ def tool_model(*names: str, seed: int = 0, **options: Any) -> MMPretrainModel:
         encoders[name]["config"] |= PLAIN
     torch.manual_seed(seed)
     if not options:
-        options = {"embed_dim": 32, "similarity": {"form": "softmax"}, "method": "clip"}
+        options = {"embed_dim": 64, "similarity": {"form": "softmax"}, "method": "clip"}
     return MMPretrainModel(MMPretrainConfig(encoders=encoders, modalities=list(names), **options)).eval()
 
 
 def fused_model(*names: str, seed: int = 0, **options: Any) -> MMPretrainModel:
     """As :func:`tool_model` under a fusion of all modalities."""
-    return tool_model(*names, seed=seed, fusion={"width": 32, "heads": 2, "layers": 2}, method="comm", **options)
+    return tool_model(*names, seed=seed, fusion={"width": 64, "heads": 2, "layers": 2}, method="comm", **options)
 
 
 def tool_inputs(*names: str, count: int = 3, length: int = 7, seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
