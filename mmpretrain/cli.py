@@ -17,6 +17,7 @@ from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, information_command, renamed_report_command
 from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.hub.onnx_cli import onnx_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
@@ -64,6 +65,8 @@ app.command(
     epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"
     " scale=10",
 )(gradients_command)
+app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
+app.command("onnx", epilog="Example: mmpretrain onnx runs/demo/release --to demo-onnx")(onnx_command)
 
 
 def _print_version(wanted: bool) -> None:
