@@ -65,7 +65,6 @@ app.command(
     epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"
     " scale=10",
 )(gradients_command)
-app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
 app.command("onnx", epilog="Example: mmpretrain onnx runs/demo/release --to demo-onnx")(onnx_command)
 
 
