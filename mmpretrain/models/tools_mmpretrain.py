@@ -23,10 +23,6 @@ class ToolsMixin(PreTrainedModel):
     """The answers of :class:`MMPretrainModel`."""
 
     supports_gradient_checkpointing = True
-    # Whitening multiplies differences by the inverse of how far embeddings lie apart: half precision leaves no digit of
-    # them. Quantized loading leaves alone what stands here, too; the classifier has hardly any weights.
-    _keep_in_fp32_modules_strict = ("components",)  # type: ignore
-    _keep_in_fp32_modules = ("components", "classifier")  # type: ignore
     # Whoever spreads a model over devices keeps each of these on one: what they add up was made there.
     _no_split_modules = ("Block", "ConvolutionLayer", "Fusion", "Code", "Projector", "MLPHead")  # type: ignore
     # Each backbone says by itself what it supports, when it is made or changed.
@@ -37,6 +33,7 @@ class ToolsMixin(PreTrainedModel):
     def post_init(self) -> None:
         """As in transformers, where children speak for theirs; between this model and backbones lie plain modules."""
         nested = dict(self._nested())
+        self._keep_precise()
         for key in GATHERED:
             gathered = set(getattr(self, key) or ())
             setattr(self, key, gathered.union(*(getattr(module, key) or () for module in nested.values())))
@@ -45,6 +42,14 @@ class ToolsMixin(PreTrainedModel):
             self.all_tied_weights_keys |= {
                 f"{name}.{k}": f"{name}.{v}" for k, v in module.all_tied_weights_keys.items()
             }
+
+    def _keep_precise(self) -> None:
+        """Whitening multiplies differences by the inverse of how far embeddings lie apart: half precision leaves no
+        digit of them. Quantized loading leaves alone what the second set names; a classifier has hardly any weights."""
+        codes = [f"components.{name}" for name in self.get_submodule("components")._modules]
+        self._keep_in_fp32_modules_strict = {"components"} if codes else set()
+        heads = [name for name, module in self.named_children() if name == "classifier" and module is not None]
+        self._keep_in_fp32_modules = {*codes, *heads}
 
     def _nested(self) -> Iterator[tuple[str, PreTrainedModel]]:
         """The outermost models of transformers inside, by name."""

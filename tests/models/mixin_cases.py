@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+
 # Of transformers' sdist.
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
-
-from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
-from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 
 FOLDER = Path(os.environ["MIXIN_FOLDER"])
 SKIPS: dict[str, str] = json.loads((FOLDER / "skips.json").read_text())
@@ -28,6 +28,7 @@ COUNT, LENGTH, VOCABULARY = 4, 7, 30
 class Tester:
     """What the mixin asks of a model's tester. name: of the folder with the config."""
 
+    __test__ = False
     is_training = False
     batch_size, seq_length = COUNT, LENGTH
     num_hidden_layers = 2
@@ -57,7 +58,7 @@ class Cases(ModelTesterMixin):
     has_attentions = False
     _is_composite = True
 
-    def setUp(self) -> None:  # noqa: N802
+    def setUp(self) -> None:
         """As the mixin wants it; what is in the table is skipped with its reason."""
         method = self._testMethodName  # type: ignore[attr-defined]
         reason = next((why for start, why in SKIPS.items() if method.startswith(start)), None)
