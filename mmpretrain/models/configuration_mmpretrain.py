@@ -59,9 +59,12 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     """What :class:`MMPretrainModel` is built from.
 
     encoders: modality -> ``{"architecture": model_type of transformers, or mlp, identity, cnn, sequence,
-    "config": its full config, "pool": one of POOLS}``.
+    "config": its full config, "pool": one of POOLS}``, and ``"masked": False`` for one that is not told which tokens
+    are padding.
     modalities: their order, in which embeddings are concatenated (default: that of ``encoders``).
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
+    projections: modality -> ``{"hidden": units, "normalized": bool}`` for those whose projection to ``embed_dim`` is an
+    MLP with ReLU and biases instead, and of unit length if ``normalized`` (CLAP's); None: no modality's is.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
     transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
     fusion: arguments of the fusion (``form``: transformer, the default, or linear; ``width``; of the transformer also
@@ -72,7 +75,11 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     connection: arguments of the connection of two spaces (``spaces``, ``inputs``, and of the projectors), which then is
     the whole model; None: no connection.
     similarity: ``{"form": softmax or sigmoid}`` of a method that trains with a similarity of embeddings, whose scale
-    (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped.
+    (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped. With
+    ``"per_modality": True`` there is a scale for the logits of each modality, in their order (CLAP's).
+
+    places: text -> ``{"length", "filler"}``, for those whose encoder sees padding: shorter ones are filled to that
+    length with that token (:func:`filled`); None: as they come.
 
     attn_implementation: handed to the backbones; one name for all, or modality -> name, with "" -> that of the others.
 
@@ -95,7 +102,9 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         factors: dict[str, Any] | None = None,
         components: dict[str, Any] | None = None,
         connection: dict[str, Any] | None = None,
+        projections: dict[str, dict[str, Any]] | None = None,
         similarity: dict[str, Any] | None = None,
+        places: dict[str, dict[str, int]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -108,7 +117,9 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         self.factors = factors
         self.components = components
         self.connection = connection
+        self.projections = projections
         self.similarity = similarity
+        self.places = places
         if similarity is not None and similarity.get("form") not in SIMILARITIES:
             raise ValueError(f"similarity: form is {similarity.get('form')!r}, use one of {', '.join(SIMILARITIES)}")
         if fusion is not None and embed_dim is not None:
@@ -117,6 +128,8 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
             )
         if fusion is not None and fusion.get("form", "transformer") not in FUSIONS:
             raise ValueError(f"fusion: form is {fusion['form']!r}, use one of {', '.join(FUSIONS)}")
+        if projections and (embed_dim is None or set(projections) - set(self.encoders)):
+            raise ValueError(f"projections {sorted(projections)} need an embed_dim, and encoders of their names")
         named = self.encoders if connection is None else connection["inputs"]
         if sorted(self.modalities) != sorted(named):
             raise ValueError(f"modalities {self.modalities} do not match the encoders {sorted(named)}")

@@ -15,6 +15,7 @@ from .precision_mmpretrain import as_computed
 from .recording_mmpretrain import Recorder
 
 FEATURES = {"image": "get_image_features", "audio": "get_audio_features", "text": "get_text_features"}
+CONFIGS = {"image": "vision_config", "audio": "audio_config", "text": "text_config"}
 MAIN = {"image": "pixel_values", "audio": "input_features", "text": "input_ids"}
 
 
@@ -63,7 +64,8 @@ class DualModel(nn.Module):
         return found
 
     def _takes(self, kind: str) -> Takes:
-        found = takes(MAIN[kind], getattr(type(self.model), FEATURES[kind]))
+        config = getattr(self.model.config, CONFIGS[kind], None)
+        found = takes(MAIN[kind], getattr(type(self.model), FEATURES[kind]), config)
         # A mask is dropped where the model was trained without one.
         return found._replace(keys=found.keys | {MASK}) if kind == "text" else found
 

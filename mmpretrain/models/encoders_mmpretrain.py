@@ -33,16 +33,18 @@ OWN: dict[str, Any] = {
 class Encoder(nn.Module):
     """Encoder tensors of b samples -> [b, output_size], or the states before pooling.
 
-    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`.
-    attention: which of transformers' implementations its layers use; None: its own choice. form, state_size: shape and
-    width of the states. takes: what it is called with. An encoder whose parameters are all frozen stays in evaluation
-    mode: no dropout, no batch statistics. Raises ValueError for an implementation that the architecture cannot have.
+    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`, and
+    perhaps ``"masked"``. attention: which of transformers' implementations its layers use; None: its own choice. form,
+    state_size: shape and width of the states. takes: what it is called with. An encoder whose parameters are all frozen
+    stays in evaluation mode: no dropout, no batch statistics. Raises ValueError for an implementation that the
+    architecture cannot have.
     """
 
     def __init__(self, name: str, spec: dict[str, Any], attention: str | None = None) -> None:
         super().__init__()
         self.name = name
         self.pool = spec["pool"]
+        self.masked = spec.get("masked", True)
         if spec["architecture"] in OWN:
             backbone = OWN[spec["architecture"]](**spec["config"])
             self.form, self.state_size = backbone.form, backbone.state_size
@@ -90,6 +92,8 @@ class Encoder(nn.Module):
         wanted = self.backbone.main_input_name
         if wanted not in tensors:
             raise ValueError(f"modality {self.name!r} needs {wanted}, got {', '.join(sorted(tensors)) or 'nothing'}")
+        if not self.masked:
+            tensors = {key: tensor for key, tensor in tensors.items() if key != "attention_mask"}
         try:
             tensors = as_computed(tensors, self.backbone)
             if record is None:
@@ -141,8 +145,9 @@ def pooling_arguments(config: PreTrainedConfig, pool: str) -> dict[str, bool]:
 
 def output_width(config: PreTrainedConfig, pool: str) -> int:
     """Width of the pooled output. Raises ValueError for an architecture that is not a single encoder."""
-    if pool == "pooler" and getattr(config, "pooler_output_size", None):
-        return config.pooler_output_size
+    for size in ("pooler_output_size", "projection_size") if pool == "pooler" else ():
+        if width := getattr(config, size, None):
+            return width
     return state_width(config)
 
 

@@ -20,10 +20,21 @@ from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
-from .heads_mmpretrain import MLPHead, init_linear
-from .intake_mmpretrain import MASK, PRESENT, Takes, Tensors, aliases, by_modality, check_shapes, check_together
+from .heads_mmpretrain import MLPHead, init_linear, projection
+from .intake_mmpretrain import (
+    KIND_OF,
+    MASK,
+    PRESENT,
+    Takes,
+    Tensors,
+    aliases,
+    by_modality,
+    check_shapes,
+    check_together,
+)
 from .linear_fusion_mmpretrain import LinearFusion
 from .outputs_mmpretrain import MMPretrainOutput
+from .places_mmpretrain import filled
 from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
 from .tools_mmpretrain import ToolsMixin
@@ -54,7 +65,8 @@ class MMPretrainModel(ToolsMixin, Asked):
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
-                self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
+                form = (config.projections or {}).get(name)
+                self.projections[name] = projection(encoder.output_size, config.embed_dim, form)
         self.fusion: Fusion | LinearFusion | None = None
         if config.fusion is not None:
             self.fusion = _fusion(encoders, **config.fusion)
@@ -79,16 +91,16 @@ class MMPretrainModel(ToolsMixin, Asked):
         self.logit_scale: nn.Parameter | None = None
         self.logit_bias: nn.Parameter | None = None
         if config.similarity is not None:
-            self._add_similarity(config.similarity["form"])
+            self._add_similarity(**config.similarity)
         self.post_init()
 
     def _add_components(self, common: int, individual: Mapping[str, int], hidden: int | None) -> None:
         for name, size in self.embed_sizes.items():
             self.components[name] = Components(size, common, individual[name], hidden)
 
-    def _add_similarity(self, form: str) -> None:
+    def _add_similarity(self, form: str, per_modality: bool = False) -> None:
         # Of shape (1,): tools that flatten or partition parameters cannot handle one without dimension.
-        self.logit_scale = nn.Parameter(torch.empty(1))
+        self.logit_scale = nn.Parameter(torch.empty(len(self.config.modalities) if per_modality else 1))
         if form == SIGMOID:
             self.logit_bias = nn.Parameter(torch.empty(1))
         self.initialize_()
@@ -149,7 +161,8 @@ class MMPretrainModel(ToolsMixin, Asked):
         factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
         pairs = None
         if self.logit_scale is not None and len(embeds) > 1:
-            pairs = logits_per(embeds, self.logit_scale, self.logit_bias)
+            of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
+            pairs = logits_per(embeds, self.logit_scale, self.logit_bias, of_each)
         loss = None
         if labels is not None or return_loss:
             present = {name: tensors[PRESENT] for name, tensors in given.items() if PRESENT in tensors}
@@ -159,6 +172,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         output = MMPretrainOutput(
             loss=loss,
             logits=logits,
+            pooler_output=next(iter(embeds.values())) if len(embeds) == 1 else None,
             embeds=embeds,
             fused_embeds=fused,
             shared_embeds={name: shared for name, (shared, _) in factors.items()} if factors else None,
@@ -169,6 +183,14 @@ class MMPretrainModel(ToolsMixin, Asked):
         )
         output.aliases = self.aliases
         return output if self._as_output(return_dict) else output.to_tuple()
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **kwargs: Any) -> None:
+        """As transformers' own; every Auto class that opens it finds the code beside it, wherever it came from."""
+        module = type(self).__module__.rsplit(".", 1)[-1]
+        classes = (MMPretrainModel, MMPretrainForZeroShotImageClassification)
+        found = {str(form._auto_class): f"{module}.{form.__name__}" for form in classes}
+        self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | found
+        super().save_pretrained(save_directory, *arguments, **kwargs)
 
     def _given(self, inputs: dict[str, Any]) -> tuple[dict[str, Tensors], dict[str, int], dict[str, Tensor]]:
         """Modality -> its tensors, -> how many samples it has, -> where its places came from if they were moved."""
@@ -184,6 +206,8 @@ class MMPretrainModel(ToolsMixin, Asked):
                 given[name], source = self._look(name, tensors)
                 if source is not None:
                     moved[name] = source
+            if not tracing():
+                given[name] = filled(name, given[name], (self.config.places or {}).get(name))
         return given, rows, moved
 
     def _look(self, name: str, tensors: Tensors) -> tuple[Tensors, Tensor | None]:
@@ -275,6 +299,34 @@ class MMPretrainModel(ToolsMixin, Asked):
             init_convolution(module)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             super()._init_weights(module)
+
+
+class MMPretrainForZeroShotImageClassification(MMPretrainModel):
+    """The same model, for transformers' pipeline of that name, which takes the softmax over the texts of an image.
+
+    Raises ValueError for a model of which that would be no probability, or that has not one image and one text.
+    """
+
+    _auto_class = "AutoModelForZeroShotImageClassification"
+
+    def __init__(self, config: MMPretrainConfig) -> None:
+        super().__init__(config)
+        if problem := self._zero_shot_problem():
+            raise ValueError(f"zero-shot-image-classification does not work with this model: {problem}")
+
+    def _zero_shot_problem(self) -> str | None:
+        kinds = [KIND_OF.get(wanted.main) for wanted in self.takes.values()]
+        for kind in ("image", "text"):
+            if kinds.count(kind) != 1:
+                return f"one image and one text are needed, and its modalities are {', '.join(self.takes)}"
+        if self.config.similarity is None:
+            return f"its method ({self.config.method}) ships no similarity of an image and a text"
+        if self.config.similarity["form"] == SIGMOID:
+            return (
+                "it gives every pair a probability of its own (sigmoid), and the pipeline takes a softmax; AutoModel"
+                " and pair_probabilities give the model's"
+            )
+        return None if self.fusion is None else "its fusion takes an image and a text of the same sample only"
 
 
 def _fusion(encoders: Mapping[str, Encoder], form: str = "transformer", **arguments: Any) -> Fusion | LinearFusion:

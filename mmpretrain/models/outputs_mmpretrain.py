@@ -16,6 +16,7 @@ class MMPretrainOutput(ModelOutput):
     """What the model gives for b samples; what was not asked for, or the training method does not learn, is None.
 
     loss: a scalar, with ``labels`` or ``return_loss``. logits: [b, num_labels], only if every modality was passed.
+    pooler_output: [b, d], the embedding where one modality was passed, as models of transformers call it.
     embeds: modality -> [b, d], not normalized (divide by the norm before taking cosine similarities). fused_embeds:
     [b, d] of all passed modalities together. shared_embeds, unique_embeds: what each modality shares with the others
     and what only it knows: modality -> [b, 2 w] and [b, 3 w], head by head as in :class:`FactorHeads`, or [b, common]
@@ -31,6 +32,7 @@ class MMPretrainOutput(ModelOutput):
     # ModelOutput takes a lone dict in its first field for its own content, so tensors stand there.
     loss: Tensor | None = None
     logits: Tensor | None = None
+    pooler_output: Tensor | None = None
     embeds: dict[str, Tensor] | None = None
     fused_embeds: Tensor | None = None
     shared_embeds: dict[str, Tensor] | None = None
@@ -38,6 +40,13 @@ class MMPretrainOutput(ModelOutput):
     logits_per: dict[str, dict[str, Tensor]] | None = None
     hidden_states: dict[str, tuple[Tensor, ...]] | None = None
     attentions: dict[str, tuple[Tensor, ...]] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # ModelOutput's own looks through all fields each time; of what is None, or no field, it keeps nothing further.
+        if value is None or name == "aliases":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         # Only what is found nowhere else comes here.

@@ -71,10 +71,15 @@ def test_code_of_the_card_works_inside_the_release(tmp_path: Path, release: Path
 def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     names = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}
     code = {path.name for path in Path(modeling_mmpretrain.__file__).parent.glob("*_mmpretrain.py")}
-    tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     others = {"config.json", "model.safetensors", "processor_config.json", "README.md", "SHA256SUMS"}
+    others |= {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
     assert names == code | tokenizer | others
-    assert set(json.loads((release / "config.json").read_text())["auto_map"]) == {"AutoConfig", "AutoModel"}
+    assert set(json.loads((release / "config.json").read_text())["auto_map"]) == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForZeroShotImageClassification",
+    }
     for name in names - {"model.safetensors"}:
         text = (release / name).read_text()
         assert "/tmp" not in text and str(Path.home()) + "/" not in text and "from mmpretrain" not in text, name
