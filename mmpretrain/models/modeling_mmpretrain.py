@@ -112,7 +112,7 @@ class MMPretrainModel(ToolsMixin, Asked):
             return
         scale, bias = START[self.config.similarity["form"]]
         init.constant_(self.logit_scale, math.log(scale))
-        if self.logit_bias is not None:
+        if self.logit_bias is not None and bias is not None:
             init.constant_(self.logit_bias, bias)
 
     def forward(

@@ -72,9 +72,10 @@ class ToolsMixin(PreTrainedModel):
         own = self.state_dict().keys()
         if own - state_dict.keys() and state_dict.keys() - own:
             dtype = next((tensor.dtype for tensor in state_dict.values() if tensor.dtype in COMPUTED), None)
-            named, info = type(self).from_pretrained(
+            opened: Any = type(self).from_pretrained(
                 None, config=self.config, state_dict=dict(state_dict), dtype=dtype, output_loading_info=True
             )
+            named, info = opened
             if not any(info.values()):
                 state_dict = named.state_dict()
         return super().load_state_dict(state_dict, strict, assign)
@@ -88,7 +89,7 @@ class ToolsMixin(PreTrainedModel):
         """
         return self._reader(modality)[1].get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module, modality: str | None = None) -> None:
+    def set_input_embeddings(self, value: Any, modality: str | None = None) -> None:
         """Put ``value`` in the place of :meth:`get_input_embeddings`; raises as that does."""
         name, backbone = self._reader(modality)
         backbone.set_input_embeddings(value)
@@ -98,7 +99,7 @@ class ToolsMixin(PreTrainedModel):
         """None: nothing here predicts ids."""
         return None
 
-    def resize_token_embeddings(
+    def resize_token_embeddings(  # type: ignore[override]
         self, new_num_tokens: int | None = None, *arguments: Any, modality: str | None = None, **options: Any
     ) -> nn.Module:
         """Give a text modality's embeddings ``new_num_tokens`` rows, and note it in the config; the layer is returned.
