@@ -1,129 +1,203 @@
-"""The processor is called as transformers' own are: keywords, options, and errors that name the modality."""
+"""How a released model is called and what it answers: as users of transformers' own CLIP write it."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, ProcessorMixin, WhisperFeatureExtractor
+from torch import Tensor
+from transformers import BatchFeature
 
-from mmpretrain.models.inputs_mmpretrain import MULTIPLE
-from mmpretrain.models.processing_mmpretrain import MMPretrainInputs, MMPretrainProcessor
-from tests.small_tokenizer import small_tokenizer
+from mmpretrain.config.data import RESERVED
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from tests.models.small import small_model
+from tests.models.test_modeling import INPUTS, MLP_SPEC
 
-IMAGE = {"kind": "image", "size": [8, 4], "channels": 1}
-TEXT = {"kind": "text", "max_length": 20}
-SOUND = {"kind": "audio", "sampling_rate": 16000, "seconds": 0.2}
-PICTURE = np.random.default_rng(0).integers(0, 256, (8, 4), dtype=np.uint8)
-WORDS = ["a seven", "a bold light digit"]  # 4 and 6 tokens
-
-
-def processor(**entries: Any) -> MMPretrainProcessor:
-    """Of these modalities."""
-    texts, sounds = ([n for n, e in entries.items() if e["kind"] == kind] for kind in ("text", "audio"))
-    return MMPretrainProcessor(
-        entries,
-        {name: AutoTokenizer.from_pretrained(small_tokenizer()) for name in texts},
-        {name: WhisperFeatureExtractor(chunk_length=0.2) for name in sounds},
-    )
+PICTURES, CAPTIONS, GENES = INPUTS["picture"], INPUTS["caption"], INPUTS["genes"]
 
 
-def same(one: MMPretrainInputs, other: MMPretrainInputs) -> bool:
-    """Whether both hold the same tensors under the same names."""
-    flat = [{(n, k): t for n, tensors in batch.items() for k, t in tensors.items()} for batch in (one, other)]
-    return flat[0].keys() == flat[1].keys() and all(torch.equal(t, flat[1][key]) for key, t in flat[0].items())
+def two_vectors(**arguments: Any) -> MMPretrainModel:
+    """Modalities ``a`` and ``b`` of the same kind."""
+    torch.manual_seed(0)
+    return MMPretrainModel(MMPretrainConfig(encoders={"a": MLP_SPEC, "b": MLP_SPEC}, **arguments)).eval()
 
 
-def test_keywords_of_transformers_mean_the_only_modality_of_a_kind() -> None:
-    whole = processor(left=IMAGE, caption=TEXT, noise=SOUND)
-    assert isinstance(whole, ProcessorMixin)
-    wave = np.zeros(100, np.float32)
-    expected = whole(left=PICTURE, caption=WORDS, noise=wave, sampling_rate=16000)
-    assert list(expected) == ["left", "caption", "noise"]
-    assert same(whole(images=PICTURE, text=WORDS, audio=wave, sampling_rate=16000), expected)
-    assert same(whole(PICTURE, WORDS, wave, sampling_rate=16000), expected)
-    assert same(whole(PICTURE, WORDS, audios=wave, audio_kwargs={"sampling_rate": 16000}), expected)
-    assert same(whole(None, WORDS), whole(text=WORDS))
+def dual_encoder(form: str = "softmax") -> MMPretrainModel:
+    """Picture and caption with a similarity, without a classifier."""
+    config: Any = copy.deepcopy(small_model().config)
+    config.classifier_hidden, config.similarity = None, {"form": form}
+    torch.manual_seed(0)
+    return MMPretrainModel(config).eval()
 
 
-def test_a_modality_of_that_name_is_meant_before_all_others() -> None:
-    both = processor(text=TEXT, caption=TEXT)
-    assert list(both(text=WORDS)) == ["text"] and list(both(caption=WORDS)) == ["caption"]
+def test_flat_tensors_go_to_the_modality_that_takes_them() -> None:
+    model = small_model()
+    nested = model(**INPUTS)
+    flat = model(**PICTURES, **CAPTIONS, **GENES)
+    mixed = model(genes=BatchFeature(GENES), picture=PICTURES, **CAPTIONS, position_ids=None)
+    for other in (flat, mixed):
+        assert all(torch.equal(other.embeds[name], rows) for name, rows in nested.embeds.items())
+        assert torch.equal(other.logits, nested.logits)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("inputs", "message"),
     [
-        ({"images": PICTURE}, "images may mean left or right: name the modality, as left=..."),
-        ({"audio": [0.0]}, "audio was passed, and none of the modalities left, right, caption is of that kind"),
-        ({"videos": PICTURE}, "unknown modality 'videos'"),
-        ({"text": WORDS, "caption": WORDS}, "'caption' was given twice"),
-        ({"text": [[1, 2]]}, "'caption' needs strings, got a list; token ids go to the model itself"),
-        ({"text": [1, 2]}, "'caption' needs strings, got a int"),
-        ({"text": WORDS, "return_tensors": "tf"}, "return_tensors is 'tf': use 'pt'"),
-        ({"text": WORDS, "padding": "most"}, "padding is 'most': use one of"),
-        ({"text": WORDS, "padding": 1}, "padding is 1: use one of"),
-        ({"text": WORDS, "truncation": "only_second"}, "truncation is 'only_second'"),
-        ({"text": WORDS, "max_length": 21}, "max_length is 21, and modality 'caption' takes 3 to 20 tokens"),
-        ({"text": WORDS, "max_length": 2}, "max_length is 2"),
-        ({"text": WORDS, "text_kwargs": {"stride": 3}}, "text_kwargs has stride"),
-        ({"text": ["digit " * 30], "truncation": False}, "'caption' has a text of 32 tokens, and 20 count"),
-        ({"text": WORDS, "padding": False}, "'caption' needs all of its 20 places"),
-        ({"images": None}, "no modality was passed"),
+        ({"values": torch.zeros(2, 7)}, r"values may be of a or b: say which, as a=\{'values'"),
+        (
+            {"pixels": torch.zeros(2, 7)},
+            "unknown input 'pixels': this model has the modalities a, b, which take values",
+        ),
+        ({"a": {"values": torch.zeros(2, 7), "foo": 1}}, "modality 'a' takes no 'foo': it knows present, values"),
+        ({"a": {"values": [[0.0] * 7]}}, "modality 'a': values is a list: pass a tensor"),
+        ({"a": {"values": torch.zeros(0, 7)}}, "'a': values has no samples"),
+        ({"a": {"values": torch.zeros(2, 7), "present": torch.ones(3).bool()}}, "present has 3 samples and values 2"),
     ],
 )
-def test_what_a_call_cannot_mean_is_said(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError) as error:
-        processor(left=IMAGE, right=IMAGE, caption=TEXT)(**given)
-    assert said in str(error.value)
+def test_a_wrong_call_is_one_error_that_names_what_to_do(inputs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        two_vectors()(**inputs)
 
 
-@pytest.mark.parametrize("padding", [None, True, "longest", "max_length"])
-def test_padding_never_falls_short_of_what_the_encoder_needs(padding: Any) -> None:
-    found = processor(caption=TEXT)(text=WORDS, padding=padding)
-    assert same(found, processor(caption=TEXT)(text=WORDS)) and found.input_ids.shape == (2, 20)
-    by_batch = processor(caption=TEXT | {MULTIPLE: 8})(text=WORDS, padding=padding)
-    assert by_batch.input_ids.shape == (2, 20 if padding == "max_length" else 8)
-    assert torch.equal(by_batch.input_ids[:, :8], found.input_ids[:, :8])
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"pixel_values": torch.zeros(1, 8, 4)}, "4 dimensions are needed: the batch comes first, one sample is unsq"),
+        ({"pixel_values": torch.zeros(2, 3, 8, 4)}, r"expected \[batch, 1, height, width\]"),
+        ({"pixel_values": torch.zeros(2, 1, 8, 4).byte()}, "pixel_values is torch.uint8: floats are needed"),
+        ({"input_ids": torch.zeros(2, 4)}, "input_ids is torch.float32: token ids are whole numbers"),
+        ({"input_ids": torch.zeros(4).long()}, "2 dimensions are needed: the batch comes first"),
+        ({"input_ids": torch.zeros(2, 0).long()}, "a text without a token has no embedding"),
+        ({"input_ids": torch.full((2, 4), 999)}, "input_ids has 999, and the encoder knows 0 to"),
+        ({"input_ids": torch.full((2, 4), -1)}, "input_ids has -1, and the encoder knows 0 to"),
+        ({"input_ids": torch.ones(2, 4).long(), "attention_mask": torch.ones(2, 3)}, "has 3 places and input_ids 4"),
+        ({"input_ids": torch.ones(2, 4).long(), "attention_mask": torch.ones(2, 1, 4, 4)}, r"\[2, 1, 4, 4\]: \[batch"),
+        ({"input_ids": torch.ones(2, 4).long(), "token_type_ids": torch.ones(1, 4)}, "has 1 samples and input_ids 2"),
+        ({"input_ids": torch.ones(2, 4).long(), "token_type_ids": torch.full((2, 4), 7)}, "modality 'caption': index"),
+    ],
+)
+def test_tensors_that_an_encoder_cannot_take_are_named(inputs: dict[str, Tensor], message: str) -> None:
+    name = "picture" if "pixel_values" in inputs else "caption"
+    with pytest.raises(ValueError, match=message) as error:
+        small_model()(**{name: inputs})
+    assert f"modality {name!r}" in str(error.value)
 
 
-def test_without_padding_texts_of_one_length_make_a_tensor() -> None:
-    free = processor(caption=TEXT | {MULTIPLE: 8})
-    assert free(text="a seven", padding=False).input_ids.shape == (1, 4)
-    with pytest.raises(ValueError, match="'caption' has texts of 4 to 6 tokens, which make no tensor without padding"):
-        free(text=WORDS, padding=False)
+def test_features_are_those_of_a_call_with_the_states_of_the_encoder() -> None:
+    model = small_model()
+    found = model.get_picture_features(**PICTURES)
+    assert list(found) == ["last_hidden_state", "pooler_output"] and found.last_hidden_state.shape[::2] == (2, 16)
+    assert torch.equal(found.pooler_output, model(**INPUTS).embeds["picture"])
+    assert "last_hidden_state" not in model.get_genes_features(GENES)  # a vector has no states
+    ways = [
+        model.get_image_features(PICTURES["pixel_values"]),
+        model.get_image_features(PICTURES),
+        model.get_image_features(picture=PICTURES),
+        model.get_features("image", pixel_values=PICTURES["pixel_values"]),
+    ]
+    assert all(torch.equal(way.pooler_output, found.pooler_output) for way in ways)
+    assert [part.shape for part in model.get_image_features(**PICTURES, return_dict=False)] == [
+        found.last_hidden_state.shape,
+        found.pooler_output.shape,
+    ]
+    assert hasattr(model, "get_text_features") and not hasattr(model, "get_audio_features")
+    with pytest.raises(AttributeError, match=r"it has get_picture_features, .*get_image_features"):
+        model.get_sound_features(CAPTIONS)
+    with pytest.raises(ValueError, match="features of 'picture' need that modality alone, got picture, caption"):
+        model.get_image_features(picture=PICTURES, caption=CAPTIONS)
 
 
-def test_a_text_is_cut_to_the_length_that_is_asked_for() -> None:
-    fixed, free = processor(caption=TEXT), processor(caption=TEXT | {MULTIPLE: 8})
-    found = fixed(text=WORDS, max_length=5)
-    assert found.input_ids.shape == (2, 20) and found.attention_mask.sum(1).tolist() == [4, 5]
-    assert found.input_ids[1, 4] == fixed.tokenizer.sep_token_id and not found.input_ids[1, 5:].any()
-    assert free(text=WORDS, max_length=5).input_ids.tolist() == found.input_ids[:, :5].tolist()
-    assert free(text=WORDS, max_length=5, padding="max_length").input_ids.shape == (2, 5)
-    assert same(fixed(text=WORDS, truncation=False), fixed(text=WORDS))
+def test_states_and_attention_weights_of_every_layer() -> None:
+    model = small_model()
+    for name in ("picture", "caption"):
+        backbone: Any = model.encoders[name].backbone
+        backbone.set_attn_implementation("eager")
+    output = model(**INPUTS, output_hidden_states=True, output_attentions=True)
+    assert {name: len(layers) for name, layers in output.hidden_states.items()} == {"picture": 2, "caption": 2}
+    assert output.attentions["caption"][0].shape == (2, 2, 6, 6)
+    assert torch.equal(output.logits, model(**INPUTS).logits)
+    features = model.get_text_features(**CAPTIONS, output_hidden_states=True)
+    assert torch.equal(features.hidden_states[-1], features.last_hidden_state)
+    model.config.output_hidden_states = True
+    assert model(**INPUTS).hidden_states is not None and model(**INPUTS).attentions is None
 
 
-def test_arrays_of_numpy_are_given_where_they_are_asked_for() -> None:
-    whole = processor(left=IMAGE, caption=TEXT)
-    found, tensors = whole(PICTURE, WORDS, return_tensors="np"), whole(PICTURE, WORDS, return_tensors="pt")
-    assert all(isinstance(array, np.ndarray) for group in found.values() for array in group.values())
-    assert same(found.convert_to_tensors("pt"), tensors)
+def test_a_tuple_has_what_is_not_none_in_the_order_of_fields() -> None:
+    loss, logits, embeds = small_model()(**INPUTS, labels=torch.tensor([0, 2]), return_dict=False)
+    assert loss.ndim == 0 and logits.shape == (2, 3) and list(embeds) == ["picture", "caption", "genes"]
 
 
-def test_parts_are_those_of_the_first_modality_of_a_kind() -> None:
-    whole = processor(left=IMAGE, right=IMAGE | {"size": [2, 2]}, caption=TEXT, noise=SOUND)
-    assert whole.image_processor.modality == "left" and whole.feature_extractor.modality == "noise"
-    assert whole.tokenizer is whole.tokenizers["caption"]
-    assert whole.model_input_names == ["pixel_values", "input_ids", "attention_mask", "input_features"]
-    ids = whole(text="a seven").input_ids
-    assert whole.batch_decode(ids, skip_special_tokens=True) == [whole.decode(ids[0], skip_special_tokens=True)]
-    assert list(whole.to_dict()["modalities"]) == ["left", "right", "caption", "noise"] and '"left"' in repr(whole)
-    alone = processor(left=IMAGE)
-    assert not hasattr(alone, "tokenizer") and not hasattr(alone, "feature_extractor")
-    with pytest.raises(ValueError, match="no tokenizer"):
-        alone.decode([1])
-    with pytest.raises(ValueError, match="'padding' is called like a keyword"):
-        processor(padding=IMAGE)
+def test_outputs_answer_by_modality_and_by_kind() -> None:
+    output = dual_encoder()(**PICTURES, **{key: tensor[:1] for key, tensor in CAPTIONS.items()})
+    for again in (output, copy.copy(output), pickle.loads(pickle.dumps(output))):
+        assert again.logits_per_image is again.logits_per["picture"]["caption"]
+        assert again.logits_per_picture.shape == (2, 1) and torch.equal(again.logits_per_text, again.logits_per_image.T)
+        assert again.image_embeds is again.embeds["picture"] and again.caption_embeds is again.embeds["caption"]
+    with pytest.raises(AttributeError, match="there is no audio_embeds: embeds has picture, caption"):
+        _ = output.audio_embeds
+    with pytest.raises(AttributeError, match=r"as logits_per\['picture'\]\[...\]; it has caption, genes"):
+        _ = dual_encoder()(**INPUTS).logits_per_image
+    with pytest.raises(AttributeError, match="a method that ships a temperature"):
+        _ = small_model()(**INPUTS).logits_per_text
+
+
+def test_modalities_need_as_many_samples_only_where_they_are_joined() -> None:
+    one = {key: tensor[:1] for key, tensor in CAPTIONS.items()}
+    assert dual_encoder()(picture=PICTURES, caption=one).logits_per_text.shape == (1, 2)
+    with pytest.raises(ValueError, match=r"\(picture 2, caption 1, genes 2\): the classifier needs them side by side"):
+        small_model()(picture=PICTURES, caption=one, genes=GENES)
+    with pytest.raises(ValueError, match=r"\(picture 2, caption 1\): the loss needs"):
+        dual_encoder()(picture=PICTURES, caption=one, return_loss=True)
+    for fusion in ({"width": 8, "heads": 2}, {"form": "linear", "width": 8}):
+        with pytest.raises(ValueError, match=r"\(a 2, b 3\): the fusion needs"):
+            two_vectors(fusion=fusion)(a={"values": torch.ones(2, 7)}, b={"values": torch.ones(3, 7)})
+
+
+def test_labels_give_the_loss_of_the_classifier() -> None:
+    model, labels = small_model(), torch.tensor([2, -100])
+    output = model(**INPUTS, labels=labels)
+    assert (
+        torch.equal(output.loss, torch.nn.functional.cross_entropy(output.logits, labels)) and output[0] is output.loss
+    )
+    for wrong, message in (
+        (torch.tensor([0, 3]), "labels has 3, and the classifier knows 0 to 2"),
+        (torch.tensor([0.0, 1.0]), "one class number for each of the 2 samples"),
+        (torch.tensor([0]), "one class number for each of the 2 samples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**INPUTS, labels=wrong)
+    with pytest.raises(ValueError, match="needs all of picture, caption, genes"):
+        model(genes=GENES, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (small_model(), {"return_loss": True}, "has no contrastive loss of its embeddings: pass labels"),
+        (
+            dual_encoder(),
+            {"labels": torch.zeros(2)},
+            "has no classifier, .*return_loss=True gives its contrastive loss",
+        ),
+    ],
+)
+def test_a_loss_that_a_model_has_not_is_refused(model: MMPretrainModel, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**INPUTS, **arguments)
+
+
+def test_a_model_with_neither_loss_says_so() -> None:
+    inputs = {name: {"values": torch.ones(2, 7)} for name in "ab"}
+    for asked in ({"labels": torch.zeros(2).long()}, {"return_loss": True}):
+        with pytest.raises(ValueError, match=r"take one of mmpretrain\.losses"):
+            two_vectors(method="comm")(**inputs, **asked)
+    with pytest.raises(ValueError, match="pass two of them"):
+        dual_encoder()(**PICTURES, return_loss=True)
+
+
+def test_names_that_calls_need_are_no_modalities() -> None:
+    assert {"labels", "return_loss", "return_dict", "output_hidden_states", "output_attentions"} <= {*RESERVED}
