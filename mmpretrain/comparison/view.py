@@ -14,7 +14,6 @@ from rich.text import Text
 from mmpretrain.comparison.rows import Cell, Row, result_rows
 from mmpretrain.comparison.words import mapping_words
 
-
 LABELS, CELL = 52, 12  # characters: of subject, score and chance; of a score with its interval
 
 
