@@ -14,6 +14,7 @@ from mmpretrain.data.kinds.text import decode_json, json_content
 from mmpretrain.data.members import Holders, Members, suffix_of
 
 MAX_VALUE_CHARACTERS = 64  # of a measured value
+MAX_LIST_BYTES = 1 << 20  # of several class numbers
 Sample = Mapping[str, Any]  # ``__key__``, ``__url__``, extension -> bytes
 Draw = Callable[[str], float]  # modality -> number of [0, 1) that decides which of several texts is taken
 
@@ -68,6 +69,8 @@ def label_of(
     if form is LabelForm.value:
         return _value(found[0], text)
     if form is LabelForm.several:
+        if len(text) > MAX_LIST_BYTES:
+            raise SampleError(f"{found[0]}: has {len(text)} bytes of class numbers, more than {MAX_LIST_BYTES}")
         numbers = text.removeprefix(b"[").removesuffix(b"]").replace(b",", b" ").split()
         return sorted({_class(found[0], number, classes) for number in numbers})
     return _class(found[0], text, classes)

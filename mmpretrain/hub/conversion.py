@@ -68,7 +68,8 @@ def convert(
     _check_same(source, space, model, processor, by_kind)
     published = None if Path(source).exists() else source
     card = ConvertedFacts(folder.resolve().name, space.name, published, license)
-    export_release(model, model.state_dict(), processor, folder, card)
+    # In its own format it is where it came from.
+    export_release(model, model.state_dict(), processor, folder, card, native=False)
     return model
 
 

@@ -167,7 +167,10 @@ def test_embeddings_that_come_out_differently_are_named(tmp_path: Path, monkeypa
 def test_a_converted_model_keeps_its_scale_and_bias(tmp_path: Path) -> None:
     """Out of transformers, and back into it: the same numbers."""
     original = write_siglip(tmp_path / "siglip").eval()
-    convert(str(tmp_path / "siglip"), tmp_path / "release", None)
+    model = convert(str(tmp_path / "siglip"), tmp_path / "release", None)
+    assert not (tmp_path / "release" / NATIVE).exists()
+    processor = MMPretrainProcessor.from_pretrained(tmp_path / "release")
+    export_release(model, model.state_dict(), processor, tmp_path / "release", facts())
     back: Any = AutoModel.from_pretrained(tmp_path / "release" / NATIVE, trust_remote_code=False)
     assert type(back) is type(original)
     for name, tensor in original.state_dict().items():
