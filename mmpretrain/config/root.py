@@ -31,6 +31,22 @@ class RunConfig:
     root: str = field(default="runs", metadata=PATH)
     """Folder that the run folders lie in; a relative path starts where the launcher is called."""
 
+    license: str | None = None
+    """License of the weights, as the Hub spells it (``mit``, ``cc-by-4.0``), for the model card; null: not chosen yet.
+    A run may go on under another one."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        problem = None if self.license is None else license_problem(self.license)
+        return [f"run.license: {problem}"] if problem else []
+
+
+def license_problem(license: str) -> str | None:
+    """A sentence if this is no license as the Hub spells them."""
+    if re.fullmatch("[a-z0-9][a-z0-9.-]*", license):
+        return None
+    return f"{license!r} is no license as the Hub spells them: lower case, such as mit, apache-2.0 or cc-by-4.0"
+
 
 @dataclass
 class Config:
@@ -91,7 +107,7 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
+        found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmpretrain.config.data import RESERVED
+from mmpretrain.config.root import license_problem
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
 
 
@@ -31,6 +32,8 @@ def convert_command(
     form = AnswerForm.of(json_flag)
     with command_errors(form):
         wanted = None if names is None else _names(names)
+        if license is not None and (problem := license_problem(license)):
+            raise CommandError([f"--license: {problem}"])
         if out.exists():
             raise CommandError([f"{out} exists: remove it, or name another folder"])
         from mmpretrain.hub.conversion import convert

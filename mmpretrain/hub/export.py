@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import logging
 
 from mmpretrain.files import sync
-from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
+from mmpretrain.hub.card import CardFacts, ConvertedFacts, Offered, model_card
 from mmpretrain.hub.native import NotNative, native_card, seal, write_native
-from mmpretrain.hub.sentence_transformers_files import write_modules
-from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modules
 from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.similarity_mmpretrain import SOFTMAX
+from mmpretrain.release_folder import NATIVE
 
 
 def export_release(
@@ -50,7 +53,7 @@ def export_release(
         processor.save_pretrained(writing)
         write_modules(writing, processor.modalities, model.embed_sizes)
         notes = _in_native_format(model.config, state_dict, processor, writing, card, max_shard_size) if native else []
-    model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
+    model_card(card, processor.modalities, offered_by(model, processor, writing)).save(writing / "README.md")
     seal(writing)
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
@@ -62,8 +65,30 @@ def export_release(
     return notes
 
 
+def offered_by(model: MMPretrainModel, processor: MMPretrainProcessor, folder: Path) -> Offered:
+    """What the card says of ``model``, whose files lie in ``folder``."""
+    config, native = model.config, folder / NATIVE / "config.json"
+    architectures = json.loads(native.read_text(encoding="utf-8"))["architectures"] if native.is_file() else [None]
+    return Offered(
+        classifier=model.classifier is not None,
+        similarity=(config.similarity or {}).get("form"),
+        fused=config.fusion is not None,
+        parts=config.factors is not None or config.components is not None,
+        sentence_transformers=tuple(kind.value for kind in encoded_kinds(processor.modalities, model.embed_sizes)),
+        native=architectures[0],
+        zero_shot=_zero_shot(model, processor),
+    )
+
+
+def _zero_shot(model: MMPretrainModel, processor: MMPretrainProcessor) -> bool:
+    """Whether transformers' pipeline takes it: see MMPretrainForZeroShotImageClassification."""
+    kinds = [entry["kind"] for entry in processor.modalities.values()]
+    softmax = (model.config.similarity or {}).get("form") == SOFTMAX
+    return softmax and model.fusion is None and kinds.count("image") == kinds.count("text") == 1
+
+
 def _in_native_format(
-    config: MMPretrainConfig,
+    config: Any,
     state_dict: Mapping[str, Tensor],
     processor: MMPretrainProcessor,
     folder: Path,
@@ -78,9 +103,9 @@ def _in_native_format(
 
 def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
     """Texts that the processor never pads by the batch have one length for the model, too."""
-    for name, modality in processor.modalities.items():
-        if modality["kind"] == "text" and MULTIPLE not in modality and name in model.config.encoders:
-            model.config.encoders[name] |= whole_length(modality, processor.tokenizers[name])
+    texts = {name: entry for name, entry in processor.modalities.items() if entry["kind"] == "text"}
+    whole = {n: whole_length(e, processor.tokenizers[n]) for n, e in texts.items() if MULTIPLE not in e}
+    model.config.places = whole or None
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

@@ -72,7 +72,7 @@ def _write_modules(folder: Path, methods: Mapping[Kind, tuple[str, list[str]]], 
     }
     _write(folder / MODULE_CONFIG, module)
     _write(folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": TRANSFORMER}])
-    settings = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    settings: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     _write(folder / MODEL_CONFIG, {"model_type": "SentenceTransformer", **settings})
 
 

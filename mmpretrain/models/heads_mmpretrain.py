@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import initialization as init
 
 from .pooling_mmpretrain import StateForm
+from .precision_mmpretrain import as_weight
 
 
 def init_linear(layer: nn.Linear) -> None:
@@ -32,7 +33,7 @@ class MLPHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [b, input_size], any float type -> [b, output_size]."""
-        x = self.hidden(x.to(self.hidden.weight.dtype)).relu()
+        x = self.hidden(as_weight(x, self.hidden.weight)).relu()
         for layer in self.further:
             x = layer(x).relu()
         return self.output(x)

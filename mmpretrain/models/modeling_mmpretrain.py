@@ -37,9 +37,10 @@ from .outputs_mmpretrain import MMPretrainOutput
 from .places_mmpretrain import filled
 from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
+from .tools_mmpretrain import ToolsMixin
 
 
-class MMPretrainModel(Asked):
+class MMPretrainModel(ToolsMixin, Asked):
     """One encoder per modality; see :class:`MMPretrainConfig` for what can sit on top.
 
     embed_sizes: modality -> width of its embedding.
@@ -48,14 +49,17 @@ class MMPretrainModel(Asked):
     config_class = MMPretrainConfig
     base_model_prefix = ""
     _auto_class = "AutoModel"
-    _supports_sdpa = True
     # Its loss is a mean over the samples of one call, which nothing further scales.
     accepts_loss_kwargs = False
     embed_sizes: dict[str, int]
 
     def __init__(self, config: MMPretrainConfig) -> None:
         super().__init__(config)
-        encoders = {name: Encoder(name, config.encoders[name]) for name in config.modalities if name in config.encoders}
+        encoders = {
+            name: Encoder(name, config.encoders[name], config.attention_of(name))
+            for name in config.modalities
+            if name in config.encoders
+        }
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict()
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
@@ -108,13 +112,19 @@ class MMPretrainModel(Asked):
             return
         scale, bias = START[self.config.similarity["form"]]
         init.constant_(self.logit_scale, math.log(scale))
-        if self.logit_bias is not None:
+        if self.logit_bias is not None and bias is not None:
             init.constant_(self.logit_bias, bias)
 
     def forward(
         self,
         /,
         *,
+        input_ids: Any = None,
+        pixel_values: Any = None,
+        attention_mask: Any = None,
+        input_values: Any = None,
+        input_features: Any = None,
+        values: Any = None,
         labels: Tensor | None = None,
         return_loss: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -136,6 +146,10 @@ class MMPretrainModel(Asked):
         Raises ValueError for no modality, an unknown one, tensors that its encoder cannot take, modalities of different
         numbers of samples where they are joined, and a loss that the model has not.
         """
+        # Tools look at the names of a signature: torch.export for what changes its size, a Trainer for what to keep.
+        flat = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
+        flat |= {"input_values": input_values, "input_features": input_features, "values": values}
+        inputs |= {key: tensor for key, tensor in flat.items() if tensor is not None}
         given, rows, moved = self._given(inputs)
         record = _record or self._recorder(output_hidden_states, output_attentions)
         embeds, fused = self._embeds(given, record)
@@ -193,7 +207,7 @@ class MMPretrainModel(Asked):
                 if source is not None:
                     moved[name] = source
             if not tracing():
-                given[name] = filled(name, given[name], self.config.encoders.get(name, {}))
+                given[name] = filled(name, given[name], (self.config.places or {}).get(name))
         return given, rows, moved
 
     def _look(self, name: str, tensors: Tensors) -> tuple[Tensors, Tensor | None]:
@@ -271,8 +285,8 @@ class MMPretrainModel(Asked):
     def _model_of_space(self, entry: Mapping[str, Any]) -> nn.Module:
         """A model of this very class, which may be a connection itself, or one of transformers with several towers."""
         if "dual" in entry:
-            return DualModel(**entry["dual"])
-        return type(self)(MMPretrainConfig(**entry))
+            return DualModel(**entry["dual"], attention=self.config.attention_of(""))
+        return type(self)(MMPretrainConfig(**entry, attn_implementation=self.config.attention_of("")))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Mapping
 
 import torch
-from omegaconf import OmegaConf
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import DatasetInfo, dataset_info
 from mmpretrain.hub.card import CardFacts, TrainingFacts
+from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
 from mmpretrain.run_folder import RunFolder, read_lines
@@ -36,7 +36,8 @@ def publish(
         name=str(config.run.name),
         method=config.method.name,
         dataset=dataset_info(config.data) or _undescribed(config.data),
-        hyperparameters=OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),  # type: ignore[arg-type]
+        hyperparameters=used_parameters(config),
+        license=config.run.license,
         training=_training_facts(folder, config, world_size, steps),
         evaluation=results,
         split=config.evaluation.split,

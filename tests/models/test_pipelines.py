@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, FNetConfig, ViTCo
 
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.places_mmpretrain import PLACES, whole_length
+from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.models.small import BERT, LAYERS, VIT, fresh_interpreter
 from tests.small_tokenizer import small_tokenizer
@@ -48,9 +48,9 @@ def made(folder: Path, form: str | None = "softmax", text: str = "bert", **more:
     }
     picture = ViTConfig(**VIT, image_size=[8, 4], num_channels=3).to_dict()
     encoders = {name: {"architecture": "vit", "config": picture, "pool": "cls"} for name in ("picture", *more)}
-    spec = {"architecture": text, "config": towers[text].to_dict(), "pool": "mean"}
-    encoders["caption"] = spec | whole_length(TEXT, tokenizer)
+    encoders["caption"] = {"architecture": text, "config": towers[text].to_dict(), "pool": "mean"}
     config = MMPretrainConfig(encoders, embed_dim=8, method="clip", similarity={"form": form} if form else None)
+    config.places = {"caption": whole_length(TEXT, tokenizer)}
     MMPretrainModel(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -119,5 +119,5 @@ def test_texts_of_any_padding_get_one_embedding(tmp_path: Path) -> None:
     found = model(input_ids=alone["input_ids"], token_type_ids=None).embeds["caption"]
     assert torch.allclose(found, right[:1], atol=1e-6)
     # What it would be if nothing were added.
-    model.config.encoders["caption"].pop(PLACES)
+    model.config.places = None
     assert (model(**alone).embeds["caption"] - right[:1]).abs().max() > 1e-2
