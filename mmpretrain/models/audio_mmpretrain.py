@@ -30,8 +30,14 @@ MARGIN_S = 0.1
 WINDOW, HOP = 400, 160
 # model_type -> the part of its model that encodes sounds.
 PARTS = {"whisper": "encoder"}
-# model_type -> the class of an audio encoder that AutoModel does not know.
-CLASSES = {"clap_audio_model": "ClapAudioModel"}
+# model_type -> the class of an encoder that AutoModel does not know.
+CLASSES = {
+    "clap_audio_model": "ClapAudioModel",
+    "clap_text_model": "ClapTextModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
+    "siglip_text_model": "SiglipTextModel",
+}
 EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
 
 
@@ -195,7 +201,7 @@ def fixed_samples(extractor: Any) -> int | None:
 
 
 def audio_class(config: Any) -> Any | None:
-    """The class of an audio encoder that AutoModel does not know; None: it knows it."""
+    """The class of an encoder that AutoModel does not know, such as those of sounds; None: it knows it."""
     name = CLASSES.get(config.model_type)
     return getattr(transformers, name) if name else None
 

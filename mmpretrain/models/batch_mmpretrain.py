@@ -67,6 +67,13 @@ class MMPretrainInputs(BatchFeature):
             self.data[name] = moved.data if nested else moved.data[name]
         return self
 
+    def flat(self) -> MMPretrainInputs:
+        """The tensors of the only modality, not nested: every sample has it. Raises ValueError for several."""
+        if len(self.data) != 1:
+            raise ValueError(f"flat is for one modality at a time, and these are {', '.join(self.data) or 'none'}")
+        (tensors,) = self.data.values()
+        return MMPretrainInputs({key: tensor for key, tensor in tensors.items() if key != "present"})
+
     def convert_to_tensors(self, tensor_type: Any = None, *_: Any, **__: Any) -> MMPretrainInputs:
         """All tensors as torch's (``"pt"``) or numpy's (``"np"``); None: as they are. ValueError for anything else."""
         if tensor_type is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,15 @@ from .inputs_mmpretrain import CUT, MULTIPLE, UNPADDED, WHOLE
 
 # transformers' keyword -> the kind of modality that it means.
 ALIASES = {"images": "image", "text": "text", "audio": "audio", "audios": "audio"}
-OPTIONS = ("padding", "truncation", "max_length", "return_tensors", "sampling_rate")
-# transformers' keywords that hold keywords.
-_GROUPS = ("common_kwargs", "text_kwargs", "images_kwargs", "audio_kwargs")
+OPTIONS = ("padding", "truncation", "max_length", "return_tensors", "sampling_rate", "flat")
+# transformers' keywords that hold keywords -> the kind of modality that these are for; empty: for all.
+_GROUPS = {
+    "common_kwargs": "",
+    "text_kwargs": "text",
+    "images_kwargs": "image",
+    "audio_kwargs": "audio",
+    "videos_kwargs": "video",
+}
 _LONGEST, _FULL, _UNPADDED = (None, True, "longest"), ("max_length",), (False, "do_not_pad")
 _CUT, _WHOLE = (None, True, "longest_first", "only_first"), (False, "do_not_truncate")
 
@@ -27,7 +33,8 @@ class CallOptions:
     padding: None, True or ``"longest"``: to the longest text of the call where the release allows it, else to the full
     length, so that a text always gets its embedding; ``"max_length"``: to the full length; False: not at all.
     truncation: None or True: longer texts are cut; False: they are refused. max_length: how many tokens count; None: as
-    many as the modality takes. return_tensors: ``"pt"`` (None, too) or ``"np"``.
+    many as the modality takes. return_tensors: ``"pt"`` (None, too) or ``"np"``. flat: whether the answer is the
+    tensors of the only modality that is passed, not nested, for readers that know no modalities.
 
     Raises ValueError for values that no release knows.
     """
@@ -36,6 +43,7 @@ class CallOptions:
     truncation: Any = None
     max_length: Any = None
     return_tensors: Any = None
+    flat: bool = False
 
     def __post_init__(self) -> None:
         # Enumerations of transformers are strings.
@@ -79,7 +87,8 @@ def call_of(modalities: Mapping[str, Entry], given: Mapping[str, Any]) -> tuple[
     """
     samples: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    for key, value in _flat(given):
+    kinds = {modalities[key]["kind"] if key in modalities else ALIASES.get(key) for key in given}
+    for key, value in _flat(given, kinds):
         if key in OPTIONS and key not in modalities:
             options[key] = value
         elif key in modalities or key not in ALIASES or value is not None:
@@ -90,15 +99,16 @@ def call_of(modalities: Mapping[str, Entry], given: Mapping[str, Any]) -> tuple[
     return samples, options
 
 
-def _flat(given: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Keyword and value, those in transformers' groups as if they stood beside them."""
+def _flat(given: Mapping[str, Any], kinds: Collection[str | None]) -> list[tuple[str, Any]]:
+    """Keyword and value, those in transformers' groups as if they stood beside them. kinds: that samples were passed
+    of; what a group says of others counts for nothing."""
     found = []
     for key, value in given.items():
         if key in _GROUPS:
             unknown = sorted(set(value) - set(OPTIONS))
             if unknown:
                 raise ValueError(f"{key} has {', '.join(unknown)}: a release knows {', '.join(OPTIONS)}")
-            found += list(value.items())
+            found += list(value.items()) if not _GROUPS[key] or _GROUPS[key] in kinds else []
         else:
             found.append((key, value))
     return found

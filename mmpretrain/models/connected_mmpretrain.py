@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import initialization
 
 from .intake_mmpretrain import VECTOR, Takes
+from .precision_mmpretrain import as_weight
 from .recording_mmpretrain import Recorder
 
 STARTS = {"xavier": initialization.xavier_uniform_, "identity": initialization.eye_}
@@ -51,7 +52,7 @@ class Projector(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[b, input_size], any float type -> [b, output_size]; batch norms see the b rows as one batch."""
-        return self.layers(rows.to(next(self.layers.parameters()).dtype))
+        return self.layers(as_weight(rows, next(self.layers.parameters())))
 
 
 class Connection(nn.Module):

@@ -98,8 +98,9 @@ def moved_left(name: str, tensors: Mapping[str, Any], wanted: Takes) -> tuple[Te
     rows, places = mask.shape
     # In int32, of which every runtime of exported graphs finds the largest.
     first = mask.bool().int().argmax(dim=1, keepdim=True)
-    source = torch.arange(places, device=mask.device) + first
-    source = torch.where(source < places, source, source - places)
+    # No remainder: exporters to ONNX know none by a number of places that changes.
+    onward = torch.arange(places, device=mask.device) + first
+    source = torch.where(onward < places, onward, onward - places)
     moved = dict(tensors)
     for key in (wanted.main, MASK, *_ALONG):
         if isinstance(tensor := tensors.get(key), Tensor):

@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from .intake_mmpretrain import MASK, PRESENT, Takes, takes
+from .precision_mmpretrain import as_computed
 from .recording_mmpretrain import Recorder
 
 FEATURES = {"image": "get_image_features", "audio": "get_audio_features", "text": "get_text_features"}
@@ -28,14 +29,23 @@ class DualOutput:
 class DualModel(nn.Module):
     """architecture, config: the ``model_type`` of transformers, and its content. towers: modality -> its kind, which is
     one of ``FEATURES``. masked: whether texts come with a mask; some models were trained on padding without one.
+    attention: which of transformers' implementations its layers use; None: its own choice.
     """
 
-    def __init__(self, architecture: str, config: dict[str, Any], towers: Mapping[str, str], masked: bool) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        config: dict[str, Any],
+        towers: Mapping[str, str],
+        masked: bool,
+        attention: str | None = None,
+    ) -> None:
         super().__init__()
         self.towers, self.masked = dict(towers), masked
-        self.model: Any = transformers.AutoModel.from_config(
-            transformers.CONFIG_MAPPING[architecture].from_dict(config)
-        )
+        of_model = transformers.CONFIG_MAPPING[architecture].from_dict(config)
+        if attention is not None:
+            of_model._attn_implementation = attention
+        self.model: Any = transformers.AutoModel.from_config(of_model)
 
     def forward(self, /, *, _record: Recorder | None = None, **inputs: dict[str, Tensor]) -> DualOutput:
         """Modality -> keyword tensors of its tower, [b, ...] each -> what its ``get_..._features`` gives."""
@@ -62,7 +72,7 @@ class DualModel(nn.Module):
     def _features(self, name: str, tensors: Mapping[str, Tensor], record: Recorder | None) -> Tensor:
         kind = self.towers[name]
         left_out = (PRESENT,) if self.masked or kind != "text" else (PRESENT, MASK)
-        given = {key: tensor for key, tensor in tensors.items() if key not in left_out}
+        given = as_computed({key: t for key, t in tensors.items() if key not in left_out}, self.model)
         if record is None:
             return tower_features(self.model, kind, given)
         output = getattr(self.model, FEATURES[kind])(**given, **record.flags)

@@ -11,11 +11,13 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .attention_mmpretrain import attention_errors
 from .audio_mmpretrain import PARTS, audio_class, audio_part, frames_mask
 from .convolution_mmpretrain import ConvNet
 from .heads_mmpretrain import VectorIdentity, VectorMLP
 from .intake_mmpretrain import Takes, takes
 from .pooling_mmpretrain import StateForm, States, pool_states
+from .precision_mmpretrain import as_computed
 from .recording_mmpretrain import Recorder
 from .sequence_mmpretrain import SequenceTransformer
 
@@ -31,22 +33,26 @@ OWN: dict[str, Any] = {
 class Encoder(nn.Module):
     """Encoder tensors of b samples -> [b, output_size], or the states before pooling.
 
-    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`.
-    form, state_size: shape and width of the states. takes: what it is called with. An encoder whose parameters are all
-    frozen stays in evaluation mode: no dropout, no batch statistics.
+    name: the modality, for messages. spec: ``{"architecture", "config", "pool"}`` of :class:`MMPretrainConfig`, and
+    perhaps ``"masked"``. attention: which of transformers' implementations its layers use; None: its own choice. form,
+    state_size: shape and width of the states. takes: what it is called with. An encoder whose parameters are all frozen
+    stays in evaluation mode: no dropout, no batch statistics. Raises ValueError for an implementation that the
+    architecture cannot have.
     """
 
-    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], attention: str | None = None) -> None:
         super().__init__()
         self.name = name
         self.pool = spec["pool"]
+        self.masked = spec.get("masked", True)
         if spec["architecture"] in OWN:
             backbone = OWN[spec["architecture"]](**spec["config"])
             self.form, self.state_size = backbone.form, backbone.state_size
             self.output_size = self.state_size * (math.prod(backbone.map_size) if self.pool == "flatten" else 1)
         else:
             config = backbone_config(spec)
-            backbone = _new_backbone(config, self.pool)
+            with attention_errors(name):
+                backbone = _new_backbone(config, self.pool, attention)
             self.output_size, self.state_size = output_width(config, self.pool), state_width(config)
             self.form = state_form(config)
         self.backbone: nn.Module = backbone
@@ -86,7 +92,10 @@ class Encoder(nn.Module):
         wanted = self.backbone.main_input_name
         if wanted not in tensors:
             raise ValueError(f"modality {self.name!r} needs {wanted}, got {', '.join(sorted(tensors)) or 'nothing'}")
+        if not self.masked:
+            tensors = {key: tensor for key, tensor in tensors.items() if key != "attention_mask"}
         try:
+            tensors = as_computed(tensors, self.backbone)
             if record is None:
                 return self.backbone(**tensors)
             return self._recorded(tensors, record)
@@ -116,8 +125,10 @@ def backbone_config(spec: dict[str, Any]) -> PreTrainedConfig:
     return transformers.CONFIG_MAPPING[spec["architecture"]].from_dict(spec["config"])
 
 
-def _new_backbone(config: PreTrainedConfig, pool: str) -> nn.Module:
+def _new_backbone(config: PreTrainedConfig, pool: str, attention: str | None) -> nn.Module:
     """The model, or the part of it that encodes, with random weights."""
+    if attention is not None:
+        config._attn_implementation = attention
     own_class: Any = audio_class(config)
     if own_class is not None:
         return own_class(config)
@@ -134,8 +145,9 @@ def pooling_arguments(config: PreTrainedConfig, pool: str) -> dict[str, bool]:
 
 def output_width(config: PreTrainedConfig, pool: str) -> int:
     """Width of the pooled output. Raises ValueError for an architecture that is not a single encoder."""
-    if pool == "pooler" and getattr(config, "pooler_output_size", None):
-        return config.pooler_output_size
+    for size in ("pooler_output_size", "projection_size") if pool == "pooler" else ():
+        if width := getattr(config, size, None):
+            return width
     return state_width(config)
 
 

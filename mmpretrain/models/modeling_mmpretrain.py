@@ -20,7 +20,7 @@ from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
-from .heads_mmpretrain import MLPHead, init_linear
+from .heads_mmpretrain import MLPHead, init_linear, projection
 from .intake_mmpretrain import (
     KIND_OF,
     MASK,
@@ -37,9 +37,10 @@ from .outputs_mmpretrain import MMPretrainOutput
 from .places_mmpretrain import filled
 from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
+from .tools_mmpretrain import ToolsMixin
 
 
-class MMPretrainModel(Asked):
+class MMPretrainModel(ToolsMixin, Asked):
     """One encoder per modality; see :class:`MMPretrainConfig` for what can sit on top.
 
     embed_sizes: modality -> width of its embedding.
@@ -48,20 +49,24 @@ class MMPretrainModel(Asked):
     config_class = MMPretrainConfig
     base_model_prefix = ""
     _auto_class = "AutoModel"
-    _supports_sdpa = True
     # Its loss is a mean over the samples of one call, which nothing further scales.
     accepts_loss_kwargs = False
     embed_sizes: dict[str, int]
 
     def __init__(self, config: MMPretrainConfig) -> None:
         super().__init__(config)
-        encoders = {name: Encoder(name, config.encoders[name]) for name in config.modalities if name in config.encoders}
+        encoders = {
+            name: Encoder(name, config.encoders[name], config.attention_of(name))
+            for name in config.modalities
+            if name in config.encoders
+        }
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict()
         self.embed_sizes = {name: config.embed_dim or encoder.output_size for name, encoder in encoders.items()}
         if config.embed_dim is not None:
             for name, encoder in encoders.items():
-                self.projections[name] = nn.Linear(encoder.output_size, config.embed_dim, bias=False)
+                form = (config.projections or {}).get(name)
+                self.projections[name] = projection(encoder.output_size, config.embed_dim, form)
         self.fusion: Fusion | LinearFusion | None = None
         if config.fusion is not None:
             self.fusion = _fusion(encoders, **config.fusion)
@@ -86,16 +91,16 @@ class MMPretrainModel(Asked):
         self.logit_scale: nn.Parameter | None = None
         self.logit_bias: nn.Parameter | None = None
         if config.similarity is not None:
-            self._add_similarity(config.similarity["form"])
+            self._add_similarity(**config.similarity)
         self.post_init()
 
     def _add_components(self, common: int, individual: Mapping[str, int], hidden: int | None) -> None:
         for name, size in self.embed_sizes.items():
             self.components[name] = Components(size, common, individual[name], hidden)
 
-    def _add_similarity(self, form: str) -> None:
+    def _add_similarity(self, form: str, per_modality: bool = False) -> None:
         # Of shape (1,): tools that flatten or partition parameters cannot handle one without dimension.
-        self.logit_scale = nn.Parameter(torch.empty(1))
+        self.logit_scale = nn.Parameter(torch.empty(len(self.config.modalities) if per_modality else 1))
         if form == SIGMOID:
             self.logit_bias = nn.Parameter(torch.empty(1))
         self.initialize_()
@@ -107,13 +112,19 @@ class MMPretrainModel(Asked):
             return
         scale, bias = START[self.config.similarity["form"]]
         init.constant_(self.logit_scale, math.log(scale))
-        if self.logit_bias is not None:
+        if self.logit_bias is not None and bias is not None:
             init.constant_(self.logit_bias, bias)
 
     def forward(
         self,
         /,
         *,
+        input_ids: Any = None,
+        pixel_values: Any = None,
+        attention_mask: Any = None,
+        input_values: Any = None,
+        input_features: Any = None,
+        values: Any = None,
         labels: Tensor | None = None,
         return_loss: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -135,6 +146,10 @@ class MMPretrainModel(Asked):
         Raises ValueError for no modality, an unknown one, tensors that its encoder cannot take, modalities of different
         numbers of samples where they are joined, and a loss that the model has not.
         """
+        # Tools look at the names of a signature: torch.export for what changes its size, a Trainer for what to keep.
+        flat = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
+        flat |= {"input_values": input_values, "input_features": input_features, "values": values}
+        inputs |= {key: tensor for key, tensor in flat.items() if tensor is not None}
         given, rows, moved = self._given(inputs)
         record = _record or self._recorder(output_hidden_states, output_attentions)
         embeds, fused = self._embeds(given, record)
@@ -146,7 +161,8 @@ class MMPretrainModel(Asked):
         factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
         pairs = None
         if self.logit_scale is not None and len(embeds) > 1:
-            pairs = logits_per(embeds, self.logit_scale, self.logit_bias)
+            of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
+            pairs = logits_per(embeds, self.logit_scale, self.logit_bias, of_each)
         loss = None
         if labels is not None or return_loss:
             present = {name: tensors[PRESENT] for name, tensors in given.items() if PRESENT in tensors}
@@ -269,8 +285,8 @@ class MMPretrainModel(Asked):
     def _model_of_space(self, entry: Mapping[str, Any]) -> nn.Module:
         """A model of this very class, which may be a connection itself, or one of transformers with several towers."""
         if "dual" in entry:
-            return DualModel(**entry["dual"])
-        return type(self)(MMPretrainConfig(**entry))
+            return DualModel(**entry["dual"], attention=self.config.attention_of(""))
+        return type(self)(MMPretrainConfig(**entry, attn_implementation=self.config.attention_of("")))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

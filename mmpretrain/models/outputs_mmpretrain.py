@@ -41,6 +41,13 @@ class MMPretrainOutput(ModelOutput):
     hidden_states: dict[str, tuple[Tensor, ...]] | None = None
     attentions: dict[str, tuple[Tensor, ...]] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # ModelOutput's own looks through all fields each time; of what is None, or no field, it keeps nothing further.
+        if value is None or name == "aliases":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         # Only what is found nowhere else comes here.
         if name.startswith(PER):

@@ -28,7 +28,8 @@ class MMPretrainProcessor(ProcessorMixin):
     """``processor(left=[image, ...], caption=["a seven", ...])`` -> inputs of :class:`MMPretrainModel`.
 
     modalities: name -> ``{"kind": "image", "size": [height, width], "channels": 1 or 3}`` (optional ``mean`` and
-    ``std`` per channel, default 0.5, and ``resize``, ``shortest_edge`` and ``background``: see :func:`fitted`),
+    ``std`` per channel, default 0.5, and ``resize``, ``resample``, ``shortest_edge`` and ``background``: see
+    :func:`fitted`),
     ``{"kind": "text", "max_length": n}``, ``{"kind": "vector", "size": [d]}`` (optional ``minimum`` and ``maximum`` per
     feature, which scale the training data to 0...1), ``{"kind": "sequence", "size": [time steps, d]}``, or
     ``{"kind": "audio", "sampling_rate": hertz, "seconds": s}``. With ``"optional": True`` samples of it may be None,
@@ -69,17 +70,17 @@ class MMPretrainProcessor(ProcessorMixin):
 
         Images are PIL images, arrays, tensors, paths or addresses (see :func:`as_image`), texts strings, vectors and
         sequences arrays, sounds arrays of one channel with their ``sampling_rate`` (hertz), or ``{"array": ...,
-        "sampling_rate": ...}`` each. ``padding``, ``truncation``, ``max_length`` and ``return_tensors`` as in
-        :class:`CallOptions`. Returns what the model takes. Raises ValueError, which names the modality, for an unknown
-        one, a sample of the wrong type or length, or a sound of unknown rate.
+        "sampling_rate": ...}`` each. ``padding``, ``truncation``, ``max_length``, ``return_tensors`` and ``flat``
+        as in :class:`CallOptions`. Returns what the model takes. Raises ValueError, which names the modality, for an
+        unknown one, a sample of the wrong type or length, or a sound of unknown rate.
         """
         named = {"images": images, "text": text, "audio": audio}
         passed = {key: value for key, value in named.items() if value is not None} | given
         samples, values = call_of(self.modalities, passed)
         rate = values.pop("sampling_rate", None)
         options = CallOptions(**values)
-        inputs = self.finished(self._encoded(rate, samples, options))
-        return MMPretrainInputs(inputs, options.return_tensors)
+        inputs = MMPretrainInputs(self.finished(self._encoded(rate, samples, options)), options.return_tensors)
+        return inputs.flat() if options.flat else inputs
 
     def encoded(self, /, *, sampling_rate: Any = None, **samples: Any) -> dict[str, dict[str, Tensor]]:
         """The first half of a call, which loader processes do: what is small to hand over.

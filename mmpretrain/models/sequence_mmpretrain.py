@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from .attention_mmpretrain import Block
 from .heads_mmpretrain import init_linear
 from .pooling_mmpretrain import StateForm
+from .precision_mmpretrain import as_weight
 
 
 class SequenceTransformer(nn.Module):
@@ -52,7 +53,7 @@ class SequenceTransformer(nn.Module):
             counts = attention_mask.bool()
             # A sequence without any step sees its padding, for there is no softmax over nothing.
             mask = (counts | ~counts.any(dim=1, keepdim=True))[:, None, None]
-        x = self.input(values.to(self.input.weight.dtype))
+        x = self.input(as_weight(values, self.input.weight))
         for layer in self.layers:
             if states is not None:
                 states.append(x)

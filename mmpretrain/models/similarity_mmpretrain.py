@@ -10,7 +10,7 @@ several processes are mmpretrain.losses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -40,17 +40,23 @@ def unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.where(norms > 0, norms, torch.ones_like(norms))
 
 
-def logits_per(embeds: Mapping[str, Tensor], scale: Tensor, bias: Tensor | None) -> PerPair:
-    """Modality a -> modality c -> [b_a, b_c]. scale, bias: [1]."""
+def logits_per(
+    embeds: Mapping[str, Tensor], scale: Tensor, bias: Tensor | None, rows: Sequence[str] | None = None
+) -> PerPair:
+    """Modality a -> modality c -> [b_a, b_c]. scale, bias: [1]. rows: the modalities that scale [len(rows)] is for,
+    where the logits of c for a have another one than those of a for c; None: one is for all."""
     found: PerPair = {name: {} for name in embeds}
     # Autocast would take the product in half precision, where a scale of 100 leaves two digits.
     with torch.autocast(scale.device.type, enabled=False):
         units = {name: unit_rows(rows) for name, rows in embeds.items()}
         factor = at_least_float32(scale).exp()
         for first, second in combinations(embeds, 2):
-            logits = factor * units[first] @ units[second].to(units[first]).T
+            own = factor if rows is None else factor[rows.index(first)]
+            logits = own * units[first] @ units[second].to(units[first]).T
             logits = logits if bias is None else logits + bias
             found[first][second], found[second][first] = logits, logits.T
+            if rows is not None:
+                found[second][first] = factor[rows.index(second)] * units[second] @ units[first].to(units[second]).T
     return found
 
 
@@ -59,11 +65,11 @@ def probabilities(logits: Tensor, form: str) -> Tensor:
     return logits.softmax(dim=1) if form == SOFTMAX else logits.sigmoid()
 
 
-def pair_loss(logits: Tensor, form: str) -> Tensor:
-    """The loss of samples that belong together in order: logits [b, b]."""
+def pair_loss(logits: Tensor, back: Tensor, form: str) -> Tensor:
+    """The loss of samples that belong together in order: logits [b, b], and back, those of the other direction."""
     own = torch.arange(len(logits), device=logits.device)
     if form == SOFTMAX:
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        return (F.cross_entropy(logits, own) + F.cross_entropy(back, own)) / 2
     signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
@@ -75,14 +81,14 @@ def batch_loss(logits: PerPair, present: Mapping[str, Tensor], form: str) -> Ten
     """
     losses = []
     for first, second in combinations(logits, 2):
-        found = logits[first][second]
+        found, back = logits[first][second], logits[second][first]
         masks = [present[name].bool() for name in (first, second) if name in present]
         if masks:
             both = torch.stack(masks).all(dim=0).to(found.device)
-            found = found[both][:, both]
+            found, back = found[both][:, both], back[both][:, both]
             if not len(found):
                 continue
-        losses.append(pair_loss(found, form))
+        losses.append(pair_loss(found, back, form))
     if not losses:
         raise ValueError("return_loss: no sample of this batch has two modalities")
     return torch.stack(losses).mean()

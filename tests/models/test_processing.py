@@ -198,9 +198,9 @@ def test_a_strip_is_never_made_as_long_as_it_is(monkeypatch: pytest.MonkeyPatch)
     processor, strip, resize = MMPretrainProcessor({"picture": entry}), Image.new("L", (400_000, 2)), images.resized
     asked: list[tuple[int, int]] = []
 
-    def watched(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None) -> np.ndarray:
+    def watched(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None, resample: str) -> np.ndarray:
         asked.append((width, height))
-        return resize(pixels, width, height, out)
+        return resize(pixels, width, height, out, resample)
 
     monkeypatch.setattr(images, "resized", watched)
     assert processor(picture=strip)["picture"]["pixel_values"].shape == (1, 1, 224, 224)

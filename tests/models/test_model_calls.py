@@ -28,7 +28,7 @@ def two_vectors(**arguments: Any) -> MMPretrainModel:
 
 def dual_encoder(form: str = "softmax") -> MMPretrainModel:
     """Picture and caption with a similarity, without a classifier."""
-    config = copy.deepcopy(small_model().config)
+    config: Any = copy.deepcopy(small_model().config)
     config.classifier_hidden, config.similarity = None, {"form": form}
     torch.manual_seed(0)
     return MMPretrainModel(config).eval()
@@ -114,7 +114,8 @@ def test_features_are_those_of_a_call_with_the_states_of_the_encoder() -> None:
 def test_states_and_attention_weights_of_every_layer() -> None:
     model = small_model()
     for name in ("picture", "caption"):
-        model.encoders[name].backbone.set_attn_implementation("eager")  # type: ignore[operator]
+        backbone: Any = model.encoders[name].backbone
+        backbone.set_attn_implementation("eager")
     output = model(**INPUTS, output_hidden_states=True, output_attentions=True)
     assert {name: len(layers) for name, layers in output.hidden_states.items()} == {"picture": 2, "caption": 2}
     assert output.attentions["caption"][0].shape == (2, 2, 6, 6)
