@@ -160,7 +160,7 @@ class MMPretrainProcessor(ProcessorMixin):
         return files
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> MMPretrainProcessor:
         """Open a folder or Hub repository (keywords as ``revision``, ``token``, ``cache_dir``, ``subfolder``).
