@@ -81,7 +81,8 @@ def test_the_first_token_of_a_causal_encoder_is_refused_with_the_fix(tmp_path: P
 
 
 def test_clips_end_token_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
-    (problem,) = problems(config_on(tmp_path, EncoderConfig("clip_text_model", dict(CLIP), pool=Pool.pooler)))
+    elsewhere = {**CLIP, "eos_token_id": 1}  # [UNK], which none of the texts has
+    (problem,) = problems(config_on(tmp_path, EncoderConfig("clip_text_model", elsewhere, pool=Pool.pooler)))
     assert "the same embedding with pool=pooler: set another model.encoders.caption.pool" in problem
 
 
