@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from mmpretrain.words import without_secrets
 
 MAX_ATTEMPTS = 16
 
-Processor = Callable[..., Inputs]
+Processor = Callable[..., Mapping[str, dict[str, torch.Tensor]]]
 _Readers = dict[str, Callable[[bytes], bool]]
 
 
@@ -197,4 +197,4 @@ def _readers(pictures: dict[str, PictureRows], row: int, place: int) -> _Readers
 
 
 def _first_half(processor: Processor, objects: dict[str, Any]) -> Inputs:
-    return processor.encoded(**objects) if isinstance(processor, Halves) else processor(**objects)
+    return processor.encoded(**objects) if isinstance(processor, Halves) else dict(processor(**objects))

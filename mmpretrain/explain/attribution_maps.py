@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmpretrain.config.kind import Kind
-from mmpretrain.data.batch import PRESENT, Inputs
+from mmpretrain.data.batch import PRESENT
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import PixelStatistics
 from mmpretrain.explain.decomposition import Decomposition, ModalityPart
@@ -77,7 +77,7 @@ def output_codes(part: ModalityPart, name: str, output: Any) -> Codes:
 
 
 def attribution_maps(
-    opened: Opened, fitted: Decomposition, form: AttributionForm, inputs: Inputs, seed: int = 0
+    opened: Opened, fitted: Decomposition, form: AttributionForm, inputs: Mapping[str, dict[str, Tensor]], seed: int = 0
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Modality -> attributions of the common and of its own individual score to its input, [e, ...] each.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
@@ -30,7 +30,7 @@ class MMPretrainImageProcessor(BaseImageProcessor):
     """
 
     _auto_class = "AutoImageProcessor"
-    model_input_names: ClassVar[list[str]] = ["pixel_values"]
+    model_input_names = ["pixel_values"]  # noqa: RUF012 - as transformers' own declare it
 
     # Any: the settings come from a file.
     def __init__(

@@ -79,10 +79,10 @@ class MMPretrainProcessor(ProcessorMixin):
         samples, values = call_of(self.modalities, passed)
         rate = values.pop("sampling_rate", None)
         options = CallOptions(**values)
-        inputs = self.finished(self._encoded(rate, samples, options)).convert_to_tensors(options.return_tensors)
+        inputs = MMPretrainInputs(self.finished(self._encoded(rate, samples, options)), options.return_tensors)
         return inputs.flat() if options.flat else inputs
 
-    def encoded(self, /, *, sampling_rate: Any = None, **samples: Any) -> MMPretrainInputs:
+    def encoded(self, /, *, sampling_rate: Any = None, **samples: Any) -> dict[str, dict[str, Tensor]]:
         """The first half of a call, which loader processes do: what is small to hand over.
 
         Images are ``pixels`` uint8 [b, height, width, channels], which no encoder takes; all else is finished. Samples
@@ -90,11 +90,9 @@ class MMPretrainProcessor(ProcessorMixin):
         """
         return self._encoded(sampling_rate, samples, CallOptions())
 
-    def finished(self, inputs: Mapping[str, dict[str, Tensor]]) -> MMPretrainInputs:
+    def finished(self, inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         """The second half, on the device where the tensors lie: what the encoders take. What is finished stays so."""
-        return MMPretrainInputs(
-            {name: finished_tensors(tensors, self.modalities[name]) for name, tensors in inputs.items()}
-        )
+        return {name: finished_tensors(tensors, self.modalities[name]) for name, tensors in inputs.items()}
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> MMPretrainInputs:
         """What this processor answered for single samples, as one batch: a ``collate_fn`` or ``data_collator``.
@@ -162,7 +160,7 @@ class MMPretrainProcessor(ProcessorMixin):
         return files
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> MMPretrainProcessor:
         """Open a folder or Hub repository (keywords as ``revision``, ``token``, ``cache_dir``, ``subfolder``).
@@ -173,14 +171,14 @@ class MMPretrainProcessor(ProcessorMixin):
         hub = {key: value for key, value in kwargs.items() if key in HUB_ARGUMENTS and value is not None}
         return cls(*opened(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "", **hub))
 
-    def _encoded(self, rate: Any, samples: dict[str, Any], options: CallOptions) -> MMPretrainInputs:
+    def _encoded(self, rate: Any, samples: dict[str, Any], options: CallOptions) -> dict[str, dict[str, Tensor]]:
         if not samples:
             raise ValueError(f"no modality was passed: give at least one of {', '.join(self.modalities)}")
         sounds = [name for name in samples if self.modalities.get(name, {}).get("kind") == "audio"]
         if rate is not None and not sounds:
             raise ValueError("sampling_rate is for sounds, and none was passed: leave it out")
         samples = samples | {name: with_rates(name, samples[name], rate) for name in sounds}
-        return MMPretrainInputs({name: self._tensors(name, items, options) for name, items in samples.items()})
+        return {name: self._tensors(name, items, options) for name, items in samples.items()}
 
     def _tensors(self, name: str, items: Any, options: CallOptions) -> dict[str, Tensor]:
         modality = self.modalities.get(name)

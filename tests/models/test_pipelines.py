@@ -19,7 +19,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.models.small import BERT, LAYERS, VIT, fresh_interpreter
 from tests.small_tokenizer import small_tokenizer
 
-ZERO_SHOT = "zero-shot-image-classification"
+ZERO_SHOT: Any = "zero-shot-image-classification"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 9, 3), dtype=np.uint8))
 LABELS = ["a seven", "a bold light three", "digit"]
 IMAGE = {"kind": "image", "size": [8, 4], "channels": 3, "resize": "crop"}
@@ -75,7 +75,7 @@ def test_pipelines_give_the_probabilities_and_embeddings_of_the_model(tmp_path: 
     features = pipeline("feature-extraction", model=str(folder))
     for label, embed in zip(LABELS, embeds, strict=True):
         assert torch.allclose(features(label, return_tensors=True)[0], embed, atol=1e-5)
-    images = pipeline("image-feature-extraction", model=str(folder))(PICTURE, return_tensors=True)
+    images: Any = pipeline("image-feature-extraction", model=str(folder))(PICTURE, return_tensors=True)
     with torch.no_grad():
         processed = MMPretrainProcessor.from_pretrained(folder)(images=PICTURE)
         assert torch.allclose(images, AutoModel.from_pretrained(folder).get_embeds(**processed)["picture"], atol=1e-5)
