@@ -26,16 +26,25 @@ def publish(
     world_size: int,
 ) -> None:
     """Write ``folder.release``. results: the final evaluation."""
-    card = CardFacts(
+    hardware = f"{world_size} x {device_name()}"
+    made = training_facts(folder, config, config.total_steps, world_size, hardware)
+    card = card_facts(config, dataset_info(config.data), made, results)
+    export_release(shipped.model, shipped.state, shipped.processor, folder.release, card)
+
+
+def card_facts(
+    config: Config, info: DatasetInfo | None, training: TrainingFacts, results: Mapping[str, float]
+) -> CardFacts:
+    """What the card of a run's release says. info: of the data; results: of an evaluation of these very weights."""
+    return CardFacts(
         name=str(config.run.name),
         method=config.method.name,
-        dataset=dataset_info(config.data) or _undescribed(config.data),
+        dataset=info or _undescribed(config.data),
         hyperparameters=OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),  # type: ignore[arg-type]
-        training=_training_facts(folder, config, world_size),
+        training=training,
         evaluation=results,
         split=config.evaluation.split,
     )
-    export_release(shipped.model, shipped.state, shipped.processor, folder.release, card)
 
 
 def _undescribed(data: DataConfig) -> DatasetInfo:
@@ -44,18 +53,23 @@ def _undescribed(data: DataConfig) -> DatasetInfo:
     return DatasetInfo(data.name, title=data.name, source="not recorded", license="not recorded", modalities=modalities)
 
 
-def _training_facts(folder: RunFolder, config: Config, world_size: int) -> TrainingFacts:
-    rates = [line["samples_per_s"] for line in read_lines(folder.metrics) if "samples_per_s" in line]
+def training_facts(
+    folder: RunFolder, config: Config, steps: int, world_size: int, hardware: str | None
+) -> TrainingFacts:
+    """How the weights after ``steps`` steps came about."""
+    lines = (line for line in read_lines(folder.metrics) if line["step"] <= steps)
+    rates = [line["samples_per_s"] for line in lines if "samples_per_s" in line]
     return TrainingFacts(
-        samples=config.total_steps * config.data.global_batch,
-        steps=config.total_steps,
+        samples=steps * config.data.global_batch,
+        steps=steps,
         world_size=world_size,
         samples_per_s=statistics.median(rates) if rates else None,
-        hardware=f"{world_size} x {_device()}",
+        hardware=hardware,
     )
 
 
-def _device() -> str:
+def device_name() -> str:
+    """What one rank of this process runs on, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU process on a machine with {os.cpu_count()} cores"

@@ -35,7 +35,9 @@ from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
-from mmpretrain.training.publish import publish
+from mmpretrain.training.once import once
+from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.publish import device_name, publish
 from mmpretrain.training.recorder import Recorder
 from mmpretrain.training.telling_apart import indistinct
 
@@ -62,6 +64,10 @@ class Session:
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
         self._agree_on_the_index(self.stream)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
+        if self.world.rank == 0:
+            hardware = f"{self.world.size} x {device_name()}"
+            info = dataset_info(self.config.data)
+            write_parts(folder.parts, Parts(self.method.model.config, self.processor, info, hardware))
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -222,12 +228,7 @@ class Session:
 
     def _training_split(self) -> Iterator[Once]:
         """The training split once, this rank's share."""
-        size = self.config.evaluation.batch
-        for number, batch in enumerate(self._split("train").split_batches(size)):
-            # A row past the end, or one that could not be read, has another sample's ordinal.
-            first = (number * self.world.size + self.world.rank) * size
-            counted = batch.positions == torch.arange(first, first + size, device=batch.positions.device)
-            yield batch, counted
+        yield from once(self._split("train"), self.config.evaluation.batch)
 
     def _stream(
         self,
