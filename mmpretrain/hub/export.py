@@ -37,6 +37,26 @@ def export_release(
         old.rename(folder)
     for leftover in (writing, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        _write(model, state_dict, processor, writing, card, max_shard_size)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    writing.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    model: MMPretrainModel,
+    state_dict: Mapping[str, Tensor],
+    processor: MMPretrainProcessor,
+    writing: Path,
+    card: CardFacts | ConvertedFacts,
+    max_shard_size: str,
+) -> None:
+    """All files of a release, on the disk."""
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
     processor.save_pretrained(writing)
@@ -46,10 +66,6 @@ def export_release(
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
         sync(path)
-    if folder.exists():
-        folder.rename(old)
-    writing.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

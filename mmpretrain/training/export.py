@@ -6,16 +6,13 @@ that looks at data after its last step (``Method.conclude``) has to run the whol
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
-from torch import Tensor
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
