@@ -14,6 +14,7 @@ from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, report_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.hub.push_cli import push_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
@@ -48,6 +49,7 @@ app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --d
 app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large-patch14 --out releases/clip")(
     convert_command
 )
+app.command("push", epilog="Example: mmpretrain push runs/demo/release my-org/demo --private --dry-run")(push_command)
 app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from mmpretrain.files import sha256_of
+from mmpretrain.files import replace_text, sha256_of
 
 CHECKSUMS = "SHA256SUMS"
 WEIGHTS = "*.safetensors"
@@ -29,7 +31,50 @@ def verify_release(folder: Path) -> list[str]:
         for name, path in found.items()
         if name in listed and sha256_of(path) != listed[name]
     ]
-    return problems
+    return problems + foreign_code(folder)
+
+
+def foreign_code(folder: Path) -> list[str]:
+    """A sentence for each file whose ``auto_map`` takes code from another repository, which no release of ours does:
+    who trusted this release's code would run a stranger's, which no checksum here covers."""
+    found = []
+    for name, path in release_files(folder):
+        text = path.read_bytes() if path.suffix == ".json" else b""
+        if b"auto_map" not in text and b"\\u" not in text:  # which could spell it
+            continue
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            continue  # whoever opens it says so
+        for place in _auto_maps(content):
+            if "--" in place:
+                found.append(f"{folder / name} takes its code from another repository ({place}): it is not opened")
+    return found
+
+
+def _auto_maps(content: Any) -> Iterator[str]:
+    """All that ``auto_map`` names anywhere in a JSON file: FILE.CLASS, or REPOSITORY--FILE.CLASS."""
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    for key, value in content.items() if isinstance(content, dict) else ():
+        yield from _texts(value) if key == "auto_map" else _auto_maps(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def renew_checksum(folder: Path, name: str) -> None:
+    """Write down the new checksum of one file that was changed on purpose. Raises ValueError if it is not listed."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    if not any(line.endswith(f"  {name}") for line in lines):
+        raise ValueError(f"{folder / CHECKSUMS} does not list {name}: export the release again")
+    new = f"{sha256_of(folder / name)}  {name}"
+    replace_text(folder / CHECKSUMS, "".join(f"{new if line.endswith(f'  {name}') else line}\n" for line in lines))
 
 
 def release_files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -80,7 +80,8 @@ def export_run(
     shipped = _concluded(config, parts, stored, source) if concludes else _shipped(config, parts, stored, source)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:
         state = LazyWeights(shipped.state, stored, DTYPES[dtype], shipped.model, Path(spool))
-        export_release(shipped.model.to(DTYPES[dtype]), state, shipped.processor, folder, card, max_shard_size)
+        shipped.model.to(dtype=DTYPES[dtype])  # type: ignore[call-arg]
+        export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size)
     return Exported(folder, manifest["step"], config.total_steps, len(results), concludes)
 
 
@@ -133,7 +134,7 @@ def _parts_of(config: Config) -> Parts:
     problems, _ = pad_by_batch(config, processor, padding_faults(config, model, processor))
     if problems:
         raise UnusableError(problems)
-    return Parts(model.config, processor, dataset_info(config.data), None)
+    return Parts(model.config, processor, dataset_info(config.data), None)  # type: ignore[arg-type]
 
 
 def _gone(path: str) -> bool:

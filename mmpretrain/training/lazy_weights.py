@@ -65,7 +65,7 @@ class LazyWeights(Mapping[str, Tensor]):
     def _spooled(self, tensor: Tensor) -> Tensor:
         """The same, mapped from a file that goes when nobody holds the tensor any more."""
         path = self._spool / "tensor"
-        path.write_bytes(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        tensor.contiguous().flatten().view(torch.uint8).numpy().tofile(path)
         mapped = torch.from_file(str(path), shared=False, size=tensor.numel(), dtype=tensor.dtype)
         path.unlink()
         return mapped.view(tensor.shape)

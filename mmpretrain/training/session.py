@@ -67,7 +67,8 @@ class Session:
         if self.world.rank == 0:
             hardware = f"{self.world.size} x {device_name()}"
             info = dataset_info(self.config.data)
-            write_parts(folder.parts, Parts(self.method.model.config, self.processor, info, hardware))
+            parts = Parts(self.method.model.config, self.processor, info, hardware)  # type: ignore[arg-type]
+            write_parts(folder.parts, parts)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
