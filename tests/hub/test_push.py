@@ -166,7 +166,7 @@ def test_rights_that_are_missing_are_named(
 def test_a_hub_that_stays_down_is_said_in_one_sentence(hub: HubServer, releases: tuple[Path, Path]) -> None:
     pushed(hub, releases[0])
     hub.faults = [Fault(0, Wrong.unavailable, ".", times=99)]
-    with pytest.raises(PushError, match="the Hub cannot be reached .* push again") as error:
+    with pytest.raises(PushError, match=r"the Hub cannot be reached .* push again") as error:
         pushed(hub, releases[1])
     assert len(error.value.problems) == 1 and TOKEN not in str(error.value)
 
