@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
+from mmpretrain.assembly.fetched import fetched_model
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import Space, load_model
@@ -92,7 +92,7 @@ def _local(release: str, revision: str | None) -> Path:
     if missing := missing_folder(release):
         raise UnusableError([f"cannot open {release!r}: {missing}"])
     try:
-        return Path(snapshot_download(release, revision=revision, allow_patterns=list(FILES)))
+        return fetched_model(release, revision, list(FILES))
     except Exception as error:  # no such repository, no network, no valid name
         raise UnusableError(
             [f"{release} is neither a folder nor can be fetched from the Hub ({one_line(error)})"]

@@ -14,7 +14,7 @@ from mmpretrain.files import sha256_of, sync
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.release_folder import CHECKSUMS, release_files
+from mmpretrain.release_folder import CHECKSUMS, drop_foreign_code, release_files
 
 
 def export_release(
@@ -60,6 +60,7 @@ def _write(
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
     processor.save_pretrained(writing)
+    drop_foreign_code(writing)
     model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
     sums = [f"{sha256_of(path)}  {name}\n" for name, path in release_files(writing)]
     (writing / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
