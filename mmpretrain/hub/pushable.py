@@ -26,7 +26,8 @@ def pushable_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
         problems = verify_release(folder)
     files = dict(release_files(folder)) | {CHECKSUMS: folder / CHECKSUMS}
     if not problems:
-        problems = [problem for name, path in files.items() if (problem := _harm(name, path))]
+        token = get_token()
+        problems = [problem for path in files.values() if (problem := _harm(path, token))]
     return files, problems
 
 
@@ -46,14 +47,13 @@ def _strangers(folder: Path) -> list[str]:
     return found
 
 
-def _harm(name: str, path: Path) -> str | None:
+def _harm(path: Path, token: str | None) -> str | None:
     with path.open("rb") as stream:
         if stream.read(4).startswith(_PICKLED):
             return f"{path} holds pickled objects, which run code when they are opened: export the release again"
     if path.stat().st_size > _SMALL or path.suffix == ".safetensors":
         return None
     text = path.read_text(encoding="utf-8", errors="replace")
-    token = get_token()
-    if (token and token in text) or (Path(name).suffix in _WRITTEN and _SECRET.search(text)):
+    if (token and token in text) or (path.suffix in _WRITTEN and _SECRET.search(text)):
         return f"{path} holds an access token: remove it from the file, revoke it, and export the release again"
     return None

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils import disable_progress_bars
 
+from mmpretrain.embedding.spaces import open_space
 from mmpretrain.hub import push
 from mmpretrain.hub.hub_errors import PushError
 from mmpretrain.hub.push import Pushed, Pusher, Target
+from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import release_files, renew_checksum
 from tests.hub.server import Fault, HubServer, Wrong
 from tests.hub.server_repos import Repo, blob_of
@@ -184,3 +188,49 @@ def test_an_edited_card(hub: HubServer, releases: tuple[Path, Path], tmp_path: P
         pushed(hub, tmp_path / "release")
     renew_checksum(tmp_path / "release", "README.md")
     assert pushed(hub, tmp_path / "release").committed
+
+
+def test_a_download_with_another_byte_is_caught_in_one_sentence(
+    hub: HubServer, releases: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed(hub, releases[1])
+    download = partial(snapshot_download, endpoint=hub.url, cache_dir=tmp_path)
+    monkeypatch.setattr("mmpretrain.assembly.fetched.snapshot_download", download)
+    assert open_space(REPO, torch.device("cpu")).towers
+    shutil.rmtree(tmp_path)
+    hub.flip = {"model.safetensors"}
+    with pytest.raises(UnusableError, match=r"model.safetensors has changed: its sha256") as error:
+        open_space(REPO, torch.device("cpu"))
+    assert len(error.value.problems) == 1
+
+
+def spoiled(release: Path, folder: Path, name: str) -> Path:
+    """A copy of a release with something that must not leave this machine."""
+    shutil.copytree(release, folder)
+    if name == "a link out":
+        (folder / "more.txt").symlink_to(release / "README.md")
+    elif name == "git":
+        (folder / ".git").mkdir()
+    elif name == "pickled":
+        torch.save({}, folder / "model.txt")
+    else:
+        (folder / "README.md").write_text(f"Log in with {TOKEN}\n")
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n" for name, path in release_files(folder)]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a link out", "is a link that leads out of the release"),
+        ("git", ".git is no part of a release"),
+        ("pickled", "holds pickled objects"),
+        ("token", "holds an access token"),
+    ],
+)
+def test_what_must_not_be_pushed(releases: tuple[Path, Path], tmp_path: Path, name: str, message: str) -> None:
+    folder = spoiled(releases[1], tmp_path / "release", name)
+    with pytest.raises(PushError, match=message) as error:
+        Pusher(folder, Target(REPO))
+    assert len(error.value.problems) == 1 and TOKEN not in str(error.value)
