@@ -60,7 +60,7 @@ def stored_weights(folder: Path, world_size: int) -> StoredWeights:
 class StoredWeights(Mapping[str, Tensor]):
     """Name -> tensor on the CPU as it was trained, read when it is asked for; files are mapped, not loaded.
 
-    A tensor shares its memory with the files' mapping, which is renewed from time to time: use it before the next one,
+    What is read shares its memory with the files' mapping, which is renewed from time to time: use it before the next,
     or copy it.
     """
 
@@ -69,8 +69,17 @@ class StoredWeights(Mapping[str, Tensor]):
         self.contents = [open_safely(path) for path in files]
         self._read = 0
 
-    def shape(self, name: str) -> torch.Size:
-        """The shape of a tensor, without reading it."""
+    def __getitem__(self, name: str) -> Tensor:
+        size = self.like(name).shape
+        pieces = list(self.pieces(name))
+        return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).view(size)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """The numbers of a tensor in order, as they lie in the files: flat tensors."""
+        raise NotImplementedError
+
+    def like(self, name: str) -> Tensor:
+        """A tensor of the same shape and type on the meta device."""
         raise NotImplementedError
 
     def origin(self, name: str) -> str:
@@ -93,9 +102,10 @@ class StoredWeights(Mapping[str, Tensor]):
 class WholeWeights(StoredWeights):
     """Of ZeRO 0 to 2, whose every rank holds the whole model: rank 0 wrote it."""
 
-    def __getitem__(self, name: str) -> Tensor:
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """See :class:`StoredWeights`."""
         self.renewed()
-        return self.counted(self._module[name])
+        yield self.counted(self._module[name].flatten())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._module)
@@ -103,9 +113,9 @@ class WholeWeights(StoredWeights):
     def __len__(self) -> int:
         return len(self._module)
 
-    def shape(self, name: str) -> torch.Size:
+    def like(self, name: str) -> Tensor:
         """See :class:`StoredWeights`."""
-        return self._module[name].shape
+        return self._module[name].to("meta")
 
     def origin(self, name: str) -> str:
         """See :class:`StoredWeights`."""
@@ -138,14 +148,18 @@ class SharedWeights(StoredWeights):
         self.starts = dict(zip(self.trained, accumulate(sizes, initial=0), strict=False))
         self._check(sum(sizes))
 
-    def __getitem__(self, name: str) -> Tensor:
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """See :class:`StoredWeights`; the padding at the end is left out."""
         self.renewed()
         name = self.origin(name)
+        left = self.like(name).numel()
         if name in self.buffers:
-            return self.counted(self.contents[0]["module"][name])
-        parts = [part for rank in range(self.ranks) for part in self._parts(rank, name)]
-        size = self.shape(name)
-        return torch.cat([self.counted(part) for part in parts])[: size.numel()].view(size)
+            yield self.counted(self.contents[0]["module"][name].flatten())
+            return
+        for rank in range(self.ranks):
+            for part in self._parts(rank, name):
+                yield self.counted(part[:left])
+                left -= min(left, part.numel())
 
     def __iter__(self) -> Iterator[str]:
         known = {*self.frozen, *self.trained, *self.buffers, *self.aliases}
@@ -154,13 +168,13 @@ class SharedWeights(StoredWeights):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def shape(self, name: str) -> torch.Size:
+    def like(self, name: str) -> Tensor:
         """See :class:`StoredWeights`."""
         name = self.origin(name)
         if name in self.buffers:
-            found: Tensor = self.contents[0]["module"][name]
-            return found.shape
-        return (self.frozen | self.trained)[name]
+            found: Tensor = self.contents[0]["module"][name].to("meta")
+            return found
+        return torch.empty((self.frozen | self.trained)[name], device="meta")
 
     def origin(self, name: str) -> str:
         """See :class:`StoredWeights`."""

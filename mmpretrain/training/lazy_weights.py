@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from mmpretrain.engine.checkpoint_weights import StoredWeights
 
-SMALL = 2**16  # bytes; what has fewer stays in memory
+SMALL = 2**14  # numbers; what has fewer stays in memory
+CHUNK = 2**20  # numbers that are cast at a time
 
 
 def placeholders(stored: StoredWeights) -> dict[str, Tensor]:
     """Name -> a tensor on the meta device that stands for the stored one of that name."""
-    return {name: torch.empty(stored.shape(name), device="meta") for name in stored}
+    return {name: stored.like(name) for name in stored}
 
 
 class LazyWeights(Mapping[str, Tensor]):
@@ -41,11 +42,12 @@ class LazyWeights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._state[name]
         if not tensor.is_meta:
-            return self._finished(name, tensor)
+            return self._made_of([tensor.detach().flatten()], tensor, self._type(name, tensor.dtype))
         # What several names share must be one tensor: that is how it is seen that it is to be written once.
         origin = self._stored.origin(name)
         if (made := self._made.get(origin)) is None:
-            made = self._made[origin] = self._finished(name, self._stored[name])
+            made = self._made_of(self._stored.pieces(name), tensor, self._type(name, tensor.dtype))
+            self._made[origin] = made
         return made
 
     def __iter__(self) -> Iterator[str]:
@@ -54,18 +56,21 @@ class LazyWeights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._state)
 
-    def _finished(self, name: str, tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            tensor = tensor.to(torch.float32 if self._keeps(name) else self._dtype)
-        return tensor.clone() if tensor.nbytes < SMALL else self._spooled(tensor)
+    def _type(self, name: str, stored: torch.dtype) -> torch.dtype:
+        if not stored.is_floating_point:
+            return stored
+        kept = any(f".{key}." in f".{name}." for key in self._kept)
+        return torch.float32 if kept else self._dtype
 
-    def _keeps(self, name: str) -> bool:
-        return any(f".{key}." in f".{name}." for key in self._kept)
-
-    def _spooled(self, tensor: Tensor) -> Tensor:
-        """The same, mapped from a file that goes when nobody holds the tensor any more."""
+    def _made_of(self, pieces: Iterable[Tensor], like: Tensor, dtype: torch.dtype) -> Tensor:
+        """A tensor of the shape of ``like``; a large one mapped from a file that goes when nobody holds it any more."""
+        if like.numel() < SMALL:
+            return torch.cat([piece.to(dtype, copy=True) for piece in pieces]).view(like.shape)
         path = self._spool / "tensor"
-        tensor.contiguous().flatten().view(torch.uint8).numpy().tofile(path)
-        mapped = torch.from_file(str(path), shared=False, size=tensor.numel(), dtype=tensor.dtype)
+        with path.open("wb") as stream:
+            for piece in pieces:
+                for chunk in piece.split(CHUNK):
+                    stream.write(chunk.to(dtype).view(torch.uint8).numpy())
+        mapped = torch.from_file(str(path), shared=False, size=like.numel(), dtype=dtype)
         path.unlink()
-        return mapped.view(tensor.shape)
+        return mapped.view(like.shape)

@@ -142,7 +142,7 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
 ) -> None:
     """Its checksums, card and code too, which the checksums speak of; what the Hub adds is no change."""
 
-    def snapshot(name: str, revision: str | None, **patterns: list[str]) -> str:
+    def snapshot(name: str, revision: str | None, **patterns: Any) -> str:
         assert revision == "v1"
         whole, fetched = spaces / "own" / "release", tmp_path / "snapshot"
         paths = [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()]

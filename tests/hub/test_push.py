@@ -22,8 +22,8 @@ from mmpretrain.release_folder import release_files, renew_checksum
 from tests.hub.server import Fault, HubServer, Wrong
 from tests.hub.server_repos import Repo, blob_of
 from tests.hub.test_export import make_release
+from tests.small_runs import TOKEN
 
-TOKEN = "hf_" + "Canary" * 6
 REPO = "org/demo"
 
 

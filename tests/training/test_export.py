@@ -38,7 +38,7 @@ def train_a_little(folder: str, *tokens: str) -> None:
     run, engine = RunFolder(Path(folder)), runs.start(config)
     if engine.world.rank == 0:
         save_config(config, run.config)
-        write_parts(run.parts, Parts(engine.method.model.config, build_processor(config), None, "2 x abacus"))
+        write_parts(run.parts, Parts(engine.method.model.config, build_processor(config), None, "2 x abacus"))  # type: ignore[arg-type]
     for step in range(2):
         runs._run(engine, range(step, step + 1))
         checkpoint.save(engine, run.checkpoints, step + 1, {})
@@ -110,7 +110,7 @@ def test_every_stage_and_number_of_ranks(ranks: Callable, tmp_path: Path, stage:
 
 
 def test_bfloat16_in_several_files(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmpretrain.training.lazy_weights.SMALL", 64)
+    monkeypatch.setattr("mmpretrain.training.lazy_weights.SMALL", 16)
     monkeypatch.setattr("mmpretrain.engine.checkpoint_weights.WINDOW", 10_000)
     made = export_run(run, tmp_path / "release", dtype="bfloat16", max_shard_size="64KB")
     assert len(list(made.folder.glob("*.safetensors"))) > 2 and verify_release(made.folder) == []
