@@ -28,8 +28,8 @@ from experiments.training import cell, check_dataset, markdown, train
 from mmpretrain.explain.attribution_maps import attribution_maps
 from mmpretrain.explain.decomposition import CodesOrigin, Decomposition
 from mmpretrain.explain.explain_figures import COMMON, OWN
+from mmpretrain.explain.information import Report, information_report
 from mmpretrain.explain.opened import Opened, open_release
-from mmpretrain.explain.report import Report, information_report
 from mmpretrain.explain.settings import Attribution, AttributionForm, Settings
 from mmpretrain.figures import INK
 from shards.planted import SIDE, TEST, TRAIN, Right, build_planted, default_folder

@@ -29,8 +29,8 @@ from mmpretrain.data.reader import (
 from mmpretrain.data.samples import label_of
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin
-from mmpretrain.explain.report import Report, advice, information_report
-from mmpretrain.explain.report_figures import draw_report
+from mmpretrain.explain.information import Report, advice, information_report
+from mmpretrain.explain.information_figures import draw_report
 from mmpretrain.explain.settings import Settings
 from mmpretrain.words import command
 
@@ -75,7 +75,7 @@ def row(report: Report) -> list[str]:
 def table(reports: list[Report]) -> str:
     """One line per pair, and what the report says."""
     header = ["views", "largest correlation", "held out", "unrelated, 95 %", "common dimensions", "held out"]
-    header += ["first: common, %", "own, %", "second: common, %", "own, %"]
+    header += ["first: in common directions, %", "own, %", "second: in common directions, %", "own, %"]
     header += [f"AUC from {subject}, %" for subject in SUBJECTS]
     text = markdown(header, [row(report) for report in reports]) + "\n"
     for report in reports:

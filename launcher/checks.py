@@ -18,7 +18,7 @@ from mmpretrain.config.evaluation import Need
 from mmpretrain.config.root import Config
 from mmpretrain.config.shipped import INSTALLED, PACKAGE
 from mmpretrain.data.index import DatasetState, ShardError, dataset_state
-from mmpretrain.data.info import load_info
+from mmpretrain.data.info import dataset_info, load_info
 from mmpretrain.data.source_checks import SourceUse, check_data_split, source_uses
 from mmpretrain.data.sources import open_data
 from mmpretrain.words import shortened
@@ -114,7 +114,28 @@ def _unmet_needs(config: Config, sizes: Mapping[str, int]) -> list[str]:
     evaluation = config.evaluation
     lacking = _lacking_factors(config) if Need.factors in evaluation.needs else None
     sizes = {name: size for name, size in sizes.items() if name in evaluation.splits}
-    return evaluation.unmet({Need.factors: lacking} if lacking else {}) + evaluation.too_small(sizes)
+    absent = {Need.factors: lacking} if lacking else {}
+    if Need.class_names in evaluation.needs and (nameless := _lacking_names(config)):
+        absent[Need.class_names] = nameless
+    return evaluation.unmet(absent) + evaluation.too_small(sizes)
+
+
+def _lacking_names(config: Config) -> str | None:
+    advice = "set evaluation.zero_shot.classes to a name for each"
+    if config.evaluation.zero_shot.classes:
+        return None
+    try:
+        info = dataset_info(config.data)
+    except ShardError as error:
+        return f"reads dataset.json: {error}"
+    names = info.classes if info else None
+    if not names:
+        return f"needs names of classes, which the dataset.json of {config.data.place} does not give: {advice}"
+    if config.data.classes != len(names):
+        return (
+            f"finds {len(names)} names of classes in dataset.json, and data.classes is {config.data.classes}: {advice}"
+        )
+    return None
 
 
 def _lacking_factors(config: Config) -> str | None:

@@ -95,7 +95,8 @@ def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list
     # The stored config was filled in for the number of ranks it had then, which is not the config's business.
     asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
     changes = diff_configs(stored, asked)
-    changes = [change for change in changes if not change.startswith("run.root:")]  # another spelling of the same place
+    # Another spelling of the same place, and what no step depends on.
+    changes = [change for change in changes if not change.startswith(("run.root:", "run.license:"))]
     if not changes:
         return []
     return [f"{folder.path} was started with another config ({listed(changes, between='; ')}): {_elsewhere(folder)}"]

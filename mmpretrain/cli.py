@@ -10,10 +10,14 @@ from typing import Annotated
 import typer
 
 from mmpretrain import __version__
+from mmpretrain.comparison.cli import EXAMPLES as EVALUATE_EXAMPLES
+from mmpretrain.comparison.cli import evaluate_command
 from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
-from mmpretrain.explain.cli import explain_command, report_command
+from mmpretrain.explain.cli import explain_command, information_command, renamed_report_command
+from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
+from mmpretrain.hub.onnx_cli import onnx_command
 from mmpretrain.hub.push_cli import push_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
@@ -50,7 +54,20 @@ app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large
     convert_command
 )
 app.command("push", epilog="Example: mmpretrain push runs/demo/release my-org/demo --private --dry-run")(push_command)
-app.command("report", epilog="Example: mmpretrain report runs/demo/release --data data/digits")(report_command)
+app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate_command)
+app.command(
+    "information",
+    epilog="Example: mmpretrain information runs/demo/release --data data/digits --pair left,caption",
+)(information_command)
+app.command("report", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    renamed_report_command
+)
+app.command(
+    "gradients",
+    epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"
+    " scale=10",
+)(gradients_command)
+app.command("onnx", epilog="Example: mmpretrain onnx runs/demo/release --to demo-onnx")(onnx_command)
 
 
 def _print_version(wanted: bool) -> None:

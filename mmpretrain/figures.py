@@ -41,21 +41,25 @@ def spectrogram_image(wave: np.ndarray, sampling_rate: int, size: tuple[int, int
     return Image.fromarray(shades).resize(size, Image.Resampling.BILINEAR)
 
 
-def draw_bars(axes: Axes, title: str, groups: Mapping[str, Sequence[Score]]) -> None:
-    """One group of bars per label, one bar per score name, with a tick where chance lies.
+def draw_bars(
+    axes: Axes, title: str, groups: Mapping[str, Sequence[Score]], names: Sequence[str] = (), *, legend: bool = True
+) -> None:
+    """One group of bars per label, one bar per score name, with a tick where chance lies and a line for an interval.
 
-    Where every label has one score its name is left to the title and the labels.
+    names: of all scores, where some are in other axes alone, so that each has one color. Where every label has one
+    score its name is left to the title and the labels.
     """
-    names = list(dict.fromkeys(score.name for scores in groups.values() for score in scores))
-    if all(len(scores) == 1 for scores in groups.values()):
-        names = names[:1]
+    if not names:
+        names = list(dict.fromkeys(score.name for scores in groups.values() for score in scores))
+        names = names[:1] if all(len(scores) == 1 for scores in groups.values()) else names
     for row, scores in enumerate(groups.values()):
         for score in scores:
             _bar(axes, row, names.index(score.name) if len(names) > 1 else 0, len(names), score)
-    _bar_legend(axes, names)
+    if legend:
+        _bar_legend(axes, names)
     axes.set_yticks(range(len(groups)), labels=list(groups), fontsize=9)
     axes.set_ylim(len(groups) - 0.45, -0.55)
-    _share_axis(axes, max(max(s.value, s.chance or 0) for scores in groups.values() for s in scores))
+    _share_axis(axes, max(max(s.value, s.chance or 0, s.high or 0) for scores in groups.values() for s in scores))
     axes.set_title(title, fontsize=10.5, loc="left", color=INK)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
     _open_frame(axes)
@@ -66,7 +70,9 @@ def _bar(axes: Axes, row: int, place: int, places: int, score: Score) -> None:
     thickness = (0.55 if places == 1 else 0.8) / places
     y = row + (place - (places - 1) / 2) * thickness
     axes.barh(y, score.value, height=0.9 * thickness, color=COLORS[place % len(COLORS)], alpha=0.85)
-    edge = max(score.value, score.chance or 0)
+    edge = max(score.value, score.chance or 0, score.high or 0)
+    if score.low is not None and score.high is not None:
+        axes.plot([score.low, score.high], [y, y], color=INK, linewidth=0.9, alpha=0.75, solid_capstyle="butt")
     axes.annotate(
         f"{100 * score.value:.1f}",
         (edge, y),

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmpretrain.run_folder import RunFolder, read_lines
 
-CHANCE = "/chance"
+CHANCE, LOW, HIGH = "/chance", "/low", "/high"
+BESIDE = (CHANCE, LOW, HIGH)  # ends of the names of what stands beside a score
 
 
 @dataclass(frozen=True)
 class Score:
-    """One evaluated number. subject: what was evaluated (``left``, ``left->caption``), "" for the whole model."""
+    """One evaluated number. subject: what was evaluated (``left``, ``left->caption``), "" for the whole model.
+
+    low, high: the interval of ``value``, where there is one.
+    """
 
     metric: str
     subject: str
     name: str
     value: float
     chance: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def stands_beside(key: str, results: Mapping[str, float]) -> bool:
+    """Whether ``key`` is the chance or the interval of another score of ``results``; a class may be named ``low``."""
+    return any(key.endswith(end) and key.removesuffix(end) in results for end in BESIDE)
 
 
 def parse_scores(results: dict[str, float]) -> list[Score]:
-    """``METRIC/[SUBJECT/]NAME -> value`` as scores, in the same order, each with its ``.../chance`` if it has one."""
+    """``METRIC/[SUBJECT/]NAME -> value`` as scores, in the same order, each with what stands beside it."""
     found = []
     for key, value in results.items():
-        if not key.endswith(CHANCE):
+        if not stands_beside(key, results):
             metric, *middle = key.split("/", 2)
             subject, name = middle if len(middle) == 2 else ("", *middle)
-            found.append(Score(metric, subject, name, value, results.get(key + CHANCE)))
+            found.append(Score(metric, subject, name, value, *(results.get(key + end) for end in BESIDE)))
     return found
 
 

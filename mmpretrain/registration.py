@@ -15,6 +15,8 @@ _OURS = "mmpretrain.models"
 _PAIRS = {
     f"{_AUTO}.configuration_auto": f"{_OURS}.configuration_mmpretrain",
     f"{_AUTO}.modeling_auto": f"{_OURS}.modeling_mmpretrain",
+    f"{_AUTO}.image_processing_auto": f"{_OURS}.image_processing_mmpretrain",
+    f"{_AUTO}.feature_extraction_auto": f"{_OURS}.feature_extraction_mmpretrain",
     f"{_AUTO}.processing_auto": f"{_OURS}.processing_mmpretrain",
 }
 _loaded: set[str] = set()
@@ -75,5 +77,13 @@ def _register(auto: str) -> None:
         module.AutoConfig.register(config.model_type, config, exist_ok=True)
     elif auto.endswith("modeling_auto"):
         module.AutoModel.register(config, ours.MMPretrainModel, exist_ok=True)
+        pipeline = module.AutoModelForZeroShotImageClassification
+        pipeline.register(config, ours.MMPretrainForZeroShotImageClassification, exist_ok=True)
+    elif auto.endswith("image_processing_auto"):
+        # The same for both of transformers' ways to work on pixels: ours is a third.
+        forms = dict.fromkeys(("torchvision", "pil"), ours.MMPretrainImageProcessor)
+        module.AutoImageProcessor.register(config, image_processor_classes=forms, exist_ok=True)
+    elif auto.endswith("feature_extraction_auto"):
+        module.AutoFeatureExtractor.register(config, ours.MMPretrainFeatureExtractor, exist_ok=True)
     else:
         module.AutoProcessor.register(config, ours.MMPretrainProcessor, exist_ok=True)

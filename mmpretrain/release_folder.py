@@ -13,19 +13,25 @@ from mmpretrain.files import replace_text, sha256_of
 
 CHECKSUMS = "SHA256SUMS"
 WEIGHTS = "*.safetensors"
+# The same model in the format of CLIP or SigLIP, a folder of its own that a reader of the release may leave out.
+NATIVE = "native"
 # What the Hub and its client add to a folder: nothing that a model is opened from.
 HUB_EXTRAS = (".gitattributes", ".cache")
 
 
 def verify_release(folder: Path) -> list[str]:
-    """What is wrong with a release's files, one sentence each: missing, changed, or not listed in SHA256SUMS."""
+    """What is wrong with a release's files, one sentence each: missing, changed, or not listed in SHA256SUMS.
+
+    The folder NATIVE may be missing as a whole, which nothing of a release is opened from.
+    """
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
         return [f"{folder / CHECKSUMS} is missing or damaged: export the release again"]
     found = dict(release_files(folder))
-    problems = [f"{folder / name} is missing" for name in listed if name not in found]
+    left_out = () if (folder / NATIVE).exists() else (f"{NATIVE}/",)
+    problems = [f"{folder / name} is missing" for name in listed if name not in found and not name.startswith(left_out)]
     problems += [f"{path} is not listed in {CHECKSUMS}" for name, path in found.items() if name not in listed]
     problems += [
         f"{path} has changed: its sha256 is not the one in {CHECKSUMS}"

@@ -56,6 +56,8 @@ def test_entry_point_is_the_one_of_the_package() -> None:
         ("export", "--help"),
         ("push", "--help"),
         ("push", "nowhere", "name-without-owner"),
+        ("evaluate", "--help"),
+        ("evaluate", "nowhere", "--data", "nowhere"),
         ("shards", "preview", "--help"),
         ("tokenizer", "train", "--help"),
         ("train", "--cluster=local", "method=m4col", "optim.lrr=1"),

@@ -12,7 +12,11 @@ from random import Random
 
 import pytest
 
+from mmpretrain.comparison.compare import compare
+from mmpretrain.comparison.job import EvaluateJob
+from mmpretrain.config.compose import load_config
 from mmpretrain.data.index import load_index
+from mmpretrain.distributed.world import World
 from mmpretrain.release_folder import release_files, verify_release
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.export import export_run
@@ -57,6 +61,20 @@ def test_run_folder_is_complete(uninterrupted: RunFolder) -> None:
     assert scores["linear_probe/left/accuracy"] > scores["linear_probe/left/accuracy/chance"]
     assert not (run.checkpoints / "step-00000005").exists()  # keep_last=2
     assert (run.checkpoints / "latest").read_text() == f"step-{STEPS:08d}"
+
+
+def test_the_release_measured_later_has_the_scores_of_the_run(uninterrupted: RunFolder, digits: Path) -> None:
+    written = json.loads(uninterrupted.evaluation.read_text())
+    config = load_config(uninterrupted.config).evaluation
+    job = EvaluateJob(
+        {"straight": str(uninterrupted.release)},
+        data=str(digits),
+        out="nowhere",
+        metrics=list(config.final),
+        limit=config.max_samples,
+    )
+    found = compare(job, World.single())["models"][0]["results"]
+    assert written and {key: found[key] for key in written} == pytest.approx(written, abs=1e-6)
 
 
 def test_each_key_exactly_once_per_epoch(uninterrupted: RunFolder, digits: Path) -> None:

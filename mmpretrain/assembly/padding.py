@@ -152,7 +152,7 @@ def _outputs(encoder: Encoder, tensors: Tensors, fused: bool) -> list[Tensor]:
     finally:
         hook.remove()
     states = seen[0] if isinstance(seen[0], Tensor) else seen[0].last_hidden_state
-    return [_counted(states, tensors["attention_mask"]), pooled]
+    return [_counted(states, tensors["attention_mask"] if encoder.masked else None), pooled]
 
 
 def _counted(states: Tensor, mask: Tensor | None) -> Tensor:

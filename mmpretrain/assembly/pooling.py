@@ -12,9 +12,11 @@ from mmpretrain.models.encoders_mmpretrain import pooling_arguments, state_form
 from mmpretrain.models.pooling_mmpretrain import StateForm
 
 # What no other rule finds. CLIP's text encoders are causal, and no language models; their texts end with a token of
-# their own, which is the last one that counts. SigLIP's image encoders learn how they pool.
+# their own, which is the last one that counts. SigLIP's image encoders learn how they pool; its text encoders
+# read the last place of a text.
 _OWN = {
     "clip_text_model": Pool.last,
+    "siglip_text_model": Pool.pooler,
     "siglip_vision_model": Pool.pooler,
     "siglip2_vision_model": Pool.pooler,
 }

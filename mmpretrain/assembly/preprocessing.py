@@ -11,6 +11,7 @@ from PIL import Image
 from mmpretrain.problems import UnusableError
 
 _STATISTICS = {"mean": "image_mean", "std": "image_std"}
+_RESAMPLES = {Image.Resampling.BICUBIC: {}, Image.Resampling.BILINEAR: {"resample": "bilinear"}}
 _WHOLE = 384  # pixels; from here on ConvNeXt's images are squashed instead of cropped
 
 
@@ -44,13 +45,17 @@ def image_entry(source: str, images: Any) -> dict[str, Any]:
     edge, crop = settings["size"].get("shortest_edge"), settings.get("crop_size") or {}
     height, width = ((crop if settings.get("do_center_crop") else settings["size"]).get(k) for k in ("height", "width"))
     usual = settings.get("do_resize") and settings.get("do_normalize") and settings.get("do_rescale")
-    if not usual or settings.get("resample") != Image.Resampling.BICUBIC or None in (height, width):
+    resample = _RESAMPLES.get(settings.get("resample"))
+    if not usual or resample is None or None in (height, width):
         raise UnusableError(
-            [f"{source}: its image processor does not resize (bicubic), crop and normalize as CLIP's: {settings}"]
+            [
+                f"{source}: its image processor does not resize (bicubic or bilinear), crop and normalize as CLIP's:"
+                f" {settings}"
+            ]
         )
     statistics = {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
     cut = {"resize": "squash"} if edge is None else {"resize": "crop", "shortest_edge": edge}
-    return {"size": [height, width], "channels": 3, **cut, **statistics}
+    return {"size": [height, width], "channels": 3, **cut, **resample, **statistics}
 
 
 def _by_share(edge: int, share: float, size: Sequence[int]) -> dict[str, Any]:

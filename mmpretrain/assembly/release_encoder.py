@@ -90,7 +90,10 @@ class ReleaseEncoder(EncoderSource):
             return OwnEncoder(self.name, asked, self.modality).specification(tokenizer)
         source = TransformersEncoder(self.name, asked, self.modality)
         source.__dict__["feature_extractor"] = self.feature_extractor  # opened once, and the release's own
-        return source.specification_checking(self.encoder.config, tokenizer)
+        found = source.specification_checking(self.encoder.config, tokenizer)
+        return {key: v for key, v in found.items() if key != "masked"} | (
+            {"masked": self.entry["masked"]} if "masked" in self.entry else {}
+        )
 
     def brought_tokenizer(self) -> Any:
         """The tokenizer of the release for the same modality."""
@@ -152,6 +155,8 @@ class ReleaseEncoder(EncoderSource):
         width = model.config.embed_dim
         if self.name not in model.projections or width is None or width != self.release.config.embed_dim:
             return False
+        if self.part in (self.release.config.projections or {}):
+            return False  # an MLP's: those of a run are linear
         return self.encoder.pool in (None, self.entry["pool"])
 
     def _by_architecture(self) -> EncoderConfig:

@@ -34,6 +34,10 @@ from mmpretrain.words import listed
 # Where a config came from, how it was stored, and labels that an encoder has no use for: not the architecture.
 _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "problem_type"}
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
+# Encoders of square images, whose size is the number of pixels of a side.
+_SQUARE = {"clip_vision_model", "siglip_vision_model"}
+# Text encoders whose own pooling reads the last place of a text, padding or not: all places are to be seen.
+_UNMASKED = {"siglip_text_model"}
 
 
 class TransformersEncoder(EncoderSource):
@@ -187,11 +191,15 @@ def open_config(where: str, source: str, revision: str | None) -> PreTrainedConf
     return config
 
 
-def architecture_entry(config: PreTrainedConfig, pool: Pool) -> dict[str, Any]:
-    """The entry of ``MMPretrainConfig.encoders`` for a transformers config."""
+def architecture_entry(config: PreTrainedConfig, pool: Pool, masked: bool | None = None) -> dict[str, Any]:
+    """The entry of ``MMPretrainConfig.encoders`` for a transformers config. masked: whether it is told which tokens are
+    padding; None: as its architecture was trained."""
     # As JSON gives it back: the model is built from the same values before saving and after loading.
     content = json.loads(json.dumps({key: v for key, v in config.to_dict().items() if key not in _INCIDENTAL}))
-    return {"architecture": config.model_type, "config": content, "pool": pool.value}
+    if masked is None:
+        masked = config.model_type not in _UNMASKED or pool is not Pool.pooler
+    unmasked = {} if masked else {"masked": False}
+    return {"architecture": config.model_type, "config": content, "pool": pool.value, **unmasked}
 
 
 def keywords(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -208,16 +216,20 @@ def _sizes_from_data(config_class: type, modality: ModalityConfig, tokenizer: An
     if tokenizer is not None:
         found |= {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         found |= _framing(config_class, tokenizer, found["vocab_size"])
+    if getattr(config_class, "model_type", "") in _SQUARE and len(set(found.get("image_size", ()))) == 1:
+        found["image_size"] = found["image_size"][0]
     known = keywords(config_class)
     return {key: value for key, value in found.items() if key in known}
 
 
 def _framing(config_class: type, tokenizer: Any, size: int) -> dict[str, int]:
     """The tokenizer's ids of start and end, where those that the architecture has by default lie outside of its
-    vocabulary: transformers warns of them whenever the model is opened."""
+    vocabulary: transformers warns of them whenever the model is opened, and CLIP's pooler looks for the end. Tokenizers
+    that call them otherwise have BERT's names."""
     usual, found = config_class(), dict[str, int]()
-    for key in ("bos_token_id", "eos_token_id"):
+    for key, other in (("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")):
         default, own = getattr(usual, key, None), getattr(tokenizer, key)
+        own = getattr(tokenizer, other) if own is None else own
         if isinstance(default, int) and default >= size and own is not None:
             found[key] = own
     return found

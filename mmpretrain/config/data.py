@@ -12,7 +12,7 @@ from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
 from mmpretrain.config.reading import Incomplete, Unread, Verify
-from mmpretrain.config.sources import LabelConfig, LayoutConfig, Mixing, SourceConfig
+from mmpretrain.config.sources import LabelConfig, LabelForm, LayoutConfig, Mixing, SourceConfig
 from mmpretrain.words import without_secrets
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Incomplete",
     "Kind",
     "LabelConfig",
+    "LabelForm",
     "LayoutConfig",
     "Mixing",
     "ModalityConfig",
@@ -36,8 +37,25 @@ __all__ = [
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 
-# What shards call labels, evaluations what is made of several modalities, and processors the rate of sounds.
-RESERVED = ("label", "fused", "shared", "unique", "one_hot", "sampling_rate")
+# What shards call labels, evaluations what is made of several modalities, processors the rate of sounds, and a call of
+# the model what it is to answer.
+RESERVED = (
+    "label",
+    "fused",
+    "shared",
+    "unique",
+    "one_hot",
+    "sampling_rate",
+    "labels",
+    "return_loss",
+    "return_dict",
+    "output_hidden_states",
+    "output_attentions",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+)
 
 # Samples per second, and seconds.
 MOST = {"sampling_rate": 384_000, "seconds": 600.0, "load_seconds": 600.0}
@@ -114,6 +132,11 @@ class DataConfig:
     """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
 
     @property
+    def labeled(self) -> bool:
+        """Whether samples have labels."""
+        return self.classes is not None or self.label.form is LabelForm.value
+
+    @property
     def paths(self) -> list[str]:
         """Every folder of the data set."""
         if self.sources:
@@ -170,8 +193,23 @@ class DataConfig:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
+        found += self._label_forms()
         if self.temperature <= 0:
             found.append(f"data.temperature is {self.temperature}: it must be above 0")
+        return found
+
+    def _label_forms(self) -> list[str]:
+        """What is wrong with the form of labels."""
+        form = self.label.form
+        found = [
+            f"data.sources.{name}.label.form is {source.label.form} and data.label.form is {form}: give both the same"
+            for name, source in self.sources.items()
+            if source.label is not None and source.label.form is not form
+        ]
+        if form is LabelForm.value and self.classes is not None:
+            found.append(f"data.label.form is value and data.classes is {self.classes}: set data.classes=null")
+        if form is LabelForm.several and self.classes is None:
+            found.append("data.label.form is several: set data.classes to the number of classes")
         return found
 
     def _places(self) -> list[str]:

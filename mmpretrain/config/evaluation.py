@@ -6,7 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-LEAST_TEMPERATURE = 1e-4  # of kNN: below, the weights of all neighbors but the nearest are 0 in float64
+from mmpretrain.config.evaluation_sections import (
+    BestConfig,
+    Captions,
+    KnnConfig,
+    LinearProbeConfig,
+    Released,
+    RetrievalConfig,
+    ZeroShotConfig,
+    score_metric,
+)
+
+__all__ = [
+    "BestConfig",
+    "Captions",
+    "EvaluationConfig",
+    "KnnConfig",
+    "LinearProbeConfig",
+    "Metric",
+    "Need",
+    "Released",
+    "RetrievalConfig",
+    "ZeroShotConfig",
+]
+
+TRAIN = "train"  # the folder of shards that runs learn from
 
 
 class Need(StrEnum):
@@ -28,6 +52,15 @@ class Need(StrEnum):
     equal_widths = "equal_widths"
     """All modalities' embeddings have one width."""
 
+    one_class = "one_class"
+    """Labels that are one class per sample, not several or a measured value."""
+
+    class_names = "class_names"
+    """Names of all classes, by ``evaluation.zero_shot.classes`` or ``dataset.json``."""
+
+    texts = "texts"
+    """A modality that is a text."""
+
 
 class Metric(StrEnum):
     """What is measured of a model; a row each: its name, its implementation, its heading in pictures, its needs."""
@@ -40,7 +73,7 @@ class Metric(StrEnum):
         "classification",
         "mmpretrain.evaluation.classification.Classification",
         "Classification by the model",
-        (Need.labels, Need.logits),
+        (Need.labels, Need.one_class, Need.logits),
     )
     """Classification by the model's own logits (methods with a classifier)."""
 
@@ -48,7 +81,7 @@ class Metric(StrEnum):
         "factors",
         "mmpretrain.evaluation.factor_probes.FactorProbes",
         "Factors read by linear probes from frozen embeddings",
-        (Need.labels, Need.factors, Need.probe_split),
+        (Need.labels, Need.one_class, Need.factors, Need.probe_split),
     )
     """A linear probe for every factor that the dataset's ``dataset.json`` knows of."""
 
@@ -56,7 +89,7 @@ class Metric(StrEnum):
         "knn",
         "mmpretrain.evaluation.knn.Knn",
         "Weighted vote of the nearest neighbors: accuracy",
-        (Need.labels, Need.probe_split),
+        (Need.labels, Need.one_class, Need.probe_split),
     )
     """Weighted vote of the nearest neighbors among the frozen embeddings of ``evaluation.probe_split``."""
 
@@ -76,33 +109,29 @@ class Metric(StrEnum):
     )
     """Recall at 1, 5 and 10 between every ordered pair of modalities, beside chance. Needs no labels."""
 
+    robustness = (
+        "robustness",
+        "mmpretrain.evaluation.robustness.Robustness",
+        "What is left without a modality: accuracy",
+        (Need.labels, Need.one_class, Need.probe_split),
+    )
+    """What a linear probe and the nearest neighbors still read where one modality is left out; a fusion is run without
+    it."""
+
+    zero_shot = (
+        "zero_shot",
+        "mmpretrain.evaluation.zero_shot.ZeroShot",
+        "Zero-shot classification by class names: accuracy",
+        (Need.labels, Need.one_class, Need.texts, Need.class_names, Need.equal_widths),
+    )
+    """Classes by the nearest of their names, written into ``evaluation.zero_shot.templates``. Learns nothing."""
+
     def __new__(cls, name: str, implementation: str, heading: str, needs: tuple[Need, ...]) -> Metric:
         """A member that equals its name."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.implementation, member.heading, member.needs = implementation, heading, needs
         return member
-
-
-@dataclass
-class KnnConfig:
-    """The metric knn."""
-
-    k: int = 20
-    """Neighbors that vote."""
-
-    temperature: float = 0.07
-    """Each votes with weight exp(cosine similarity / temperature)."""
-
-    def problems(self) -> list[str]:
-        """What is wrong with this section, one sentence each."""
-        found = [] if self.k >= 1 else [f"evaluation.knn.k is {self.k}: it must be at least 1"]
-        if self.temperature <= 0:
-            found.append(f"evaluation.knn.temperature is {self.temperature}: it must be above 0")
-        elif self.temperature < LEAST_TEMPERATURE:
-            least = f"it must be at least {LEAST_TEMPERATURE:g}"
-            found.append(f"evaluation.knn.temperature is {self.temperature}: {least}")
-        return found
 
 
 @dataclass
@@ -133,10 +162,40 @@ class EvaluationConfig:
     knn: KnnConfig = field(default_factory=KnnConfig)
     """Settings of the metric knn."""
 
+    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig)
+    """Settings of the metric linear_probe."""
+
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Settings of the metric retrieval."""
+
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    """Settings of the metric zero_shot."""
+
+    intervals: bool = True
+    """Whether scores after training have ``low`` and ``high`` beside them: of what they would be on other samples of
+    the same kind, the middle 95 %."""
+
+    best: BestConfig = field(default_factory=BestConfig)
+    """Keeping the checkpoint that does best on a split of its own."""
+
+    release: Released = Released.last
+    """Which weights are evaluated on ``split`` and released at the end."""
+
     @property
     def metrics(self) -> list[Metric]:
         """All that are wanted at some time, once each, in the order of their names."""
-        return sorted({*self.final, *self.during})
+        return sorted({*self.final, *self.watched})
+
+    @property
+    def watched(self) -> list[Metric]:
+        """Those that are measured while training, once each, in the order of their names."""
+        best = Metric.__members__.get(score_metric(self.best.score)) if self.best.score else None
+        return sorted({*self.during, *([best] if best else [])})
+
+    @property
+    def watched_split(self) -> str:
+        """The folder of shards that they are measured on."""
+        return self.best.split if self.best.score else self.split
 
     @property
     def needs(self) -> set[Need]:
@@ -152,9 +211,12 @@ class EvaluationConfig:
     def least_samples(self) -> dict[str, int]:
         """The splits that the metrics read, each with the number of samples that it must have."""
         found = {self.split: 1} if self.metrics else {}
+        if self.best.score:
+            found[self.best.split] = 1
         if Need.probe_split in self.needs:
             two_classes = 2
-            found[self.probe_split] = max(two_classes, self.knn.k if Metric.knn in self.metrics else 0)
+            folds = self.linear_probe.folds if self.linear_probe.candidates else 0
+            found[self.probe_split] = max(two_classes, folds, self.knn.k if Metric.knn in self.metrics else 0)
         return found
 
     def problems(self) -> list[str]:
@@ -165,7 +227,26 @@ class EvaluationConfig:
         for key in ("batch", "max_samples"):
             if getattr(self, key) < 1:
                 found.append(f"evaluation.{key} is {getattr(self, key)}: it must be at least 1")
-        return found + self.knn.problems()
+        found += [*self.knn.problems(), *self.linear_probe.problems(), *self.zero_shot.problems()]
+        return found + self._best()
+
+    def _best(self) -> list[str]:
+        """What is wrong with choosing a checkpoint."""
+        best, key = self.best, "evaluation.best"
+        if not best.score:
+            needed = f"{key}.score, as retrieval/image->caption/recall@1"
+            return [f"evaluation.release=best needs {needed}"] if self.release is Released.best else []
+        found = []
+        if self.every_steps is None:
+            found.append(f"{key}.score is measured every evaluation.every_steps steps, which is null: set it")
+        if best.split == self.split:
+            found.append(
+                f"{key}.split and evaluation.split are both {best.split!r}: what was chosen by a split cannot be judged"
+                " by it; set one of them to another folder of shards"
+            )
+        elif best.split in {TRAIN, self.probe_split}:
+            found.append(f"{key}.split is {best.split!r}, which is learned from: set it to held-out shards")
+        return found
 
     def unmet(self, absent: Mapping[Need, str]) -> list[str]:
         """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.

@@ -68,7 +68,7 @@ def fill_in(layers: list[Tree], files: int, look: Look | None, problems: list[st
 def usual_metrics(config: Config, look: Look | None) -> None:
     """Leave out those of the default metrics that the data have no labels or no held-out split for, with a note."""
     settings = config.evaluation
-    left_out = [m for m in settings.final if Need.labels in m.needs] if config.data.classes is None else []
+    left_out = [] if config.data.labeled else [m for m in settings.final if Need.labels in m.needs]
     if left_out and look is not None:
         look.notes.append(f"no labels (data.classes is null): {', '.join(left_out)} left out")
     settings.final = [metric for metric in settings.final if metric not in left_out]

@@ -11,11 +11,13 @@ from typing import Any
 from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
-from mmpretrain.config.evaluation import EvaluationConfig, Need
+from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
+from mmpretrain.config.score_names import unknown_score
+from mmpretrain.config.sources import LabelForm
 
 
 @dataclass
@@ -28,6 +30,22 @@ class RunConfig:
 
     root: str = field(default="runs", metadata=PATH)
     """Folder that the run folders lie in; a relative path starts where the launcher is called."""
+
+    license: str | None = None
+    """License of the weights, as the Hub spells it (``mit``, ``cc-by-4.0``), for the model card; null: not chosen yet.
+    A run may go on under another one."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with this section, one sentence each."""
+        problem = None if self.license is None else license_problem(self.license)
+        return [f"run.license: {problem}"] if problem else []
+
+
+def license_problem(license: str) -> str | None:
+    """A sentence if this is no license as the Hub spells them."""
+    if re.fullmatch("[a-z0-9][a-z0-9.-]*", license):
+        return None
+    return f"{license!r} is no license as the Hub spells them: lower case, such as mit, apache-2.0 or cc-by-4.0"
 
 
 @dataclass
@@ -89,7 +107,7 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        found = [p for section in (*sections, self.checkpoint, self.evaluation) for p in section.problems()]
+        found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
@@ -142,13 +160,40 @@ class Config:
     def _unmet_needs(self) -> list[str]:
         """What the evaluation needs and data and method of this config do not give."""
         absent = {}
-        if self.data.classes is None:
+        if not self.data.labeled:
             absent[Need.labels] = "needs labels, but data.classes is null"
+        if self.data.label.form is not LabelForm.one_class:
+            absent[Need.one_class] = (
+                f"needs one class per sample, but data.label.form is {self.data.label.form}; choose linear_probe"
+            )
+        if not any(modality.kind.row.tokenized for modality in self.data.modalities.values()):
+            absent[Need.texts] = "needs a modality that is a text; leave the metric out"
         if not self.parts.classifier:
             absent[Need.logits] = (
                 f"needs logits, which method={self.method.name} does not learn; choose linear_probe and retrieval"
             )
-        return self.evaluation.unmet(absent)
+        return self.evaluation.unmet(absent) + self._evaluation_against_data()
+
+    def _evaluation_against_data(self) -> list[str]:
+        """What settings of the evaluation name and the data do not have."""
+        settings, modalities, found = self.evaluation, self.data.modalities, []
+        names = settings.zero_shot.classes
+        if names and self.data.classes not in (None, len(names)):
+            found.append(
+                f"evaluation.zero_shot.classes has {len(names)} names and data.classes is {self.data.classes}: give one"
+                " for each class"
+            )
+        unknown = [name for name in settings.retrieval.same if name not in modalities]
+        if unknown:
+            found.append(
+                f"evaluation.retrieval.same: data.modalities has no {unknown[0]!r}, only {', '.join(modalities)}"
+            )
+        several = settings.retrieval.captions is Captions.all
+        if several and not any(modality.kind.row.listed for modality in modalities.values()):
+            found.append("evaluation.retrieval.captions is all, and no modality is a text: leave it out")
+        if settings.best.score and (problem := unknown_score(settings.best.score, modalities)):
+            found.append(f"evaluation.best.score is {settings.best.score!r}, and {problem}")
+        return found
 
     def _run_name(self) -> list[str]:
         if not 0 <= self.seed < 2**63:

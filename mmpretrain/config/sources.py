@@ -30,9 +30,23 @@ class Mixing(StrEnum):
     and the more so the higher the temperature is."""
 
 
+class LabelForm(StrEnum):
+    """What a label is."""
+
+    one_class = "one_class"
+    """The number of the sample's class."""
+
+    several = "several"
+    """The numbers of all of its classes, none or more, as a JSON list or with spaces or commas between them. Methods do
+    not learn from such labels; evaluations read them."""
+
+    value = "value"
+    """A number that was measured. ``data.classes`` is null then; only evaluations read it."""
+
+
 @dataclass
 class LabelConfig:
-    """Where the class number of a sample lies."""
+    """Where the label of a sample lies."""
 
     member: list[str] = field(default_factory=list)
     """What follows the key in the name of the member that holds it (``[cls]``, ``[meta.json]``); empty: ``label.cls``,
@@ -40,6 +54,9 @@ class LabelConfig:
 
     field: str | None = None
     """Of a JSON member: the key of the class number; null: the member holds nothing but the number."""
+
+    form: LabelForm = LabelForm.one_class
+    """What a label is, in all sources alike."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpretrain.config.data import DataConfig
+from mmpretrain.config.data import DataConfig, LabelForm
 from mmpretrain.data.augment.boxes import BoxDraws
 from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import SampleError
@@ -32,13 +32,13 @@ _Readers = dict[str, Callable[[bytes], bool]]
 
 @dataclass(frozen=True)
 class _Row:
-    """A decoded sample: its objects by modality (None: it lacks this one), and its class or None. Of a picture that
+    """A decoded sample: its objects by modality (None: it lacks this one), and its label or None. Of a picture that
     lies in the batch's array already the object is True."""
 
     ordinal: int
     key: str
     objects: dict[str, Any]
-    label: int | None
+    label: int | list[int] | float | None
 
 
 class Batcher:
@@ -122,16 +122,26 @@ class Batcher:
         for name, held in pictures.items():
             objects[name], *others = held.pictures([found is not None for found in objects[name]])
             larger[name] = others[0] if others else objects[name]
-        labeled = self._config.classes is not None
         return Batch(
             inputs=_first_half(self._processor, objects) if rows else {},
-            labels=torch.tensor([row.label for row in rows], dtype=torch.int64) if labeled else None,
+            labels=self._labels(rows) if self._config.labeled else None,
             sample_ids=torch.tensor([row.ordinal for row in rows], dtype=torch.int64),
             positions=torch.from_numpy(positions),
             keys=tuple(row.key for row in rows),
             replaced=tuple(replaced),
             views={} if self._sources is None or not rows else {SOURCE: self._source_view(self._sources, larger)},
         )
+
+    def _labels(self, rows: list[_Row]) -> torch.Tensor:
+        """int64 [b], int64 [b, C] of 0 and 1, or float32 [b], by the form of the labels."""
+        form, labels = self._config.label.form, [row.label for row in rows]
+        if form is not LabelForm.several:
+            return torch.tensor(labels, dtype=torch.float32 if form is LabelForm.value else torch.int64)
+        found = torch.zeros(len(rows), self._config.classes or 0, dtype=torch.int64)
+        for row, numbers in enumerate(labels):
+            assert isinstance(numbers, list)
+            found[row, numbers] = 1
+        return found
 
     def _source_view(self, sources: Processor, objects: dict[str, Any]) -> Inputs:
         apart = {name: items for name, items in objects.items() if self._config.modalities[name].prepared_apart}
@@ -171,7 +181,9 @@ class Batcher:
         sample, config, members = self._reader.sample(ordinal), self._config, self._reader.members_of(ordinal)
         draw = None if position is None else partial(self._number, position)
         objects = objects_of(sample, config.modalities, members, draw, readers)
-        label = None if members.label is None else label_of(sample, members.label, config.classes or 0)
+        label = None
+        if members.label is not None:
+            label = label_of(sample, members.label, config.classes or 0, config.label.form)
         return _Row(ordinal, sample["__key__"], objects, label)
 
     def _number(self, position: int, modality: str) -> float:

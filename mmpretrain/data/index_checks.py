@@ -227,16 +227,16 @@ def _first(index: Index, fault: Fault) -> str:
 
 
 def _labels(config: DataConfig, opened: Split) -> list[str]:
-    """A sentence if some of the labels, evenly spaced, are no class numbers of the config."""
+    """A sentence if some of the labels, evenly spaced, are not what the config says."""
     index, label = opened.index, opened.members.label
-    if label is None or config.classes is None or any(is_remote(index.path(shard)) for shard in index.shards):
+    if label is None or not config.labeled or any(is_remote(index.path(shard)) for shard in index.shards):
         return []
     reader = Reader(index, Verify.never, members=Members(label=label), max_open=4)
     bad: list[str] = []
     chosen = np.unique(np.linspace(0, len(index) - 1, LABELS_READ).astype(int)).tolist()
     for ordinal in chosen:
         try:
-            label_of(reader.sample(ordinal), label, config.classes)
+            label_of(reader.sample(ordinal), label, config.classes or 0, config.label.form)
         except SampleError as error:
             bad.append(f"{index.key(ordinal)!r}: {error}")
         except ShardError as error:

@@ -49,7 +49,7 @@ class NowhereError(ShardError):
 
 
 def find_members(config: DataConfig, extensions: Collection[str], lacking: bool = False) -> tuple[Members, list[str]]:
-    """Where the modalities (and, with classes, the label) of ``config`` lie, and a sentence for each that is nowhere.
+    """Where the modalities (and, with labels, the label) of ``config`` lie, and a sentence for each that is nowhere.
 
     extensions: what follows the keys in the names of all members. lacking: whether optional modalities may be nowhere;
     they have no holders then.
@@ -67,7 +67,7 @@ def find_members(config: DataConfig, extensions: Collection[str], lacking: bool 
         except ShardError as error:
             problems.append(str(error))
     label = None
-    if config.classes is not None:
+    if config.labeled:
         try:
             label = _label(config, extensions)
         except ShardError as error:

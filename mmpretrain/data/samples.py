@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.data import Kind, LabelForm, ModalityConfig
 from mmpretrain.data.decode import MAX_LABEL_DIGITS, Raw, SampleError, decode
 from mmpretrain.data.kinds.text import decode_json, json_content
 from mmpretrain.data.members import Holders, Members, suffix_of
 
+MAX_VALUE_CHARACTERS = 64  # of a measured value
+MAX_LIST_BYTES = 1 << 20  # of several class numbers
 Sample = Mapping[str, Any]  # ``__key__``, ``__url__``, extension -> bytes
 Draw = Callable[[str], float]  # modality -> number of [0, 1) that decides which of several texts is taken
 
@@ -48,8 +51,13 @@ def captions_of(sample: Sample, kind: Kind, holders: Holders) -> list[str]:
     return [text for text, _ in _captions(sample, kind, holders, _held(sample, holders))]
 
 
-def label_of(sample: Sample, holders: Holders, classes: int) -> int:
-    """The class number. Raises SampleError unless it is there and a decimal integer in [0, classes)."""
+def label_of(
+    sample: Sample, holders: Holders, classes: int, form: LabelForm = LabelForm.one_class
+) -> int | list[int] | float:
+    """The class number, all class numbers in order, or a measured value, as ``form`` says.
+
+    Raises SampleError unless it is there and holds decimal integers in [0, classes), or a finite number.
+    """
     found = _held(sample, holders)
     if len(found) != 1:
         raise SampleError(f"it has {' and '.join(found) or f'no {holders.members[0]}'}: exactly one label is needed")
@@ -58,11 +66,32 @@ def label_of(sample: Sample, holders: Holders, classes: int) -> int:
         content = json_content(data)
         data = str(content.get(holders.fields[0]) if isinstance(content, dict) else content).encode()
     text = data.strip()
+    if form is LabelForm.value:
+        return _value(found[0], text)
+    if form is LabelForm.several:
+        if len(text) > MAX_LIST_BYTES:
+            raise SampleError(f"{found[0]}: has {len(text)} bytes of class numbers, more than {MAX_LIST_BYTES}")
+        numbers = text.removeprefix(b"[").removesuffix(b"]").replace(b",", b" ").split()
+        return sorted({_class(found[0], number, classes) for number in numbers})
+    return _class(found[0], text, classes)
+
+
+def _class(member: str, text: bytes, classes: int) -> int:
     if not text.isdigit() or len(text) > MAX_LABEL_DIGITS:
-        raise SampleError(f"{found[0]}: {data[:20]!r} is not a class number")
+        raise SampleError(f"{member}: {text[:20]!r} is not a class number")
     if int(text) >= classes:
-        raise SampleError(f"{found[0]}: class {int(text)} is not below data.classes={classes}")
+        raise SampleError(f"{member}: class {int(text)} is not below data.classes={classes}")
     return int(text)
+
+
+def _value(member: str, text: bytes) -> float:
+    try:
+        value = float(text) if len(text) <= MAX_VALUE_CHARACTERS else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SampleError(f"{member}: {text[:20]!r} is not a finite number")
+    return value
 
 
 def _object(

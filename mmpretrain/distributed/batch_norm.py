@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmpretrain.distributed.first_order import first_order
 from mmpretrain.distributed.world import World
 
 # Anything else that torch or a model derives from batch norm may compute something else.
@@ -154,7 +155,7 @@ class _Normalize(torch.autograd.Function):
         return (y if bias is None else y + _per_channel(bias, x)).to(x.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x (from all ranks' rows), weight and bias (from this rank's)."""
         x, weight, mean, inverse, count = ctx.saved_tensors

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpretrain.distributed.first_order import first_order
+
 Group = dist.ProcessGroup | None
 
 # Torch 2.13 renamed both and warns at every call of the old names.
@@ -37,6 +39,11 @@ def all_gather_rows(rows: Tensor, group: Group = None) -> Tensor:
 def all_reduce_sum(values: Tensor, group: Group = None) -> Tensor:
     """The sum over all ranks, same shape, ``values`` untouched. Differentiable (backward: the same sum)."""
     return _AllReduceSum.apply(values, group)
+
+
+def average_gradient(values: Tensor, group: Group = None) -> Tensor:
+    """``values``, whose gradient becomes the mean of all ranks'. Whoever averages it once more changes nothing."""
+    return _AverageGradient.apply(values, group)
 
 
 @torch.no_grad()
@@ -65,7 +72,7 @@ class _AllGatherRows(torch.autograd.Function):
         return gathered
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """[W b, ...] -> [b, ...]: this rank's rows, summed over the ranks."""
         return reduce_scatter_rows(grad, ctx.group), None
@@ -79,10 +86,24 @@ class _AllReduceSum(torch.autograd.Function):
         return _summed(values, group)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The sum over the ranks: each one's input reaches every rank's output."""
         return _summed(grad, ctx.group), None
+
+
+class _AverageGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: Group) -> Tensor:
+        """The values themselves."""
+        ctx.group = group
+        return values.view_as(values)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The mean over the ranks."""
+        return _summed(grad, ctx.group) / dist.get_world_size(ctx.group), None
 
 
 def _summed(values: Tensor, group: Group) -> Tensor:

@@ -16,7 +16,8 @@ from mmpretrain.distributed import collectives
 class World:
     """This process among ``size`` ranks. device: where flags of collectives live (a GPU under NCCL).
 
-    patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`.
+    patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`. even: the caller sees to it
+    that all ranks hold equally many rows, as a run's stream does; losses ask in a collective of their own otherwise.
 
     A world of one needs no process group: all its collectives return their argument.
     """
@@ -26,6 +27,7 @@ class World:
     group: collectives.Group = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     patient_group: collectives.Group = None
+    even: bool = False
 
     @classmethod
     def single(cls) -> World:
@@ -52,6 +54,10 @@ class World:
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, same shape, differentiable."""
         return values if self.size == 1 else collectives.all_reduce_sum(values, self.group)
+
+    def average_gradient(self, values: Tensor) -> Tensor:
+        """``values``, whose gradient becomes the mean of all ranks' gradients."""
+        return values if self.size == 1 else collectives.average_gradient(values, self.group)
 
     def all_reduce_max(self, values: Tensor) -> Tensor:
         """The largest over all ranks, element by element, same shape; not differentiable."""

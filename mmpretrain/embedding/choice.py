@@ -28,7 +28,7 @@ def choose_towers(space: Space, index: Index, wanted: Mapping[str, str | None] |
     wanted: modality -> tower, or None for the one that fits; None: every modality that a tower fits.
     Raises UnusableError for a modality that the data or the space does not know, or of another kind or width.
     """
-    kinds = _kinds(index)
+    kinds = held_kinds(index)
     fitting = {name: tower for name, held in kinds.items() if (tower := space.tower_for(name, held)) is not None}
     if wanted is None and not fitting:
         raise UnusableError([f"{_both(space, kinds)}: say which is which, --modalities NAME=TOWER"])
@@ -78,7 +78,7 @@ def _members(space: Space, index: Index, towers: Mapping[str, str]) -> tuple[dic
         raise UnusableError([str(error)]) from None
 
 
-def _kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
+def held_kinds(index: Index) -> dict[str, tuple[Kind, ...]]:
     """Modality -> what its files may hold, of all that any sample has; as for training, ``KEY.jpg`` is an image."""
     found: dict[str, tuple[Kind, ...]] = {}
     for extension in index.extensions:

@@ -12,7 +12,7 @@ from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, comma
 from mmpretrain.data.index import INDEX_NAME, load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.embedding.jobs import SAMPLES_PER_SHARD, EmbeddingJob, EmbedJob, PairJob, VectorPrecision
-from mmpretrain.embedding.perplexity import read_perplexity
+from mmpretrain.embedding.perplexity import figure_lines, read_perplexity, read_top1_counts
 from mmpretrain.embedding.ranks import run_job
 
 Out = Annotated[Path, typer.Option(help="Folder to make, or to continue.")]
@@ -31,7 +31,9 @@ def embed_command(
     ranks: Ranks = None,
     dtype: Dtype = VectorPrecision.float32,
     batch: Annotated[int, typer.Option(help="Samples per forward pass.")] = 256,
-    pool: Annotated[str, typer.Option(help="Of a single transformers encoder: mean, cls, last, pooler.")] = "mean",
+    pool: Annotated[
+        str | None, typer.Option(help="Of a single transformers encoder: mean (default), cls, last, pooler.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Loader processes per rank.")] = 0,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of unreadable samples that may be left out.")] = 0.0,
@@ -90,8 +92,8 @@ def _result(job: EmbeddingJob) -> dict[str, Any]:
         index = load_index(folder)
         sizes = {name: entry["size"][0] for name, entry in load_info(job.out).modalities.items()}
         done |= {"samples": len(index), "shards": len(index.shards), "widths": sizes, "fingerprint": index.fingerprint}
-        perplexity = read_perplexity(folder)
-        done |= {"effective": perplexity} if perplexity else {}
+        for key, found in (("effective", read_perplexity(folder)), ("top1_counts", read_top1_counts(folder))):
+            done |= {key: found} if found else {}
     return done
 
 
@@ -100,9 +102,5 @@ def _view(result: dict[str, Any]) -> str:
         return f"{result['path']}: this rank's share is done; the last rank to finish writes the index"
     widths = ", ".join(f"{name} [{width}]" for name, width in result["widths"].items())
     lines = [f"{result['path']}: {result['samples']} samples in {result['shards']} shards: {widths}"]
-    for side, figures in result.get("effective", {}).items():
-        lines.append(
-            f"{side} memory: the weights of a query are spread over {figures['median']:.4g} of {figures['memory']}"
-            f" items (median; 80 % of the queries: {figures['p10']:.4g} to {figures['p90']:.4g})"
-        )
+    lines += figure_lines(result.get("effective", {}), result.get("top1_counts"))
     return "\n".join(lines)

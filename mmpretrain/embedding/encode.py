@@ -87,7 +87,7 @@ class SampleEncoder:
         found: list[RawSample] = []
         for row, key in enumerate(keys):
             members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
-            label = {} if batch.labels is None else {f"{LABEL}.cls": str(int(batch.labels[row])).encode()}
+            label = {} if batch.classes is None else {f"{LABEL}.cls": str(int(batch.classes[row])).encode()}
             if members:
                 found.append({"__key__": key, **members, **label})
         return found

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from mmpretrain.data.index import is_remote
 
@@ -20,6 +20,20 @@ class VectorPrecision(StrEnum):
     float32 = "float32"
 
 
+class RankedJob(Protocol):
+    """What the ranks of a command share. worker: the module whose ``work(job, place)`` does a rank's share, and which
+    is started for local ranks, ``python -m WORKER JOB PLACE``. out: folder that all ranks see."""
+
+    worker: ClassVar[str]
+
+    @property
+    def out(self) -> str:
+        """Folder to write to."""
+
+    def to_json(self) -> str:
+        """The job as text, for other processes."""
+
+
 @dataclass(frozen=True)
 class EmbeddingJob:
     """What all ranks of a command share.
@@ -29,6 +43,7 @@ class EmbeddingJob:
     """
 
     kind: ClassVar[str]
+    worker: ClassVar[str] = "mmpretrain.embedding.worker"
 
     out: str
     split: str = "train"
@@ -56,8 +71,8 @@ class EmbedJob(EmbeddingJob):
     """Encode a data set by a release.
 
     modalities: NAME or NAME=TOWER, separated by commas; None: all that the release can encode. pool: how the states of
-    a single transformers encoder become one vector. workers: loader processes per rank. max_bad_fraction: share of
-    the samples that may be unreadable, and are then left out.
+    a single transformers encoder become one vector (None: mean). workers: loader processes per rank.
+    max_bad_fraction: share of the samples that may be unreadable, and are then left out.
     """
 
     kind: ClassVar[str] = "embed"
@@ -66,14 +81,14 @@ class EmbedJob(EmbeddingJob):
     data: str = ""
     modalities: str | None = None
     batch: int = 256
-    pool: str = "mean"
+    pool: str | None = None
     workers: int = 0
     max_bad_fraction: float = 0.0
 
     def problems(self) -> list[str]:
         """What is wrong with it, one sentence each."""
         found = super().problems()
-        if self.pool not in POOLS:
+        if self.pool is not None and self.pool not in POOLS:
             found.append(f"--pool is {self.pool!r}: use one of {', '.join(POOLS)}")
         if self.batch < 1:
             found.append(f"--batch is {self.batch}: it must be at least 1")

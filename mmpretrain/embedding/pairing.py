@@ -26,8 +26,8 @@ from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.output import Output, SplitOrigin, known_as
-from mmpretrain.embedding.perplexity import Perplexity
-from mmpretrain.embedding.soft_retrieval import soft_retrieve
+from mmpretrain.embedding.perplexity import RetrievalFigures
+from mmpretrain.embedding.soft_retrieval import Retrieved, soft_retrieve
 from mmpretrain.embedding.vectors import Vectors
 from mmpretrain.losses.similarity import unit_rows
 
@@ -55,19 +55,19 @@ def pair_share(job: PairJob, world: World) -> None:
     sides = open_sides(job)
     keys = sides[0].corpus.keys()
     output = Output(job.out, job.split, _describe(job, sides), _origin(job, sides))
-    perplexity = Perplexity(output.folder, [len(side.memory) for side in sides])
+    figures = RetrievalFigures(output.folder, [len(side.memory) for side in sides])
     todo = _agreed(output, world)
     if todo:
-        memories = [side.memory.read(side.memory.share(world.rank, world.size)).to(world.device) for side in sides]
+        memories = [_share(side.memory, world) for side in sides]
     for number in _rounds(todo, world):
         rows = range(0) if number is None else output.rows(number)
         answers = [_answer(side, rows, memory, job, world) for side, memory in zip(sides, memories, strict=True)]
         if number is not None:
-            perplexity.note(number, torch.stack([effective for *_, effective in answers], dim=1).cpu().numpy())
+            figures.note(number, *(_column(answers, part) for part in ("effective", "nearest")))
             output.write(number, _samples(keys, rows, answers, job.dtype.value))
     world.barrier()
     if world.rank == 0 and output.finish(changed=bool(todo)) is not None:
-        perplexity.summarize(output.shards)
+        figures.summarize(output.shards)
 
 
 def open_sides(job: PairJob) -> tuple[PairedSpace, PairedSpace]:
@@ -152,23 +152,30 @@ def _rounds(todo: list[int], world: World) -> Iterator[int | None]:
         yield todo[mine] if mine < len(todo) else None
 
 
+def _share(memory: Vectors, world: World) -> tuple[Tensor, Tensor]:
+    """This rank's items [n_r, d], and their numbers in the whole memory [n_r]."""
+    ordinals = memory.share(world.rank, world.size)
+    return memory.read(ordinals).to(world.device), torch.from_numpy(ordinals).to(world.device)
+
+
 def _answer(
-    side: PairedSpace, rows: range, memory: Tensor, job: PairJob, world: World
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(queries of unit norm [b, d], partners [b, d], effective numbers of memory items [b])."""
-    read = side.corpus.read(side.ordinals[rows.start : rows.stop]).to(world.device)
-    queries = unit_rows(read)
-    found = soft_retrieve(queries, memory, temperature=job.temperature, world=world)
-    return queries, found.values, found.effective
+    side: PairedSpace, rows: range, memory: tuple[Tensor, Tensor], job: PairJob, world: World
+) -> tuple[Tensor, Retrieved]:
+    """Queries of unit norm [b, d], and what their memory holds about them."""
+    queries = unit_rows(side.corpus.read(side.ordinals[rows.start : rows.stop]).to(world.device))
+    return queries, soft_retrieve(queries, memory[0], temperature=job.temperature, world=world, numbers=memory[1])
 
 
-def _samples(
-    keys: list[str], rows: range, answers: list[tuple[Tensor, Tensor, Tensor]], dtype: str
-) -> Iterator[RawSample]:
+def _column(answers: list[tuple[Tensor, Retrieved]], name: str) -> np.ndarray:
+    """[b, 2]: a figure of every query in both memories."""
+    return torch.stack([getattr(found, name) for _, found in answers], dim=1).cpu().numpy()
+
+
+def _samples(keys: list[str], rows: range, answers: list[tuple[Tensor, Retrieved]], dtype: str) -> Iterator[RawSample]:
     columns = {
         f"{side}_{part}.npy": values.cpu().numpy().astype(dtype)
-        for side, answer in zip(SIDES, answers, strict=True)
-        for part, values in zip(("shared", "partner"), answer, strict=False)
+        for side, (queries, found) in zip(SIDES, answers, strict=True)
+        for part, values in (("shared", queries), ("partner", found.values))
     }
     for row, ordinal in enumerate(rows):
         yield {"__key__": keys[ordinal], **{name: npy(values[row]) for name, values in columns.items()}}

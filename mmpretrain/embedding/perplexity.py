@@ -1,7 +1,17 @@
-"""Over how many memory items the weights of a retrieval are spread: a figure to read before training on its results.
+"""Two figures of a retrieval to read before training on its results: over how many items a query's weights are spread,
+and over how many items all queries are.
 
-The effective number of a query is exp(entropy of its weights). A median near 1 means that single items are copied,
-often the same few (hubs); one near the size of the memory means that all queries get the same mean.
+``perplexity.json`` looks at one query at a time: exp(entropy of its weights), the effective number of items that it
+copies. Near 1: single items; near the size of the memory: the mean of all. It cannot see a hub, an item that is near to
+everything: 500 queries that all copy one item have the same figure as 500 that copy 500.
+
+``top1_counts.json`` looks at the items: N(v), how many queries have v as their nearest one. distinct: items with N > 0.
+largest: max N; largest_share: of the queries. skewness: of N over all items of the memory,
+
+    S = mean((N - mean N)^3) / std(N)^3
+
+the S_Nk of Radovanovic, Nanopoulos and Ivanovic 2010 (JMLR 11) with k = 1; 0 if all items have the same count. By
+chance alone (each query draws its item) it is 1 / sqrt(mean N); far above that there are hubs.
 """
 
 from __future__ import annotations
@@ -9,19 +19,21 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmpretrain.files import replace_text
 
-PERPLEXITY_NAME = "perplexity.json"
-EARLIER_NAME = "hubness.json"  # what the file was called at first
+PERPLEXITY_NAME, TOP1_NAME = "perplexity.json", "top1_counts.json"
+EARLIER_NAME = "hubness.json"  # what perplexity.json was called at first
+SIDES = ("first", "second")
 
 log = logging.getLogger(__name__)
 
 
-class Perplexity:
-    """Effective numbers of every shard beside it (so that a killed command keeps them), summed up at the end.
+class RetrievalFigures:
+    """Both figures' numbers of every shard beside it (so that a killed command keeps them), summed up at the end.
 
     memories: items in the memories of the first and the second space.
     """
@@ -29,45 +41,89 @@ class Perplexity:
     def __init__(self, folder: Path, memories: list[int]) -> None:
         self._folder, self._memories = folder, memories
 
-    def note(self, number: int, effective: np.ndarray) -> None:
-        """Keep a shard's numbers, float [b, 2]; before the shard itself is written."""
-        replace_text(self._path(number), json.dumps(effective.round(4).tolist()))
+    def note(self, number: int, effective: np.ndarray, nearest: np.ndarray) -> None:
+        """Keep a shard's effective numbers, float [b, 2], and nearest items, int [b, 2]; before the shard itself is
+        written."""
+        rows = np.hstack([effective.round(4).astype(object), nearest.astype(object)])
+        replace_text(self._path(number), json.dumps(rows.tolist()))
 
     def summarize(self, shards: int) -> None:
-        """Write perplexity.json from the numbers of all shards and log it; where it stands, remove the numbers.
+        """Write both files from the numbers of all shards and log them; where they stand, remove the numbers.
 
-        It stands without them if shards of a complete output were made once more: then it is as it was.
+        They stand without them if shards of a complete output were made once more: then they are as they were.
         """
         paths = [self._path(number) for number in range(shards)]
         if all(path.exists() for path in paths):
-            self._write(paths)
+            self._write([json.loads(path.read_text(encoding="utf-8")) for path in paths])
         if read_perplexity(self._folder):
             for path in paths:
                 path.unlink(missing_ok=True)
 
-    def _write(self, paths: list[Path]) -> None:
-        rows = np.array([row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))])
-        summary = {
-            name: {"memory": size, **_figures(column)}
-            for name, size, column in zip(("first", "second"), self._memories, rows.T, strict=True)
+    def _write(self, parts: list[list[list[float]]]) -> None:
+        rows = [row for part in parts for row in part]
+        spread = {
+            name: {"memory": size, **_spread(np.array([row[side] for row in rows]))}
+            for side, (name, size) in enumerate(zip(SIDES, self._memories, strict=True))
         }
-        replace_text(self._folder / PERPLEXITY_NAME, json.dumps(summary, indent=1) + "\n")
-        for name, figures in summary.items():
-            log.info(
-                "%s memory: of %d items, a median of %.4g carry a query", name, figures["memory"], figures["median"]
-            )
+        if all(len(row) == 4 for row in rows):  # an earlier version, which was interrupted, kept no nearest items
+            counts = {
+                name: top1_counts(np.array([row[2 + side] for row in rows], dtype=np.int64), size)
+                for side, (name, size) in enumerate(zip(SIDES, self._memories, strict=True))
+            }
+            replace_text(self._folder / TOP1_NAME, json.dumps(counts, indent=1) + "\n")
+        replace_text(self._folder / PERPLEXITY_NAME, json.dumps(spread, indent=1) + "\n")
+        for line in figure_lines(spread, read_top1_counts(self._folder)):
+            log.info("%s", line)
 
     def _path(self, number: int) -> Path:
         return self._folder / f".effective-{number:06d}.json"
 
 
+def top1_counts(nearest: np.ndarray, memory: int) -> dict[str, float]:
+    """What top1_counts.json says of one side. nearest: int [queries], the number of each one's nearest item. memory:
+    how many items there are, those that are nobody's nearest included."""
+    counts = np.unique(nearest, return_counts=True)[1]
+    mean, absent = len(nearest) / memory, memory - len(counts)
+    second, third = (float(((counts - mean) ** k).sum() + absent * (-mean) ** k) / memory for k in (2, 3))
+    largest = int(counts.max(initial=0))
+    return {
+        "queries": len(nearest),
+        "memory": memory,
+        "distinct": len(counts),
+        "largest": largest,
+        "largest_share": round(largest / max(1, len(nearest)), 6),
+        "skewness": round(third / second**1.5, 4) if second > 0 else 0.0,
+    }
+
+
 def read_perplexity(folder: Path) -> dict[str, dict[str, float]] | None:
     """perplexity.json of a split: side -> memory (items), and mean, median, p10, p90 of the effective number."""
-    paths = (folder / name for name in (PERPLEXITY_NAME, EARLIER_NAME))
-    path = next((path for path in paths if path.exists()), None)
-    return json.loads(path.read_text(encoding="utf-8")) if path else None
+    return _read(folder / PERPLEXITY_NAME) or _read(folder / EARLIER_NAME)
 
 
-def _figures(effective: np.ndarray) -> dict[str, float]:
+def read_top1_counts(folder: Path) -> dict[str, dict[str, float]] | None:
+    """top1_counts.json of a split: side -> what :func:`top1_counts` says; None if an earlier version made it."""
+    return _read(folder / TOP1_NAME)
+
+
+def figure_lines(spread: dict[str, dict[str, float]], counts: dict[str, dict[str, float]] | None) -> list[str]:
+    """Both figures in words, a line each."""
+    lines = [
+        f"{side} memory: of {found['memory']} items, a median of {found['median']:.4g} carry a query (80 % of the"
+        f" queries: {found['p10']:.4g} to {found['p90']:.4g})"
+        for side, found in spread.items()
+    ]
+    return lines + [
+        f"{side} memory: {found['distinct']} of {found['memory']} items are the nearest of some query; one item is that"
+        f" of {100 * found['largest_share']:.3g} % of them (skewness of the counts: {found['skewness']:.3g})"
+        for side, found in (counts or {}).items()
+    ]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _spread(effective: np.ndarray) -> dict[str, float]:
     low, median, high = np.percentile(effective, [10, 50, 90]).round(4).tolist()
     return {"mean": round(float(effective.mean()), 4), "median": median, "p10": low, "p90": high}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpretrain.embedding.jobs import EmbeddingJob
+from mmpretrain.embedding.jobs import RankedJob
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Place:
     meeting: str | None = None
 
 
-def place_of_step(job: EmbeddingJob, environment: Mapping[str, str] = os.environ) -> Place | None:
+def place_of_step(job: RankedJob, environment: Mapping[str, str] = os.environ) -> Place | None:
     """This process among the tasks of an ``srun``; None outside, and where the step has a single task."""
     # Batch scripts have the task variables too, but no step: what runs there runs once.
     if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:

@@ -10,16 +10,19 @@ import tempfile
 import time
 from dataclasses import asdict
 
+from mmpretrain.config.implementation import implementation
 from mmpretrain.console import CommandError
-from mmpretrain.embedding.jobs import EmbeddingJob
+from mmpretrain.embedding.jobs import RankedJob
 from mmpretrain.embedding.place import Place, place_of_step
 
 POLL_S = 0.05
 LAST_WORDS_S = 5.0  # for the rank that knows what went wrong, where another one ended first
 
 
-def run_job(job: EmbeddingJob, ranks: int | None) -> None:
+def run_job(job: RankedJob, ranks: int | None) -> bool:
     """Do the work: this task's share in a Slurm step, else all of it by ``ranks`` local processes (default 1).
+
+    Returns whether this process speaks for all: False on every rank of a Slurm step but the first.
 
     Raises Failure with what the first rank that failed said; whole shards stay, and the same command goes on.
     """
@@ -31,12 +34,11 @@ def run_job(job: EmbeddingJob, ranks: int | None) -> None:
     if place is None and ranks is not None and ranks > 1:
         _run_local(job, ranks)
     else:
-        from mmpretrain.embedding.worker import work
+        implementation(f"{job.worker}.work")(job, place or Place())
+    return place is None or place.rank == 0
 
-        work(job, place or Place())
 
-
-def _run_local(job: EmbeddingJob, ranks: int) -> None:
+def _run_local(job: RankedJob, ranks: int) -> None:
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         places = [Place(rank, ranks, rank, f"{folder}/meeting") for rank in range(ranks)]
         children = [_start(job, place) for place in places]
@@ -51,10 +53,10 @@ def _run_local(job: EmbeddingJob, ranks: int) -> None:
         raise CommandError(problems)
 
 
-def _start(job: EmbeddingJob, place: Place) -> subprocess.Popen[str]:
+def _start(job: RankedJob, place: Place) -> subprocess.Popen[str]:
     threads = max(1, len(os.sched_getaffinity(0)) // place.size)
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | os.environ
-    command = [sys.executable, "-m", "mmpretrain.embedding.worker", job.to_json(), json.dumps(asdict(place))]
+    command = [sys.executable, "-m", job.worker, job.to_json(), json.dumps(asdict(place))]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

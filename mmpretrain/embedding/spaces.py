@@ -1,8 +1,8 @@
 """A release as a space: raw samples of its modalities -> embeddings; nothing is trained.
 
-Three kinds of releases are opened, from a local folder or the Hub, always with classes of this installation and from
-safetensors: those of this project, models with an image and a text tower (CLIP or like it), and single encoders of
-images or texts.
+Four kinds of releases are opened, from a local folder or the Hub, always with classes of this installation and from
+safetensors: those of this project, models with an image and a text tower (CLIP or like it), single encoders of images
+or texts, and models of sentence-transformers where that is installed.
 """
 
 from __future__ import annotations
@@ -56,20 +56,22 @@ class OwnSpace(Space):
             return self.model(**{tower: {key: t.to(self.device) for key, t in tensors.items()}}).embeds[tower]
 
 
-def open_space(release: str, device: torch.device, pool: str = "mean", revision: str | None = None) -> Space:
+def open_space(release: str, device: torch.device, pool: str | None = None, revision: str | None = None) -> Space:
     """The space of a release. release: local folder, or a repository on the Hub, at ``revision``. pool: for single
-    encoders.
+    encoders, None for ``mean``; given for a model of sentence-transformers, its encoder alone is taken.
 
     Raises:
         UnusableError: it cannot be opened, is damaged or incomplete, or has no safetensors; one sentence each.
     """
     # The other kinds derive from Space.
+    from mmpretrain.embedding.sentence_transformers_spaces import SentenceTransformersSpace, is_sentence_transformers
     from mmpretrain.embedding.transformers_spaces import open_transformers_space
 
     folder, name = _local(release, revision), release_name(release)
-    if not (folder / "config.json").is_file():
+    modular = pool is None and is_sentence_transformers(folder) and not _is_ours(folder)
+    if not modular and not (folder / "config.json").is_file():
         raise UnusableError([f"{release} is no release: it has no config.json; name the folder that AutoModel opens"])
-    if not any(folder.glob(WEIGHTS)):
+    if not any(folder.rglob(WEIGHTS) if modular else folder.glob(WEIGHTS)):
         raise UnusableError(
             [
                 f"{release} has no .safetensors file, and other formats are never loaded: export it again, or name a"
@@ -79,7 +81,9 @@ def open_space(release: str, device: torch.device, pool: str = "mean", revision:
     try:
         if _is_ours(folder):
             return OwnSpace(folder, name, device)
-        return open_transformers_space(folder, name, device, pool)
+        if modular:
+            return SentenceTransformersSpace(folder, name, device)
+        return open_transformers_space(folder, name, device, pool or "mean")
     except UnusableError:
         raise
     except Exception as error:  # damaged files raise whatever their parsers raise
@@ -103,7 +107,8 @@ def _is_ours(folder: Path) -> bool:
     path = folder / FILE_NAME
     if not path.is_file():
         # Without its processor a release of this project is incomplete, and its checksums say so.
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "mmpretrain"
+        config = folder / "config.json"
+        return config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "mmpretrain"
     return "modalities" in json.loads(path.read_text(encoding="utf-8"))
 
 

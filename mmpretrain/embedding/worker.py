@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -30,11 +30,11 @@ def work(job: EmbeddingJob, place: Place) -> None:
         if isinstance(job, EmbedJob):
             from mmpretrain.embedding.encode import embed_share
 
-            embed_share(job, place.rank, place.size, _device(place))
+            embed_share(job, place.rank, place.size, device_of(place))
         elif isinstance(job, PairJob):
             from mmpretrain.embedding.pairing import pair_share
 
-            with _world(place) as world:
+            with ranks_world(place) as world:
                 pair_share(job, world)
     except (BadDataError, SampleError) as error:
         raise CommandError([str(error)]) from None
@@ -42,21 +42,33 @@ def work(job: EmbeddingJob, place: Place) -> None:
 
 def main() -> None:
     """Do the share that the arguments describe; problems go to stdout as JSON, exit code 1."""
+
+    def share(job: str, place: Place) -> None:
+        asked = job_from_json(job)
+        _check_gpus(asked, place)
+        work(asked, place)
+
+    run_as_rank(share)
+
+
+def run_as_rank(share: Callable[[str, Place], None]) -> None:
+    """Do one rank's share in a process of its own, of the job and the place that the command line names.
+
+    share: what does it, given the job's JSON. Problems go to stdout as JSON, exit code 1.
+    """
     end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    job, place = job_from_json(sys.argv[1]), Place(**json.loads(sys.argv[2]))
     try:
-        _check_gpus(job, place)
-        work(job, place)
+        share(sys.argv[1], Place(**json.loads(sys.argv[2])))
     except (CommandError, ValueError, OSError) as error:
         print(json.dumps({"errors": getattr(error, "problems", None) or [str(error)]}), flush=True)
         sys.exit(1)
 
 
 @contextmanager
-def _world(place: Place) -> Iterator[World]:
+def ranks_world(place: Place) -> Iterator[World]:
     """The ranks as a process group; alone, none is needed."""
-    device = _device(place)
+    device = device_of(place)
     if place.size == 1:
         yield World.current(device)
         return
@@ -74,16 +86,22 @@ def _world(place: Place) -> Iterator[World]:
 
 
 def _check_gpus(job: EmbeddingJob, place: Place) -> None:
+    if isinstance(job, PairJob):
+        check_gpus(place)
+
+
+def check_gpus(place: Place) -> None:
     """Raises Failure if ranks of ``--ranks`` that talk share a GPU: NCCL's own message helps nobody.
 
     Tasks of an ``srun`` do not come here: each may see a GPU of its own, and no other.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
-    if isinstance(job, PairJob) and gpus is not None and place.local_rank >= gpus:
+    if gpus is not None and place.local_rank >= gpus:
         raise CommandError([f"there are {gpus} GPUs here: start no more ranks, or hide the GPUs"])
 
 
-def _device(place: Place) -> torch.device:
+def device_of(place: Place) -> torch.device:
+    """The GPU of a rank; ranks may share one. Without any, the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", place.local_rank % torch.cuda.device_count())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +22,11 @@ NONE, LOST = -1, -2
 logger = logging.getLogger(__name__)
 
 
-def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) -> None:
+def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], keep: Collection[int] = ()) -> None:
     """Write the state after ``step`` steps; every rank must call it. Saving does not change the trajectory.
 
-    facts: what the manifest records beside the files (stream position, config, data fingerprint).
+    facts: what the manifest records beside the files (stream position, config, data fingerprint). keep: steps whose
+    checkpoints stay whatever ``config.checkpoint`` says.
     Raises CheckpointError at once on a rank that cannot write, which must then end: the others wait for it in a
     collective until it does. Older checkpoints stay as they are.
     """
@@ -41,7 +42,7 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any]) ->
         world.barrier()
         if world.rank == 0:
             checkpoint_files.commit(writing, {"step": step, **facts}, world.size)
-            checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every)
+            checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
         world.barrier()
 
 
@@ -73,6 +74,20 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
         why = "; ".join(damaged) or f"{checkpoint_files.LATEST} names one that is gone"
         raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
     return None
+
+
+def load_step(engine: Engine, checkpoints: Path, step: int) -> dict[str, Any]:
+    """Load the checkpoint after ``step`` steps, into an engine that may have trained on; its manifest.
+
+    Every rank must call it. Raises CheckpointError, on all of them, if it is missing or damaged, or was written by
+    another number of ranks.
+    """
+    folder = checkpoint_files.step_folder(checkpoints, step)
+    problem = checkpoint_files.find_problem(folder, engine.world.rank, engine.world.size)
+    if engine.world.max_flag(problem is not None):
+        why = problem or "another rank found it damaged"
+        raise CheckpointError(f"{folder} is needed and cannot be used ({why}): restore it")
+    return _read(engine, folder)
 
 
 def _announce(engine: Engine, step: int) -> int:

@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,14 @@ def lost(checkpoints: Path) -> bool:
     return (checkpoints / LATEST).exists()
 
 
-def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None) -> None:
-    """After ``step`` was committed, keep the newest ``keep_last`` and those at multiples of ``keep_every``.
+def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()) -> None:
+    """After ``step`` was committed, keep the newest ``keep_last``, those at multiples of ``keep_every``, and ``keep``.
 
     Later steps go as well: a run that wrote ``step`` after them had found them damaged.
     """
     done = steps(checkpoints)
     kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
-    kept |= set([s for s in done if s <= step][:keep_last])
+    kept |= {*[s for s in done if s <= step][:keep_last], *keep}
     for old in set(done) - kept:
         # What cannot be deleted now is deleted next time; training is worth more than the space.
         shutil.rmtree(step_folder(checkpoints, old), onerror=_warn)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -67,7 +67,7 @@ class Engine:
         self.config = config
         self.method = method
         self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
-        self.world = World.current(self.accelerator.device).with_patience(PATIENCE)
+        self.world = replace(World.current(self.accelerator.device), even=True).with_patience(PATIENCE)
         if before is not None:
             before(self.world)
         refuse_batch_norms(method.model, config.engine)

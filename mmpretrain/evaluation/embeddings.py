@@ -23,12 +23,27 @@ ORDINAL, LABEL = "ordinal", "label"
 
 
 @dataclass(frozen=True)
+class Captions:
+    """All texts of a split's n samples. embeds: float32 [m, d]. owners: int64 [m], the row of the sample of each."""
+
+    embeds: np.ndarray
+    owners: np.ndarray
+
+    def only(self, rows: np.ndarray) -> Captions:
+        """Those of the samples of ``rows`` (bool [n]), which are counted anew."""
+        kept = rows[self.owners]
+        return Captions(self.embeds[kept], (np.cumsum(rows) - 1)[self.owners[kept]])
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """What a model makes of a split, in the split's order; what the model does not give is None or empty.
 
     ordinals: int64 [n], increasing. embeds, shared, unique: modality -> float32 [n, d]. fused: float32 [n, d].
-    logits: float32 [n, C]. labels: int64 [n] or None. present: modality -> bool [n], whether each sample has it;
-    modalities that all have are left out, and the rows of others mean nothing where it is False.
+    logits: float32 [n, C]. labels: None, or of one class each int64 [n], of several int64 [n, C] of 0 and 1,
+    of measured values float [n]. present: modality -> bool [n], whether each sample has it; modalities that all have
+    are left out, and the rows of others mean nothing where it is False. same: modality -> int64 [n]; samples with equal
+    numbers hold the same item of it. captions: text modality -> all its texts, where they count one by one.
     """
 
     ordinals: np.ndarray
@@ -39,6 +54,8 @@ class Embeddings:
     shared: dict[str, np.ndarray] = field(default_factory=dict)
     unique: dict[str, np.ndarray] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
+    same: dict[str, np.ndarray] = field(default_factory=dict)
+    captions: dict[str, Captions] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -56,15 +73,33 @@ class Embeddings:
 
 def _cut(value: Any, rows: np.ndarray) -> Any:
     if isinstance(value, dict):
-        return {name: array[rows] for name, array in value.items()}
+        return {name: _cut(array, rows) for name, array in value.items()}
+    if isinstance(value, Captions):
+        return value.only(rows)
     return None if value is None else value[rows]
 
 
 def labels_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
-    """int64 [n]: the labels of ``embeddings``; ``split`` in words. Raises ValueError, for ``metric``, without any."""
+    """The labels of ``embeddings``, of any form; ``split`` in words. Raises ValueError, for ``metric``, without any."""
     if embeddings.labels is None:
         raise ValueError(f"{metric}: the {split} split has no labels; leave {metric} out of evaluation.final")
     return embeddings.labels
+
+
+def has_classes(labels: np.ndarray) -> bool:
+    """Whether ``labels`` are one class per sample, and not several or measured values."""
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+
+
+def classes_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
+    """int64 [n]: as :func:`labels_of`; raises ValueError, too, if labels are not one class per sample."""
+    labels = labels_of(embeddings, split, metric)
+    if not has_classes(labels):
+        raise ValueError(
+            f"{metric}: samples of the {split} split have several classes or a measured value, and {metric} is of one"
+            f" class per sample; use linear_probe, and leave {metric} out"
+        )
+    return labels
 
 
 def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device) -> Embeddings:
@@ -78,7 +113,8 @@ def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device
     reals, integers = _Columns(), _Columns()
     with evaluating(model), torch.no_grad():
         for batch in batches:
-            reals.add(_outputs(model(**batch.to(device).inputs)), world)
+            moved = batch.to(device)
+            reals.add(_outputs(model(**moved.inputs)) | _values(moved), world)
             integers.add({name: column.to(device) for name, column in _facts(batch).items()}, world)
     if not reals.parts:
         raise ValueError("the split to evaluate has no samples: build its shards, or name another evaluation.split")
@@ -118,11 +154,20 @@ def _outputs(output: Any) -> dict[str, Tensor]:
     return {name: rows.float() for name, rows in found.items()}
 
 
+def _values(batch: Batch) -> dict[str, Tensor]:
+    """float32 [b, 1]: labels that are measured values; nothing where they are not."""
+    labels = batch.labels
+    return {f"{LABEL}/": labels[:, None]} if labels is not None and labels.is_floating_point() else {}
+
+
 def _facts(batch: Batch) -> dict[str, Tensor]:
-    """int64 [b, 1] each: the ordinal, the label if there are labels, and which optional modalities are there."""
-    found = {ORDINAL: batch.positions} | ({} if batch.labels is None else {LABEL: batch.labels})
+    """int64 [b, 1] each: the ordinal, the class if there are classes, and which optional modalities are there; of
+    labels that are several classes [b, C]."""
+    found = {ORDINAL: batch.positions}
+    if batch.labels is not None and not batch.labels.is_floating_point():
+        found[LABEL] = batch.labels
     found |= {f"present/{name}": mask for name, mask in batch.present.items()}
-    return {name: column.long()[:, None] for name, column in found.items()}
+    return {name: column.long().reshape(len(batch), -1) for name, column in found.items()}
 
 
 def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
@@ -140,12 +185,19 @@ def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
         ordinals,
         outputs["embeds"],
         logits=outputs.get("logits", {}).get(""),
-        labels=known[LABEL][:, 0] if LABEL in known else None,
+        labels=_labels(known.get(LABEL), outputs.get(LABEL, {}).get("")),
         fused=outputs.get("fused_embeds", {}).get(""),
         shared=outputs.get("shared_embeds", {}),
         unique=outputs.get("unique_embeds", {}),
         present={name: mask[:, 0] > 0 for name, mask in _by_field(known).get("present", {}).items()},
     )
+
+
+def _labels(classes: np.ndarray | None, values: np.ndarray | None) -> np.ndarray | None:
+    """classes: int64 [n, 1], or [n, C] of 0 and 1. values: float32 [n, 1]."""
+    if values is not None:
+        return values[:, 0]
+    return classes[:, 0] if classes is not None and classes.shape[1] == 1 else classes
 
 
 def _by_field(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -1,7 +1,8 @@
 """Run the chosen metrics and write them down.
 
-Results are flat: ``METRIC/[SUBJECT/]SCORE -> value``, and ``.../chance`` beside every score that has one, e.g.
-``linear_probe/left/accuracy``, ``retrieval/left->caption/recall@1/chance``, ``classification/roc_auc``.
+Results are flat: ``METRIC/[SUBJECT/]SCORE -> value``, with ``.../chance`` beside every score that has one, and where
+intervals are wanted ``.../low`` and ``.../high``, e.g. ``linear_probe/left/accuracy``, ``classification/roc_auc``,
+``retrieval/left->caption/recall@1/chance``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from pathlib import Path
 
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
 from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.bootstrap import HIGH, LOW, Measured
+from mmpretrain.evaluation.bootstrap import intervals as measured_intervals
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.evaluator import Evidence, load_evaluator
+from mmpretrain.evaluation.evaluator import EmbedWithout, Evaluator, Evidence, Prompts, load_evaluator
+from mmpretrain.evaluation.sharing import ToldError
 from mmpretrain.files import replace_text
-from mmpretrain.records import CHANCE
+from mmpretrain.records import stands_beside
 
 
 def evaluate(
@@ -26,45 +30,71 @@ def evaluate(
     settings: EvaluationConfig | None = None,
     classes: Sequence[str] | None = None,
     factors: Mapping[str, int] | None = None,
+    *,
+    split: str | None = None,
+    intervals: bool = False,
+    prompts: Prompts | None = None,
+    embed_without: EmbedWithout | None = None,
 ) -> dict[str, float]:
-    """Evaluate ``metrics`` on ``settings.split``; collective: every rank calls it with the same arguments.
+    """Evaluate ``metrics`` on a split; collective: every rank calls it with the same arguments.
 
-    ``embed``: split name -> its embeddings (collective; called once per split that is needed: ``settings.split``, and
-    ``settings.probe_split`` for metrics that learn). The metrics themselves run on rank 0; the others wait, and get {}.
+    ``embed``: split name -> its embeddings (collective; called once per split that is needed: ``split``, and
+    ``settings.probe_split`` for metrics that learn). Retrieval and neighbors are shared by all ranks, rank 0 does the
+    rest alone while the others wait; rank 0 gets the results, the others {}.
     ``settings``: default: EvaluationConfig's. ``classes``: names of the labels. ``factors``: what labels are codes of.
-    Raises what a metric raises on rank 0, RuntimeError on the others.
+    ``split``: default: ``settings.split``. ``intervals``: whether scores have ``.../low`` and ``.../high`` beside them
+    (bootstrap.py). ``prompts``: for zero_shot, encodes texts. ``embed_without``: for robustness, runs the model without
+    a modality; needed of models with a fusion.
+    Raises what a metric raises on the rank where it does, RuntimeError on the others.
     """
     if not metrics:
         return {}
     settings = settings or EvaluationConfig()
-    test = embed(settings.split)
+    split = split or settings.split
+    test = embed(split)
     learns = any(Need.probe_split in metric.needs for metric in metrics)
     probe = embed(settings.probe_split) if learns else None
-    evidence = Evidence(test, probe, classes, factors or {}, settings)
-    results, failure = {}, None
-    if world.rank == 0:
-        try:
-            results = _measure(metrics, evidence)
-        except Exception as error:  # the other ranks must hear of any failure, or they would wait for this rank
-            failure = error
-    if world.max_flag(failure is not None, patient=True):
-        raise failure or RuntimeError("evaluation failed on rank 0: see its message")
-    return results
-
-
-def _measure(metrics: Sequence[Metric], evidence: Evidence) -> dict[str, float]:
+    evidence = Evidence(test, probe, classes, factors or {}, settings, split, world, prompts, embed_without)
     results: dict[str, float] = {}
     for metric in metrics:
         # A need that a row does not state is not met either, whatever is evaluated beside it.
-        probe = evidence.probe if Need.probe_split in metric.needs else None
-        scores = load_evaluator(metric).scores(replace(evidence, probe=probe))
-        results |= {f"{metric}/{name}": score for name, score in scores.items()}
+        known = probe if Need.probe_split in metric.needs else None
+        scores = _heard_by_all(load_evaluator(metric), replace(evidence, probe=known))
+        if world.rank == 0:
+            results |= {f"{metric}/{name}": score for name, score in _plain(scores, wanted=intervals).items()}
+    return results
+
+
+def _heard_by_all(evaluator: Evaluator, evidence: Evidence) -> Mapping[str, float | Measured]:
+    """The scores, where the evaluator runs; a failure of one rank ends all of them."""
+    scores: Mapping[str, float | Measured] = {}
+    world, failure = evidence.world, None
+    try:
+        if evaluator.everywhere or world.rank == 0:
+            scores = evaluator.scores(evidence)
+    except ToldError as told:
+        raise (told.__cause__ or told) from None
+    except Exception as error:  # the other ranks must hear of any failure, or they would wait for this rank
+        failure = error
+    if world.max_flag(failure is not None, patient=True):
+        who = "another rank" if evaluator.everywhere else "rank 0"
+        raise failure or RuntimeError(f"evaluation failed on {who}: see its message")
+    return scores
+
+
+def _plain(scores: Mapping[str, float | Measured], *, wanted: bool) -> dict[str, float]:
+    """The values, with what stands beside each; ``wanted``: intervals."""
+    edges = measured_intervals({n: s for n, s in scores.items() if isinstance(s, Measured)}) if wanted else {}
+    results: dict[str, float] = {}
+    for name, score in scores.items():
+        results[name] = score.value if isinstance(score, Measured) else float(score)
+        results |= {key: edges[key] for key in (f"{name}/{LOW}", f"{name}/{HIGH}") if key in edges}
     return results
 
 
 def log_entry(results: dict[str, float], split: str) -> dict[str, float]:
-    """``results`` as keys of metrics.jsonl, ``eval/SPLIT/NAME``, without the chances (they do not change)."""
-    return {f"eval/{split}/{name}": value for name, value in results.items() if not name.endswith(CHANCE)}
+    """``results`` as keys of metrics.jsonl, ``eval/SPLIT/NAME``, without what stands beside scores."""
+    return {f"eval/{split}/{name}": value for name, value in results.items() if not stands_beside(name, results)}
 
 
 def write_evaluation(path: Path, results: dict[str, float]) -> None:

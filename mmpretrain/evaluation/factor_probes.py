@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from mmpretrain.data.factor_codes import decode_factors
-from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings, classes_of
 from mmpretrain.evaluation.evaluator import Evaluator, Evidence
 from mmpretrain.evaluation.representations import whole_representations
 
@@ -47,7 +47,8 @@ def factor_probes(train: Embeddings, test: Embeddings, factors: Mapping[str, int
     if not factors or train.labels is None or test.labels is None:
         lacking = "labels in both splits" if factors else "factors, which the dataset's dataset.json does not name"
         raise ValueError(f"factors needs {lacking}; leave it out of the evaluation's metrics")
-    known, truth = decode_factors(train.labels, factors), decode_factors(test.labels, factors)
+    codes = classes_of(train, "train", "factors"), classes_of(test, "held-out", "factors")
+    known, truth = (decode_factors(labels, factors) for labels in codes)
     scored = whole_representations(test)
     scores: dict[str, float] = {}
     for subject, representation in whole_representations(train).items():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 BUDGET = 2**24  # elements of a block
+ROWS = 512  # of a block, at most: few enough that all ranks get some of them
 TIE = 1e-5  # similarities that differ by less count as equal
 
 
@@ -15,19 +14,16 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def similarity_chunks(
-    queries: np.ndarray, items: np.ndarray, chunk: int | None = None
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Row ranges of ``queries`` [m, d] with their similarities [r, n] to ``items`` [n, d], from top to bottom.
+def row_blocks(rows: int, columns: int, chunk: int | None = None) -> list[slice]:
+    """``rows`` in runs, from top to bottom. chunk: rows of a run (default: ROWS, or fewer of many ``columns``)."""
+    size = chunk or max(1, min(ROWS, BUDGET // max(1, columns)))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
-    chunk: rows at a time (default: by BUDGET). Raises ValueError if the widths differ.
-    """
+
+def check_widths(queries: np.ndarray, items: np.ndarray, metric: str = "retrieval") -> None:
+    """Raises ValueError, for ``metric``, if rows of ``queries`` [m, d] and ``items`` [n, d] cannot be compared."""
     if queries.shape[1] != items.shape[1]:
         raise ValueError(
-            f"retrieval needs embeddings of one width, these have {queries.shape[1]} and {items.shape[1]}:"
-            " set model.embed_dim, or leave retrieval out of the evaluation"
+            f"{metric} needs embeddings of one width, these have {queries.shape[1]} and {items.shape[1]}:"
+            f" set model.embed_dim, or leave {metric} out of the evaluation"
         )
-    size = chunk or max(1, BUDGET // len(items))
-    for start in range(0, len(queries), size):
-        rows = slice(start, min(start + size, len(queries)))
-        yield rows, queries[rows] @ items.T

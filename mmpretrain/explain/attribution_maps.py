@@ -47,7 +47,7 @@ class ExplainedSide:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Scored:
     """The scores of one modality as functions of its input."""
 
     name: str
@@ -59,13 +59,14 @@ class _Scored:
     def common(self, value: Tensor, *rest: Tensor) -> Tensor:
         """rest: the encoder's further tensors, then the other modality's common code [b, k] -> [b]."""
         *further, other = rest
-        return common_score(self._codes(value, further).common, other, self.form.common, self.weights)
+        return common_score(self.codes(value, further).common, other, self.form.common, self.weights)
 
     def individual(self, value: Tensor, *further: Tensor) -> Tensor:
         """further: the encoder's further tensors -> [b]."""
-        return individual_score(self._codes(value, further), self.part.loadings, self.form.individual)
+        return individual_score(self.codes(value, further), self.part.loadings, self.form.individual)
 
-    def _codes(self, value: Tensor, further: Any) -> Codes:
+    def codes(self, value: Tensor, further: Any) -> Codes:
+        """Both codes of the modality."""
         return output_codes(self.part, self.name, self.source.run(value, *further))
 
 
@@ -90,7 +91,7 @@ def attribution_maps(
     found = {}
     for name, other in (fitted.pair, fitted.pair[::-1]):
         source = GradientInput(opened.model, name, given[name])
-        scored = _Scored(name, fitted.parts[name], source, form, fitted.weights(form))
+        scored = Scored(name, fitted.parts[name], source, form, fitted.weights(form))
         common = attribute(scored.common, source.value, (*source.further, codes[other]), form.attribution, seed=seed)
         individual = attribute(scored.individual, source.value, source.further, form.attribution, seed=seed)
         found[name] = (common, individual)

@@ -1,21 +1,23 @@
-"""``mmpretrain explain`` and ``mmpretrain report`` (no torch here: what computes is imported when it is asked for)."""
+"""``mmpretrain explain`` and ``mmpretrain information`` (no torch here: what computes is imported when it is asked
+for)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.text import Text
 
-from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, table, working
+from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
+from mmpretrain.explain.cli_views import explain_view, information_view
 from mmpretrain.explain.settings import Attribution, AttributionForm, CommonScore, IndividualScore, Settings, Wanted
 
-Release = Annotated[str, typer.Argument(help="Release folder, or a transformers model like CLIP.")]
+Release = Annotated[str, typer.Argument(help="Release folder, or a transformers model like CLIP or CLAP.")]
 Data = Annotated[str, typer.Option(help="Dataset: a folder with a folder of tars per split, or a URL.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to (default: beside the release).")]
-Pair = Annotated[str | None, typer.Option(help="Two modalities, FIRST,SECOND (default: the first two).")]
+Pair = Annotated[
+    str | None, typer.Option(help="Two modalities of the data, FIRST,SECOND; needed where more than two fit.")
+]
 Split = Annotated[str, typer.Option(help="Split that is scored.")]
 FitSplit = Annotated[str, typer.Option(help="Split that means, codes and correlations are from.")]
 Common = Annotated[int | None, typer.Option(help="Common dimensions (default: those that chance does not explain).")]
@@ -43,6 +45,12 @@ def explain_command(
     individual: Individual = None,
     dimensions: Dimensions = None,
     limit: Limit = 10_000,
+    sanity: Annotated[
+        bool | None,
+        typer.Option(
+            "--sanity/--no-sanity", help="Check the maps: shuffled weights, deletion (default: if few samples)."
+        ),
+    ] = None,
     json_flag: JsonFlag = False,
 ) -> None:
     """Score what two modalities share and what is their own, and draw where in the inputs it lies."""
@@ -52,21 +60,21 @@ def explain_command(
         drawn = AttributionForm(common_score, individual_score, attribution, weight_by_rho)
         chosen = tuple(_names(keys))
         _check_counts(samples=samples, limit=limit)
-        wanted = Wanted(settings, drawn, samples, chosen, fit_split, split, limit)
+        wanted = Wanted(settings, drawn, samples, chosen, fit_split, split, limit, sanity)
         from mmpretrain.explain.explain import explain
         from mmpretrain.explain.files import summary, write_explanation
         from mmpretrain.explain.opened import open_release, usual_device
 
         with working(form, f"explaining {release}"):
-            opened = open_release(release, data, _names(pair), usual_device())
+            opened = open_release(release, data, _names(pair) or None, usual_device())
             explanation = explain(opened, wanted)
             folder = out or _beside(release, "explain")
             files = write_explanation(explanation, opened, wanted, folder)
         result = {**summary(explanation), "files": [str(path) for path in files]}
-        answer(form, result, _explain_view(result))
+        answer(form, result, explain_view(result))
 
 
-def report_command(
+def information_command(
     release: Release,
     data: Data,
     out: Out = None,
@@ -85,17 +93,27 @@ def report_command(
         settings = _settings(common, individual, dimensions)
         _check_counts(limit=limit)
         from mmpretrain.explain.files import write_report
+        from mmpretrain.explain.information import information_report
         from mmpretrain.explain.opened import open_release, usual_device
-        from mmpretrain.explain.report import information_report
 
-        with working(form, f"reporting on {release}"):
-            opened = open_release(release, data, _names(pair), usual_device())
+        with working(form, f"what the modalities of {release} share"):
+            opened = open_release(release, data, _names(pair) or None, usual_device())
             splits = opened.embed(fit_split, limit), opened.embed(split, limit)
             factors = opened.info.factors if opened.info else {}
-            report = information_report(*splits, opened.pair, settings, opened.origin, factors, split)
-            files = write_report(report, release, out or _beside(release, "report"))
+            report = information_report(
+                *splits, opened.pair, settings, opened.origin, factors, split, towers=opened.towers
+            )
+            files = write_report(report, release, out or _beside(release, "information"))
         result = {**report.to_json(), "files": [str(path) for path in files]}
-        answer(form, result, _report_view(result))
+        answer(form, result, information_view(result))
+
+
+def renamed_report_command() -> None:
+    """What `mmpretrain information` was called at first."""
+    typer.echo(
+        "`mmpretrain report` of a release is called `mmpretrain information` now, with the same options", err=True
+    )
+    raise typer.Exit(2)
 
 
 def _settings(common: int | None, individual: int | None, dimensions: int | None) -> Settings:
@@ -117,40 +135,3 @@ def _names(text: str | None) -> list[str]:
 def _beside(release: str, name: str) -> Path:
     """``runs/NAME/explain`` for ``runs/NAME/release``; in the current folder for what has no folder here."""
     return Path(release).resolve().parent / name if Path(release).is_dir() else Path(name)
-
-
-def _explain_view(result: dict[str, Any]) -> Group:
-    first, second = result["pair"]
-    lines = [
-        f"{first} and {second}: {result['common_dimension']} common dimensions ({result['codes']})",
-        f"common score: mean {result['common']['mean']:.2f}, unrelated pairs {result['common']['unrelated']:.2f},"
-        f" expected {result['common']['expected']:.2f}",
-    ]
-    columns = ("sample", "common", "cosine", *(f"{name}'s own, %" for name in result["pair"]))
-    rows = [
-        (
-            s["key"],
-            f"{s['common']:.2f}",
-            f"{s['common_cosine']:.2f}",
-            *(f"{100 * s[f'energy_{n}']:.0f}" for n in result["pair"]),
-        )
-        for s in result["explained"]
-    ]
-    return Group(*map(Text, lines), table("", columns, rows), Text("\n".join(result["files"])))
-
-
-def _report_view(result: dict[str, Any]) -> Group:
-    correlations = result["correlations"]
-    lines = [
-        result["advice"],
-        "correlations of common codes: " + ", ".join(f"{rho:.2f}" for rho in correlations["common_codes"]),
-        "                    held out: " + ", ".join(f"{rho:.2f}" for rho in correlations["common_codes_held_out"]),
-    ]
-    variance = [
-        (name, *(f"{100 * modality['variance'][part]:.1f}" for part in ("common", "individual", "left_out")))
-        for name, modality in result["modalities"].items()
-    ]
-    probes = [(name, f"{100 * p['score']:.1f}", f"{100 * p['chance']:.1f}") for name, p in result["probes"].items()]
-    shown = [table("Variance, percent", ("modality", "common", "own", "left out"), variance)]
-    shown += [table("Linear probes, percent", ("representation/label", "score", "chance"), probes)] if probes else []
-    return Group(*map(Text, lines), *shown, Text("\n".join(result["files"])))

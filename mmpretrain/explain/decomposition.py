@@ -12,7 +12,7 @@ all float64.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.scores import Codes
 from mmpretrain.explain.settings import AttributionForm, Settings
+from mmpretrain.explain.variance_parts import PartsFit
 from mmpretrain.losses.canonical import Canonical, canonical_of_rows, common_dimension, permutation_null
 
 # Of the codes' variance: what is below it is rounding of a model's float32, not a direction.
@@ -112,7 +113,7 @@ class ModalityPart:
 class Decomposition:
     """pair: the two modalities. parts: of each. rho: [k], correlations of the common codes. spectrum: [r], canonical
     correlations of the embeddings, directions: modality -> [d, r], their directions. threshold: what the largest of
-    them reaches without any relation. samples: n."""
+    them reaches without any relation. samples: n. variance: of what parts each embedding's variance consists."""
 
     pair: tuple[str, str]
     parts: dict[str, ModalityPart]
@@ -122,6 +123,7 @@ class Decomposition:
     threshold: float
     samples: int
     origin: CodesOrigin
+    variance: dict[str, PartsFit] = field(default_factory=dict)
 
     def weights(self, form: AttributionForm) -> Tensor | None:
         """[k] or None: how much each common direction counts in the common score."""
@@ -162,10 +164,12 @@ def fit(embeddings: Embeddings, pair: tuple[str, str], settings: Settings, origi
         k = common_dimension(found.rho, threshold) if settings.common is None else settings.common
         maps = [(a @ c, a @ u) for a, (c, u) in zip(axes, _maps(found, k, settings), strict=True)]
     parts = {name: _part(name, fields, r, a.shape[1], m) for name, r, a, m in zip(pair, rows, axes, maps, strict=True)}
-    first, second = (parts[name].codes(name, fields).common for name in pair)
-    rho, r = code_correlations(first, second), len(found.rho)
+    first, second = (parts[name].codes(name, fields) for name in pair)
+    rho, r = code_correlations(first.common, second.common), len(found.rho)
+    sides = zip(pair, rows, (first, second), (second, first), strict=True)
+    variance = {name: PartsFit.of(r, own, other) for name, r, own, other in sides}
     directions = {name: a @ m[:, :r] for name, a, m in zip(pair, axes, found.maps, strict=True)}
-    return Decomposition(pair, parts, rho, found.rho, directions, threshold, len(both), origin)
+    return Decomposition(pair, parts, rho, found.rho, directions, threshold, len(both), origin, variance)
 
 
 def scored_samples(embeddings: Embeddings, pair: tuple[str, str], split: str) -> Embeddings:

@@ -18,6 +18,7 @@ from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.attribution_maps import ExplainedSide, explain_samples
 from mmpretrain.explain.decomposition import Decomposition, fit, scored_samples, split_codes
 from mmpretrain.explain.opened import Opened
+from mmpretrain.explain.sanity import Sanity, check_maps
 from mmpretrain.explain.scores import common_score, individual_score, own_energy
 from mmpretrain.explain.settings import AttributionForm, CommonScore, IndividualScore, Wanted
 
@@ -46,12 +47,15 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """decomposition: what the scores are made of. form: which they are."""
+    """decomposition: what the scores are made of. form: which they are. towers: modality of the data -> tower. sanity:
+    the checks of the maps, None if none were asked for."""
 
     decomposition: Decomposition
     scores: Scores
     explained: list[Explained]
     form: AttributionForm = field(default_factory=AttributionForm)
+    towers: dict[str, str] = field(default_factory=dict)
+    sanity: Sanity | None = None
 
     @property
     def expected(self) -> float:
@@ -75,14 +79,18 @@ def explain(opened: Opened, wanted: Wanted) -> Explanation:
     rows = _chosen_rows(scores, wanted)
     raws = [read_sample(reader, opened.kinds, ordinal) for ordinal in embeddings.ordinals[rows].tolist()]
     reader.close()
-    sides = explain_samples(opened, fitted, wanted.form, raws, [keys[row] for row in rows.tolist()])
-    explained = [Explained(keys[row], row, side) for row, side in zip(rows.tolist(), sides, strict=True)]
-    return Explanation(fitted, scores, explained, wanted.form)
+    chosen = [keys[row] for row in rows.tolist()]
+    sides = explain_samples(opened, fitted, wanted.form, raws, chosen)
+    explained = [Explained(key, row, side) for key, row, side in zip(chosen, rows.tolist(), sides, strict=True)]
+    checks = check_maps(opened, fitted, wanted, raws, chosen, sides) if wanted.checked else None
+    return Explanation(fitted, scores, explained, wanted.form, opened.towers, checks)
 
 
 def score_table(embeddings: Embeddings, fitted: Decomposition, form: AttributionForm, keys: list[str]) -> Scores:
     """The scores of samples that have both modalities: ``common``, ``common_cosine``, and of each modality
-    ``common_NAME`` (|c|^2), ``individual_NAME`` (|u|^2) and ``energy_NAME`` (the individual part's share)."""
+    ``common_NAME`` (|c|^2), ``individual_NAME`` (|u|^2), ``energy_NAME`` (the individual part's share of both parts'
+    squared lengths) and ``own_NAME`` (the same of what individual codes add to the common ones: another number only
+    where a model's own codes say the same thing twice)."""
     codes = split_codes(fitted, embeddings)
     weights = fitted.weights(form)
     first, second = (codes[name].common for name in fitted.pair)
@@ -95,6 +103,7 @@ def score_table(embeddings: Embeddings, fitted: Decomposition, form: Attribution
         columns[f"common_{name}"] = own_energy(code.common)
         columns[f"individual_{name}"] = individual_score(code, loadings)
         columns[f"energy_{name}"] = individual_score(code, loadings, IndividualScore.energy)
+        columns[f"own_{name}"] = fitted.variance[name].own_share(code)
     # Each with the next in a random order: never itself, and whatever order the classes have in the shards.
     order = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
     mismatched = common_score(first[order], second[order.roll(1)], CommonScore.product, weights)

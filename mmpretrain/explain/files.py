@@ -1,4 +1,4 @@
-"""What `mmpretrain explain` and `mmpretrain report` write."""
+"""What `mmpretrain explain` and `mmpretrain information` write."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mmpretrain.explain.explain import Explanation
-from mmpretrain.explain.explain_figures import draw_explained, draw_scores
+from mmpretrain.explain.explain_figures import draw_explained, draw_sanity, draw_scores
+from mmpretrain.explain.information import Report
+from mmpretrain.explain.information_figures import draw_report
 from mmpretrain.explain.opened import Opened
-from mmpretrain.explain.report import Report
-from mmpretrain.explain.report_figures import draw_report
 from mmpretrain.explain.settings import Wanted
 from mmpretrain.files import replace_text
 from mmpretrain.release_folder import release_name
@@ -25,15 +25,18 @@ DPI = 110
 
 
 def write_explanation(explanation: Explanation, opened: Opened, wanted: Wanted, folder: Path) -> list[Path]:
-    """scores.csv (every sample), explain.json, scores.png, and a picture for every explained sample; their paths."""
+    """scores.csv (every sample), explain.json, scores.png, sanity.png if the maps were checked, and a picture for every
+    explained sample; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     replace_text(folder / "scores.csv", scores_csv(explanation))
     content = {**summary(explanation), "wanted": asdict(wanted)}
     replace_text(folder / "explain.json", json.dumps(content, indent=2) + "\n")
     features = opened.info.features if opened.info else {}
     written = [folder / "scores.csv", folder / "explain.json", _save(draw_scores(explanation), folder / "scores.png")]
-    for old in folder.glob("sample-*.png"):  # of another pair, or other keys
-        old.unlink()
+    for old in (*folder.glob("sample-*.png"), folder / "sanity.png"):  # of another pair, or other keys
+        old.unlink(missing_ok=True)
+    if explanation.sanity is not None:
+        written.append(_save(draw_sanity(explanation.sanity), folder / "sanity.png"))
     for one in explanation.explained:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", one.key)
         written.append(_save(draw_explained(one, explanation, features), folder / f"sample-{name}.png"))
@@ -41,11 +44,11 @@ def write_explanation(explanation: Explanation, opened: Opened, wanted: Wanted, 
 
 
 def write_report(report: Report, release: str, folder: Path) -> list[Path]:
-    """report.json and report.png; their paths."""
+    """information.json and information.png; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / "report.json", json.dumps(report.to_json(), indent=2) + "\n")
+    replace_text(folder / "information.json", json.dumps(report.to_json(), indent=2) + "\n")
     title = f"{release_name(release)}: {' and '.join(report.decomposition.pair)}"
-    return [folder / "report.json", _save(draw_report(report, title), folder / "report.png")]
+    return [folder / "information.json", _save(draw_report(report, title), folder / "information.png")]
 
 
 def scores_csv(explanation: Explanation) -> str:
@@ -64,6 +67,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
     fitted, scores = explanation.decomposition, explanation.scores
     return {
         "pair": list(fitted.pair),
+        "towers": explanation.towers,
         "codes": fitted.origin.value,
         "common_dimension": len(fitted.rho),
         "correlations": fitted.rho.tolist(),
@@ -78,6 +82,7 @@ def summary(explanation: Explanation) -> dict[str, Any]:
             {"key": one.key, **{name: float(column[one.row]) for name, column in scores.columns.items()}}
             for one in explanation.explained
         ],
+        "sanity": None if explanation.sanity is None else explanation.sanity.to_json(),
     }
 
 

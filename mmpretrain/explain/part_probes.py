@@ -43,6 +43,15 @@ def part_probes(
     ]
 
 
+def in_words(subject: str, pair: tuple[str, str]) -> str:
+    """A representation as a reader of a table sees it; the individual codes are called a modality's own there."""
+    part, _, name = subject.partition(" ")
+    if part == "both":
+        return "all directions of both"
+    what = {"common": "common directions", "individual": "own directions"}[part]
+    return f"{name}, {what}" if name in pair else f"{what} of both"
+
+
 def targets_of(labels: np.ndarray | None, factors: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Target -> int [n]: the factors that labels are codes of, or the label itself; empty without labels."""
     if labels is None:

@@ -72,6 +72,11 @@ class GradientInput:
         self.value = tensors[self._key] if self._table is None else self._table(tensors[TOKENS]).detach()
         self.further = tuple(tensors[key] for key in self._rest)
 
+    @property
+    def mean_token(self) -> Tensor | None:
+        """[w], the mean of the table of token embeddings: a token that says nothing; None of other inputs."""
+        return None if self._table is None else self._table.weight.detach().mean(dim=0)
+
     def run(self, value: Tensor, *further: Tensor) -> Any:
         """The model's output when ``value`` stands in the place of ``self.value``; further: as ``self.further``."""
         tensors = dict(zip(self._rest, further, strict=True))

@@ -1,9 +1,19 @@
-"""What can be asked of ``mmpretrain explain`` and ``mmpretrain report`` (no torch here: the command line reads it)."""
+"""What can be asked of ``mmpretrain explain`` and ``mmpretrain information`` (no torch here: the command line reads
+it)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+FEW_SAMPLES = 12  # of so many maps are checked unless told otherwise
+
+PART_MEANINGS = {
+    "shared": "what the other modality predicts of an embedding, along the common directions",
+    "unshared": "what lies in common directions too, and the other modality does not predict",
+    "own": "what lies in directions of the modality's own, which no direction of the other one correlates with",
+    "left_out": "the rest: directions that hardly vary, or that no code holds",
+}
 
 
 class CommonScore(StrEnum):
@@ -71,7 +81,8 @@ class Wanted:
     """What is to be explained.
 
     samples: how many, spread over the labels; keys: these instead. fit_split: where means, codes and correlations are
-    from; split: what is scored and explained; limit: samples of either that are used.
+    from; split: what is scored and explained; limit: samples of either that are used. sanity: whether the maps are
+    checked (sanity.py); None: if there are few samples.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -81,3 +92,9 @@ class Wanted:
     fit_split: str = "train"
     split: str = "test"
     limit: int = 10_000
+    sanity: bool | None = None
+
+    @property
+    def checked(self) -> bool:
+        """Whether the maps are checked."""
+        return max(self.samples, len(self.keys)) <= FEW_SAMPLES if self.sanity is None else self.sanity

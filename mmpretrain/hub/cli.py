@@ -8,29 +8,41 @@ from typing import Annotated
 import typer
 
 from mmpretrain.config.data import RESERVED
+from mmpretrain.config.root import license_problem
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
 
 
 def convert_command(
-    model: Annotated[str, typer.Argument(help="A CLIP of transformers: folder, or name on the Hub.")],
+    model: Annotated[str, typer.Argument(help="A CLIP, SigLIP or CLAP of transformers: folder, or name on the Hub.")],
     out: Annotated[Path, typer.Option(help="Release folder to write.")],
-    names: Annotated[str, typer.Option(help="What its modalities are called here: IMAGE,TEXT.")] = "image,text",
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="What its modalities are called here: IMAGE,TEXT, or SOUND,TEXT.", show_default="their kinds"
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model on the Hub: branch, tag or commit.")] = None,
     license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub spells it, for the card.")] = None,
     json_flag: JsonFlag = False,
 ) -> None:
-    """Turn a published CLIP into a release that connections and frozen encoders take, with the same embeddings."""
+    """Turn a published CLIP, SigLIP or CLAP into a release, with the same embeddings.
+
+    Connections and frozen encoders take it. Example: mmpretrain convert openai/clip-vit-base-patch32 --out clip
+    """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        image, text = _names(names)
+        wanted = None if names is None else _names(names)
+        if license is not None and (problem := license_problem(license)):
+            raise CommandError([f"--license: {problem}"])
         if out.exists():
             raise CommandError([f"{out} exists: remove it, or name another folder"])
         from mmpretrain.hub.conversion import convert
 
         with working(form, f"converting {model}"):
-            made = convert(model, out, (image, text), license, revision)
-        result = {"path": str(out), "modalities": [image, text], "embed_dim": made.config.embed_dim}
-        answer(form, result, f"{out}: {image} and {text}, embeddings of {made.config.embed_dim} numbers")
+            made = convert(model, out, wanted, license, revision)
+        called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
+        result = {"path": str(out), "modalities": called, "embed_dim": width}
+        answer(form, result, f"{out}: {' and '.join(called)}, embeddings of {width} numbers")
 
 
 def _names(given: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,17 @@ from pathlib import Path
 from torch import Tensor
 from transformers.utils import logging
 
-from mmpretrain.files import sha256_of, sync
-from mmpretrain.hub.card import CardFacts, ConvertedFacts, model_card
+from mmpretrain.files import sync
+from mmpretrain.hub.card import CardFacts, ConvertedFacts, Offered, model_card
+from mmpretrain.hub.native import NotNative, native_card, seal, write_native
+from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modules
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.release_folder import CHECKSUMS, drop_foreign_code, release_files
+from mmpretrain.models.similarity_mmpretrain import SOFTMAX
+from mmpretrain.release_folder import NATIVE, drop_foreign_code
 
 
 def export_release(
@@ -24,11 +31,14 @@ def export_release(
     folder: Path,
     card: CardFacts | ConvertedFacts,
     max_shard_size: str = "5GB",
-) -> None:
+    native: bool = True,
+) -> list[str]:
     """Write ``folder``, which ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` opens anywhere.
 
     state_dict: the whole weights by parameter name (``model`` may hold only its ZeRO partition). max_shard_size: of a
-    weights file, such as ``"5GB"``. An older release in ``folder`` stays until the new one is complete.
+    weights file, such as ``"5GB"``. native: whether a model that CLIP's or SigLIP's own format can hold is written in
+    that, too (see :mod:`mmpretrain.hub.native`). An older release in ``folder`` stays until the new one is complete.
+    Returns what it is not written as, and why, a sentence each.
     Raises ValueError if ``state_dict`` does not hold exactly the model's tensors.
     """
     _check_complete(model, state_dict)
@@ -37,8 +47,9 @@ def export_release(
         old.rename(folder)
     for leftover in (writing, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    _note_places(model, processor)
     try:
-        _write(model, state_dict, processor, writing, card, max_shard_size)
+        notes = _write(model, state_dict, processor, writing, card, max_shard_size, native=native)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
         raise
@@ -46,6 +57,7 @@ def export_release(
         folder.rename(old)
     writing.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+    return notes
 
 
 def _write(
@@ -55,18 +67,65 @@ def _write(
     writing: Path,
     card: CardFacts | ConvertedFacts,
     max_shard_size: str,
-) -> None:
-    """All files of a release, on the disk."""
+    *,
+    native: bool,
+) -> list[str]:
+    """All files of a release, on the disk; returns what it is not written as."""
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
-    processor.save_pretrained(writing)
-    drop_foreign_code(writing)
-    model_card(card, processor.modalities, model.classifier is not None).save(writing / "README.md")
-    sums = [f"{sha256_of(path)}  {name}\n" for name, path in release_files(writing)]
-    (writing / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
+        processor.save_pretrained(writing)
+        drop_foreign_code(writing)
+        write_modules(writing, processor.modalities, model.embed_sizes)
+        notes = _in_native_format(model.config, state_dict, processor, writing, card, max_shard_size) if native else []
+    model_card(card, processor.modalities, offered_by(model, processor, writing)).save(writing / "README.md")
+    seal(writing)
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
         sync(path)
+    return notes
+
+
+def offered_by(model: MMPretrainModel, processor: MMPretrainProcessor, folder: Path) -> Offered:
+    """What the card says of ``model``, whose files lie in ``folder``."""
+    config, native = model.config, folder / NATIVE / "config.json"
+    architectures = json.loads(native.read_text(encoding="utf-8"))["architectures"] if native.is_file() else [None]
+    return Offered(
+        classifier=model.classifier is not None,
+        similarity=(config.similarity or {}).get("form"),
+        fused=config.fusion is not None,
+        parts=config.factors is not None or config.components is not None,
+        sentence_transformers=tuple(kind.value for kind in encoded_kinds(processor.modalities, model.embed_sizes)),
+        native=architectures[0],
+        zero_shot=_zero_shot(model, processor),
+    )
+
+
+def _zero_shot(model: MMPretrainModel, processor: MMPretrainProcessor) -> bool:
+    """Whether transformers' pipeline takes it: see MMPretrainForZeroShotImageClassification."""
+    kinds = [entry["kind"] for entry in processor.modalities.values()]
+    softmax = (model.config.similarity or {}).get("form") == SOFTMAX
+    return softmax and model.fusion is None and kinds.count("image") == kinds.count("text") == 1
+
+
+def _in_native_format(
+    config: MMPretrainConfig,
+    state_dict: Mapping[str, Tensor],
+    processor: MMPretrainProcessor,
+    folder: Path,
+    card: CardFacts | ConvertedFacts,
+    max_shard_size: str,
+) -> list[str]:
+    try:
+        return write_native(config, state_dict, processor, folder, native_card(card), max_shard_size)
+    except NotNative as error:
+        return error.reasons
+
+
+def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
+    """Texts that the processor never pads by the batch have one length for the model, too."""
+    texts = {name: entry for name, entry in processor.modalities.items() if entry["kind"] == "text"}
+    whole = {n: whole_length(e, processor.tokenizers[n]) for n, e in texts.items() if MULTIPLE not in e}
+    model.config.places = whole or None
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

@@ -25,7 +25,10 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import MIB, ObjectiveConfig
+from mmpretrain.distributed.first_order import first_order
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.agreement import agree
+from mmpretrain.losses.similarity import negatives_from
 from mmpretrain.losses.targets import Diagonal, Labels, Mixup, Pair, PairLoss, Soft
 from mmpretrain.losses.tiled.backward import BackwardSweep
 from mmpretrain.losses.tiled.forward import ForwardSweep, statistics
@@ -51,19 +54,28 @@ def contrastive(
     need a gradient. settings: where negatives come from, and memory. sample_ids: int64 [b], equal for copies of one
     sample. metrics: without, accuracy and mean rank are nan. All ranks must give the same pairs with the same options
     and masks, and want gradients of the same sides; the gradient that flows into the losses must be the same on all.
-    Raises ValueError when a pair does not fit together or the scale is not in (0, 620].
+    Raises ValueError, on all ranks, when a pair does not fit together, when the ranks hold different numbers of rows or
+    none (see :func:`agree`), and when the scale is not in (0, 620].
     """
     if not pairs:
         raise ValueError("a contrastive loss needs at least one pair of embeddings")
-    for pair in pairs:
-        pair.check(len(pairs[0].query))
+    settings = settings or ObjectiveConfig()
+    _agree(pairs, negatives_from(world, settings.negatives))
     with torch.autocast(pairs[0].query.device.type, enabled=False):
-        preparation = Preparation(pairs, scale, world, settings or ObjectiveConfig(), sample_ids)
+        preparation = Preparation(pairs, scale, world, settings, sample_ids)
         setup, sides = preparation.setup(metrics), preparation.sides
         losses, accuracies, ranks = _Contrast.apply(setup, preparation.counted, *sides)
     if not metrics:
         accuracies, ranks = (torch.full_like(values, torch.nan) for values in (accuracies, ranks))
     return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
+
+
+def _agree(pairs: Sequence[Pair], world: World) -> None:
+    def check() -> None:
+        for pair in pairs:
+            pair.check(len(pairs[0].query))
+
+    agree(len(pairs[0].query), pairs[0].query.device, check, world)
 
 
 class _Contrast(torch.autograd.Function):
@@ -95,7 +107,7 @@ class _Contrast(torch.autograd.Function):
         return outputs[0], outputs[1], outputs[2]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, gradients: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the sides that need one."""
         share, traveling, counterparts, *rest = ctx.saved_tensors

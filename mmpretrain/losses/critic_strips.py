@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import MIB, ObjectiveConfig, Products
+from mmpretrain.distributed.first_order import first_order
 from mmpretrain.losses.critic_networks import Critic
 from mmpretrain.losses.visibility import Visible
 
@@ -102,7 +103,7 @@ class _Swept(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What was found in the forward pass, times what flows in."""
         found = iter(ctx.saved_tensors)

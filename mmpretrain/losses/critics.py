@@ -18,6 +18,7 @@ critic is frozen. Memory: losses/critic_strips.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.agreement import agree
 from mmpretrain.losses.critic_networks import Critic
 from mmpretrain.losses.critic_strips import Estimator, Strips, swept
 from mmpretrain.losses.similarity import at_least_float32, negatives_from
@@ -63,11 +65,14 @@ def critic_losses(
     Candidates of all ranks are gathered whatever ``settings.negatives`` says, unless it says local: their scores cost
     so much time that their rows never fill the memory. sample_ids: int64 [b], equal for copies of one sample. The
     gradients are made together with the losses; the one that flows into a loss must be the same on all ranks.
-    Raises ValueError when a term's sides have different numbers of rows, or for a temperature that is not above 0.
+    Raises ValueError, on all ranks, when a term's sides or the ranks have different numbers of rows or none, and for a
+    temperature that is not a finite number above 0.
     """
     settings = settings or ObjectiveConfig()
     world = negatives_from(world, settings.negatives)
-    _check(terms, temperature)
+    if not terms:
+        raise ValueError("there is no critic to compute a loss of: give at least one term")
+    agree(len(terms[0].a), terms[0].a.device, lambda: _check(terms, temperature), world)
     with torch.autocast(terms[0].a.device.type, enabled=False):
         own = [term.critic.columns(_seen(term.a, term.a_valid)) for term in terms]
         gathered = _gather(own, world)
@@ -91,8 +96,8 @@ def club(critic: Critic, a: Tensor, b: Tensor, *, world: World, **options: Any) 
 
 
 def _check(terms: Sequence[CriticTerm], temperature: float) -> None:
-    if temperature <= 0:
-        raise ValueError(f"the critics' temperature is {temperature:g}: it must be above 0")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"the critics' temperature is {temperature:g}: it must be a finite number above 0")
     sizes = {len(side) for term in terms for side in (term.a, term.b)}
     if len(sizes) > 1:
         raise ValueError(f"critics compare rows of the same samples, but the sides have {sorted(sizes)} rows")

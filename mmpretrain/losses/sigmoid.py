@@ -13,6 +13,7 @@ themselves, [b, d] per side of a pair, whatever the number of ranks and the tile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import ObjectiveConfig
+from mmpretrain.distributed.first_order import first_order
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.agreement import agree
 from mmpretrain.losses.sigmoid_sweep import SigmoidSetup, SigmoidSweep
 from mmpretrain.losses.similarity import negatives_from, unit_rows
 from mmpretrain.losses.targets import Diagonal, Pair, PairLoss
@@ -40,19 +43,43 @@ def sigmoid_contrastive(
 
     scale, bias: numbers or tensors of one element, which may need a gradient. sample_ids: int64 [b], equal for copies
     of one sample. Accuracy and mean rank are those of query rows among keys; without ``metrics`` they are nan. The
-    gradient that flows into a loss must be the same on all ranks. Raises ValueError when the sides of a pair do not
-    fit together, for targets other than Diagonal, and for a scale or bias of more than one element.
+    gradient that flows into a loss must be the same on all ranks. Raises ValueError, on all ranks, when the sides of a
+    pair do not fit together, for targets other than Diagonal, when the ranks hold different numbers of rows or none,
+    for a scale or bias of more than one element or not finite, and for a scale that is not above 0.
     """
-    for pair in pairs:
-        _check(pair, len(pairs[0].query))
+    if not pairs:
+        raise ValueError("a sigmoid loss needs at least one pair of embeddings")
     settings = settings or ObjectiveConfig()
+    world = negatives_from(world, settings.negatives)
+    _agree(pairs, scale, bias, world)
     with torch.autocast(pairs[0].query.device.type, enabled=False):
         queries, keys, places = _units(pairs)
-        numbers = [_number(name, value, queries[0]) for name, value in (("scale", scale), ("bias", bias))]
-        world = negatives_from(world, settings.negatives)
+        numbers = [_number(value, queries[0]) for value in (scale, bias)]
         setup = SigmoidSetup(world, settings, metrics, sample_ids, places, [_valid(pair) for pair in pairs])
         losses, accuracies, ranks = _Sigmoid.apply(setup, torch.is_grad_enabled(), *numbers, *queries, *keys)
     return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
+
+
+def _agree(pairs: Sequence[Pair], scale: Tensor | float, bias: Tensor | float, world: World) -> None:
+    def check() -> None:
+        for pair in pairs:
+            _check(pair, len(pairs[0].query))
+        # A look at a number on a GPU waits for it; what a run's own temperature cannot become is not looked for there.
+        for name, value in (("scale", scale), ("bias", bias)):
+            if not (world.even and isinstance(value, Tensor) and value.is_cuda):
+                _check_number(name, value)
+
+    agree(len(pairs[0].query), pairs[0].query.device, check, world)
+
+
+def _check_number(name: str, value: Tensor | float) -> None:
+    found = torch.as_tensor(value)
+    if found.numel() != 1:
+        raise ValueError(f"the sigmoid loss takes one {name} for all rows, not a tensor of shape {list(found.shape)}")
+    if not math.isfinite(found.item()):
+        raise ValueError(f"the {name} is {found.item():g}: a finite number is needed")
+    if name == "scale" and not found.item() > 0:
+        raise ValueError(f"the scale (1 / temperature) is {found.item():g}: it must be above 0")
 
 
 def _check(pair: Pair, rows: int) -> None:
@@ -61,11 +88,8 @@ def _check(pair: Pair, rows: int) -> None:
         raise ValueError("the sigmoid loss compares query rows with key rows, and only a row's own key is its target")
 
 
-def _number(name: str, value: Tensor | float, like: Tensor) -> Tensor:
-    number = torch.as_tensor(value, device=like.device).to(like.dtype)
-    if number.numel() != 1:
-        raise ValueError(f"the sigmoid loss takes one {name} for all rows, not a tensor of shape {list(number.shape)}")
-    return number.reshape(())
+def _number(value: Tensor | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, device=like.device).to(like.dtype).reshape(())
 
 
 def _valid(pair: Pair) -> Tensor | None:
@@ -112,7 +136,7 @@ class _Sigmoid(torch.autograd.Function):
         return outputs[0], outputs[1], outputs[2]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, flowing: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """What the sweep found for each pair, times what flows into that pair's loss."""
         shares, *saved = ctx.saved_tensors

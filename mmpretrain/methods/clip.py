@@ -13,8 +13,11 @@ logit_scale starts at log(1 / temperature) and is held at or below log(max_scale
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
+
+from torch import Tensor
 
 from mmpretrain.config.methods.names import ClipConfig
 from mmpretrain.config.root import Config
@@ -23,9 +26,11 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.temperature import Temperature
-from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.base import Features, Losses, Method, Shipped, require_equal_widths
 from mmpretrain.methods.held_pairs import held_pairs
+from mmpretrain.methods.shipped_similarity import with_softmax
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 
 class Clip(Method):
@@ -55,6 +60,10 @@ class Clip(Method):
             terms={"contrastive": held.mean(results)},
             diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze()},
         )
+
+    def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
+        """The model, and the scale."""
+        return with_softmax(super().ship(state, processor), self.temperature.logit_scale)
 
     def clamp_(self) -> None:
         """Hold the temperature's scale at or below its limit."""

@@ -15,6 +15,7 @@ samples; unimodal heads exist only in training.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -31,10 +32,12 @@ from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Mixup, Pair, Soft
 from mmpretrain.losses.similarity import at_least_float32, negatives_from, own_rows
-from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.base import Features, Losses, Method, Shipped, require_equal_widths
 from mmpretrain.methods.m3col_mixing import Mixer, SelfPairs, mix, mixup_targets, with_mixed_view
+from mmpretrain.methods.shipped_similarity import logit_scale_of, with_softmax
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 
 class Phase(Enum):
@@ -107,6 +110,14 @@ class M3col(Method):
         terms[phase.value] = torch.stack([result.loss for result in results]).sum()
         diagnostics[f"accuracy/{phase.value}"] = torch.stack([result.accuracy for result in results]).mean()
         return Losses(terms, {phase.value: self.settings.weight}, diagnostics)
+
+    def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
+        """The model, and the scale of the last phase, if there is a contrastive term."""
+        shipped = super().ship(state, processor)
+        if self.settings.weight == 0:
+            return shipped
+        last = self.settings.soft_temperature if self.settings.switch < 1 else self.settings.temperature
+        return with_softmax(shipped, logit_scale_of(last))
 
     def _cross_entropies(self, features: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         assert features.logits is not None and features.labels is not None

@@ -15,6 +15,7 @@ has no limit unless ``max_scale`` is set.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -29,9 +30,11 @@ from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.temperature import Temperature
-from mmpretrain.methods.base import Features, Losses, Method, require_equal_widths
+from mmpretrain.methods.base import Features, Losses, Method, Shipped, require_equal_widths
 from mmpretrain.methods.held_pairs import held_pairs
+from mmpretrain.methods.shipped_similarity import with_sigmoid
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 
 class Bias(nn.Module):
@@ -82,6 +85,10 @@ class Siglip(Method):
             terms={"sigmoid": held.mean(results)},
             diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
         )
+
+    def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
+        """The model, the scale and the bias."""
+        return with_sigmoid(super().ship(state, processor), self.temperature.logit_scale, self.heads["bias"]())
 
     def clamp_(self) -> None:
         """Hold the temperature's scale at or below its limit."""

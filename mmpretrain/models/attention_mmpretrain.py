@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,12 @@ class Block(nn.Module):
     post  x = LN(x + Attention(x)); x = LN(x + MLP(x))
 
     activation: of the MLP, w -> hidden -> w. dropout: of attention weights, of hidden units, and of what is added.
+    gradient_checkpointing: whether training keeps its inputs alone and computes the rest again in the backward pass;
+    transformers switches it, and sets the function that does so beside it.
     """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -72,6 +78,11 @@ class Block(nn.Module):
 
         first: how many tokens are wanted; only they ask, and [b, first, w] is returned (default: all).
         """
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(self._layer, x, mask, first)
+        return self._layer(x, mask, first)
+
+    def _layer(self, x: Tensor, mask: Tensor | None, first: int | None) -> Tensor:
         context = self.attention_norm(x) if self.pre_norm else x
         x = x[:, :first] + self._drop(self.attention(context[:, :first], context, mask))
         if self.pre_norm:
@@ -89,3 +100,17 @@ class Block(nn.Module):
 def quick_gelu(x: Tensor) -> Tensor:
     """x * sigmoid(1.702 x), any shape (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2)."""
     return x * torch.sigmoid(1.702 * x)
+
+
+@contextmanager
+def attention_errors(name: str) -> Iterator[None]:
+    """What transformers says of an implementation of attention that a backbone cannot have names the modality."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if "attention" not in str(error) and "attn" not in str(error):
+            raise
+        raise type(error)(
+            f"modality {name!r}: {error} Others keep theirs when you name it alone,"
+            f' attn_implementation={{{name!r}: "eager"}}.'
+        ) from error

@@ -7,6 +7,7 @@ frames hold sound. Shapes: b samples, N samples of a waveform at the modality's 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
+
+from .reading_mmpretrain import as_array, heard
 
 try:
     import soxr
@@ -27,9 +30,15 @@ MARGIN_S = 0.1
 WINDOW, HOP = 400, 160
 # model_type -> the part of its model that encodes sounds.
 PARTS = {"whisper": "encoder"}
-# model_type -> the class of an audio encoder that AutoModel does not know.
-CLASSES = {"clap_audio_model": "ClapAudioModel"}
-_EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
+# model_type -> the class of an encoder that AutoModel does not know.
+CLASSES = {
+    "clap_audio_model": "ClapAudioModel",
+    "clap_text_model": "ClapTextModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
+    "siglip_text_model": "SiglipTextModel",
+}
+EXTRACTORS = ("ASTFeatureExtractor", "ClapFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
 
 
 def audio_tensors(name: str, sounds: Any, modality: dict[str, Any], extractor: Any) -> dict[str, Tensor]:
@@ -52,7 +61,8 @@ def audio_tensors(name: str, sounds: Any, modality: dict[str, Any], extractor: A
 
 
 def with_rates(name: str, sounds: Any, rate: int | None) -> Any:
-    """Bare arrays among ``sounds`` (one or a list) as ``{"array", "sampling_rate"}``. rate: theirs, in hertz.
+    """Bare arrays and paths of files among ``sounds`` (one or a list) as ``{"array", "sampling_rate"}``. rate: of the
+    arrays, in hertz.
 
     Raises ValueError for a bare array without a rate: guessing it would shift every pitch.
     """
@@ -63,6 +73,8 @@ def with_rates(name: str, sounds: Any, rate: int | None) -> Any:
 def _rated(name: str, sound: Any, rate: int | None) -> Any:
     if sound is None or isinstance(sound, Mapping):
         return sound
+    if isinstance(sound, (str, os.PathLike)):
+        return dict(zip((ARRAY, RATE), heard(name, os.fspath(sound), rate), strict=True))
     if rate is None:
         raise ValueError(
             f'modality {name!r}: say how the array was sampled, sampling_rate=16000 or {{"array": ...,'
@@ -130,7 +142,7 @@ def _array(name: str, array: Any) -> np.ndarray:
     if isinstance(array, (str, bytes)):
         raise ValueError(f"modality {name!r} needs arrays, got {array[:40]!r}: read the file first (soundfile.read)")
     try:
-        return np.asarray(array)
+        return as_array(array)
     except ValueError:
         raise ValueError(
             f"modality {name!r} needs arrays of shape [samples], got a {type(array).__name__} of parts of several"
@@ -145,7 +157,7 @@ def empty_sound(modality: dict[str, Any]) -> dict[str, Any]:
 
 def supported(extractor: Any) -> bool:
     """Whether :func:`extracted` knows how this feature extractor of transformers pads."""
-    return any(parent.__name__ in _EXTRACTORS for parent in type(extractor).__mro__)
+    return any(parent.__name__ in EXTRACTORS for parent in type(extractor).__mro__)
 
 
 def extracted(waveforms: Sequence[np.ndarray], modality: Mapping[str, Any], extractor: Any) -> dict[str, Tensor]:
@@ -154,7 +166,7 @@ def extracted(waveforms: Sequence[np.ndarray], modality: Mapping[str, Any], extr
     Nothing is drawn, and what a sample gets does not depend on the others: CLAP's extractor cuts long sounds at random,
     but none that comes here is too long for it, and marks one of every batch as longer, which none is.
     """
-    form = next(parent.__name__ for parent in type(extractor).__mro__ if parent.__name__ in _EXTRACTORS)
+    form = next(parent.__name__ for parent in type(extractor).__mro__ if parent.__name__ in EXTRACTORS)
     arguments: dict[str, Any] = {"sampling_rate": modality[RATE], "return_tensors": "pt"}
     if form in ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor"):
         # Of less than a window there is no frame.
@@ -189,7 +201,7 @@ def fixed_samples(extractor: Any) -> int | None:
 
 
 def audio_class(config: Any) -> Any | None:
-    """The class of an audio encoder that AutoModel does not know; None: it knows it."""
+    """The class of an encoder that AutoModel does not know, such as those of sounds; None: it knows it."""
     name = CLASSES.get(config.model_type)
     return getattr(transformers, name) if name else None
 

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
+from .intake_mmpretrain import VECTOR, Takes
+from .precision_mmpretrain import as_weight
+from .recording_mmpretrain import Recorder
+
 STARTS = {"xavier": initialization.xavier_uniform_, "identity": initialization.eye_}
 
 
@@ -48,7 +52,7 @@ class Projector(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[b, input_size], any float type -> [b, output_size]; batch norms see the b rows as one batch."""
-        return self.layers(rows.to(next(self.layers.parameters()).dtype))
+        return self.layers(as_weight(rows, next(self.layers.parameters())))
 
 
 class Connection(nn.Module):
@@ -90,7 +94,17 @@ class Connection(nn.Module):
             }
         )
 
-    def forward(self, inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def takes(self, name: str) -> Takes:
+        """What a modality takes: what its space's model does, or vectors."""
+        model = self._model(name)
+        return VECTOR if model is None else model.takes[name]
+
+    def vocabulary(self, name: str) -> int | None:
+        """How many token ids a modality's encoder knows, if it is one of texts that says so."""
+        model = self._model(name)
+        return None if model is None else model.vocabulary(name)
+
+    def forward(self, inputs: Mapping[str, dict[str, Tensor]], record: Recorder | None = None) -> dict[str, Tensor]:
         """Modality -> tensors as its model takes them, or ``{"values": [b, width of the space]}``, which need not have
         length 1 -> modality -> [b, width], not normalized.
 
@@ -100,7 +114,8 @@ class Connection(nn.Module):
         for space in self.widths:
             given = {name: tensors for name, tensors in inputs.items() if self.inputs[name] == space}
             if given:
-                embeds |= {name: self._project(space, rows) for name, rows in self._embed(space, given).items()}
+                rows_of = self._embed(space, given, record)
+                embeds |= {name: self._project(space, rows) for name, rows in rows_of.items()}
         return {name: embeds[name] for name in inputs}
 
     def train(self, mode: bool = True) -> Connection:
@@ -111,9 +126,16 @@ class Connection(nn.Module):
         self.spaces.requires_grad_(False)
         return self
 
-    def _embed(self, space: str, inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _model(self, name: str) -> Any:
+        """Of the space of a modality; None for embeddings."""
+        space = self.inputs[name]
+        if space not in self.spaces:
+            return None
+        return self.spaces[space]
+
+    def _embed(self, space: str, inputs: Mapping[str, dict[str, Tensor]], record: Recorder | None) -> dict[str, Tensor]:
         if space in self.spaces:
-            return self.spaces[space](**inputs).embeds
+            return self.spaces[space](_record=record, **inputs).embeds
         return {name: self._vectors(space, name, tensors) for name, tensors in inputs.items()}
 
     def _vectors(self, space: str, name: str, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .pooling_mmpretrain import StateForm
+from .precision_mmpretrain import as_weight
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ class ConvolutionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, input channels, h, w] -> [b, channels, h', w']."""
-        x = self.convolution(x.to(self.convolution.weight.dtype))
+        x = self.convolution(as_weight(x, self.convolution.weight))
         x = (x if self.norm is None else self.norm(x)).relu()
         return x if self.pool is None else self.pool(x)
 

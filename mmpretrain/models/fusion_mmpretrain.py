@@ -23,6 +23,7 @@ from transformers import initialization as init
 from .attention_mmpretrain import Block, quick_gelu
 from .heads_mmpretrain import init_linear
 from .pooling_mmpretrain import StateForm, States
+from .precision_mmpretrain import as_weight
 
 TEMPERATURE = 1e4
 
@@ -70,7 +71,7 @@ class Fusion(nn.Module):
         tokens = [self.converters[name](given.values).to(self.cls.dtype) for name, given in states.items()]
         valid = [_valid(name, x, states[name].mask, present.get(name)) for name, x in zip(states, tokens, strict=True)]
         copies = self._copies(len(tokens))
-        x = torch.cat([self.cls.expand(len(tokens[0]), masks, -1), *(tokens[i] for i, _ in copies)], dim=1)
+        x = torch.cat([self.cls.expand(tokens[0].shape[0], masks, -1), *(tokens[i] for i, _ in copies)], dim=1)
         sees = _sees(masks, [(viewers, tokens[i].shape[1]) for i, viewers in copies]).to(x.device)
         seen = sees[None, None]
         if any(rows is not None for rows in valid):
@@ -109,7 +110,7 @@ class FeatureTokenizer(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[b, features] -> [b, features, d]."""
-        return torch.addcmul(self.bias, vectors.unsqueeze(2).to(self.weight.dtype), self.weight)
+        return torch.addcmul(self.bias, as_weight(vectors.unsqueeze(2), self.weight), self.weight)
 
 
 class TokenConverter(nn.Module):
@@ -132,7 +133,7 @@ class TokenConverter(nn.Module):
         elif values.ndim == 2:
             values = values.unsqueeze(1)
         if self.linear is not None:
-            values = self.linear(values.to(self.linear.weight.dtype))
+            values = self.linear(as_weight(values, self.linear.weight))
         return values + position_code(shape[2], shape[3], values) if len(shape) == 4 else values
 
 
@@ -192,7 +193,7 @@ def _sees(masks: int, copies: list[tuple[list[int], int]]) -> Tensor:
 def _counted(masks: int, copies: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     """[CLS] of every mask, and the valid ones among tokens: bool [b, s]."""
     first = copies[0][0]
-    counted = [first.new_ones(len(first), masks, dtype=torch.bool)]
+    counted = [first.new_ones(first.shape[0], masks, dtype=torch.bool)]
     for tokens, valid in copies:
         counted.append(tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if valid is None else valid)
     return torch.cat(counted, dim=1)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import initialization as init
 
 from .pooling_mmpretrain import StateForm
+from .precision_mmpretrain import as_weight
 
 
 def init_linear(layer: nn.Linear) -> None:
@@ -28,10 +33,33 @@ class MLPHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [b, input_size], any float type -> [b, output_size]."""
-        x = self.hidden(x.to(self.hidden.weight.dtype)).relu()
+        x = self.hidden(as_weight(x, self.hidden.weight)).relu()
         for layer in self.further:
             x = layer(x).relu()
         return self.output(x)
+
+
+class MLPProjection(MLPHead):
+    """As :class:`MLPHead`; normalized: whether what it gives has unit length."""
+
+    def __init__(self, input_size: int, output_size: int, hidden: int, normalized: bool = False) -> None:
+        super().__init__(input_size, hidden, output_size)
+        self.normalized = normalized
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` [b, input_size], any float type -> [b, output_size]."""
+        found = super().forward(x)
+        return functional.normalize(found, dim=-1) if self.normalized else found
+
+
+def projection(input_size: int, output_size: int, form: Mapping[str, Any] | None) -> nn.Module:
+    """What makes embeddings of pooled states, [b, input_size] -> [b, output_size]: linear without bias, or what
+    ``form``, an entry of ``projections`` of :class:`MMPretrainConfig`, says."""
+    return (
+        nn.Linear(input_size, output_size, bias=False)
+        if form is None
+        else MLPProjection(input_size, output_size, **form)
+    )
 
 
 class VectorIdentity(nn.Module):

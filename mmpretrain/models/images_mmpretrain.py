@@ -20,6 +20,8 @@ except ImportError:  # Vectors and texts work without it.
 
 BACKGROUND = "white"
 WAYS = ("crop", "pad", "squash")
+BICUBIC = "bicubic"
+RESAMPLES = (BICUBIC, "bilinear")
 COLORS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
 ORIENTATION = 0x0112  # EXIF
 
@@ -86,6 +88,8 @@ def check_entry(name: str, entry: dict[str, Any]) -> None:
     how, edge = entry.get("resize"), entry.get("shortest_edge")
     if how not in (None, *WAYS):
         raise ValueError(f"modality {name!r}: resize is {how!r}, this version knows {', '.join(WAYS)}")
+    if (resample := entry.get("resample", BICUBIC)) not in RESAMPLES:
+        raise ValueError(f"modality {name!r}: resample is {resample!r}, this version knows {', '.join(RESAMPLES)}")
     if edge is not None and how not in (None, "crop"):
         raise ValueError(f"modality {name!r}: shortest_edge is {edge}, but resize={how} cuts nothing out")
     if edge is not None and edge < max(entry["size"]):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .heads_mmpretrain import init_linear
+from .precision_mmpretrain import as_weight
 
 
 class LinearFusion(nn.Module):
@@ -35,12 +36,12 @@ class LinearFusion(nn.Module):
         one modality is that modality's own embedding, as under the transformer.
         """
         first = next(iter(pooled.values()))
-        there = {name: present.get(name, first.new_ones(len(first), dtype=torch.bool)).bool() for name in pooled}
+        there = {name: present.get(name, first.new_ones(first.shape[0], dtype=torch.bool)).bool() for name in pooled}
         # In the type of the weights: autocast leaves some modalities' features in half precision.
-        dtype = self.together.weight.dtype
-        kept = {name: rows.to(dtype) * there[name][:, None] for name, rows in pooled.items()}
+        kept = {n: as_weight(rows, self.together.weight) * there[n][:, None] for n, rows in pooled.items()}
+        dtype = next(iter(kept.values())).dtype
         alone = {name: self.alone[name](rows) for name, rows in kept.items()}
-        absent = {n: first.new_zeros(len(first), size, dtype=dtype) for n, size in self.features.items()}
+        absent = {n: first.new_zeros(first.shape[0], size, dtype=dtype) for n, size in self.features.items()}
         together = self.together(torch.cat([kept.get(name, absent[name]) for name in self.features], dim=1))
         only = sum(rows * there[name][:, None] for name, rows in alone.items())
         single = torch.stack(list(there.values())).sum(dim=0) == 1

@@ -1,7 +1,8 @@
 """Pictures as arrays: to an encoder's size, and to its numbers. The one resizer of training, evaluation and release.
 
 Resizing is torch's antialiased bicubic on uint8, at most 2 levels of 255 from Pillow's, hardly ever more than 1; for
-noise whose sides both shrink by little it may be more (docs/data.md).
+noise whose sides both shrink by little it may be more (docs/data.md). Models that were trained with bilinear resizing
+get that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .images_mmpretrain import BACKGROUND, pixels_of, shade
+from .images_mmpretrain import BACKGROUND, BICUBIC, pixels_of, shade
 
 LONGEST = 32  # times as long as wide is a strip
 _AT_ONCE = 1 << 18  # numbers that are normalized together: they stay in the processor's cache
@@ -35,18 +36,19 @@ def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> 
     entry: of the processor. ``resize`` is ``crop`` (the image covers the size, its middle is cut out; before that it is
     resized to ``shortest_edge``, if the entry has one), ``pad`` (the whole image on the background) or ``squash``
     (the whole image in other proportions). Entries from before there was a choice squash, or crop to their edge. What
-    must be resized is resized bicubic, antialiased. out: where the result goes; None: a new array, or a view of
-    the image that was given as one.
+    must be resized is resized as ``resample`` of the entry says (bicubic or bilinear; default bicubic), antialiased.
+    out: where the result goes; None: a new array, or a view of the image that was given as one.
     """
     (height, width), edge, background = entry["size"], entry.get("shortest_edge"), entry.get("background", BACKGROUND)
     pixels = image if isinstance(image, np.ndarray) else pixels_of(image, entry["channels"], background)
     how = entry.get("resize") or ("squash" if edge is None else "crop")
+    resample = entry.get("resample", BICUBIC)
     if how == "squash":
-        found = resized(pixels, width, height, out)
+        found = resized(pixels, width, height, out, resample)
     elif how == "pad":
-        found = _padded(pixels, width, height, shade(background, entry["channels"]))
+        found = _padded(pixels, width, height, shade(background, entry["channels"]), resample)
     else:
-        found = _covering(pixels, *((width, height) if edge is None else (edge, edge)), out)
+        found = _covering(pixels, *((width, height) if edge is None else (edge, edge)), out, resample)
         found = _center(found, width, height)
     if out is None or found is out:
         return found
@@ -54,33 +56,35 @@ def fitted(image: Any, entry: dict[str, Any], out: np.ndarray | None = None) -> 
     return out
 
 
-def resized(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None = None) -> np.ndarray:
+def resized(
+    pixels: np.ndarray, width: int, height: int, out: np.ndarray | None = None, resample: str = BICUBIC
+) -> np.ndarray:
     """uint8 [h, w, channels] -> [height, width, channels]; of that size already, it stays.
 
-    out: where the result goes if it has that shape.
+    out: where the result goes if it has that shape. resample: one of ``RESAMPLES``.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
     high, wide, channels = pixels.shape
     if high > height and wide < width:  # as Pillow, which takes the cheaper direction first
-        pixels = resized(pixels, wide, height)
+        pixels = resized(pixels, wide, height, resample=resample)
     shape = (height, width, channels)
     if out is None or out.shape != shape:
         out = np.empty(shape, np.uint8)
     # torch warns of arrays that cannot be written
-    _resize(_channels_first(pixels if pixels.flags.writeable else pixels.copy()), _channels_first(out))
+    _resize(_channels_first(pixels if pixels.flags.writeable else pixels.copy()), _channels_first(out), resample)
     return out
 
 
-def _resize(source: Tensor, out: Tensor) -> None:
+def _resize(source: Tensor, out: Tensor, resample: str) -> None:
     """uint8 [1, channels, h, w] into ``out`` [1, channels, height, width]."""
     size = tuple(out.shape[2:])
     try:
         # What interpolate calls; that has no ``out``, and puts the channels first, which costs a half.
-        torch.ops.aten._upsample_bicubic2d_aa.out(source, size, False, None, None, out=out)
+        getattr(torch.ops.aten, f"_upsample_{resample}2d_aa").out(source, size, False, None, None, out=out)
     except (AttributeError, RuntimeError):  # it is no public name: a torch without it takes a little longer
         planes = source[0, :, None].contiguous()
-        out.copy_(functional.interpolate(planes, size, mode="bicubic", antialias=True)[None, :, 0])
+        out.copy_(functional.interpolate(planes, size, mode=resample, antialias=True)[None, :, 0])
 
 
 def normalized(tensors: dict[str, Tensor], entry: dict[str, Any]) -> dict[str, Tensor]:
@@ -118,7 +122,7 @@ def _channels_first(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def _covering(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None = None) -> np.ndarray:
+def _covering(pixels: np.ndarray, width: int, height: int, out: np.ndarray | None, resample: str) -> np.ndarray:
     """Resized so that it just covers width x height, one side equal.
 
     Of a strip the ends never count, and resized as a whole it would fill the memory: they are cut off before.
@@ -126,18 +130,18 @@ def _covering(pixels: np.ndarray, width: int, height: int, out: np.ndarray | Non
     high, wide = pixels.shape[:2]
     if wide * height >= high * width:  # wider than what is asked for
         pixels = _center(pixels, min(wide, max(1, LONGEST * width * high // height)), high)
-        return resized(pixels, max(width, pixels.shape[1] * height // high), height, out)
+        return resized(pixels, max(width, pixels.shape[1] * height // high), height, out, resample)
     pixels = _center(pixels, wide, min(high, max(1, LONGEST * height * wide // width)))
-    return resized(pixels, width, max(height, pixels.shape[0] * width // wide), out)
+    return resized(pixels, width, max(height, pixels.shape[0] * width // wide), out, resample)
 
 
-def _padded(pixels: np.ndarray, width: int, height: int, background: tuple[int, ...]) -> np.ndarray:
+def _padded(pixels: np.ndarray, width: int, height: int, background: tuple[int, ...], resample: str) -> np.ndarray:
     """As large as fits, in the middle of the background."""
     high, wide = pixels.shape[:2]
     if wide * height >= high * width:
-        pixels = resized(pixels, width, max(1, round(high * width / wide)))
+        pixels = resized(pixels, width, max(1, round(high * width / wide)), resample=resample)
     else:
-        pixels = resized(pixels, max(1, round(wide * height / high)), height)
+        pixels = resized(pixels, max(1, round(wide * height / high)), height, resample=resample)
     found = np.empty((height, width, pixels.shape[2]), np.uint8)
     found[:] = background
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from .attention_mmpretrain import Block
 from .heads_mmpretrain import init_linear
 from .pooling_mmpretrain import StateForm
+from .precision_mmpretrain import as_weight
 
 
 class SequenceTransformer(nn.Module):
@@ -38,8 +39,13 @@ class SequenceTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 init_linear(module)
 
-    def forward(self, values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """``values`` [b, T, input_size] -> [b, T, width]; ``attention_mask`` [b, T]: 1 for steps that count."""
+    def forward(
+        self, values: Tensor, attention_mask: Tensor | None = None, states: list[Tensor] | None = None
+    ) -> Tensor:
+        """``values`` [b, T, input_size] -> [b, T, width]; ``attention_mask`` [b, T]: 1 for steps that count.
+
+        states: a list that gets what goes into the layers and comes out of each.
+        """
         if values.ndim != 3 or values.shape[2] != self.input_size:
             raise ValueError(f"values has shape {list(values.shape)}, expected [batch, steps, {self.input_size}]")
         mask = None
@@ -47,7 +53,11 @@ class SequenceTransformer(nn.Module):
             counts = attention_mask.bool()
             # A sequence without any step sees its padding, for there is no softmax over nothing.
             mask = (counts | ~counts.any(dim=1, keepdim=True))[:, None, None]
-        x = self.input(values.to(self.input.weight.dtype))
+        x = self.input(as_weight(values, self.input.weight))
         for layer in self.layers:
+            if states is not None:
+                states.append(x)
             x = layer(x, mask)
+        if states is not None:
+            states.append(x)
         return x

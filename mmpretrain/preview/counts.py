@@ -165,8 +165,8 @@ def _measure(counts: ModalityCounts, preview: KindPreview, values: Sequence[Any]
 
 def _count(found: SplitCounts, batch: Batch) -> None:
     found.usable += len(batch)
-    if batch.labels is not None:
-        found.labels.update(batch.labels.tolist())
+    if batch.classes is not None:
+        found.labels.update(batch.classes.tolist())
     for entry in batch.replaced:
         # The same cause with other numbers, or another part of a file, is one cause.
         kind = re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "#", entry.error)[:160]

@@ -131,7 +131,7 @@ def _shown(
         )
         for name in opened.config.data.modalities
     }
-    label = "" if batch.labels is None else named(int(batch.labels[row]), classes)
+    label = "" if batch.classes is None else named(int(batch.classes[row]), classes)
     return ShownSample(int(batch.positions[row]), int(batch.sample_ids[row]), batch.keys[row], label, panels)
 
 

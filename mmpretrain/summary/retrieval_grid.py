@@ -18,7 +18,7 @@ from PIL.Image import Image
 from mmpretrain.config.kind import Drawing, Kind
 from mmpretrain.data.decode import Raw
 from mmpretrain.data.reader import Reader, read_sample
-from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.embeddings import Embeddings, has_classes
 from mmpretrain.evaluation.similarity import unit_rows
 from mmpretrain.figures import spectrogram_image
 from mmpretrain.models.images_mmpretrain import flat
@@ -149,7 +149,7 @@ def load_grid(path: Path) -> Grid:
 
 def _query_rows(embeddings: Embeddings, queries: int) -> np.ndarray:
     """Rows [q] of the queries (see the module's docstring)."""
-    if embeddings.labels is None:
+    if embeddings.labels is None or not has_classes(embeddings.labels):
         rows = np.arange(len(embeddings))
     else:
         rows = np.unique(embeddings.labels, return_index=True)[1]
@@ -160,7 +160,7 @@ def _pair(embeddings: Embeddings, query: str, item: str, rows: np.ndarray, top: 
     similarity = unit_rows(embeddings.embeds[query][rows]) @ unit_rows(embeddings.embeds[item]).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
     verdicts = np.where(nearest == rows[:, None], RetrievalVerdict.pair, RetrievalVerdict.wrong)
-    if embeddings.labels is not None:
+    if embeddings.labels is not None and has_classes(embeddings.labels):
         same = embeddings.labels[nearest] == embeddings.labels[rows, None]
         verdicts = np.where(same & (verdicts == RetrievalVerdict.wrong), RetrievalVerdict.same_class, verdicts)
     return GridPair(query, item, embeddings.ordinals[rows], embeddings.ordinals[nearest], verdicts)

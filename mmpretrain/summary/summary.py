@@ -25,6 +25,12 @@ WIDTH = 13.0
 TITLES: dict[str, str] = {metric.value: metric.heading for metric in Metric}
 Row = tuple[float, Callable[[SubFigure], None]]  # height in inches, and what draws it
 HEADLINE = re.compile(r"(accuracy|f1\w*|roc_auc|recall@10|class_recall@1)$")
+# The scores of a metric that pictures show, where it has many.
+BARS = {
+    "linear_probe": re.compile("accuracy|average_precision|r2"),
+    "robustness": re.compile("probe|probe/without/.*"),
+}
+PLAIN = ("median_rank", "mae", "strength")  # no shares, and not in percent
 
 
 def draw_summary(run_folder: Path) -> Path:
@@ -67,7 +73,7 @@ def _curves(run: RunFolder) -> Row | None:
     steps = read_training(run)
     if not steps:
         return None
-    curves = labeled_curves({name: curve for name, curve in read_evaluations(run).items() if HEADLINE.search(name)})
+    curves = labeled_curves({name: curve for name, curve in read_evaluations(run).items() if _is_headline(name)})
     batch = steps[-1]["samples"] / max(steps[-1]["step"], 1)
 
     def draw(figure: SubFigure) -> None:
@@ -79,6 +85,13 @@ def _curves(run: RunFolder) -> Row | None:
         panels.draw_learning_rate(axes[-1], steps)
 
     return 3.6, draw
+
+
+def _is_headline(key: str) -> bool:
+    """Whether the curve of ``eval/SPLIT/...`` is shown."""
+    score = parse_scores({key.split("/", 2)[2]: 0.0})[0]
+    wanted = BARS.get(score.metric)
+    return bool(HEADLINE.search(key)) and (wanted is None or bool(wanted.fullmatch(score.name)))
 
 
 def labeled_curves(curves: Mapping[str, dict[int, float]]) -> dict[str, dict[int, float]]:
@@ -133,10 +146,12 @@ def _grids(run: RunFolder) -> Row | None:
 
 
 def bar_panels(scores: Sequence[Score]) -> dict[str, dict[str, list[Score]]]:
-    """Panel title -> label -> scores to draw as bars: all shares apart from the recalls of single classes."""
+    """Panel title -> label -> scores to draw as bars: all shares apart from the recalls of single classes, and of a
+    linear probe and of robustness the ones that their titles name."""
     panels: dict[str, dict[str, list[Score]]] = {}
     for score in scores:
-        if score.name.startswith("recall/") or score.name.startswith("median_rank"):
+        wanted = BARS.get(score.metric)
+        if score.name.startswith(("recall/", *PLAIN)) or (wanted and not wanted.fullmatch(score.name)):
             continue
         title, label = TITLES.get(score.metric, score.metric), _arrow(score.subject) or score.name
         if score.name.startswith("class_recall"):
@@ -164,16 +179,17 @@ def score_table(scores: Sequence[Score]) -> str:
     for metric in dict.fromkeys(score.metric for score in scores):
         shown = [s for s in scores if s.metric == metric and not s.name.startswith("recall/")]
         names = list(dict.fromkeys(score.name for score in shown))
-        lines.append(f"  {metric.replace('_', ' '):<28}" + "".join(f"{name:>18}" for name in names))
+        wide = max([16, *map(len, names)]) + 2
+        lines.append(f"  {metric.replace('_', ' '):<28}" + "".join(f"{name:>{wide}}" for name in names))
         for subject in dict.fromkeys(score.subject for score in shown):
             cells = {score.name: _cell(score) for score in shown if score.subject == subject}
             label = subject.replace("->", " -> ") or "model"
-            lines.append(f"    {label:<26}" + "".join(f"{cells.get(name, ''):>18}" for name in names))
+            lines.append(f"    {label:<26}" + "".join(f"{cells.get(name, ''):>{wide}}" for name in names))
     return "\n".join(lines)
 
 
 def _cell(score: Score) -> str:
-    scale, places = (1, 1) if score.name == "median_rank" else (100, 1)
+    scale, places = (1, 1) if score.name == "median_rank" else (1, 3) if score.name in PLAIN else (100, 1)
     chance = "" if score.chance is None else f" ({scale * score.chance:.{places}f})"
     return f"{scale * score.value:.{places}f}{chance}"
 

@@ -26,6 +26,9 @@ def export_command(
     step: Annotated[int | None, typer.Option(help="Of which checkpoint; the newest complete one by default.")] = None,
     dtype: Annotated[Weights, typer.Option(help="Of the weights.")] = Weights.float32,
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
+    native: Annotated[
+        bool, typer.Option(help="Write an image and a text encoder of CLIP or SigLIP in their own format, too.")
+    ] = True,
     json_flag: JsonFlag = False,
 ) -> None:
     """Make a release of any checkpoint of a run: of every ZeRO stage and number of ranks, by one process.
@@ -42,7 +45,7 @@ def export_command(
 
         try:
             with working(form, f"exporting {run}"):
-                made = export_run(RunFolder(run), to, step, dtype.value, max_shard_size)
+                made = export_run(RunFolder(run), to, step, dtype.value, max_shard_size, native=native)
         except CheckpointError as error:
             raise CommandError([str(error)]) from None
         result = {
@@ -52,6 +55,7 @@ def export_command(
             "dtype": dtype.value,
             "scores": made.scores,
             "read_training_split": made.concluded,
+            "notes": made.notes,
         }
         told = f"{made.scores} scores in its card" if made.scores else "no evaluation belongs to this step"
         answer(form, result, f"{made.folder}: the weights after {made.step} of {made.steps} steps ({told})")

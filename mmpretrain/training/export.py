@@ -36,31 +36,41 @@ from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.lazy_weights import LazyWeights, placeholders
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, read_parts
-from mmpretrain.training.publish import card_facts, training_facts
+from mmpretrain.training.publish import Scores, card_facts, training_facts
 
+UNKNOWN = "whether the samples of this evaluation were kept from training was not recorded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written. scores: how many of an evaluation of these very weights stand in the card. concluded: whether
-    the training split was read for what the method sets after its last step."""
+    the training split was read for what the method sets after its last step. notes: in which formats of others it is
+    not written, and why."""
 
     folder: Path
     step: int
     steps: int
     scores: int
     concluded: bool
+    notes: list[str]
 
 
 def export_run(
-    run: RunFolder, folder: Path, step: int | None = None, dtype: str = "float32", max_shard_size: str = "5GB"
+    run: RunFolder,
+    folder: Path,
+    step: int | None = None,
+    dtype: str = "float32",
+    max_shard_size: str = "5GB",
+    *,
+    native: bool = True,
 ) -> Exported:
     """Write ``folder`` from the checkpoint after ``step`` steps (None: from the newest complete one).
 
     dtype: a name of DTYPES, of all weights that are floating-point numbers. max_shard_size: of a weights file, such as
-    ``"5GB"``. Raises UnusableError, CheckpointError or another ValueError if there is no such run or checkpoint, it is
-    damaged, or something is missing that its release needs.
+    ``"5GB"``. native: whether a model that CLIP's or SigLIP's own format can hold is written in that, too, which takes
+    memory for the whole model. Raises UnusableError, CheckpointError or another ValueError if there is no such run or
+    checkpoint, it is damaged, or something is missing that its release needs.
     """
     split_state_dict_into_shards_factory(
         {}, get_storage_size=lambda _: 0, filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
@@ -73,16 +83,16 @@ def export_run(
     parts = read_parts(run.parts) or _parts_of(config)
     stored = stored_weights(source / checkpoint.DEEPSPEED, manifest["world_size"])
     concludes = method_class(config.method.name).conclude is not Method.conclude
-    results = evaluation_at(run, config, manifest["step"], concludes)
+    scores = scores_at(run, config, manifest["step"], concludes=concludes)
     training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware)
-    card = card_facts(config, parts.info, training, results)
+    card = card_facts(config, parts.info, training, scores)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shipped = _concluded(config, parts, stored, source) if concludes else _shipped(config, parts, stored, source)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:
         state = LazyWeights(shipped.state, stored, DTYPES[dtype], shipped.model, Path(spool))
         shipped.model.to(dtype=DTYPES[dtype])  # type: ignore[call-arg]
-        export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size)
-    return Exported(folder, manifest["step"], config.total_steps, len(results), concludes)
+        notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native)
+    return Exported(folder, manifest["step"], config.total_steps, len(scores.results), concludes, notes)
 
 
 def usable_checkpoint(checkpoints: Path, step: int | None) -> Path:
@@ -105,16 +115,18 @@ def usable_checkpoint(checkpoints: Path, step: int | None) -> Path:
     raise CheckpointError(f"{'; '.join(problems)}: take another checkpoint")
 
 
-def evaluation_at(run: RunFolder, config: Config, step: int, concludes: bool) -> dict[str, float]:
-    """The scores of the weights after ``step`` steps, if they were evaluated: at the end of the run, or while it
-    trained. Of a method that sets more after its last step the latter were those of another model."""
-    if step == config.total_steps:
-        return read_evaluation(run)
-    prefix = f"eval/{config.evaluation.split}/"
-    if concludes:
-        return {}
-    lines = [line for line in read_lines(run.metrics) if line["step"] == step]
-    return {key.removeprefix(prefix): line[key] for line in lines for key in line if key.startswith(prefix)}
+def scores_at(run: RunFolder, config: Config, step: int, *, concludes: bool) -> Scores:
+    """Of the weights after ``step`` steps, if they were evaluated: at the end of the run, or while it trained. Of a
+    method that sets more after its last step the latter were those of another model."""
+    status, settings = run.status(), config.evaluation
+    if step == status.get("released_step", config.total_steps):
+        known = status.get("evaluated") or {"not_held_out": UNKNOWN}
+        return Scores(read_evaluation(run), settings.split, known["not_held_out"])
+    split = settings.watched_split
+    prefix = f"eval/{split}/"
+    lines = [] if concludes else [line for line in read_lines(run.metrics) if line["step"] == step]
+    found = {key.removeprefix(prefix): line[key] for line in lines for key in line if key.startswith(prefix)}
+    return Scores(found, split, UNKNOWN)
 
 
 def _parts_of(config: Config) -> Parts:

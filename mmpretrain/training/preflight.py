@@ -25,6 +25,7 @@ from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
+from mmpretrain.hub.native import native_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
@@ -50,6 +51,8 @@ def check(config: Config, ranks: int = 1) -> Checked:
         return Checked(problems, notes, None)
     problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
     problems += _masks(config, sources)
+    if note := native_note(model.config):
+        notes.append(note)
     if config.method.contrasts:
         exchange = config.method.exchange(model.embed_sizes)
         size = exchange.width, exchange.pairs

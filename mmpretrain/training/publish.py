@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from omegaconf import OmegaConf
 
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import DatasetInfo, dataset_info
 from mmpretrain.hub.card import CardFacts, TrainingFacts
+from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
 from mmpretrain.run_folder import RunFolder, read_lines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An evaluation of the very weights that are released. not_held_out: why it is of no held-out data; None if it
+    is."""
+
+    results: Mapping[str, float]
+    split: str
+    not_held_out: str | None = None
 
 
 def publish(
@@ -24,26 +38,30 @@ def publish(
     shipped: Shipped,
     results: Mapping[str, float],
     world_size: int,
+    steps: int,
+    not_held_out: str | None = None,
 ) -> None:
-    """Write ``folder.release``. results: the final evaluation."""
-    hardware = f"{world_size} x {device_name()}"
-    made = training_facts(folder, config, config.total_steps, world_size, hardware)
-    card = card_facts(config, dataset_info(config.data), made, results)
-    export_release(shipped.model, shipped.state, shipped.processor, folder.release, card)
+    """Write ``folder.release``. results: the final evaluation. steps: that the weights have learned from. not_held_out:
+    why the evaluation is of no held-out data; None if it is."""
+    made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}")
+    scores = Scores(results, config.evaluation.split, not_held_out)
+    card = card_facts(config, dataset_info(config.data), made, scores)
+    for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
+        logger.info("the release is not written in every format: %s", note)
 
 
-def card_facts(
-    config: Config, info: DatasetInfo | None, training: TrainingFacts, results: Mapping[str, float]
-) -> CardFacts:
-    """What the card of a run's release says. info: of the data; results: of an evaluation of these very weights."""
+def card_facts(config: Config, info: DatasetInfo | None, training: TrainingFacts, scores: Scores) -> CardFacts:
+    """What the card of a run's release says. info: of the data."""
     return CardFacts(
         name=str(config.run.name),
         method=config.method.name,
         dataset=info or _undescribed(config.data),
-        hyperparameters=OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),  # type: ignore[arg-type]
+        hyperparameters=used_parameters(config),
+        license=config.run.license,
         training=training,
-        evaluation=results,
-        split=config.evaluation.split,
+        evaluation=scores.results,
+        split=scores.split,
+        not_held_out=scores.not_held_out,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +15,7 @@ from mmpretrain.assembly.build import build_processor, build_unaugmented_process
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
+from mmpretrain.config.evaluation import Released
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
@@ -26,8 +26,8 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
-from mmpretrain.evaluation.embeddings import Embeddings, embed_split
-from mmpretrain.evaluation.evaluate import evaluate, log_entry, write_evaluation
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.evaluate import log_entry, write_evaluation
 from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -35,6 +35,9 @@ from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
+from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.held_out import not_held_out
+from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
 from mmpretrain.training.publish import device_name, publish
@@ -69,6 +72,8 @@ class Session:
             info = dataset_info(self.config.data)
             parts = Parts(self.method.model.config, self.processor, info, hardware)  # type: ignore[arg-type]
             write_parts(folder.parts, parts)
+        self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
+        self.best: Best | None = None
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -103,6 +108,7 @@ class Session:
                 " data.mixing and data.temperature, or start a run with another run.name"
             )
         done = manifest["step"] if manifest else 0
+        self.best = known_best(manifest)
         self.recorder.start(done)
         return done
 
@@ -127,18 +133,20 @@ class Session:
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
         settings = self.config.evaluation
-        return bool(settings.during and settings.every_steps and done % settings.every_steps == 0)
+        last = bool(settings.best.score) and done == self.config.total_steps
+        return bool(settings.watched and settings.every_steps and (done % settings.every_steps == 0 or last))
 
     def evaluate(self, done: int) -> None:
-        """Metrics on held-out data into metrics.jsonl."""
-        settings, info = self.config.evaluation, dataset_info(self.config.data)
-        factors = info.factors if info else None
-        results = evaluate(settings.during, self._embed, self.world, settings, factors=factors)
-        self.recorder.write({"step": done, **log_entry(results, settings.split)})
+        """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
+        settings = self.config.evaluation
+        results = self.measuring.while_training()
+        self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
+        self.best = better(self.best, settings.best, done, results, self.world)
 
     def checkpoint_due(self, done: int) -> bool:
-        """Whether the schedule, or the end of training, asks for a checkpoint."""
-        return done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
+        """Whether the schedule, the end of training or a new best step asks for a checkpoint."""
+        new_best = self.best is not None and self.best.step == done
+        return new_best or done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
 
     def save(self, done: int) -> None:
         """Write a checkpoint together with all other ranks."""
@@ -147,28 +155,44 @@ class Session:
             "index": self.stream.index.fingerprint,
             "seed": self.config.seed,
             **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
+            **({"best": self.best.facts()} if self.best else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        checkpoint.save(self.engine, self.folder.checkpoints, done, facts)
+        checkpoint.save(self.engine, self.folder.checkpoints, done, facts, [self.best.step] if self.best else [])
+        if self.best is not None and self.world.rank == 0:
+            self.folder.update_status(best=self.best.facts())
 
     def finish(self, done: int) -> None:
-        """Conclude and evaluate, then write the release, the final status and the picture."""
+        """Conclude and evaluate what is released, then write the release, the final status and the picture."""
+        released = self._take_best(done)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
-        embed = functools.cache(self._embed)
-        settings, info = self.config.evaluation, dataset_info(self.config.data)
-        classes, factors = (info.classes, info.factors) if info else (None, None)
-        results = evaluate(settings.final, embed, self.world, settings, classes, factors)
-        shown = embed(settings.split) if settings.splits else None
+        results, shown = self.measuring.final()
         state = self.engine.state_dict()
         if state is not None:
+            seen = self._seen(results)
             write_evaluation(self.folder.evaluation, results)
             shipped = self.method.ship(state, self.processor)
-            publish(self.folder, self.config, shipped, results, self.world.size)
+            publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
+            facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
+            self.folder.update_status(released_step=released, evaluated=facts if results else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
+
+    def _take_best(self, done: int) -> int:
+        """Load what is to be released; the number of steps that it has learned from."""
+        if self.config.evaluation.release is not Released.best or self.best is None or self.best.step == done:
+            return done
+        checkpoint.load_step(self.engine, self.folder.checkpoints, self.best.step)
+        return self.best.step
+
+    def _seen(self, results: Mapping[str, float]) -> str | None:
+        """Why ``results`` are not of held-out data; None if they are."""
+        if not results:
+            return None
+        return not_held_out(self.config, self.stream.index, self._split(self.config.evaluation.split).index)
 
     def _draw(self, embeddings: Embeddings | None) -> None:
         """embeddings: of the held-out split; None without one."""
@@ -180,11 +204,6 @@ class Session:
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")
-
-    def _embed(self, split: str) -> Embeddings:
-        settings = self.config.evaluation
-        batches = self._split(split).split_batches(settings.batch, settings.max_samples)
-        return embed_split(self.engine.deepspeed, batches, self.world, self.engine.device)
 
     def _split(self, name: str) -> Stream:
         # Reading a split opens and checks its shards; evaluations while training come back to the same ones.

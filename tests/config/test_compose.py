@@ -69,6 +69,7 @@ def test_problems_are_reported_together_with_the_nearest_key() -> None:
         ("data.classes=null & evaluation.final=[linear_probe]", "needs labels"),
         ("evaluation.final=[classification]", "needs logits"),
         ("run.name=../x", "use letters"),
+        ("run.license=MIT License", "no license as the Hub spells them"),
         ("data.modalities.left.size=[8, 4, 2]", "[height, width]"),
         ("data.modalities.left.resize=stretch", "'stretch' is none of crop, pad, squash"),
         ("data.modalities.left.background=pink", 'use white, black, gray, or "#rrggbb" in quotes'),

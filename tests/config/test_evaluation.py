@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +41,7 @@ UNEQUAL = ["model.embed_dim=null", "model.encoders.left.config.hidden_size=32"]
 
 
 @pytest.mark.parametrize("need", Need)
-def test_every_need_is_checked_before_training(need: Need, digits: Path) -> None:
+def test_every_need_is_checked_before_training(need: Need, digits: Path, tmp_path: Path) -> None:
     """By config, dataset or model: no need can be stated that nobody looks at."""
     tokenizer = f"model.encoders.caption.tokenizer={digits / 'tokenizer'}"
     tokens = ["experiment=digits", f"data.path={digits}", tokenizer]
@@ -54,6 +56,18 @@ def test_every_need_is_checked_before_training(need: Need, digits: Path) -> None
         case Need.probe_split:
             wanted = ["evaluation.final=[linear_probe]", "evaluation.probe_split=probe"]
             found = check_data(compose([*tokens, *wanted]), Purpose.run).problems
+        case Need.one_class:
+            found = _refused([*tokens, "data.label.form=several", "evaluation.final=[knn]"])
+        case Need.class_names:
+            nameless = tmp_path / "nameless"
+            shutil.copytree(digits, nameless)
+            info = json.loads((digits / "dataset.json").read_text())
+            (nameless / "dataset.json").write_text(json.dumps({**info, "classes": None}))
+            moved = [tokens[0], f"data.path={nameless}", tokens[2], "evaluation.final=[zero_shot]"]
+            found = check_data(compose(moved), Purpose.run).problems
+        case Need.texts:
+            gone = ["data.modalities.caption=null", "model.encoders.caption=null", "evaluation.final=[zero_shot]"]
+            found = _refused([tokens[0], tokens[1], *gone])
         case Need.equal_widths:
             config = compose([*tokens, *UNEQUAL, "evaluation.final=[linear_probe, retrieval]"])
             _, _, model = check_model(config)
@@ -66,6 +80,9 @@ def test_every_need_is_checked_before_training(need: Need, digits: Path) -> None
         Need.factors: "evaluation metric factors needs factors, but",
         Need.probe_split: "digits/probe",
         Need.equal_widths: "evaluation metric retrieval compares embeddings of one width",
+        Need.one_class: "evaluation metric knn needs one class per sample, but data.label.form is several",
+        Need.class_names: "evaluation metric zero_shot needs names of classes",
+        Need.texts: "evaluation metric zero_shot needs a modality that is a text",
     }
     assert words[need] in problem
 
@@ -75,6 +92,41 @@ def test_a_split_of_too_few_samples_is_found_before_training(digits: Path) -> No
     (problem,) = check_data(compose(tokens), Purpose.run).problems
     assert "needs at least 2 samples of train and can use 1" in problem
     assert check_data(compose([*tokens, "evaluation.final=[retrieval]"]), Purpose.run).problems == ()
+
+
+BEST = ["experiment=digits", "evaluation.best.score=retrieval/left->caption/recall@1", "evaluation.every_steps=5"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "problem"),
+    [
+        (["evaluation.every_steps=null"], "measured every evaluation.every_steps steps, which is null"),
+        (["evaluation.best.split=test"], "evaluation.best.split and evaluation.split are both 'test'"),
+        (["evaluation.best.split=train"], "is 'train', which is learned from"),
+        (["evaluation.best.score=retrieval/left->sound/recall@1"], "names are of left, right, caption"),
+        (["evaluation.best.score=linear_probe/left/recall@1"], "linear_probe has scores linear_probe/SUBJECT/"),
+        (["evaluation.best.score=accuracy"], "'accuracy' is no metric"),
+        (
+            ["evaluation.best.score=null", "evaluation.release=best"],
+            "evaluation.release=best needs evaluation.best.score",
+        ),
+        (["evaluation.retrieval.same=[sound]"], "evaluation.retrieval.same: data.modalities has no 'sound'"),
+        (["evaluation.zero_shot.classes=[a, b]"], "has 2 names and data.classes is 10"),
+        (["evaluation.zero_shot.templates=[a photo]"], "must have {} once"),
+        (["evaluation.linear_probe.candidates=[0.1, 0]"], "candidates has 0"),
+    ],
+)
+def test_what_a_setting_of_the_evaluation_lacks_is_said(tokens: list[str], problem: str) -> None:
+    (found,) = _refused([*BEST, *tokens])
+    assert problem in found
+
+
+def test_the_best_step_is_chosen_on_a_split_of_its_own_that_must_be_there(digits: Path) -> None:
+    config = compose([*BEST, f"data.path={digits}", "evaluation.during=[knn]"])
+    assert config.evaluation.watched == [Metric.knn, Metric.retrieval]
+    assert config.evaluation.splits == ["test", "validation", "train"]
+    (missing,) = check_data(config, Purpose.run).problems
+    assert "digits/validation" in missing
 
 
 def _refused(tokens: list[str]) -> list[str]:

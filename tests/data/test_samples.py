@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from mmpretrain.config.data import Kind, ModalityConfig
+from mmpretrain.config.data import Kind, LabelForm, ModalityConfig
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.members import Holders, Members
 from mmpretrain.data.samples import label_of, objects_of
@@ -110,3 +111,42 @@ def test_a_label_that_is_missing_or_hidden_in_json() -> None:
         label_of({}, LABEL, 7)
     with pytest.raises(SampleError, match="'None' is not a class number"):
         label_of({"json": b"{}"}, Holders(("json",), ("class",)), 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "label"),
+    [
+        (b"[2, 0, 2]", LabelForm.several, [0, 2]),
+        (b" 1 2,0\n", LabelForm.several, [0, 1, 2]),
+        (b"[]", LabelForm.several, []),
+        (b"", LabelForm.several, []),
+        (b"-1.5e1\n", LabelForm.value, -15.0),
+        (b"3", LabelForm.value, 3.0),
+    ],
+)
+def test_labels_of_several_classes_and_measured_values(content: bytes, form: LabelForm, label: object) -> None:
+    assert label_of({"label.cls": content}, LABEL, 3, form) == label
+
+
+def test_labels_of_such_forms_in_a_field_of_json() -> None:
+    holders, sample = Holders(("json",), ("y",)), {"json": encoded({"y": [2, 1]})}
+    assert label_of(sample, holders, 3, LabelForm.several) == [1, 2]
+    assert label_of({"json": encoded({"y": 0.25})}, holders, 0, LabelForm.value) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "message"),
+    [
+        (b"[0, 3]", LabelForm.several, "class 3 is not below data.classes=3"),
+        (b"[0, x]", LabelForm.several, "b'x' is not a class number"),
+        (b"[[1]]", LabelForm.several, "is not a class number"),
+        (b"0 " * (1 << 20), LabelForm.several, "bytes of class numbers, more than"),
+        (b"nan", LabelForm.value, "b'nan' is not a finite number"),
+        (b"inf", LabelForm.value, "is not a finite number"),
+        (b"", LabelForm.value, "is not a finite number"),
+        (b"1" * 65, LabelForm.value, "is not a finite number"),
+    ],
+)
+def test_labels_of_such_forms_that_are_none(content: bytes, form: LabelForm, message: str) -> None:
+    with pytest.raises(SampleError, match=re.escape(message)):
+        label_of({"label.cls": content}, LABEL, 3, form)

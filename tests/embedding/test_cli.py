@@ -75,7 +75,7 @@ def test_errors_are_sentences(spaces: Path, tmp_path: Path) -> None:
 def test_pairs_of_two_real_spaces(embedded: Path, tmp_path: Path) -> None:
     done = pair(embedded, tmp_path / "one")
     assert done.exit_code == 0, done.output
-    assert "23 samples in 3 shards" in done.output and "second memory: the weights of a query" in done.output
+    assert "23 samples in 3 shards" in done.output and "items are the nearest of some query" in done.output
     widths = json.loads(pair(embedded, tmp_path / "one", "--json").stdout)["widths"]
     assert widths == {"first_shared": 8, "first_partner": 8, "second_shared": 12, "second_partner": 12}
 

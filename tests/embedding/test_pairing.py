@@ -20,7 +20,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.embedding.jobs import PairJob
 from mmpretrain.embedding.output import Output, SplitOrigin
 from mmpretrain.embedding.pairing import _place, align, pair_share
-from mmpretrain.embedding.perplexity import read_perplexity
+from mmpretrain.embedding.perplexity import read_perplexity, read_top1_counts
 from mmpretrain.embedding.vectors import Vectors
 from tests.data.tars import keys_by_shard
 from tests.embedding.files import contents
@@ -139,6 +139,8 @@ def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path,
         alone, together = (read_perplexity(tmp_path / name / "train") for name in ("1", f"{size}"))
         assert alone is not None and together is not None
         assert together["first"] == pytest.approx(alone["first"], abs=2e-4)
+        counts = [read_top1_counts(tmp_path / name / "train") for name in ("1", f"{size}")]
+        assert counts[0] is not None and counts[1] == counts[0]
 
 
 def cut(work: PairJob) -> None:
@@ -178,6 +180,8 @@ def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Rank
     assert alone is not None and together is not None
     for side in ("first", "second"):
         assert together[side] == pytest.approx(alone[side], abs=2e-4)
+    counts = [read_top1_counts(tmp_path / name / "train") for name in ("whole", "part")]
+    assert counts[0] is not None and counts[1] == counts[0]
 
 
 def test_shards_that_are_made_once_more_leave_nothing_behind(world: Path, tmp_path: Path) -> None:
@@ -200,6 +204,7 @@ def test_the_effective_number_of_memory_items_is_logged(
     assert found["first"] == pytest.approx({"memory": 23, "mean": 23, "median": 23, "p10": 23, "p90": 23}, abs=0.01)
     assert found["second"]["median"] == pytest.approx(11, abs=0.01)
     assert "first memory: of 23 items, a median of 23 carry a query" in caplog.text
+    assert "of 23 items are the nearest of some query" in caplog.text
     run(job(world, tmp_path / "cold", temperature=1e-4))
     found = read_perplexity(tmp_path / "cold" / "train")
     assert found is not None and found["first"]["median"] == pytest.approx(1, abs=0.01)

@@ -35,7 +35,8 @@ def dense(queries: Tensor, memory: Tensor, temperature: float) -> Retrieved:
     weights = (asked @ items.T / temperature).softmax(dim=1)
     mean = weights @ items
     entropy = -torch.special.xlogy(weights, weights).sum(dim=1)
-    return Retrieved(torch.nn.functional.normalize(mean, dim=1), entropy.exp(), mean.norm(dim=1))
+    nearest = weights.argmax(dim=1)
+    return Retrieved(torch.nn.functional.normalize(mean, dim=1), entropy.exp(), mean.norm(dim=1), nearest)
 
 
 def assert_same(found: Retrieved, expected: Retrieved, tolerance: float) -> None:
@@ -43,6 +44,7 @@ def assert_same(found: Retrieved, expected: Retrieved, tolerance: float) -> None
     torch.testing.assert_close(found.values.double(), expected.values.double(), rtol=0, atol=tolerance)
     torch.testing.assert_close(found.length.double(), expected.length.double(), rtol=0, atol=tolerance)
     torch.testing.assert_close(found.effective.double(), expected.effective.double(), rtol=10 * tolerance, atol=0)
+    assert torch.equal(found.nearest, expected.nearest)
 
 
 def test_a_query_that_is_an_item_gets_it() -> None:
@@ -136,7 +138,8 @@ def retrieve(shares: list[int], asked: list[int], dtype: torch.dtype, tile: int)
 
 def joined(results: list[Retrieved]) -> Retrieved:
     """The results of all ranks, in their order."""
-    return Retrieved(*(torch.cat([getattr(r, name) for r in results]) for name in ("values", "effective", "length")))
+    names = ("values", "effective", "length", "nearest")
+    return Retrieved(*(torch.cat([getattr(r, name) for r in results]) for name in names))
 
 
 @pytest.mark.parametrize(("size", "shares"), CASES, ids=str)

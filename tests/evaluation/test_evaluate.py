@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,14 @@ def evaluate_tiny(metrics: list[Metric]) -> dict[str, float]:
         batches = deal(SIZES[split], 4, world.rank, world.size)
         return embed_split(tiny_model(), batches, world, torch.device("cpu"))
 
-    return evaluate(metrics, embed, world, factors={"parity": 3})
+    return evaluate(
+        metrics, embed, world, EvaluationConfig(), ["a", "b", "c"], {"parity": 3}, intervals=True, prompts=prompts
+    )
+
+
+def prompts(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Embeddings of texts, a function of their first letter."""
+    return {"words": np.sin(np.outer([ord(text[0]) for text in texts], np.arange(1, 6))).astype(np.float32)}
 
 
 def test_names_and_splits() -> None:
@@ -59,6 +67,7 @@ def test_two_ranks_measure_what_one_measures(ranks: Callable) -> None:
     assert first == pytest.approx(alone, abs=1e-6)
     assert second == {}
     assert {"classification/accuracy", "factors/left+right/parity/balanced_accuracy"} <= set(first)
+    assert {"zero_shot/left->words/accuracy/low", "robustness/left+right/probe/without/right"} <= set(first)
 
 
 def evaluate_without_labels() -> str:

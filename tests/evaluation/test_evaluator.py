@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import mmpretrain.evaluation
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
 from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.bootstrap import Measured
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import evaluate
 from mmpretrain.evaluation.evaluator import Evaluator, Evidence, load_evaluator
@@ -30,10 +32,21 @@ def evidence_of(needs: set[Need]) -> Evidence:
         if Need.equal_widths not in needs:
             sides["right"] = np.hstack([sides["right"], sides["right"]])
         logits = np.eye(4)[made.labels] if Need.logits in needs else None
-        return replace(made, embeds=sides, logits=logits, labels=made.labels if Need.labels in needs else None)
+        labels = made.labels if Need.one_class in needs else np.eye(4, dtype=np.int64)[made.labels]
+        return replace(made, embeds=sides, logits=logits, labels=labels if Need.labels in needs else None)
+
+    def prompts(texts: Sequence[str]) -> dict[str, np.ndarray]:
+        width = 16 if Need.equal_widths in needs else 12
+        return {"words": np.sin(np.outer(np.arange(1, len(texts) + 1), np.arange(1, width + 1)))}
 
     probe = split(1) if Need.probe_split in needs else None
-    return Evidence(split(2), probe, factors=FACTORS if Need.factors in needs else {})
+    return Evidence(
+        split(2),
+        probe,
+        classes=list("abcd") if Need.class_names in needs else None,
+        factors=FACTORS if Need.factors in needs else {},
+        prompts=prompts if Need.texts in needs else None,
+    )
 
 
 def implementations() -> dict[str, type[Evaluator]]:
@@ -65,7 +78,8 @@ def test_a_row_is_its_name() -> None:
 @pytest.mark.parametrize("metric", Metric)
 def test_what_a_row_states_is_enough(metric: Metric) -> None:
     scores = load_evaluator(metric).scores(evidence_of(set(metric.needs)))
-    assert scores and all(np.isfinite(value) for value in scores.values())
+    values = [score.value if isinstance(score, Measured) else score for score in scores.values()]
+    assert scores and all(np.isfinite(value) for value in values)
     assert any(name.endswith("/chance") for name in scores)
 
 

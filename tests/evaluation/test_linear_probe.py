@@ -6,9 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolute_error, r2_score, roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from mmpretrain.config.evaluation import LinearProbeConfig
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.linear_probe import linear_probe
+from mmpretrain.evaluation.similarity import unit_rows
 from tests.evaluation.made_up import embeddings, unrelated
 
 
@@ -98,3 +105,80 @@ def test_shared_and_unique_are_read_together() -> None:
     scores = linear_probe(split(300), split(300))
     assert scores["shared/accuracy"] < 0.65 and scores["unique/accuracy"] < 0.65
     assert scores["shared+unique/accuracy"] > 0.98
+
+
+def test_classes_are_scored_beside_their_frequency() -> None:
+    train, test = embeddings(noise=2.0, seed=1), embeddings(noise=2.0, seed=2)
+    scores = linear_probe(train, test)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    rows = [unit_rows(side.embeds["left"].astype(np.float64)) for side in (train, test)]
+    probe.fit(rows[0], train.labels)
+    answers, shown = probe.predict(rows[1]), probe.predict_proba(rows[1])
+    assert scores["left/accuracy"] == accuracy_score(test.labels, answers)
+    assert scores["left/balanced_accuracy"] == pytest.approx(balanced_accuracy_score(test.labels, answers))
+    assert scores["left/roc_auc"] == pytest.approx(roc_auc_score(test.labels, shown, multi_class="ovr"))
+
+
+def test_the_strength_is_chosen_within_the_train_split() -> None:
+    train, test = embeddings(noise=3.0, seed=1), embeddings(noise=3.0, seed=2)
+    candidates = [10.0, 0.001, 0.1]
+    scores = linear_probe(train, test, settings=LinearProbeConfig(candidates=candidates))
+    rows = unit_rows(train.embeds["left"].astype(np.float64))
+    parts = StratifiedKFold(5, shuffle=True, random_state=0)
+    means = {
+        c: cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression(C=c)), rows, train.labels, cv=parts
+        ).mean()
+        for c in sorted(candidates)
+    }
+    chosen = max(means, key=lambda c: means[c])
+    assert scores["left/strength"] == chosen
+    alone = linear_probe(train, test, settings=LinearProbeConfig(strength=chosen))
+    assert "left/strength" not in alone and alone["left/accuracy"] == scores["left/accuracy"]
+    shuffled = replace(test, labels=np.roll(test.labels, 7))
+    again = linear_probe(train, shuffled, settings=LinearProbeConfig(candidates=candidates))
+    assert again["left/strength"] == chosen  # whatever the held-out labels are
+
+
+def test_several_classes_and_measured_values_are_read() -> None:
+    draw = np.random.default_rng(0)
+
+    def made(form: str) -> Embeddings:
+        rows = draw.normal(size=(300, 8)).astype(np.float32)
+        unit = unit_rows(rows.astype(np.float64))
+        labels = (unit[:, :3] > 0).astype(np.int64) if form == "several" else unit[:, 0] * 3 + 1
+        if form == "several":
+            labels = np.hstack([labels, np.ones((300, 1), np.int64)])  # one that all samples have
+        return Embeddings(np.arange(300), {"left": rows}, labels=labels)
+
+    several = linear_probe(made("several"), made("several"))
+    assert several["left/average_precision"] > 0.95 and several["left/f1_micro"] > 0.9
+    assert several["left/average_precision/chance"] == pytest.approx(0.625, abs=0.05)
+    train, test = made("value"), made("value")
+    values = linear_probe(train, test)
+    ridge = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
+    sides = [unit_rows(side.embeds["left"].astype(np.float64)) for side in (train, test)]
+    answers = ridge.fit(sides[0], train.labels).predict(sides[1])
+    assert values["left/r2"] == pytest.approx(r2_score(test.labels, answers))
+    assert values["left/mae"] == pytest.approx(mean_absolute_error(test.labels, answers))
+    chosen = linear_probe(train, test, settings=LinearProbeConfig(candidates=[1e-4, 100.0]))
+    assert chosen["left/strength"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full(80, np.nan), "labels of the train split are not finite"),
+        (np.ones((80, 2), np.int64), "all samples of the train split have one label"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(labels: np.ndarray, message: str) -> None:
+    made = replace(embeddings(), labels=labels)
+    with pytest.raises(ValueError, match=message):
+        linear_probe(made, made)
+
+
+def test_too_few_samples_to_cross_validate_are_refused() -> None:
+    made = embeddings(each=1)
+    with pytest.raises(ValueError, match="folds is 5, and the train split has 4 samples"):
+        linear_probe(made, made, settings=LinearProbeConfig(candidates=[1.0]))

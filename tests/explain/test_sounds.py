@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import ClapFeatureExtractor
 from typer.testing import CliRunner
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.cli import app
+from mmpretrain.config.kind import Kind
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.explain.attribution_maps import _sound_side
+from mmpretrain.explain.opened import Towers
 from mmpretrain.hub.export import export_release
 from tests.assembly.test_sounds import CLAP, CONVOLUTIONS, WHISPER
 from tests.data.tones import AST, RATE, tone, tones_config, write_tones
+from tests.embedding.spaces import write_clap
 from tests.hub.test_card import facts
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -46,6 +50,42 @@ def test_explain_draws_sounds(data: Path, tmp_path: Path, architecture: str) -> 
     assert outcome.exit_code == 0, outcome.output
     assert json.loads(outcome.stdout)["pair"] == ["picture", "sound"]
     assert list((tmp_path / "explain").glob("sample-*.png"))
+
+
+@pytest.mark.parametrize("command", ["explain", "information"])
+def test_a_plain_clap_hears_the_sounds_of_the_data(data: Path, tmp_path: Path, command: str) -> None:
+    """Pictures beside them are nobody's; one that is named is refused."""
+    write_clap(tmp_path / "clap")
+    form: dict[str, Any] = {"feature_size": 16, "sampling_rate": RATE, "frequency_max": 8000, "max_length_s": 1}
+    ClapFeatureExtractor(truncation="rand_trunc", **form).save_pretrained(tmp_path / "clap")
+    options = ["--data", str(data), "--common=1", "--json", f"--out={tmp_path / 'out'}"]
+    options += ["--samples=1"] if command == "explain" else []
+    outcome = CliRunner().invoke(app, [command, str(tmp_path / "clap"), *options])
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout)["towers"] == {"caption": "text", "sound": "audio"}
+    outcome = CliRunner().invoke(app, [command, str(tmp_path / "clap"), *options, "--pair=picture,caption"])
+    assert "embeds caption, sound of this data, and not 'picture'" in json.loads(outcome.stdout)["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (torch.ones(2, 5, 3), r"'text' gives \[5, 3\] numbers for each text, not one vector"),
+        (None, "'text' does not take what is made of caption"),
+    ],
+)
+def test_a_dual_model_that_cannot_be_used_is_refused(answer: torch.Tensor | None, message: str) -> None:
+    """Models of transformers raise whatever their layers do, and some give a state for every token."""
+
+    def features(**_: torch.Tensor) -> torch.Tensor:
+        if answer is None:
+            raise AttributeError("'NoneType' object has no attribute 'shape'")
+        return answer
+
+    model: Any = torch.nn.Identity()
+    model.config, model.get_text_features = None, features
+    with pytest.raises(ValueError, match=message):
+        Towers(model, {"caption": Kind.text})(caption={"input_ids": torch.ones(2, 5)})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.hub.export import export_release
+from mmpretrain.models import modeling_mmpretrain
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.release_folder import verify_release
 from tests.hub.test_card import facts
@@ -69,38 +70,16 @@ def test_code_of_the_card_works_inside_the_release(tmp_path: Path, release: Path
 
 def test_everything_is_there_and_nothing_of_this_machine(release: Path) -> None:
     names = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}
-    parts = (
-        "configuration",
-        "modeling",
-        "processing",
-        "encoders",
-        "heads",
-        "inputs",
-        "images",
-        "resizing",
-        "texts",
-        "pooling",
-        "attention",
-    )
-    code = {
-        f"{part}_mmpretrain.py"
-        for part in (
-            *parts,
-            "fusion",
-            "linear_fusion",
-            "factors",
-            "components",
-            "connected",
-            "convolution",
-            "sequence",
-            "audio",
-            "dual",
-        )
-    }
-    tokenizer = {"tokenizer_caption/tokenizer.json", "tokenizer_caption/tokenizer_config.json"}
+    code = {path.name for path in Path(modeling_mmpretrain.__file__).parent.glob("*_mmpretrain.py")}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     others = {"config.json", "model.safetensors", "processor_config.json", "README.md", "SHA256SUMS"}
+    others |= {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
     assert names == code | tokenizer | others
-    assert set(json.loads((release / "config.json").read_text())["auto_map"]) == {"AutoConfig", "AutoModel"}
+    assert set(json.loads((release / "config.json").read_text())["auto_map"]) == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForZeroShotImageClassification",
+    }
     for name in names - {"model.safetensors"}:
         text = (release / name).read_text()
         assert "/tmp" not in text and str(Path.home()) + "/" not in text and "from mmpretrain" not in text, name

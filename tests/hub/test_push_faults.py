@@ -19,7 +19,8 @@ from tests.hub.test_push import REPO, TOKEN, hub, local, pushed, releases, seen
 from tests.small_runs import ROOT
 
 __all__ = ["hub", "releases"]  # fixtures
-CALLS = 14  # of a push onto another release with a tag, as the first test here counts them
+COMMIT = 12  # the call that makes it
+CALLS = 17  # of a push onto another release with a tag, as the first test here counts them
 
 
 def start(hub: HubServer, release: Path, home: Path, *options: str) -> subprocess.Popen[str]:
@@ -115,9 +116,8 @@ def test_a_client_killed_at_its_commit_and_the_token_that_nobody_sees(
 ) -> None:
     """The one quick case: killed as its commit is made, run again; the token is in no argument, answer or file."""
     begin(hub, releases[0])
-    commit = 11
-    push_and_kill(hub, releases[1], tmp_path / "home", "after", commit)
-    assert "/commit/" in hub.requests[commit - 1]
+    push_and_kill(hub, releases[1], tmp_path / "home", "after", COMMIT)
+    assert "/commit/" in hub.requests[COMMIT - 1]
     check_whole(hub, releases, tmp_path / "cache")
     lines: list[bytes] = []
     hub.before = lambda number: lines.append(Path(f"/proc/{client.pid}/cmdline").read_bytes())

@@ -21,6 +21,7 @@ from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.hub.export import export_release
+from mmpretrain.methods.base import Features
 from mmpretrain.models.processing_mmpretrain import MMPretrainInputs
 from tests.engine import runs
 from tests.hub.test_card import facts
@@ -147,9 +148,11 @@ def test_so_it_is_at_the_other_stage(ranks: Ranks, method: str, tmp_path: Path) 
 
 
 def flat(output: ModelOutput) -> dict[str, Tensor]:
-    """Every tensor that a model returned, by its name."""
+    """Every tensor that a model returned, by its name; without similarities, which only a release has."""
     found = {}
     for key, value in output.items():
+        if key == "logits_per":
+            continue
         members = value if isinstance(value, dict) else {"": value}
         found.update({f"{key} {name}": tensor for name, tensor in members.items()})
     return found
@@ -163,11 +166,13 @@ from transformers import AutoModel, AutoProcessor
 torch.set_num_threads(1)  # as in the ranks: sums in another order would differ in their last digits
 {inspect.getsource(flat).replace("output: ModelOutput", "output").replace("-> dict[str, Tensor]", "")}
 for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir()):
-    samples, expected = pickle.loads(folder.with_suffix(".pkl").read_bytes())
+    samples, expected, loss = pickle.loads(folder.with_suffix(".pkl").read_bytes())
     model, info = AutoModel.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
     assert not any(info.values()), (folder.name, info)
+    inputs = AutoProcessor.from_pretrained(folder, trust_remote_code=True)(**samples)
     with torch.no_grad():
-        found = flat(model(**AutoProcessor.from_pretrained(folder, trust_remote_code=True)(**samples)))
+        found = flat(model(**inputs))
+        assert loss is None or torch.allclose(model(**inputs, return_loss=True).loss, loss, rtol=1e-5), folder.name
     assert found.keys() == expected.keys(), (folder.name, found.keys())
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), (folder.name, name)
@@ -196,10 +201,15 @@ def release(tokens: list[str], folder: Path) -> None:
         inputs = MMPretrainInputs({SHARED[ConnectedSpace(name)]: tensors for name, tensors in inputs.items()})
     with torch.no_grad():
         output = model.eval()(**inputs)
-    found = flat(output)
+    found, loss = flat(output), None
+    if config.method.name in ("clip", "siglip"):  # whose objective is a function of the embeddings that ship
+        rows = torch.arange(2)
+        features = Features(output.embeds, None, rows, rows)
+        with torch.no_grad():
+            loss = engine.method.objective(features, runs.step_of(0, config), engine.world).total
     if not config.parts.encoders:
         found = {f"embeds {space}": found[f"embeds {SHARED[space]}"] for space in ConnectedSpace}
-    folder.with_suffix(".pkl").write_bytes(pickle.dumps((samples, found)))
+    folder.with_suffix(".pkl").write_bytes(pickle.dumps((samples, found, loss)))
 
 
 def test_releases_open_where_this_package_is_absent_and_say_the_same(ranks: Ranks, tmp_path: Path) -> None:

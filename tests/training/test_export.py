@@ -79,9 +79,9 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[CardFacts]:
     """What the cards of the releases were made from."""
     found: list[CardFacts] = []
 
-    def noted(*arguments: Any) -> None:
+    def noted(*arguments: Any) -> list[str]:
         found.append(arguments[4])
-        export_release(*arguments)
+        return export_release(*arguments)
 
     monkeypatch.setattr(export, "export_release", noted)
     return found
@@ -92,7 +92,8 @@ def test_weights_are_those_of_the_engine_to_the_bit(run: RunFolder, tmp_path: Pa
     assert made.step == 2 and not made.scores and not made.concluded
     assert verify_release(made.folder) == [] and [path.name for path in tmp_path.iterdir()] == ["release"]
     written, right = weights(made.folder), live(run)
-    assert written.keys() == right.keys() and all(torch.equal(written[name], right[name]) for name in right)
+    assert written.keys() - right.keys() == {"logit_scale"}  # a head, in which the method keeps it
+    assert all(torch.equal(written[name], right[name]) for name in right)
     told = cards[0].training
     assert (told.samples, told.steps, told.world_size, told.hardware) == (2 * runs.GLOBAL_BATCH, 2, 2, "2 x abacus")
 
@@ -106,7 +107,7 @@ def test_every_stage_and_number_of_ranks(ranks: Callable, tmp_path: Path, stage:
     ranks(world_size, train_a_little, str(run.path), "method=m3col", f"engine=zero{stage}")
     written = weights(export_run(run, tmp_path / "release").folder)
     right = live(run)
-    assert written.keys() == right.keys() and all(torch.equal(written[name], right[name]) for name in right)
+    assert written.keys() >= right.keys() and all(torch.equal(written[name], right[name]) for name in right)
 
 
 def test_bfloat16_in_several_files(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +128,7 @@ def test_one_of_several_steps_and_its_own_evaluation(run: RunFolder, tmp_path: P
     again.evaluation.write_text('{"alignment/left->caption/distance": 0.125}')  # of the end, which is another step
     made = export_run(again, tmp_path / "release", step=1)
     assert made.scores == 1 and cards[0].evaluation == {"alignment/left->caption/distance": 0.5}
+    assert "was not recorded" in str(cards[0].not_held_out)
     with pytest.raises(CheckpointError, match="no complete checkpoint after 7 steps: there are 1, 2"):
         export_run(again, tmp_path / "other", step=7)
 

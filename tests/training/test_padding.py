@@ -56,7 +56,7 @@ def lengths_of_a_run(folder: str) -> tuple[list[int], np.ndarray]:
     session = Session(RunFolder(Path(folder)))  # not closed: the process group lives on
     lengths = [batch.inputs["caption"]["input_ids"].shape[1] for batch in session.stream.batches(0, 4)]
     fit(session)
-    return lengths, session._embed("train").embeds["caption"]
+    return lengths, session.measuring.embed("train").embeds["caption"]
 
 
 def test_ranks_train_on_texts_of_their_own_lengths_and_the_release_says_what_evaluation_did(

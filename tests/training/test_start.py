@@ -78,5 +78,5 @@ def test_a_start_opens_every_config_and_tokenizer_once(ranks: Ranks, digits: Pat
     ((configs, tokenizers, augmenters),) = ranks(1, start_and_count, str(run))
     assert configs == {str(release): 1, str(bert): 1}
     # The release's own caption comes with its processor.
-    assert tokenizers == {f"{release}/tokenizer_caption": 1, f"{bert}/": 1}
+    assert tokenizers == {f"{release}/": 1, f"{bert}/": 1}
     assert augmenters == 1

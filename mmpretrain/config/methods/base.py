@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmpretrain.config.data import DataConfig
+from mmpretrain.config.data import DataConfig, LabelForm
 from mmpretrain.config.model import ModelConfig
 from mmpretrain.config.objective import LARGEST_SCALE
 
@@ -106,6 +106,9 @@ class MethodConfig:
             )
         if self.needs_labels and data.classes is None:
             found.append(f"method={self.name} learns from labels, but data.classes is null")
+        elif self.needs_labels and data.label.form is not LabelForm.one_class:
+            form = f"data.label.form is {data.label.form}"
+            found.append(f"method={self.name} learns from one class per sample, but {form}: choose another method")
         return found
 
     def model_problems(self, model: ModelConfig, data: DataConfig) -> list[str]:

@@ -1,14 +1,15 @@
 """What two modalities of a release share, what is each one's own, and which dimensions carry it.
 
-The spectrum of canonical correlations against what unrelated data reach, the same directions on held-out samples,
-whether the common dimension fits, how the variance of the embeddings splits, what labels say, and which pairs the
-common score finds. Shapes: n samples, d width of the embedding, r correlations, k common directions.
+The parts of each embedding's variance (variance_parts.py), the canonical correlations against what unrelated data
+reach, whether the common dimension fits, what linear classifiers read of labels, and which pairs the common score
+finds. What counts is the split that nothing was fitted on. Shapes: n samples, d width of the embedding, r correlations,
+k common directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -29,7 +30,8 @@ from mmpretrain.explain.decomposition import (
 )
 from mmpretrain.explain.part_probes import part_probes, targets_of
 from mmpretrain.explain.scores import Codes
-from mmpretrain.explain.settings import Settings
+from mmpretrain.explain.settings import PART_MEANINGS, Settings
+from mmpretrain.explain.variance_parts import VarianceParts
 from mmpretrain.losses.canonical import canonical_of_rows, common_dimension, permutation_null
 from mmpretrain.records import Score
 
@@ -62,19 +64,32 @@ class Leftover:
 
 
 @dataclass(frozen=True)
+class ModalityParts:
+    """The parts of one modality's variance, on the scored split and on the one of the fit. coordinates: [d] each, on
+    the scored split."""
+
+    held_out: VarianceParts
+    in_sample: VarianceParts
+    coordinates: VarianceParts
+
+
+@dataclass(frozen=True)
 class Report:
     """Correlations on the scored split: held_out [r] of the fitted directions, confirmed [k] of the common codes.
 
-    retrieval: by what -> recall and median rank, with chances. samples: how many were fitted and scored.
+    parts: by modality. retrieval: by what -> recall and median rank, with chances. samples: how many were fitted and
+    scored. towers: modality of the data -> the release's tower that embedded it.
     """
 
     decomposition: Decomposition
     held_out: Tensor
     confirmed: Tensor
     leftover: Leftover
+    parts: dict[str, ModalityParts]
     probes: list[Score]
     retrieval: dict[str, dict[str, float]]
     samples: dict[str, int]
+    towers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> DimensionVerdict:
@@ -90,10 +105,14 @@ class Report:
         return common_dimension(self.confirmed, ABOVE_CHANCE / self.samples["scored"] ** 0.5)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers: what report.json holds."""
+        """Plain numbers: what information.json holds."""
         fitted = self.decomposition
         return {
             "pair": list(fitted.pair),
+            "towers": dict(self.towers),
+            "shared": {name: float(self.parts[name].held_out.shared) for name in fitted.pair},
+            "sentences": headlines(self),
+            "definitions": PART_MEANINGS,
             "codes": fitted.origin.value,
             "samples": self.samples,
             "common_dimension": len(fitted.rho),
@@ -109,7 +128,7 @@ class Report:
                 "left_threshold": self.leftover.threshold,
                 "left_sum_of_squares": float(self.leftover.correlations.square().sum()),
             },
-            "modalities": {name: _modality(fitted, name) for name in fitted.pair},
+            "modalities": {name: _modality(fitted, name, self.parts[name]) for name in fitted.pair},
             "probes": {f"{s.subject}/{s.name}": {"score": s.value, "chance": s.chance} for s in self.probes},
             "retrieval": self.retrieval,
         }
@@ -123,8 +142,10 @@ def information_report(
     origin: CodesOrigin,
     factors: Mapping[str, int],
     split: str = "test",
+    towers: Mapping[str, str] | None = None,
 ) -> Report:
     """Fit on ``train``, score on ``test``. factors: what labels are codes of, or empty. split: what ``test`` is called.
+    towers: as in :class:`Report`.
 
     Raises ValueError as ``fit``, and if no sample is left to score.
     """
@@ -139,58 +160,96 @@ def information_report(
         _held_out(fitted, held),
         code_correlations(*(held_codes[name].common for name in pair)),
         _leftover(fitted, codes, settings),
+        _parts(fitted, (both, codes), (held, held_codes)),
         probes,
         _retrieval(fitted, held, held_codes),
         samples,
+        towers or {},
     )
 
 
+def headlines(report: Report) -> list[str]:
+    """What the report says first, a sentence for each modality."""
+    pair = report.decomposition.pair
+    return [
+        f"{other} explains {percent(parts.held_out.shared)} of what varies in the embedding of {name} (on samples that"
+        f" nothing was fitted on; {percent(parts.in_sample.shared)} on those of the fit)"
+        for name, other in (pair, pair[::-1])
+        for parts in (report.parts[name],)
+    ]
+
+
+def percent(fraction: float | Tensor) -> str:
+    """A fraction in words; what is not quite nothing says so."""
+    number = 100 * float(fraction)
+    return "less than 1 %" if 0 < number < 1 else f"{number:.0f} %"
+
+
 def advice(report: Report) -> str:
-    """The verdict in words, with the numbers."""
+    """The verdict in words, with the numbers, and what to try."""
     fitted, k = report.decomposition, len(report.decomposition.rho)
+    chance = f"more than the {fitted.threshold:.2f} that unrelated data reach"
     if report.verdict is DimensionVerdict.too_small:
         more, left = report.leftover.exceeding, report.leftover.correlations
         if not more:
             return (
-                f"{k} common dimensions are too few: {fitted.exceeding} correlations of the embeddings exceed"
-                f" {fitted.threshold:.2f}, what unrelated data reach, and the individual codes leave the others out;"
-                f" try {fitted.exceeding}"
+                f"{_directions(k)} too few: {fitted.exceeding} directions of the embeddings correlate by {chance}, and"
+                f" the model's own codes leave the others out; {_try(fitted, fitted.exceeding)}"
             )
         return (
-            f"{k} common dimensions are too few: {more} correlations between the individual codes (largest"
-            f" {float(left[0]):.2f}) exceed {report.leftover.threshold:.2f}, what unrelated data reach; try {k + more}"
+            f"{_directions(k)} too few: what they leave of the two modalities still correlates in {more} more (the"
+            f" largest by {float(left[0]):.2f}, unrelated data by up to {report.leftover.threshold:.2f});"
+            f" {_try(fitted, k + more)}"
         )
     if report.verdict is DimensionVerdict.too_large:
         confirmed = report.confirmed_dimensions
         return (
-            f"{k} common dimensions are too many: only {confirmed} of them correlate on held-out samples; try"
-            f" {confirmed}"
+            f"{_directions(k)} too many: only {confirmed} of them {'correlates' if confirmed == 1 else 'correlate'} on"
+            f" samples that nothing was fitted on; {_try(fitted, confirmed)}"
         )
     if not k:
-        return f"nothing is shared: no correlation exceeds {fitted.threshold:.2f}, what unrelated data reach"
-    return f"{k} common dimensions fit: what is left in the individual codes is what unrelated data reach"
+        return f"nothing is shared: no direction of the embeddings correlates by {chance}"
+    return f"{_directions(k)} enough: what is left of the two modalities correlates no more than unrelated data would"
 
 
-def coordinate_shares(fitted: Decomposition, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """[d] each: the shares of every embedding coordinate's variance that common and individual codes explain."""
+def _directions(k: int) -> str:
+    return f"{k} common {'direction is' if k == 1 else 'directions are'}"
+
+
+def _try(fitted: Decomposition, k: int) -> str:
+    if fitted.origin is CodesOrigin.model:
+        return f"train the model with model.components.common={k}"
+    return f"try --common {k}" if k else "take them for unrelated"
+
+
+def _parts(
+    fitted: Decomposition, train: tuple[Embeddings, Mapping[str, Codes]], test: tuple[Embeddings, Mapping[str, Codes]]
+) -> dict[str, ModalityParts]:
+    """train, test: embeddings that have both modalities, and their codes."""
+    found = {}
+    for name, other in (fitted.pair, fitted.pair[::-1]):
+        seen, unseen = (
+            (torch.from_numpy(split.embeds[name]).double(), codes[name], codes[other]) for split, codes in (train, test)
+        )
+        parts = fitted.variance[name]
+        held = parts.parts(*unseen), parts.parts(*seen), parts.parts(*unseen, coordinates=True)
+        found[name] = ModalityParts(*held)
+    return found
+
+
+def _modality(fitted: Decomposition, name: str, parts: ModalityParts) -> dict[str, Any]:
     part = fitted.parts[name]
-    variances = part.variances.clamp(min=torch.finfo(torch.float64).tiny)
-    common, individual = ((loading.square().sum(dim=1) / variances).numpy() for loading in part.loadings)
-    return common, individual
-
-
-def _modality(fitted: Decomposition, name: str) -> dict[str, Any]:
-    part = fitted.parts[name]
-    common, individual = part.shares
     directions = part.loadings[0].square().sum(dim=0) / part.variances.sum()
-    by_common, by_individual = coordinate_shares(fitted, name)
     return {
         "embedding_width": len(part.mean),
         "principal_components": part.components,
         "individual_dimension": part.loadings[1].shape[1],
-        "variance": {"common": common, "individual": individual, "left_out": max(0.0, 1 - common - individual)},
+        "parts": {
+            "held_out": {key: float(value) for key, value in parts.held_out.named().items()},
+            "in_sample": {key: float(value) for key, value in parts.in_sample.named().items()},
+        },
         "variance_by_common_direction": directions.tolist(),
-        "variance_of_coordinates": {"common": by_common.tolist(), "individual": by_individual.tolist()},
+        "parts_of_coordinates": {key: value.tolist() for key, value in parts.coordinates.named().items()},
     }
 
 

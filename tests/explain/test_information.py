@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import CodesOrigin, code_correlations, split_codes
-from mmpretrain.explain.report import DimensionVerdict, Report, advice, information_report
-from mmpretrain.explain.report_figures import draw_report, draw_spectrum
+from mmpretrain.explain.information import DimensionVerdict, Report, advice, information_report
+from mmpretrain.explain.information_figures import draw_report, draw_spectrum
 from mmpretrain.explain.settings import Settings
 from tests.evaluation.made_up import unrelated
 from tests.explain.explained import linear_world
@@ -42,9 +42,17 @@ def report(settings: Settings, world: tuple[Embeddings, Embeddings], **factors: 
 @pytest.mark.parametrize(
     ("settings", "verdict", "text"),
     [
-        (Settings(draws=20), DimensionVerdict.fits, "2 common dimensions fit"),
-        (Settings(common=1, draws=20), DimensionVerdict.too_small, r"1 common dimensions are too few: 1 .*try 2"),
-        (Settings(common=4, draws=20), DimensionVerdict.too_large, r"4 common dimensions are too many: only 2 .*try 2"),
+        (Settings(draws=20), DimensionVerdict.fits, "2 common directions are enough"),
+        (
+            Settings(common=1, draws=20),
+            DimensionVerdict.too_small,
+            r"1 common direction is too few: .* in 1 more .*try --common 2",
+        ),
+        (
+            Settings(common=4, draws=20),
+            DimensionVerdict.too_large,
+            r"4 common directions are too many: only 2 .*try --common 2",
+        ),
     ],
 )
 def test_verdicts_on_the_linear_world(settings: Settings, verdict: DimensionVerdict, text: str) -> None:
@@ -70,17 +78,20 @@ def test_probes_and_coordinates_say_where_labels_are() -> None:
         abs(scores["common", "own_first"] - 0.5) < 0.07 and abs(scores["individual first", "own_second"] - 0.5) < 0.07
     )
     content = json.loads(json.dumps(found.to_json()))
-    shares = content["modalities"]["second"]["variance_of_coordinates"]
-    assert np.argmax(shares["common"]) == 2 and np.argmin(shares["individual"]) == 2
+    shares = content["modalities"]["second"]["parts_of_coordinates"]
+    assert np.argmax(shares["shared"]) == 2 and np.argmin(shares["own"]) == 2
     assert content["common_dimension"] == 1 and content["verdict"] == "fits"
-    assert sum(content["modalities"]["first"]["variance"].values()) == pytest.approx(1)
+    for split in ("held_out", "in_sample"):
+        assert sum(content["modalities"]["first"]["parts"][split].values()) == pytest.approx(1)
+    assert content["shared"]["first"] == content["modalities"]["first"]["parts"]["held_out"]["shared"]
+    assert content["sentences"][0].startswith("second explains ")
     assert draw_report(found, "made up").axes
 
 
 def test_nothing_shared_is_said() -> None:
     found = report(Settings(draws=50), (unrelated(400, 3, 1), unrelated(400, 3, 2)))
     assert found.verdict is DimensionVerdict.fits and advice(found).startswith(
-        "nothing is shared: no correlation exceeds"
+        "nothing is shared: no direction of the embeddings correlates"
     )
     assert {score.subject.split()[0] for score in found.probes} == {"individual", "both"}
     assert "common score" not in found.retrieval and draw_report(found, "unrelated").axes
@@ -110,7 +121,9 @@ def test_codes_that_leave_a_correlation_out_do_not_hide_it() -> None:
     found = information_report(splits[0], splits[1], PAIR, Settings(draws=20), CodesOrigin.model, {})
     assert found.leftover.exceeding == 0 and found.decomposition.spectrum[1] > 0.5
     assert found.verdict is DimensionVerdict.too_small
-    assert re.match("1 common dimensions are too few: 2 correlations of the embeddings .* try 2", advice(found))
+    assert re.match(
+        "1 common direction is too few: 2 directions of the embeddings .*components.common=2", advice(found)
+    )
 
 
 def gaussian(samples: int, width: int, seed: int) -> Embeddings:

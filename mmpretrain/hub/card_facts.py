@@ -1,0 +1,76 @@
+"""What a model card is told (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmpretrain.data.info import DatasetInfo
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``."""
+
+    samples: int
+    steps: int
+    world_size: int
+    samples_per_s: float | None = None
+    hardware: str | None = None
+
+    @property
+    def hours(self) -> float | None:
+        """Of all processes together, as long as steps were made; None where nobody measured."""
+        return self.samples / self.samples_per_s * self.world_size / 3600 if self.samples_per_s else None
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that the card tells of a run.
+
+    name: of the run. hyperparameters: what the method used of the config (card_parameters.py), or a whole config, as
+    plain containers. evaluation: the flat content of ``evaluation.json``, on ``split``. license: of the weights, an id
+    that the Hub knows (None: not chosen yet). not_held_out: why the evaluation is of no held-out data, as the end of a
+    sentence; None if it is.
+    """
+
+    name: str
+    method: str
+    dataset: DatasetInfo
+    hyperparameters: Mapping[str, Any]
+    training: TrainingFacts
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    split: str = "test"
+    license: str | None = None
+    not_held_out: str | None = None
+
+
+@dataclass(frozen=True)
+class ConvertedFacts:
+    """The same of a model that was not trained here. origin: its name on the Hub, or that of its folder; base_model:
+    its name on the Hub alone."""
+
+    name: str
+    origin: str
+    base_model: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What a release answers beside embeddings, and what else opens it.
+
+    classifier: logits of classes. similarity: ``softmax`` or ``sigmoid``, how pairs are scored; None: not at all.
+    fused, parts: ``fused_embeds``; ``shared_embeds`` and ``unique_embeds``. sentence_transformers: the kinds that it
+    embeds by that library. native: the architecture of the folder ``native``; None: there is none. zero_shot: whether
+    the pipeline for zero-shot classification of images takes it.
+    """
+
+    classifier: bool = False
+    similarity: str | None = None
+    fused: bool = False
+    parts: bool = False
+    sentence_transformers: tuple[str, ...] = ()
+    native: str | None = None
+    zero_shot: bool = False

@@ -1,0 +1,110 @@
+"""What a run measures on data: which samples are embedded, by which model, and how."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mmpretrain.config.evaluation import Captions, EvaluationConfig, Metric
+from mmpretrain.config.root import Config
+from mmpretrain.data.info import dataset_info
+from mmpretrain.data.stream import Stream
+from mmpretrain.engine.engine import Engine
+from mmpretrain.evaluation.embeddings import Embeddings, embed_split
+from mmpretrain.evaluation.evaluate import evaluate
+from mmpretrain.evaluation.same_items import with_captions, with_same
+from mmpretrain.evaluation.texts import Processor, embed_own_texts, embed_texts
+
+
+class Measuring:
+    """Evaluations of the live engine; everything is a collective.
+
+    split: name -> the stream of a whole split.
+    """
+
+    def __init__(self, config: Config, engine: Engine, processor: Processor, split: Callable[[str], Stream]) -> None:
+        self.config, self._engine, self._processor, self._split = config, engine, processor, split
+        self._settings = config.evaluation
+
+    def while_training(self) -> dict[str, float]:
+        """Results of the metrics that are watched, on rank 0; {} elsewhere."""
+        settings = self._settings
+        return self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None, intervals=False)
+
+    def final(self) -> tuple[dict[str, float], Embeddings | None]:
+        """Results of the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""
+        settings, embed, info = self._settings, functools.cache(self.embed), dataset_info(self.config.data)
+        names = info.classes if info else None
+        results = self._evaluate(settings.final, embed, settings.split, classes=names, intervals=settings.intervals)
+        return results, embed(settings.split) if settings.splits else None
+
+    def _evaluate(
+        self,
+        metrics: Sequence[Metric],
+        embed: Callable[[str], Embeddings],
+        split: str,
+        *,
+        classes: Sequence[str] | None,
+        intervals: bool,
+    ) -> dict[str, float]:
+        info = dataset_info(self.config.data)
+        if Metric.retrieval in metrics:
+            embed = self._with_items(embed, split)
+        return evaluate(
+            metrics,
+            embed,
+            self._engine.world,
+            self._named(info.classes if info else None),
+            classes,
+            info.factors if info else None,
+            split=split,
+            intervals=intervals,
+            prompts=self._prompts,
+            embed_without=self.embed,
+        )
+
+    def _named(self, classes: Sequence[str] | None) -> EvaluationConfig:
+        """The settings, with names of classes, which while training are wanted for nothing but zero_shot."""
+        shots = self._settings.zero_shot
+        return replace(self._settings, zero_shot=replace(shots, classes=list(shots.classes or classes or [])))
+
+    def embed(self, split: str, without: str | None = None) -> Embeddings:
+        """Embeddings of a split by the engine's model, which is not given the modality ``without``."""
+        settings, engine = self._settings, self._engine
+        batches = self._split(split).split_batches(settings.batch, settings.max_samples)
+        if without is not None:
+            batches = (replace(b, inputs={n: t for n, t in b.inputs.items() if n != without}) for b in batches)
+        return embed_split(engine.deepspeed, batches, engine.world, engine.device)
+
+    def _with_items(self, embed: Callable[[str], Embeddings], split: str) -> Callable[[str], Embeddings]:
+        """``embed`` that also says of ``split`` what retrieval counts as one item, and as several."""
+
+        def embed_items(name: str) -> Embeddings:
+            found = embed(name)
+            return self._items(found, name) if name == split else found
+
+        return embed_items
+
+    def _items(self, found: Embeddings, split: str) -> Embeddings:
+        wanted, world = self._settings.retrieval, self._engine.world
+        reader = self._split(split).reader
+        for modality in wanted.same:
+            found = with_same(found, modality, reader, world)
+        for modality in self._texts() if wanted.captions is Captions.all else []:
+            kind = self.config.data.modalities[modality].kind
+            found = with_captions(found, modality, kind, reader, functools.partial(self._own_texts, modality), world)
+        return found
+
+    def _texts(self) -> list[str]:
+        return [name for name, modality in self.config.data.modalities.items() if modality.kind.row.tokenized]
+
+    def _prompts(self, texts: Sequence[str]) -> Mapping[str, np.ndarray]:
+        engine, batch = self._engine, self._settings.batch
+        return embed_texts(engine.deepspeed, self._processor, self._texts(), texts, engine.world, engine.device, batch)
+
+    def _own_texts(self, modality: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        engine, batch = self._engine, self._settings.batch
+        return embed_own_texts(engine.deepspeed, self._processor, modality, texts, engine.world, engine.device, batch)
