@@ -55,7 +55,8 @@ def convert(
     kinds = [Kind(tower) for tower in space.towers]
     kinds.sort(key=lambda kind: kind is Kind.text)  # the names are in this order
     by_kind = dict(zip(kinds, names or [kind.value for kind in kinds], strict=True))
-    masked = "attention_mask" in space.tokenizer.model_input_names
+    tokenizer: Any = space.tokenizer
+    masked = "attention_mask" in tokenizer.model_input_names
     towers = {name: Tower(source, space.model, kind, masked or kind is not Kind.text) for kind, name in by_kind.items()}
     model = MMPretrainModel(_config(source, towers, similarity_of(space.model))).eval()
     if len(set(model.embed_sizes.values())) > 1:

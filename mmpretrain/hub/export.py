@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import logging
@@ -15,7 +16,6 @@ from mmpretrain.files import sync
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, Offered, model_card
 from mmpretrain.hub.native import NotNative, native_card, seal, write_native
 from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modules
-from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.places_mmpretrain import whole_length
@@ -108,7 +108,7 @@ def _zero_shot(model: MMPretrainModel, processor: MMPretrainProcessor) -> bool:
 
 
 def _in_native_format(
-    config: MMPretrainConfig,
+    config: Any,
     state_dict: Mapping[str, Tensor],
     processor: MMPretrainProcessor,
     folder: Path,

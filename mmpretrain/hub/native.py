@@ -53,7 +53,7 @@ class NotNative(ValueError):
         self.reasons = reasons
 
 
-def native_note(config: MMPretrainConfig) -> str | None:
+def native_note(config: Any) -> str | None:
     """What is said of a model before it is trained: None where neither encoder is of CLIP or SigLIP."""
     form = nearest_form(config)
     if form is None:

@@ -45,7 +45,8 @@ def export_release_onnx(release: str, folder: Path, modalities: Sequence[str] = 
     space = open_space(release, torch.device("cpu"))
     if not isinstance(space, OwnSpace):
         raise UnusableError([f"{release} is no release of this project: use optimum for other models"])
-    return export_onnx(space.model, space.processor, folder, modalities)
+    model: Any = space.model
+    return export_onnx(model, space.processor, folder, modalities)
 
 
 def export_onnx(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, PreTrainedConfig
+from transformers import MODEL_MAPPING
 
 from mmpretrain.assembly.transformers_encoder import architecture_entry
 from mmpretrain.config.kind import Kind
@@ -45,8 +45,8 @@ class Tower:
         names = NAMES[kind]
         self.found = model.config.model_type
         self.module: Any = getattr(model, names.tower, None)
-        self.projection: nn.Module | None = getattr(model, names.projection, None)
-        self.config: PreTrainedConfig = getattr(model.config, names.config, None)
+        self.projection: Any = getattr(model, names.projection, None)
+        self.config: Any = getattr(model.config, names.config, None)
         if self.module is None or self.config is None or not self._projects():
             raise UnusableError(
                 [
@@ -85,7 +85,8 @@ class Tower:
         """What its projection projects to; None without one."""
         if self.projection is None or isinstance(self.projection, nn.Linear):
             return None if self.projection is None else self.projection.out_features
-        return self.projection.linear2.out_features
+        width: int = self.projection.linear2.out_features
+        return width
 
     def fill(self, model: MMPretrainModel, name: str) -> None:
         """Give the encoder and the projection of modality ``name`` in ``model`` its weights. Raises UnusableError."""

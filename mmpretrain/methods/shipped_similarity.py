@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def logit_scale_of(temperature: float) -> float:
 
 def _with(shipped: Shipped, form: str, numbers: Mapping[str, Tensor | float]) -> Shipped:
     """``shipped`` with a model, on the meta device, that has these parameters."""
-    config = copy.deepcopy(shipped.model.config)
+    config: Any = copy.deepcopy(shipped.model.config)
     config.similarity = {"form": form}
     with torch.device("meta"):
         model = MMPretrainModel(config)

@@ -71,9 +71,10 @@ class Asked(PreTrainedModel):
                 f"this model (method {self.config.method}) ships no similarity, so that pairs have no probabilities"
             )
         a, b = (self.aliases.get(name, name) for name in (first, second))
-        if b not in (output.logits_per or {}).get(a, {}):
+        found = (output.logits_per or {}).get(a, {})
+        if b not in found:
             raise ValueError(f"the call had no {a!r} and {b!r} together: it had {', '.join(output.embeds or {})}")
-        return probabilities(output.logits_per[a][b], self.config.similarity["form"])
+        return probabilities(found[b], self.config.similarity["form"])
 
     def __getattr__(self, name: str) -> Any:
         # Only what is found nowhere else comes here.
@@ -106,4 +107,4 @@ class Asked(PreTrainedModel):
         return Recorder(bool(states), bool(weights)) if states or weights else None
 
     def _as_output(self, return_dict: bool | None) -> bool:
-        return self.config.return_dict if return_dict is None else return_dict
+        return bool(self.config.return_dict) if return_dict is None else return_dict

@@ -7,6 +7,8 @@ two releases whose configs are the same code would share a config class, and the
     import .asked_mmpretrain
     import .attention_mmpretrain
     import .audio_mmpretrain
+    import .batch_mmpretrain
+    import .calls_mmpretrain
     import .components_mmpretrain
     import .connected_mmpretrain
     import .contents_mmpretrain
@@ -14,18 +16,23 @@ two releases whose configs are the same code would share a config class, and the
     import .dual_mmpretrain
     import .encoders_mmpretrain
     import .factors_mmpretrain
+    import .feature_extraction_mmpretrain
+    import .folder_mmpretrain
     import .function_mmpretrain
     import .fusion_mmpretrain
     import .heads_mmpretrain
+    import .image_processing_mmpretrain
     import .images_mmpretrain
     import .inputs_mmpretrain
     import .intake_mmpretrain
     import .linear_fusion_mmpretrain
     import .modeling_mmpretrain
     import .outputs_mmpretrain
+    import .places_mmpretrain
     import .pooling_mmpretrain
     import .precision_mmpretrain
     import .processing_mmpretrain
+    import .reading_mmpretrain
     import .recording_mmpretrain
     import .resizing_mmpretrain
     import .sequence_mmpretrain

@@ -112,15 +112,15 @@ class MMPretrainModel(ToolsMixin, Asked):
             return
         scale, bias = START[self.config.similarity["form"]]
         init.constant_(self.logit_scale, math.log(scale))
-        if self.logit_bias is not None:
+        if self.logit_bias is not None and bias is not None:
             init.constant_(self.logit_bias, bias)
 
     def forward(
         self,
         /,
         *,
-        pixel_values: Any = None,
         input_ids: Any = None,
+        pixel_values: Any = None,
         attention_mask: Any = None,
         input_values: Any = None,
         input_features: Any = None,

@@ -23,10 +23,6 @@ class ToolsMixin(PreTrainedModel):
     """The answers of :class:`MMPretrainModel`."""
 
     supports_gradient_checkpointing = True
-    # Whitening multiplies differences by the inverse of how far embeddings lie apart: half precision leaves no digit of
-    # them. Quantized loading leaves alone what stands here, too; the classifier has hardly any weights.
-    _keep_in_fp32_modules_strict = ("components",)  # type: ignore
-    _keep_in_fp32_modules = ("components", "classifier")  # type: ignore
     # Whoever spreads a model over devices keeps each of these on one: what they add up was made there.
     _no_split_modules = ("Block", "ConvolutionLayer", "Fusion", "Code", "Projector", "MLPHead")  # type: ignore
     # Each backbone says by itself what it supports, when it is made or changed.
@@ -37,6 +33,7 @@ class ToolsMixin(PreTrainedModel):
     def post_init(self) -> None:
         """As in transformers, where children speak for theirs; between this model and backbones lie plain modules."""
         nested = dict(self._nested())
+        self._keep_precise()
         for key in GATHERED:
             gathered = set(getattr(self, key) or ())
             setattr(self, key, gathered.union(*(getattr(module, key) or () for module in nested.values())))
@@ -45,6 +42,14 @@ class ToolsMixin(PreTrainedModel):
             self.all_tied_weights_keys |= {
                 f"{name}.{k}": f"{name}.{v}" for k, v in module.all_tied_weights_keys.items()
             }
+
+    def _keep_precise(self) -> None:
+        """Whitening multiplies differences by the inverse of how far embeddings lie apart: half precision leaves no
+        digit of them. Quantized loading leaves alone what the second set names; a classifier has hardly any weights."""
+        codes = [f"components.{name}" for name in self.get_submodule("components")._modules]
+        self._keep_in_fp32_modules_strict = {"components"} if codes else set()
+        heads = [name for name, module in self.named_children() if name == "classifier" and module is not None]
+        self._keep_in_fp32_modules = {*codes, *heads}
 
     def _nested(self) -> Iterator[tuple[str, PreTrainedModel]]:
         """The outermost models of transformers inside, by name."""
@@ -67,9 +72,10 @@ class ToolsMixin(PreTrainedModel):
         own = self.state_dict().keys()
         if own - state_dict.keys() and state_dict.keys() - own:
             dtype = next((tensor.dtype for tensor in state_dict.values() if tensor.dtype in COMPUTED), None)
-            named, info = type(self).from_pretrained(
+            opened: Any = type(self).from_pretrained(
                 None, config=self.config, state_dict=dict(state_dict), dtype=dtype, output_loading_info=True
             )
+            named, info = opened
             if not any(info.values()):
                 state_dict = named.state_dict()
         return super().load_state_dict(state_dict, strict, assign)
@@ -83,7 +89,7 @@ class ToolsMixin(PreTrainedModel):
         """
         return self._reader(modality)[1].get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module, modality: str | None = None) -> None:
+    def set_input_embeddings(self, value: Any, modality: str | None = None) -> None:
         """Put ``value`` in the place of :meth:`get_input_embeddings`; raises as that does."""
         name, backbone = self._reader(modality)
         backbone.set_input_embeddings(value)
@@ -93,7 +99,7 @@ class ToolsMixin(PreTrainedModel):
         """None: nothing here predicts ids."""
         return None
 
-    def resize_token_embeddings(
+    def resize_token_embeddings(  # type: ignore[override]
         self, new_num_tokens: int | None = None, *arguments: Any, modality: str | None = None, **options: Any
     ) -> nn.Module:
         """Give a text modality's embeddings ``new_num_tokens`` rows, and note it in the config; the layer is returned.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mmpretrain.config.evaluation import Metric
@@ -30,4 +29,4 @@ def test_every_score_of_an_evaluator_can_be_named(metric: Metric) -> None:
 def test_scores_of_other_forms_of_labels_can_be_named() -> None:
     for name in ("average_precision", "f1_macro", "f1_micro", "r2", "mae"):
         assert unknown_score(f"linear_probe/left+right/{name}", ["left", "right"]) is None
-    assert np.all([unknown_score(f"linear_probe/left/{name}", ["left"]) for name in ("", "x", "accuracy/low")])
+    assert all(unknown_score(f"linear_probe/left/{name}", ["left"]) for name in ("", "x", "accuracy/low"))

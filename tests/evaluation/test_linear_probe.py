@@ -135,6 +135,7 @@ def test_the_strength_is_chosen_within_the_train_split() -> None:
     assert scores["left/strength"] == chosen
     alone = linear_probe(train, test, settings=LinearProbeConfig(strength=chosen))
     assert "left/strength" not in alone and alone["left/accuracy"] == scores["left/accuracy"]
+    assert test.labels is not None
     shuffled = replace(test, labels=np.roll(test.labels, 7))
     again = linear_probe(train, shuffled, settings=LinearProbeConfig(candidates=candidates))
     assert again["left/strength"] == chosen  # whatever the held-out labels are

@@ -62,6 +62,7 @@ def test_classes_that_look_alike_score_chance() -> None:
 
 def test_up_to_five_classes_have_no_first_five() -> None:
     made = samples()
+    assert made.labels is not None
     few = made.only(made.labels < 5)
     assert "image->caption/accuracy@5" not in zero_shot(few, {"caption": np.eye(5, 12)}, World.single())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +24,11 @@ FORMS = {"clip": "softmax", "siglip": "sigmoid", "m3col": "softmax"}
 ROWS = slice(1, 5)  # of the toy batch, no two of them copies of a sample
 
 
-def shipped(method: Method, config: object) -> tuple[MMPretrainModel, Shipped]:
+def shipped(method: Method) -> tuple[MMPretrainModel, Shipped]:
     """What is released, as a model."""
     ship = method.ship(dict(method.model.state_dict()), MMPretrainProcessor({}))
-    model = MMPretrainModel(ship.model.config).eval()
-    model.to(torch.float64)  # type: ignore[arg-type]
+    config: Any = ship.model.config
+    model: Any = MMPretrainModel(config).eval().double()
     model.load_state_dict(dict(ship.state))
     return model, ship
 
@@ -42,7 +43,7 @@ def some(batch: Batch) -> Batch:
 def test_a_release_holds_what_its_method_means_by_similarity(name: str) -> None:
     config = toys.make_config(name)
     method = toys.make_method(config)
-    model, ship = shipped(method, config)
+    model, ship = shipped(method)
     assert (model.config.similarity or {}).get("form") == FORMS.get(name)
     assert ship.state.keys() == model.state_dict().keys()
     assert method.model.config.similarity is None and "logit_scale" not in method.model.state_dict()
@@ -58,12 +59,17 @@ def test_the_loss_of_a_release_is_the_objective(name: str, term: str, modalities
     method = toys.make_method(config)
     with torch.no_grad():
         for parameter in method.heads.parameters():
-            parameter += 0.25  # as after some steps
+            parameter.add_(0.25)  # as after some steps
     batch = some(toys.make_batch(config))
     features = method.encode(method.model.eval(), batch)
     expected = method.objective(features, toys.make_step(), World.single()).terms[term]
-    model, _ = shipped(method, config)
+    model, _ = shipped(method)
     assert torch.allclose(model(**batch.inputs, return_loss=True).loss, expected, rtol=1e-6)
+
+
+def output_scale(model: MMPretrainModel) -> Tensor:
+    assert model.logit_scale is not None
+    return model.logit_scale.exp()
 
 
 def soft_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -77,12 +83,12 @@ def test_logits_of_m3col_are_those_of_its_last_phase() -> None:
     batch = some(toys.make_batch(config))
     features = method.encode(method.model.eval(), batch)
     expected = method.objective(features, toys.make_step(epoch=9), World.single()).terms["soft"]
-    model, _ = shipped(method, config)
+    model, _ = shipped(method)
     output = model(**batch.inputs, labels=batch.labels)
     losses = []
     for a, b in method.cycle:  # type: ignore[attr-defined]
         unit = torch.nn.functional.normalize(output.embeds[b], dim=1)
-        targets = (model.logit_scale.exp() * unit @ unit.T).softmax(dim=1)
+        targets = (output_scale(model) * unit @ unit.T).softmax(dim=1)
         losses.append(soft_loss(output.logits_per[a][b], targets))
     assert torch.allclose(torch.stack(losses).sum(), expected, rtol=1e-6)
     fusion = method.objective(features, toys.make_step(epoch=9), World.single()).terms["fusion"]
@@ -91,7 +97,7 @@ def test_logits_of_m3col_are_those_of_its_last_phase() -> None:
 
 def test_m3col_without_a_contrastive_term_ships_no_similarity() -> None:
     config = toys.make_config("m3col", weight=0.0)
-    assert shipped(toys.make_method(config), config)[0].config.similarity is None
+    assert shipped(toys.make_method(config))[0].config.similarity is None
 
 
 def test_auto_model_opens_scale_and_bias_of_what_was_trained(tmp_path: Path) -> None:

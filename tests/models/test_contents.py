@@ -36,7 +36,7 @@ TEXT: dict[str, Any] = {
     "bos_token_id": 0,
 }
 SMALL_GPT2 = GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=16, vocab_size=30, eos_token_id=END, bos_token_id=0)
-MODERN = ModernBertConfig(**TEXT, cls_token_id=0, sep_token_id=END, global_attn_every_n_layers=1)
+MODERN = ModernBertConfig(**TEXT, cls_token_id=0, sep_token_id=END)
 TEXTS = {
     "bert-cls": (BertConfig(**TEXT), "cls"),
     "bert-pooler": (BertConfig(**TEXT), "pooler"),
@@ -87,7 +87,8 @@ def test_texts_padded_on_the_left_have_the_same_embeddings(name: str) -> None:
 
 def test_attention_weights_stand_where_the_caller_has_the_tokens() -> None:
     model, right = of_one("bert", BertConfig(**TEXT).to_dict(), "cls"), texts()
-    model.encoders["x"].backbone.set_attn_implementation("eager")  # type: ignore[operator]
+    backbone: Any = model.encoders["x"].backbone
+    backbone.set_attn_implementation("eager")
     found, wanted = (model(x=t, output_attentions=True).attentions["x"][0] for t in (padded_left(right), right))
     for row, length in enumerate(LENGTHS):
         assert torch.equal(found[row, :, 8 - length :, 8 - length :], wanted[row, :, :length, :length])
@@ -99,8 +100,17 @@ def test_sequences_and_waveforms_padded_on_the_left_have_the_same_embeddings() -
     model = of_one("sequence", {"input_size": 4, "width": 8, "layers": 1, "heads": 2, "ff": 8}, "last")
     right = {"values": values, "attention_mask": mask}
     assert torch.equal(model(x=padded_left(right)).embeds["x"], model(x=right).embeds["x"])
-    convolutions = {"conv_dim": [16], "conv_kernel": [4], "conv_stride": [2], "num_feat_extract_layers": 1}
-    groups = {"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4, "feat_extract_norm": "layer"}
+    convolutions: dict[str, Any] = {
+        "conv_dim": [16],
+        "conv_kernel": [4],
+        "conv_stride": [2],
+        "num_feat_extract_layers": 1,
+    }
+    groups: dict[str, Any] = {
+        "num_conv_pos_embedding_groups": 2,
+        "num_conv_pos_embeddings": 4,
+        "feat_extract_norm": "layer",
+    }
     model = of_one("wav2vec2", Wav2Vec2Config(**LAYERS, **convolutions, **groups).to_dict(), "mean")
     mask = mask.repeat_interleave(16, dim=1)
     right = {"input_values": torch.randn(3, 128) * mask, "attention_mask": mask}
@@ -108,14 +118,20 @@ def test_sequences_and_waveforms_padded_on_the_left_have_the_same_embeddings() -
 
 
 def test_encoders_that_read_from_the_first_place_refuse_it() -> None:
-    sizes = {
+    sizes: dict[str, Any] = {
         "d_model": 16,
         "encoder_layers": 1,
         "encoder_attention_heads": 2,
         "encoder_ffn_dim": 16,
         "decoder_attention_heads": 2,
     }
-    tokens = {"vocab_size": 30, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    tokens: dict[str, Any] = {
+        "vocab_size": 30,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 0,
+    }
     config = WhisperConfig(**sizes, num_mel_bins=4, max_source_positions=8, **tokens)
     model = of_one("whisper", config.to_dict(), "mean")
     mask = torch.ones(2, 16).long()
@@ -136,7 +152,7 @@ def test_a_training_step_on_a_gpu_looks_at_no_numbers_after_the_first(monkeypatc
     looks: list[str] = []
     monkeypatch.setattr(contents, "can_look", lambda tensor: True)
     monkeypatch.setattr(contents, "check_ids", lambda *_: looks.append("ids"))
-    monkeypatch.setattr(contents, "padded_on_the_left", lambda *_: bool(looks.append("mask")))
+    monkeypatch.setattr(contents, "padded_on_the_left", lambda *_: looks.append("mask"))
     wanted = takes("input_ids", lambda input_ids, attention_mask: None)
     tensors = {"input_ids": SimpleNamespace(device=torch.device("cuda")), "attention_mask": None}
     look = Contents()

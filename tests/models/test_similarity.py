@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, contrastive
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from tests.models.test_calls import dual_encoder
+from tests.models.test_model_calls import dual_encoder
 from tests.models.test_modeling import INPUTS
 
 SCALE, BIAS = 7.0, -3.0
@@ -97,11 +98,12 @@ def test_autocast_does_not_round_the_logits() -> None:
 def test_scale_and_bias_are_saved_loaded_and_start_as_published(tmp_path: Path) -> None:
     model = scaled("sigmoid")
     model.save_pretrained(tmp_path)
-    again, info = MMPretrainModel.from_pretrained(tmp_path, output_loading_info=True)
+    opened: Any = MMPretrainModel.from_pretrained(tmp_path, output_loading_info=True)
+    again, info = opened
     assert not any(info.values())
     assert again.logit_scale.exp().item() == pytest.approx(SCALE) and again.logit_bias.item() == BIAS
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("logit_")}
-    fresh = MMPretrainModel.from_pretrained(None, config=copy.deepcopy(model.config), state_dict=state)
+    fresh: Any = MMPretrainModel.from_pretrained(None, config=copy.deepcopy(model.config), state_dict=state)
     assert fresh.logit_scale.exp().item() == pytest.approx(10) and fresh.logit_bias.item() == -10
 
 

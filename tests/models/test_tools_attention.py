@@ -72,7 +72,7 @@ def gradients(model: MMPretrainModel) -> dict[str, torch.Tensor]:
 
 
 def test_checkpointing_leaves_the_gradients_as_they_are() -> None:
-    model = fused_model(*ALL)
+    model: Any = fused_model(*ALL)
     plain = gradients(model)
     model.gradient_checkpointing_enable()
     parts = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
@@ -90,15 +90,21 @@ def test_checkpointing_leaves_the_gradients_as_they_are() -> None:
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
+def checkpointing(*names: str) -> None:
+    """Switched on for a model with these encoders."""
+    model: Any = tool_model(*names)
+    model.gradient_checkpointing_enable()
+
+
 def test_checkpointing_says_which_encoders_have_none(caplog: pytest.LogCaptureFixture) -> None:
-    tool_model("picture", "genes").gradient_checkpointing_enable()
+    checkpointing("picture", "genes")
     assert "not supported by the encoder of genes" in caplog.text
     with pytest.raises(ValueError, match=r"none of the encoders \(genes\) supports it"):
-        tool_model("genes").gradient_checkpointing_enable()
+        checkpointing("genes")
 
 
 def test_the_only_text_is_resized_and_its_size_saved(tmp_path: Path) -> None:
-    model = tool_model()
+    model: Any = tool_model()
     before = model.get_input_embeddings().weight.clone()
     layer = model.resize_token_embeddings(40)
     assert layer is model.get_input_embeddings() is model.get_input_embeddings("caption")
@@ -108,7 +114,7 @@ def test_the_only_text_is_resized_and_its_size_saved(tmp_path: Path) -> None:
 
 
 def test_embeddings_can_be_put_in_their_place() -> None:
-    model = tool_model()
+    model: Any = tool_model()
     model.set_input_embeddings(torch.nn.Embedding(50, 64))
     assert model.encoders["caption"].backbone.get_input_embeddings().num_embeddings == 50
     assert model.config.encoders["caption"]["config"]["vocab_size"] == 50

@@ -61,8 +61,8 @@ def test_releases_of_one_name_run_their_own_code(tmp_path: Path, release: Path) 
     below = ("heads_mmpretrain.py", "return self.output(x)", "return self.output(2 * x)")
     model = (
         "modeling_mmpretrain.py",
-        "return MMPretrainOutput(",
-        "embeds = {n: 3 * e for n, e in embeds.items()}\n        return MMPretrainOutput(",
+        "output = MMPretrainOutput(",
+        "embeds = {n: 3 * e for n, e in embeds.items()}\n        output = MMPretrainOutput(",
     )
     # Releases of 0.1 do not name their files there.
     older = ("configuration_mmpretrain.py", "    import .", "    file: ")

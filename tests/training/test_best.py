@@ -13,6 +13,7 @@ import torch
 
 from mmpretrain.config.compose import compose, save_config
 from mmpretrain.config.evaluation import BestConfig
+from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.checkpoint_files import steps
@@ -81,7 +82,7 @@ def trained(folder: str, kill_after: int | None = None) -> dict[str, Any]:
         seen["splits"].append((done[0], split))
         return embed(split, without)
 
-    def stepped(batch: object, at: Step) -> object:
+    def stepped(batch: Batch, at: Step) -> object:
         if at.index == kill_after:
             raise KeyboardInterrupt
         done[0] = at.index + 1
