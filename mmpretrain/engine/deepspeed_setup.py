@@ -93,3 +93,14 @@ def whole_models() -> Iterator[None]:
         yield
     finally:
         integration._hf_deepspeed_config_weak_ref = held
+
+
+def build_models_whole() -> None:
+    """Let transformers build whole models from now on.
+
+    Under ZeRO-3 it would partition every new one over all ranks: rank 0, which makes the release alone, would wait for
+    the others for ever.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()

@@ -26,7 +26,7 @@ from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
-from mmpretrain.engine.deepspeed_setup import start_accelerator
+from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
@@ -77,6 +77,7 @@ class Engine:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")
         self._model_scales = [group["lr_scale"] for group in groups]
         self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
+        build_models_whole()
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
         self._model_update = ModelUpdate(self.deepspeed, config.engine, config.optim.clip, self.loss_scale, self.world)
         self.heads = Replicated(method.heads, config.optim, self.world)
