@@ -57,7 +57,7 @@ model = AutoModel.from_pretrained("lab/digits", trust_remote_code=True)
 pixels = AutoImageProcessor.from_pretrained("lab/digits", trust_remote_code=True)(images, return_tensors="pt")
 tokens = AutoTokenizer.from_pretrained("lab/digits")(texts, return_tensors="pt", padding=True)
 output = model(**pixels, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-tell(left=output.image_embeds.detach().numpy(), caption=output.text_embeds.detach().numpy())
+tell(left=output.embeds["left"].detach().numpy(), caption=output.embeds["caption"].detach().numpy())
 """,
     "sentence-transformers": """
 from sentence_transformers import SentenceTransformer

@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         values = _values(output)
         return pool_states(values, self._mask(values, tensors), self.pool)
 
-    def states(self, *, record: Recorder | None = None, **tensors: Tensor) -> States:
+    def states(self, record: Recorder | None = None, /, **tensors: Tensor) -> States:
         """As :meth:`forward`, before pooling."""
         values = _values(self._run(tensors, record))
         return States(values, self._mask(values, tensors))

@@ -35,6 +35,7 @@ from .intake_mmpretrain import (
 from .linear_fusion_mmpretrain import LinearFusion
 from .outputs_mmpretrain import MMPretrainOutput
 from .places_mmpretrain import filled
+from .precision_mmpretrain import warn_of_rounding
 from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
 from .tools_mmpretrain import ToolsMixin
@@ -159,6 +160,8 @@ class MMPretrainModel(ToolsMixin, Asked):
             logits = self.classifier(torch.cat(list(embeds.values()), dim=1))
         parts = self.factors or self.components
         factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
+        if self.components:
+            warn_of_rounding(self)
         pairs = None
         if self.logit_scale is not None and len(embeds) > 1:
             of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
@@ -269,7 +272,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         more: dict[str, Any] = {} if record is None else {"record": record}
         if isinstance(self.fusion, Fusion):
             encoders: Any = self.encoders
-            states = {name: encoders[name].states(**tensors, **more) for name, tensors in given.items()}
+            states = {name: encoders[name].states(record, **tensors) for name, tensors in given.items()}
             return self.fusion(states, present)
         embeds = {name: self.encoders[name](**tensors, **more) for name, tensors in given.items()}
         if self.fusion is not None:

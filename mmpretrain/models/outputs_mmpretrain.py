@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from .similarity_mmpretrain import unit_rows
+
 PER, EMBEDS = "logits_per_", "_embeds"
 
 
@@ -24,7 +26,7 @@ class MMPretrainOutput(ModelOutput):
     similarity of every sample of a with every one of c; what probabilities it means ``pair_probabilities`` of the model
     says. hidden_states, attentions: modality -> what its encoder gives, layer by layer.
 
-    ``output.caption_embeds`` is ``embeds["caption"]``, and ``output.logits_per_caption`` what stands under "caption" in
+    ``output.caption_embeds`` is ``embeds["caption"]`` with rows of length 1, as CLIP's ``text_embeds`` is, and ``output.logits_per_caption`` what stands under "caption" in
     ``logits_per`` where it has one partner; both also by kind (``image_embeds``, ``logits_per_text``) where the model
     has one modality of it.
     """
@@ -55,7 +57,7 @@ class MMPretrainOutput(ModelOutput):
         if name.endswith(EMBEDS) and not name.startswith("_"):
             modality = self._modality(name.removesuffix(EMBEDS))
             if self.embeds is not None and modality in self.embeds:
-                return self.embeds[modality]
+                return unit_rows(self.embeds[modality])
             raise AttributeError(f"there is no {name}: embeds has {', '.join(self.embeds or {}) or 'nothing'}")
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 

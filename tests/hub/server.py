@@ -290,9 +290,12 @@ class Handler(BaseHTTPRequestHandler):
         facts = {"_id": repo, "id": repo, "modelId": repo, "private": found.private, "tags": [], "siblings": siblings}
         return Answer.of({**facts, "sha": found.resolve(revision)})
 
-    def list(self, _: bytes, repo: str, revision: str) -> Answer:
-        """GET /api/models/ID/tree/REVISION, a page at a time."""
-        tree = sorted(self._repo(repo).tree(revision).items())
+    def list(self, _: bytes, repo: str, revision: str, folder: str = "") -> Answer:
+        """GET /api/models/ID/tree/REVISION[/FOLDER], a page at a time."""
+        whole = self._repo(repo).tree(revision)
+        tree = sorted((path, blob) for path, blob in whole.items() if path.startswith(f"{folder}/" * bool(folder)))
+        if folder and not tree:
+            raise Failure(404, f"{folder} does not exist on {revision}", "EntryNotFound")
         start = int(self.query.get("cursor", ["0"])[0])
         entries = []
         for path, blob in tree[start : start + PAGE]:
@@ -358,6 +361,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Answer]]] = [
     (("POST",), f"/{ID}.git/info/lfs/objects/batch", Handler.batch),
     (("PUT",), "/lfs/(?P<oid>[0-9a-f]{64})", Handler.put),
     (("POST",), f"/api/models/{ID}/commit/{REVISION}", Handler.commit),
+    (("GET",), f"/api/models/{ID}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", Handler.list),
     (("GET",), f"/api/models/{ID}/tree/{REVISION}", Handler.list),
     (("GET",), f"/api/models/{ID}/refs", Handler.refs),
     (("POST",), f"/api/models/{ID}/tag/{REVISION}", Handler.tag),

@@ -136,7 +136,8 @@ def test_outputs_answer_by_modality_and_by_kind() -> None:
     for again in (output, copy.copy(output), pickle.loads(pickle.dumps(output))):
         assert again.logits_per_image is again.logits_per["picture"]["caption"]
         assert again.logits_per_picture.shape == (2, 1) and torch.equal(again.logits_per_text, again.logits_per_image.T)
-        assert again.image_embeds is again.embeds["picture"] and again.caption_embeds is again.embeds["caption"]
+        for found, name in ((again.image_embeds, "picture"), (again.caption_embeds, "caption")):
+            assert torch.allclose(found, torch.nn.functional.normalize(again.embeds[name]))
     with pytest.raises(AttributeError, match="there is no audio_embeds: embeds has picture, caption"):
         _ = output.audio_embeds
     with pytest.raises(AttributeError, match=r"as logits_per\['picture'\]\[...\]; it has caption, genes"):

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModel, BitsAndBytesConfig
 
+from mmpretrain.models import precision_mmpretrain
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.models.tools import fused_model, tool_inputs, tool_model
 
@@ -99,3 +100,13 @@ def test_quantized_models_point_where_the_others_do(folder: Path, bits: dict[str
         for part in ("embeds", "shared_embeds", "unique_embeds"):
             for key, embed in (getattr(expected, part) or {}).items():
                 assert F.cosine_similarity(getattr(found, part)[key].float(), embed).min() > least, (part, key)
+
+
+def test_codes_of_few_bits_are_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(precision_mmpretrain.logger, "warning_once", said.append)
+    inputs = tool_inputs("picture", "caption")
+    for dtype, count in ((torch.float32, 0), (torch.bfloat16, 1)):
+        MMPretrainModel.from_pretrained(folder / "codes", dtype=dtype)(**inputs)
+        assert len(said) == count
+    assert "magnifies the rounding" in said[0]
