@@ -19,7 +19,11 @@ def main() -> None:
 
     from launcher.cli import command_line
     from mmpretrain.cli import app
+    from mmpretrain.training.cli import export_command
 
+    app.command("export", epilog="Example: mmpretrain export runs/demo --step 400 --to releases/demo-400")(
+        export_command
+    )
     group = typer.main.get_group(app)
     train = typer.main.get_command(command_line("mmpretrain train"))
     group.commands = {str(train.name): train, **group.commands}

@@ -18,6 +18,7 @@ from mmpretrain.explain.cli import explain_command, information_command, renamed
 from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
 from mmpretrain.hub.onnx_cli import onnx_command
+from mmpretrain.hub.push_cli import push_command
 from mmpretrain.preview.cli import preview_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
@@ -52,6 +53,7 @@ app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --d
 app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large-patch14 --out releases/clip")(
     convert_command
 )
+app.command("push", epilog="Example: mmpretrain push runs/demo/release my-org/demo --private --dry-run")(push_command)
 app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate_command)
 app.command(
     "information",

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def parts(self) -> Path:
+        """What a release holds beside weights, as of the run's last start."""
+        return self.path / "parts"
+
+    @property
     def release(self) -> Path:
         """The folder that AutoModel opens."""
         return self.path / "release"

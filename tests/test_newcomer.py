@@ -4,6 +4,8 @@ The Hub is one on loopback. Every step is a process of its own, with nothing of 
 this package. What they make of the same samples is compared, and the table of differences is printed.
 """
 
+# ruff: noqa: F811 - fixtures of another file are arguments here
+
 from __future__ import annotations
 
 import json
@@ -92,8 +94,8 @@ def run_at(hub: HubServer, command: list[str | Path], cwd: Path) -> subprocess.C
 
 
 def test_what_was_trained_is_the_same_wherever_it_is_opened(
-    environment: Path,  # noqa: F811
-    away: Path,  # noqa: F811
+    environment: Path,
+    away: Path,
     hub: HubServer,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -132,7 +134,7 @@ def _embeddings(hub: HubServer, cwd: Path, number: int, code: str) -> dict[str, 
     return dict(np.load(out))
 
 
-def test_the_whole_card_is_true(environment: Path, away: Path) -> None:  # noqa: F811
+def test_the_whole_card_is_true(environment: Path, away: Path) -> None:
     card = (away / "runs/digits/release/README.md").read_text(encoding="utf-8")
     assert "license: mit" in card and "## Evaluation on the test split" in card and str(away) not in card
     assert json.loads((away / "runs/digits/evaluation.json").read_text()) and os.path.sep not in card.split("\n")[0]

@@ -17,11 +17,14 @@ from mmpretrain.comparison.job import EvaluateJob
 from mmpretrain.config.compose import load_config
 from mmpretrain.data.index import load_index
 from mmpretrain.distributed.world import World
+from mmpretrain.release_folder import release_files, verify_release
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.training.export import export_run
 from tests.small_runs import (
     OTHERS,
     ROOT,
     STEPS,
+    TOKEN,
     command,
     command_of,
     keys_by_step,
@@ -89,6 +92,20 @@ def test_release_opens_without_the_package(uninterrupted: RunFolder, tmp_path: P
     opened = open_release(uninterrupted.release, tmp_path)
     assert opened.returncode == 0, opened.stderr
     assert "MMPretrainModel" in opened.stdout
+
+
+def test_exported_again_it_is_the_same_release(uninterrupted: RunFolder, tmp_path: Path) -> None:
+    made = export_run(uninterrupted, tmp_path / "again")
+    left_out = {"SHA256SUMS", *(str(path.relative_to(made.folder)) for path in made.folder.rglob("tokenizer*.json"))}
+    for name, path in release_files(uninterrupted.release):
+        if name not in left_out:  # a tokenizer remembers how it was last used
+            assert (made.folder / name).read_bytes() == path.read_bytes(), name
+    assert made.scores and verify_release(made.folder) == []
+
+
+def test_a_token_is_nowhere_in_the_run(uninterrupted: RunFolder) -> None:
+    files = [path for path in uninterrupted.path.rglob("*") if path.is_file()]
+    assert len(files) > 30 and not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize(("after_step", "which"), [(7, -1), (13, 0)])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.fetched import fetched_release
 from mmpretrain.assembly.own_architectures import OwnEncoder
 from mmpretrain.assembly.sounds import SoundForm, sound_form
 from mmpretrain.assembly.transformers_encoder import TransformersEncoder
@@ -21,7 +22,7 @@ from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, nearest, one_line
-from mmpretrain.release_folder import CHECKSUMS, verify_release
+from mmpretrain.release_folder import CHECKSUMS, foreign_code, verify_release
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,27 @@ class OpenedRelease:
     config: MMPretrainConfig
 
     @cached_property
+    def folder(self) -> Path:
+        """Where it lies, fetched from the Hub if need be. Raises what huggingface_hub raises."""
+        return fetched_release(self.source, self.revision)
+
+    @cached_property
+    def damage(self) -> list[str]:
+        """What its checksums say is wrong with it, a sentence each; hashes its files. Raises as :attr:`folder`."""
+        return verify_release(self.folder) if (self.folder / CHECKSUMS).exists() else foreign_code(self.folder)
+
+    @cached_property
     def processor(self) -> MMPretrainProcessor:
         """Its processor, with the tokenizers. Raises whatever the parser of a damaged file raises."""
-        return MMPretrainProcessor.from_pretrained(self.source, revision=self.revision)
+        return MMPretrainProcessor.from_pretrained(self.folder)
 
     def model(self) -> Any:
-        """Its model in float32, and what was said of its weights. Raises as :attr:`processor`."""
+        """Its model in float32, and what was said of its weights. Raises UnusableError for damage, else as
+        :attr:`processor`."""
+        if self.damage:
+            raise UnusableError(self.damage)
         return MMPretrainModel.from_pretrained(
-            self.source,
-            revision=self.revision,
+            self.folder,
             config=self.config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -135,8 +148,7 @@ class ReleaseEncoder(EncoderSource):
         wanted = encoder.backbone.state_dict()
         misfits = [key for key, tensor in wanted.items() if key not in own or own[key].shape != tensor.shape]
         found = [f"{self.where}: {source} has no {key} as this config and pool want it" for key in misfits[:1]]
-        damage = verify_release(Path(source)) if (Path(source) / CHECKSUMS).exists() else []
-        return found + [f"{self.where}.pretrained: {problem}" for problem in damage]
+        return found + [f"{self.where}.pretrained: {problem}" for problem in self.release.damage]
 
     def brings_projection(self, model: MMPretrainModel) -> bool:
         """Whether its projection is one to the model's ``embed_dim``, after the same pooling."""

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
+from mmpretrain.assembly.fetched import fetched_model
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.data.decode import Raw
 from mmpretrain.embedding.space import Space, load_model
 from mmpretrain.models.processing_mmpretrain import FILE_NAME, MMPretrainProcessor
 from mmpretrain.problems import UnusableError, missing_folder, one_line
-from mmpretrain.release_folder import CHECKSUMS, NATIVE, WEIGHTS, release_name, verify_release
+from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, release_name, verify_release
 
 # The last three belong to a release of this project, which is verified as a whole: they are hashed, code is never run.
 FILES = (WEIGHTS, "*.json", "*.txt", "*.model", CHECKSUMS, "README.md", "*.py")
@@ -96,8 +96,7 @@ def _local(release: str, revision: str | None) -> Path:
     if missing := missing_folder(release):
         raise UnusableError([f"cannot open {release!r}: {missing}"])
     try:
-        left_out = f"{NATIVE}/*"  # the same weights once more
-        return Path(snapshot_download(release, revision=revision, allow_patterns=list(FILES), ignore_patterns=left_out))
+        return fetched_model(release, revision, list(FILES))
     except Exception as error:  # no such repository, no network, no valid name
         raise UnusableError(
             [f"{release} is neither a folder nor can be fetched from the Hub ({one_line(error)})"]

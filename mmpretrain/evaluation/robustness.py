@@ -100,7 +100,7 @@ def _subject(
         scores |= {f"{subject}/{kind}": mean_of(outcomes[""]), f"{subject}/{kind}/chance": chance}
         for name in (name for name in sides if name):
             part = mean_of(outcomes[name])
-            scores[f"{subject}/{kind}/without/{name}"] = part
+            scores |= {f"{subject}/{kind}/without/{name}": part, f"{subject}/{kind}/without/{name}/chance": chance}
             if whole > chance:
                 scores[f"{subject}/{kind}/kept/{name}"] = (part.value - chance) / (whole - chance)
     return scores

@@ -21,7 +21,7 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.places_mmpretrain import whole_length
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.similarity_mmpretrain import SOFTMAX
-from mmpretrain.release_folder import NATIVE
+from mmpretrain.release_folder import NATIVE, drop_foreign_code
 
 
 def export_release(
@@ -48,9 +48,33 @@ def export_release(
     for leftover in (writing, old):
         shutil.rmtree(leftover, ignore_errors=True)
     _note_places(model, processor)
+    try:
+        notes = _write(model, state_dict, processor, writing, card, max_shard_size, native=native)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    writing.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return notes
+
+
+def _write(
+    model: MMPretrainModel,
+    state_dict: Mapping[str, Tensor],
+    processor: MMPretrainProcessor,
+    writing: Path,
+    card: CardFacts | ConvertedFacts,
+    max_shard_size: str,
+    *,
+    native: bool,
+) -> list[str]:
+    """All files of a release, on the disk; returns what it is not written as."""
     with _progress_bars_off():
         model.save_pretrained(writing, state_dict=dict(state_dict), max_shard_size=max_shard_size)
         processor.save_pretrained(writing)
+        drop_foreign_code(writing)
         write_modules(writing, processor.modalities, model.embed_sizes)
         notes = _in_native_format(model.config, state_dict, processor, writing, card, max_shard_size) if native else []
     model_card(card, processor.modalities, offered_by(model, processor, writing)).save(writing / "README.md")
@@ -58,10 +82,6 @@ def export_release(
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
         sync(path)
-    if folder.exists():
-        folder.rename(old)
-    writing.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
     return notes
 
 

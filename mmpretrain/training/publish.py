@@ -6,6 +6,7 @@ import logging
 import os
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -21,6 +22,16 @@ from mmpretrain.run_folder import RunFolder, read_lines
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """An evaluation of the very weights that are released. not_held_out: why it is of no held-out data; None if it
+    is."""
+
+    results: Mapping[str, float]
+    split: str
+    not_held_out: str | None = None
+
+
 def publish(
     folder: RunFolder,
     config: Config,
@@ -32,19 +43,26 @@ def publish(
 ) -> None:
     """Write ``folder.release``. results: the final evaluation. steps: that the weights have learned from. not_held_out:
     why the evaluation is of no held-out data; None if it is."""
-    card = CardFacts(
-        name=str(config.run.name),
-        method=config.method.name,
-        dataset=dataset_info(config.data) or _undescribed(config.data),
-        hyperparameters=used_parameters(config),
-        license=config.run.license,
-        training=_training_facts(folder, config, world_size, steps),
-        evaluation=results,
-        split=config.evaluation.split,
-        not_held_out=not_held_out,
-    )
+    made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}")
+    scores = Scores(results, config.evaluation.split, not_held_out)
+    card = card_facts(config, dataset_info(config.data), made, scores)
     for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
         logger.info("the release is not written in every format: %s", note)
+
+
+def card_facts(config: Config, info: DatasetInfo | None, training: TrainingFacts, scores: Scores) -> CardFacts:
+    """What the card of a run's release says. info: of the data."""
+    return CardFacts(
+        name=str(config.run.name),
+        method=config.method.name,
+        dataset=info or _undescribed(config.data),
+        hyperparameters=used_parameters(config),
+        license=config.run.license,
+        training=training,
+        evaluation=scores.results,
+        split=scores.split,
+        not_held_out=scores.not_held_out,
+    )
 
 
 def _undescribed(data: DataConfig) -> DatasetInfo:
@@ -53,18 +71,23 @@ def _undescribed(data: DataConfig) -> DatasetInfo:
     return DatasetInfo(data.name, title=data.name, source="not recorded", license="not recorded", modalities=modalities)
 
 
-def _training_facts(folder: RunFolder, config: Config, world_size: int, steps: int) -> TrainingFacts:
-    rates = [line["samples_per_s"] for line in read_lines(folder.metrics) if "samples_per_s" in line]
+def training_facts(
+    folder: RunFolder, config: Config, steps: int, world_size: int, hardware: str | None
+) -> TrainingFacts:
+    """How the weights after ``steps`` steps came about."""
+    lines = (line for line in read_lines(folder.metrics) if line["step"] <= steps)
+    rates = [line["samples_per_s"] for line in lines if "samples_per_s" in line]
     return TrainingFacts(
         samples=steps * config.data.global_batch,
         steps=steps,
         world_size=world_size,
         samples_per_s=statistics.median(rates) if rates else None,
-        hardware=f"{world_size} x {_device()}",
+        hardware=hardware,
     )
 
 
-def _device() -> str:
+def device_name() -> str:
+    """What one rank of this process runs on, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU process on a machine with {os.cpu_count()} cores"

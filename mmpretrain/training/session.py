@@ -18,12 +18,14 @@ from mmpretrain.config.compose import load_config
 from mmpretrain.config.evaluation import Released
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
+from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.deepspeed_setup import whole_models
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, write_evaluation
@@ -37,7 +39,9 @@ from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
-from mmpretrain.training.publish import publish
+from mmpretrain.training.once import once
+from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.publish import device_name, publish
 from mmpretrain.training.recorder import Recorder
 from mmpretrain.training.telling_apart import indistinct
 
@@ -64,6 +68,11 @@ class Session:
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
         self._agree_on_the_index(self.stream)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
+        if self.world.rank == 0:
+            hardware = f"{self.world.size} x {device_name()}"
+            info = dataset_info(self.config.data)
+            parts = Parts(self.method.model.config, self.processor, info, hardware)  # type: ignore[arg-type]
+            write_parts(folder.parts, parts)
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.best: Best | None = None
 
@@ -165,7 +174,8 @@ class Session:
         if state is not None:
             seen = self._seen(results)
             write_evaluation(self.folder.evaluation, results)
-            shipped = self.method.ship(state, self.processor)
+            with whole_models():
+                shipped = self.method.ship(state, self.processor)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
@@ -240,12 +250,7 @@ class Session:
 
     def _training_split(self) -> Iterator[Once]:
         """The training split once, this rank's share."""
-        size = self.config.evaluation.batch
-        for number, batch in enumerate(self._split("train").split_batches(size)):
-            # A row past the end, or one that could not be read, has another sample's ordinal.
-            first = (number * self.world.size + self.world.rank) * size
-            counted = batch.positions == torch.arange(first, first + size, device=batch.positions.device)
-            yield batch, counted
+        yield from once(self._split("train"), self.config.evaluation.batch)
 
     def _stream(
         self,

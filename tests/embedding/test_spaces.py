@@ -140,11 +140,11 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
 ) -> None:
     """Its checksums, card and code too, which the checksums speak of; what the Hub adds is no change."""
 
-    def snapshot(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: str) -> str:
+    def snapshot(name: str, revision: str | None, **patterns: Any) -> str:
         assert revision == "v1"
         whole, fetched = spaces / "own" / "release", tmp_path / "snapshot"
         paths = [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()]
-        for path in filter_repo_objects(paths, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+        for path in filter_repo_objects(paths, **patterns):
             (fetched / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(whole / path, fetched / path)
         for path in (".gitattributes", ".cache/huggingface/download/config.json.metadata"):
@@ -152,7 +152,7 @@ def test_a_release_of_ours_comes_whole_from_the_hub(
             (fetched / path).write_text("of the Hub")
         return str(fetched)
 
-    monkeypatch.setattr("mmpretrain.embedding.spaces.snapshot_download", snapshot)
+    monkeypatch.setattr("mmpretrain.assembly.fetched.snapshot_download", snapshot)
     assert list(open_space("someone/own", CPU, revision="v1").towers) == ["picture", "caption", "genes"]
     (tmp_path / "snapshot" / "more.py").write_text("")
     assert "more.py is not listed" in verify_release(tmp_path / "snapshot")[0]
