@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpretrain.methods.base import Shipped
-from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.similarity_mmpretrain import SIGMOID, SOFTMAX
 
 
@@ -32,11 +31,17 @@ def logit_scale_of(temperature: float) -> float:
 
 
 def _with(shipped: Shipped, form: str, numbers: Mapping[str, Tensor | float]) -> Shipped:
-    """``shipped`` with a model, on the meta device, that has these parameters."""
-    config: Any = copy.deepcopy(shipped.model.config)
+    """``shipped`` with a model that has these parameters (of the meta device) beside its own.
+
+    A copy that shares all else: under ZeRO-3 a new one would be partitioned, for which rank 0, alone here, would wait.
+    """
+    model = copy.copy(shipped.model)
+    model._parameters = dict(model._parameters)
+    config: Any = copy.deepcopy(model.config)
     config.similarity = {"form": form}
-    with torch.device("meta"):
-        model = MMPretrainModel(config)
+    model.config = config
+    for name in numbers:
+        setattr(model, name, nn.Parameter(torch.empty(1, device="meta")))
     found = {
         name: torch.as_tensor(number).detach().float().cpu().reshape(1).clone() for name, number in numbers.items()
     }
