@@ -26,9 +26,9 @@ class MMPretrainOutput(ModelOutput):
     similarity of every sample of a with every one of c; what probabilities it means ``pair_probabilities`` of the model
     says. hidden_states, attentions: modality -> what its encoder gives, layer by layer.
 
-    ``output.caption_embeds`` is ``embeds["caption"]`` with rows of length 1, as CLIP's ``text_embeds`` is, and ``output.logits_per_caption`` what stands under "caption" in
-    ``logits_per`` where it has one partner; both also by kind (``image_embeds``, ``logits_per_text``) where the model
-    has one modality of it.
+    ``output.caption_embeds`` is ``embeds["caption"]`` with rows of length 1, as CLIP's ``text_embeds`` is, and
+    ``output.logits_per_caption`` what stands under "caption" in ``logits_per`` where it has one partner; both also
+    by kind (``image_embeds``, ``logits_per_text``) where the model has one modality of it.
     """
 
     # ModelOutput takes a lone dict in its first field for its own content, so tensors stand there.

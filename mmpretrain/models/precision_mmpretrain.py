@@ -38,6 +38,6 @@ def warn_of_rounding(model: Any) -> None:
         return
     if getattr(model, "hf_quantizer", None) is not None or model.dtype in (torch.float16, torch.bfloat16):
         logger.warning_once(
-            "shared_embeds and unique_embeds of this model are whitened, which magnifies the rounding of weights that are"
-            " quantized or of 16 bits: use them in float32 only. Its embeds are close to those in float32."
+            "shared_embeds and unique_embeds of this model are whitened, which magnifies the rounding of weights that"
+            " are quantized or of 16 bits: use them in float32 only. Its embeds are close to those in float32."
         )
