@@ -24,47 +24,51 @@ EXAMPLES = (
 )
 
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="Releases, runs (RUN@STEP for a checkpoint), transformers models (CLIP, SigLIP, CLAP, or one encoder),"
+        " models of sentence-transformers: folders or names on the Hub."
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(help="What to measure; several times for several (default: all that is possible)."),
+]
+Pair = Annotated[str | None, typer.Option(help="Two modalities, FIRST,SECOND, that all models are measured on.")]
+Towers = Annotated[
+    str | None, typer.Option(help="NAME or NAME=TOWER, ...: what is measured, and which tower of a model takes it.")
+]
+Label = Annotated[
+    str | None, typer.Option(help="Member with the labels, or MEMBER:FIELD of JSON (default: label.cls, else cls).")
+]
+FormOfLabel = Annotated[
+    LabelForm, typer.Option(help="What a label is: one class, several classes, or a measured value.")
+]
+Classes = Annotated[str | None, typer.Option(help="Names of the labels, NAME,NAME,... or a file with a line each.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="A key of the config's section evaluation: knn.k=5.")]
+Pool = Annotated[str | None, typer.Option(help="Of a single transformers encoder: mean (default), cls, last, pooler.")]
+Templates = Annotated[list[str] | None, typer.Option(help="Text with {} for a class's name; several times.")]
+
+
 def evaluate_command(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Releases, runs (RUN@STEP for a checkpoint), transformers models (CLIP, SigLIP, CLAP, or one encoder),"
-            " models of sentence-transformers: folders or names on the Hub."
-        ),
-    ],
+    models: Models,
     data: Annotated[str, typer.Option(help="Data set: a folder with a folder of tars per split, or a URL.")],
     split: Annotated[str, typer.Option(help="Split that is measured on.")] = "test",
     probe_split: Annotated[str, typer.Option(help="Split that probes learn from.")] = "train",
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="What to measure; several times for several (default: all that is possible)."),
-    ] = None,
-    pair: Annotated[
-        str | None, typer.Option(help="Two modalities, FIRST,SECOND, that all models are measured on.")
-    ] = None,
-    modalities: Annotated[
-        str | None, typer.Option(help="NAME or NAME=TOWER, ...: what is measured, and which tower of a model takes it.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Member with the labels, or MEMBER:FIELD of JSON (default: label.cls, else cls).")
-    ] = None,
-    label_form: Annotated[
-        LabelForm, typer.Option(help="What a label is: one class, several classes, or a measured value.")
-    ] = LabelForm.one_class,
-    classes: Annotated[
-        str | None, typer.Option(help="Names of the labels, NAME,NAME,... or a file with a line each.")
-    ] = None,
-    template: Annotated[list[str] | None, typer.Option(help="Text with {} for a class's name; several times.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A key of the config's section evaluation: knn.k=5.")
-    ] = None,
+    metric: Metrics = None,
+    pair: Pair = None,
+    modalities: Towers = None,
+    label: Label = None,
+    label_form: FormOfLabel = LabelForm.one_class,
+    classes: Classes = None,
+    template: Templates = None,
+    setting: Setting = None,
     limit: Annotated[int, typer.Option(help="Samples of each split that are used, evenly spaced.")] = 50_000,
     ranks: Annotated[int | None, typer.Option(help="Local processes (default 1; under srun: its tasks).")] = None,
     batch: Annotated[int, typer.Option(help="Samples per rank and forward pass.")] = 256,
     workers: Annotated[int, typer.Option(help="Loader processes per rank.")] = 0,
-    pool: Annotated[
-        str | None, typer.Option(help="Of a single transformers encoder: mean (default), cls, last, pooler.")
-    ] = None,
+    pool: Pool = None,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of unreadable samples that may be left out.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluate.json and evaluate.png.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Print every score, not the main ones alone.")] = False,
@@ -96,17 +100,22 @@ def evaluate_command(
         )
         if problems := [*problems, *job.problems()]:
             raise CommandError(problems)
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        written = Path(job.out) / RESULT
-        if not run_job(job, ranks):
-            answer(form, {"complete": False}, f"this rank's share is done; rank 0 writes {written}")
-            return
-        result = json.loads(written.read_text(encoding="utf-8"))
-        from mmpretrain.comparison.picture import draw_comparison
+        _measure(form, job, ranks, full=full)
 
-        picture = draw_comparison(result, Path(job.out) / PICTURE)
-        files = [str(written), *([str(picture)] if picture else [])]
-        answer(form, {**result, "files": files}, result_view(result, files, full=full))
+
+def _measure(form: AnswerForm, job: EvaluateJob, ranks: int | None, *, full: bool) -> None:
+    """Do the job and show what came out."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    written = Path(job.out) / RESULT
+    if not run_job(job, ranks):
+        answer(form, {"complete": False}, f"this rank's share is done; rank 0 writes {written}")
+        return
+    result = json.loads(written.read_text(encoding="utf-8"))
+    from mmpretrain.comparison.picture import draw_comparison
+
+    picture = draw_comparison(result, Path(job.out) / PICTURE)
+    files = [str(written), *([str(picture)] if picture else [])]
+    answer(form, {**result, "files": files}, result_view(result, files, full=full))
 
 
 def _towers(text: str | None) -> dict[str, list[str]]:

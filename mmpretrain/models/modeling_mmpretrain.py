@@ -40,6 +40,9 @@ from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
 from .tools_mmpretrain import ToolsMixin
 
+# Tensors that may stand outside of a modality's dict.
+FLAT = ("input_ids", "pixel_values", "attention_mask", "input_values", "input_features", "values")
+
 
 class MMPretrainModel(ToolsMixin, Asked):
     """One encoder per modality; see :class:`MMPretrainConfig` for what can sit on top.
@@ -136,11 +139,10 @@ class MMPretrainModel(ToolsMixin, Asked):
     ) -> MMPretrainOutput | tuple[Any, ...]:
         """Encode any of the modalities: modality -> keyword tensors of its encoder, with b samples each.
 
-        ``{"pixel_values": [b, c, h, w]}`` for images, ``{"input_ids": [b, n], "attention_mask": [b, n]}`` for texts,
-        ``{"values": [b, features]}`` for vectors, ``{"values": [b, T, features], "attention_mask": [b, T]}`` for
-        sequences: what :class:`MMPretrainProcessor` returns. ``present`` (bool [b]) beside them says which samples have
-        the modality; a fusion leaves it out in the others. Embeddings of a modality that a sample lacks mean nothing.
-        A tensor that only one modality takes may stand outside its dict, as in ``model(pixel_values=...)``.
+        ``pixel_values`` [b, c, h, w] of images, ``input_ids`` and ``attention_mask`` [b, n] of texts, ``values`` [b,
+        features] of vectors or [b, T, features] of sequences: what :class:`MMPretrainProcessor` returns. ``present``
+        (bool [b]) beside them says which samples have the modality; embeddings of what a sample lacks mean nothing. A
+        tensor that only one modality takes may stand outside its dict, as in ``model(pixel_values=...)``.
 
         labels: int64 [b], for the cross-entropy of the classifier (-100: not counted). return_loss: the contrastive
         loss within these samples, of a model with a similarity. return_dict=False: a tuple of what is not None.
@@ -148,9 +150,8 @@ class MMPretrainModel(ToolsMixin, Asked):
         numbers of samples where they are joined, and a loss that the model has not.
         """
         # Tools look at the names of a signature: torch.export for what changes its size, a Trainer for what to keep.
-        flat = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
-        flat |= {"input_values": input_values, "input_features": input_features, "values": values}
-        inputs |= {key: tensor for key, tensor in flat.items() if tensor is not None}
+        given_flat = (input_ids, pixel_values, attention_mask, input_values, input_features, values)
+        inputs |= {key: tensor for key, tensor in zip(FLAT, given_flat, strict=True) if tensor is not None}
         given, rows, moved = self._given(inputs)
         record = _record or self._recorder(output_hidden_states, output_attentions)
         embeds, fused = self._embeds(given, record)
@@ -158,14 +159,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         if self.classifier is not None and len(embeds) == len(self.config.modalities):
             check_together(rows, "the classifier")
             logits = self.classifier(torch.cat(list(embeds.values()), dim=1))
-        parts = self.factors or self.components
-        factors = {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
-        if self.components:
-            warn_of_rounding(self)
-        pairs = None
-        if self.logit_scale is not None and len(embeds) > 1:
-            of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
-            pairs = logits_per(embeds, self.logit_scale, self.logit_bias, of_each)
+        factors, pairs = self._factors(embeds), self._pairs(embeds)
         loss = None
         if labels is not None or return_loss:
             present = {name: tensors[PRESENT] for name, tensors in given.items() if PRESENT in tensors}
@@ -186,6 +180,20 @@ class MMPretrainModel(ToolsMixin, Asked):
         )
         output.aliases = self.aliases
         return output if self._as_output(return_dict) else output.to_tuple()
+
+    def _factors(self, embeds: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]] | None:
+        """Modality -> what is shared and what is its own; None where the method does not learn that."""
+        if self.components:
+            warn_of_rounding(self)
+        parts = self.factors or self.components
+        return {name: parts[name](embed) for name, embed in embeds.items()} if parts else None
+
+    def _pairs(self, embeds: dict[str, Tensor]) -> PerPair | None:
+        """The method's similarity of all samples of the modalities that were passed."""
+        if self.logit_scale is None or len(embeds) < 2:
+            return None
+        of_each = self.config.modalities if self.config.similarity.get("per_modality") else None
+        return logits_per(embeds, self.logit_scale, self.logit_bias, of_each)
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **kwargs: Any) -> None:
         """As transformers' own; every Auto class that opens it finds the code beside it, wherever it came from."""
