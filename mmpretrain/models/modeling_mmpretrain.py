@@ -40,7 +40,8 @@ from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
 from .tools_mmpretrain import ToolsMixin
 
-# Tensors that may stand outside of a modality's dict.
+# Tensors that may stand outside of a modality's dict. They are named in forward's signature, for tools look there:
+# torch.export for what changes its size, a Trainer for what to keep.
 FLAT = ("input_ids", "pixel_values", "attention_mask", "input_values", "input_features", "values")
 
 
@@ -149,7 +150,6 @@ class MMPretrainModel(ToolsMixin, Asked):
         Raises ValueError for no modality, an unknown one, tensors that its encoder cannot take, modalities of different
         numbers of samples where they are joined, and a loss that the model has not.
         """
-        # Tools look at the names of a signature: torch.export for what changes its size, a Trainer for what to keep.
         given_flat = (input_ids, pixel_values, attention_mask, input_values, input_features, values)
         inputs |= {key: tensor for key, tensor in zip(FLAT, given_flat, strict=True) if tensor is not None}
         given, rows, moved = self._given(inputs)
