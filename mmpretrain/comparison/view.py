@@ -27,6 +27,8 @@ def result_view(result: dict[str, Any], files: Sequence[str], *, full: bool, wid
     fits = LABELS + CELL * len(names) <= (width or shutil.get_terminal_size().columns)
     parts: list[RenderableType] = [_table(part, names, intervals=fits) for _, part in _by_metric(rows)]
     intervals = fits and any(cell.low is not None for row in rows for cell in row.cells.values())
+    if not fits and any(cell.low is not None for row in rows for cell in row.cells.values()):
+        parts.append(Text(f"intervals: in the files, or on a terminal of {LABELS + CELL * len(names)} characters"))
     return Group(*parts, *_notes(result, full=full, intervals=intervals), _files(files))
 
 

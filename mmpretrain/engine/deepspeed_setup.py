@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from transformers.integrations import deepspeed as integration
 
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.root import Config
@@ -79,20 +76,6 @@ def start_accelerator(config: Config, world_size: int) -> Any:
             f"accelerate chose {accelerator.distributed_type} instead of DeepSpeed: unset ACCELERATE_USE_CPU"
         )
     return accelerator
-
-
-@contextmanager
-def whole_models() -> Iterator[None]:
-    """Models of transformers that one rank builds inside are whole and its own.
-
-    Under ZeRO-3 transformers would partition them as they are built, in collectives that the other ranks do not enter.
-    """
-    held = integration._hf_deepspeed_config_weak_ref
-    integration.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        integration._hf_deepspeed_config_weak_ref = held
 
 
 def build_models_whole() -> None:

@@ -54,10 +54,11 @@ def rows(measured: dict[int, Measured], question: Question) -> list[Row]:
     found = []
     for count in sorted({*question.processes} - {1}):
         there = measured[count]
-        found.append(_compared(count, "value", torch.tensor([there.value]), torch.tensor([alone.value]), tolerance))
+        found.append(_compared(count, "value", *_numbers(there.value, alone.value), tolerance))
         for name, exact in alone.gradients.items():
-            if exact is not None and exact.norm() > 0:
-                gradient = there.gradients.get(name)
+            gradient = there.gradients.get(name)
+            exact = torch.zeros_like(gradient) if exact is None and gradient is not None else exact
+            if exact is not None and any(side is not None and side.norm() for side in (exact, gradient)):
                 found.append(_compared(count, f"gradient of {name}", gradient, exact, tolerance))
     return found
 
@@ -66,12 +67,19 @@ def _compared(count: int, what: str, found: Tensor | None, exact: Tensor, tolera
     if found is None:
         return Row(count, what, Verdict.missing, 0.0, 0.0)
     found, exact = found.double().flatten(), exact.double().flatten()
+    if not exact.norm():
+        equal = not found.norm()
+        return Row(count, what, Verdict.right if equal else Verdict.direction, float(equal), 0.0)
     if not found.isfinite().all() or not exact.isfinite().all():
         return Row(count, what, Verdict.not_finite, float("nan"), float("nan"))
     factor = (found @ exact / (exact @ exact)).item()
     across = ((found - factor * exact).norm() / exact.norm()).item()
     cosine = (found @ exact / (found.norm() * exact.norm()).clamp(min=1e-300)).item()
     return Row(count, what, _verdict(count, factor, across, tolerance), factor, cosine)
+
+
+def _numbers(*values: float) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor([value], dtype=torch.float64) for value in values)
 
 
 def _verdict(count: int, factor: float, across: float, tolerance: float) -> Verdict:

@@ -17,7 +17,8 @@ from mmpretrain.records import Score, parse_scores
 
 __all__ = ["CardFacts", "ConvertedFacts", "Offered", "TrainingFacts", "model_card", "public"]
 
-_ABSOLUTE = re.compile(r"(?<![\w/.~])(?:file://)?~?/(?!/)(?:[^\s/'\"]+/)*([^\s/'\"]+)/?")
+# Of two parts at least, or under the home folder; </details> and ${data.path}/train are none.
+_ABSOLUTE = re.compile(r"(?<![\w/.~<}])(?:file://)?(?:~/|/(?!/)[^\s/'\"<>]+/)(?:[^\s/'\"<>]+/)*([^\s/'\"<>]+)/?")
 _SECRET_VALUE = re.compile(r"\b(?:hf|sk|ghp|github_pat)_[A-Za-z0-9_]{16,}|(?<=://)[^/\s@]+@")
 _SECRET_KEY = re.compile(r"token(?!izer)|password|secret|api_?key|credential", re.IGNORECASE)
 
@@ -66,7 +67,7 @@ def _metadata(facts: CardFacts, scores: list[Score], sources: list[str], offered
 
 def _results(facts: CardFacts, scores: list[Score]) -> list[EvalResult]:
     """For the Hub's tables of models, which hold claims about new data alone."""
-    if facts.not_held_out is not None:
+    if facts.not_held_out is not None or facts.rounded_to is not None:
         return []
     return [
         EvalResult(

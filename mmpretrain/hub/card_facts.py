@@ -32,7 +32,8 @@ class CardFacts:
     name: of the run. hyperparameters: what the method used of the config (card_parameters.py), or a whole config, as
     plain containers. evaluation: the flat content of ``evaluation.json``, on ``split``. license: of the weights, an id
     that the Hub knows (None: not chosen yet). not_held_out: why the evaluation is of no held-out data, as the end of a
-    sentence; None if it is.
+    sentence; None if it is. rounded_to: the type that the weights were
+    rounded to after the evaluation.
     """
 
     name: str
@@ -44,6 +45,7 @@ class CardFacts:
     split: str = "test"
     license: str | None = None
     not_held_out: str | None = None
+    rounded_to: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ def used_parameters(config: Config) -> dict[str, Any]:
     found = {name: _section(name, content) for name, content in whole.items() if name not in _LEFT_OUT}
     if not config.data.sources:
         found["data"] = {key: value for key, value in found["data"].items() if key not in _MIXED}
+    for modality in found["data"]["modalities"].values():
+        for key, kind in (("max_length", "text"), ("channels", "image")):
+            if modality["kind"] != kind:
+                modality.pop(key, None)
     if not config.method.contrasts:
         found.pop("objective", None)
     if not config.method.augments:

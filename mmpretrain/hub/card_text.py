@@ -67,6 +67,8 @@ def evaluation(facts: CardFacts, scores: Sequence[Score]) -> str:
     held_out = facts.not_held_out is None
     heading = f"## Evaluation on the {facts.split} split" if held_out else "## Scores on data that was seen"
     notes = [] if held_out else [f"**No claim about new data:** {facts.not_held_out}."]
+    if facts.rounded_to:
+        notes.append(f"The scores are of the weights in float32; these are rounded to {facts.rounded_to}.")
     if any(score.low is not None for score in scores):
         notes.append("Intervals hold 95 % of resampled test samples.")
     single = [score for score in scores if score.name.startswith(PER_CLASS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,8 +82,21 @@ def _write(
     seal(writing)
     # Everything must be on the disk before the rename: a power failure must never show an empty release.
     for path in [writing, *writing.rglob("*")]:
+        _readable(path)
         sync(path)
     return notes
+
+
+def _readable(path: Path) -> None:
+    """As other files that this process writes: safetensors are written for their owner alone."""
+    if path.is_file():
+        path.chmod(path.stat().st_mode | (0o444 & ~_umask()))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def offered_by(model: MMPretrainModel, processor: MMPretrainProcessor, folder: Path) -> Offered:

@@ -41,6 +41,8 @@ def push_command(
         _check_place(to, revision)
         from mmpretrain.hub.push import Pusher, Target
 
+        if edited_card and dry_run:
+            raise CommandError(["--edited-card writes a checksum, and --dry-run writes nothing: leave one of them out"])
         if edited_card:
             renew_checksum(release, "README.md")
         with working(form, f"looking at {to}" if dry_run else f"pushing to {to}"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 
 import torch
 from torch import Tensor
 
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
+from mmpretrain.models.similarity_mmpretrain import squarable
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +43,10 @@ def unit_rows(rows: Tensor, valid: Tensor | None = None, factor: Tensor | float 
     rows = at_least_float32(rows)
     if valid is not None:
         rows = torch.where(valid[:, None], rows, 0)
-    rows = _squarable(rows)
+    rows = squarable(rows) if rows.numel() else rows
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     # Division by a tiny constant instead would multiply that row's gradient by its inverse.
     return rows * (factor / torch.where(norms > 0, norms, torch.ones_like(norms)))
-
-
-def _squarable(rows: Tensor) -> Tensor:
-    """``rows`` [b, d]; those whose squares would be 0 or infinite are brought nearer to 1 by an exact power of two."""
-    if not rows.numel():
-        return rows
-    range_ = torch.finfo(rows.dtype)
-    exponent = round(math.log2(range_.max))
-    largest = rows.detach().abs().amax(dim=1, keepdim=True)
-    usual, shift = 2.0 ** (exponent // 3), 2.0 ** (exponent * 3 // 4)
-    one = torch.ones_like(largest)  # numbers beside it would be float32 in between, and overflow
-    factor = torch.where(largest > usual, one / shift, torch.where(largest < 1 / usual, one * shift, one))
-    return rows * torch.where(largest < 8 * range_.tiny, one, factor)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

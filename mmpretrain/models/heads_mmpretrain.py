@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
@@ -18,6 +19,12 @@ def init_linear(layer: nn.Linear) -> None:
     init.xavier_normal_(layer.weight)
     if layer.bias is not None:
         init.zeros_(layer.bias)
+
+
+def side_by_side(embeds: Mapping[str, Tensor]) -> Tensor:
+    """Modality -> [b, d] as [b, all of d], on the device of the first, for a model may be spread over several."""
+    first = next(iter(embeds.values()))
+    return torch.cat([rows.to(first.device) for rows in embeds.values()], dim=1)
 
 
 class MLPHead(nn.Module):

@@ -20,7 +20,7 @@ from .dual_mmpretrain import DualModel
 from .encoders_mmpretrain import Encoder
 from .factors_mmpretrain import FactorHeads
 from .fusion_mmpretrain import Fusion
-from .heads_mmpretrain import MLPHead, init_linear, projection
+from .heads_mmpretrain import MLPHead, init_linear, projection, side_by_side
 from .intake_mmpretrain import (
     KIND_OF,
     MASK,
@@ -158,7 +158,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         logits = None
         if self.classifier is not None and len(embeds) == len(self.config.modalities):
             check_together(rows, "the classifier")
-            logits = self.classifier(torch.cat(list(embeds.values()), dim=1))
+            logits = self.classifier(side_by_side(embeds))
         factors, pairs = self._factors(embeds), self._pairs(embeds)
         loss = None
         if labels is not None or return_loss:

@@ -10,6 +10,7 @@ several processes are mmpretrain.losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -35,9 +36,19 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 def unit_rows(rows: Tensor) -> Tensor:
     """[b, d] -> the same in float32 at least, of length 1; a row of norm 0 stays 0."""
-    rows = at_least_float32(rows)
+    rows = squarable(at_least_float32(rows))
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(norms > 0, norms, torch.ones_like(norms))
+
+
+def squarable(rows: Tensor) -> Tensor:
+    """[b, d] -> the same; rows whose squares would be 0 or infinite come nearer to 1 by an exact power of two."""
+    exponent = round(math.log2(torch.finfo(rows.dtype).max))
+    usual, shift = 2.0 ** (exponent // 3), 2.0 ** (exponent * 3 // 4)
+    largest = rows.detach().abs().amax(dim=1, keepdim=True)
+    one = torch.ones_like(largest)  # numbers beside it would be float32 in between, and overflow
+    factor = torch.where(largest > usual, one / shift, torch.where(largest < 1 / usual, one * shift, one))
+    return rows * torch.where(largest < 8 * torch.finfo(rows.dtype).tiny, one, factor)
 
 
 def logits_per(
@@ -51,12 +62,15 @@ def logits_per(
         units = {name: unit_rows(rows) for name, rows in embeds.items()}
         factor = at_least_float32(scale).exp()
         for first, second in combinations(embeds, 2):
+            # Of a model that is spread over devices, embeddings lie on several.
+            query, device = units[first], units[first].device
             own = factor if rows is None else factor[rows.index(first)]
-            logits = own * units[first] @ units[second].to(units[first]).T
-            logits = logits if bias is None else logits + bias
+            key = units[second].to(query)
+            logits = own.to(device) * query @ key.T
+            logits = logits if bias is None else logits + bias.to(device)
             found[first][second], found[second][first] = logits, logits.T
             if rows is not None:
-                found[second][first] = factor[rows.index(second)] * units[second] @ units[first].to(units[second]).T
+                found[second][first] = factor[rows.index(second)].to(device) * key @ query.T
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -86,6 +86,7 @@ def export_run(
     scores = scores_at(run, config, manifest["step"], concludes=concludes)
     training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware)
     card = card_facts(config, parts.info, training, scores)
+    card = replace(card, rounded_to=None if dtype == "float32" else dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     shipped = _concluded(config, parts, stored, source) if concludes else _shipped(config, parts, stored, source)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:

@@ -25,7 +25,6 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_files import CheckpointError
-from mmpretrain.engine.deepspeed_setup import whole_models
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, write_evaluation
@@ -174,8 +173,7 @@ class Session:
         if state is not None:
             seen = self._seen(results)
             write_evaluation(self.folder.evaluation, results)
-            with whole_models():
-                shipped = self.method.ship(state, self.processor)
+            shipped = self.method.ship(state, self.processor)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
             self.folder.update_status(released_step=released, evaluated=facts if results else None)

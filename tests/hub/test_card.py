@@ -92,6 +92,7 @@ def test_nothing_private_is_published() -> None:
         ("file:///srv/a/b ~/c/d host:/e/f", "b d host:f"),
         ("a/b ./c ../d", "a/b ./c ../d"),
         ("s3://user:word@bucket/x", "s3://bucket/x"),
+        ("</details> yes /no +/- ${data.path}/train/x", "</details> yes /no +/- ${data.path}/train/x"),
     ],
 )
 def test_only_absolute_paths_and_credentials_are_cut(text: str, expected: str) -> None:
@@ -116,6 +117,7 @@ def test_intervals_and_scores_of_classes_have_their_place() -> None:
     card = model_card(facts(evaluation=scores), MODALITIES, Offered())
     text, folded = str(card).split("<details><summary>Further scores")
     assert "| probe (a) | accuracy | 0.9000 | 0.8000 to 0.9500 |" in text and "recall/x" in folded
+    assert str(card).count("<details>") == str(card).count("</details>") == 2
     (result,) = card.data.to_dict()["model-index"][0]["results"]
     assert [metric["type"] for metric in result["metrics"]] == ["accuracy"]
 
@@ -124,6 +126,11 @@ def test_scores_of_seen_data_are_no_claims() -> None:
     card = model_card(facts(not_held_out="they are the samples that the model learned from"), MODALITIES, Offered())
     assert "model-index" not in card.data.to_dict()
     assert "No claim about new data:** they are the samples" in str(card) and "Evaluation on the test" not in str(card)
+
+
+def test_scores_of_weights_that_were_rounded_afterwards_are_no_claims() -> None:
+    card = model_card(facts(rounded_to="bfloat16"), MODALITIES, Offered())
+    assert "model-index" not in card.data.to_dict() and "rounded to bfloat16" in str(card)
 
 
 def test_spaces_that_are_connected_are_named() -> None:
