@@ -17,9 +17,8 @@ from mmpretrain.files import sync
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, Offered, model_card
 from mmpretrain.hub.native import NotNative, native_card, seal, write_native
 from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modules
-from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.places_mmpretrain import whole_length
+from mmpretrain.models.places_mmpretrain import places_of
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.models.similarity_mmpretrain import SOFTMAX
 from mmpretrain.release_folder import NATIVE, drop_foreign_code
@@ -136,10 +135,9 @@ def _in_native_format(
 
 
 def _note_places(model: MMPretrainModel, processor: MMPretrainProcessor) -> None:
-    """Texts that the processor never pads by the batch have one length for the model, too."""
+    """How long the processor leaves texts holds for the model, too, whoever calls it."""
     texts = {name: entry for name, entry in processor.modalities.items() if entry["kind"] == "text"}
-    whole = {n: whole_length(e, processor.tokenizers[n]) for n, e in texts.items() if MULTIPLE not in e}
-    model.config.places = whole or None
+    model.config.places = {n: places_of(e, processor.tokenizers[n]) for n, e in texts.items()} or None
 
 
 def _check_complete(model: MMPretrainModel, state_dict: Mapping[str, Tensor]) -> None:

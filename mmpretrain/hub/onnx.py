@@ -1,8 +1,8 @@
 """The encoders of a release as ONNX, one file per modality: embeddings without Python.
 
     MODALITY.onnx   inputs: the encoder's tensors, named as the processor names them; any number of samples, texts and
-                    sequences of any length. outputs: ``embeds`` [batch, d], not normalized, and ``shared_embeds`` and
-                    ``unique_embeds`` where the model has them.
+                    sequences of any length (texts whose encoder sees padding: of the full one). outputs: ``embeds``
+                    [batch, d], not normalized, and ``shared_embeds`` and ``unique_embeds`` where the model has them.
     onnx.json       what lies there: inputs, outputs, shapes, and how far ONNX Runtime's answers are from PyTorch's
 
 What needs several modalities at once (the embedding of a fusion for all of them, a classifier) is in none.
@@ -30,6 +30,7 @@ from mmpretrain.embedding.spaces import OwnSpace, open_space
 from mmpretrain.files import sync
 from mmpretrain.models.function_mmpretrain import ModalityFunction
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.places_mmpretrain import FILLER
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, one_line
 
@@ -140,8 +141,10 @@ def _export(model: MMPretrainModel, processor: MMPretrainProcessor, name: str, p
 
 def _axes(model: MMPretrainModel, kind: str, name: str, tensor: Tensor) -> dict[int, str]:
     """Which dimensions of an input may change: the samples, and the places of a text or sequence."""
-    flat = name in model.config.encoders and model.config.encoders[name]["pool"] == "flatten"
-    return {0: "batch", 1: "length"} if kind in ("text", "sequence") and tensor.ndim > 1 and not flat else {0: "batch"}
+    fixed = name in model.config.encoders and model.config.encoders[name]["pool"] == "flatten"
+    # Where padding is seen a runtime refuses other lengths; it would cut longer texts without a word.
+    fixed = fixed or FILLER in (model.config.places or {}).get(name, {})
+    return {0: "batch", 1: "length"} if kind in ("text", "sequence") and tensor.ndim > 1 and not fixed else {0: "batch"}
 
 
 def _described(tensor: Tensor, axes: Mapping[int, str]) -> dict[str, Any]:

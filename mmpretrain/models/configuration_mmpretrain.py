@@ -85,8 +85,9 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     (and, of sigmoid, bias) the model then holds; None: it does not, as in releases from before they shipped. With
     ``"per_modality": True`` there is a scale for the logits of each modality, in their order (CLAP's).
 
-    places: text -> ``{"length", "filler"}``, for those whose encoder sees padding: shorter ones are filled to that
-    length with that token (:func:`filled`); None: as they come.
+    places: text -> ``{"length": tokens}`` that it has at most, longer ones are refused; with ``"filler": id``, of those
+    whose encoder sees padding, shorter ones are filled to that length with that token (:func:`filled`). None: texts of
+    any length as they come, as in releases from before they said.
 
     attn_implementation: handed to the backbones; one name for all, or modality -> name, with "" -> that of the others.
 

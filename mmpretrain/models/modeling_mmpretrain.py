@@ -165,7 +165,7 @@ class MMPretrainModel(ToolsMixin, Asked):
             present = {name: tensors[PRESENT] for name, tensors in given.items() if PRESENT in tensors}
             loss = self._loss(labels, logits, pairs, rows, present)
         if record is not None:
-            record.put_back(moved)
+            record.put_back(moved, self.config.places or {})
         output = MMPretrainOutput(
             loss=loss,
             logits=logits,
@@ -217,8 +217,7 @@ class MMPretrainModel(ToolsMixin, Asked):
                 given[name], source = self._look(name, tensors)
                 if source is not None:
                     moved[name] = source
-            if not tracing():
-                given[name] = filled(name, given[name], (self.config.places or {}).get(name))
+            given[name] = filled(name, given[name], (self.config.places or {}).get(name))
         return given, rows, moved
 
     def _look(self, name: str, tensors: Tensors) -> tuple[Tensors, Tensor | None]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .contents_mmpretrain import taken
+from .places_mmpretrain import LENGTH
 
 
 class Seen(NamedTuple):
@@ -53,11 +54,12 @@ class Recorder:
         if self.hidden_states:
             self.seen[name] = self.seen[name]._replace(hidden_states=tuple(states))
 
-    def put_back(self, moved: Mapping[str, Tensor]) -> None:
-        """Everything to the places of the caller's tensors. moved: modality -> [b, n], where its places came from."""
+    def put_back(self, moved: Mapping[str, Tensor], places: Mapping[str, Mapping[str, int]]) -> None:
+        """Everything to the places of the caller's tensors. moved: modality -> [b, n], where its places came from;
+        places: those of the config, up to which texts were filled behind."""
         for name, source in moved.items():
             if name in self.seen:
-                self.seen[name] = moved_back(self.seen[name], source)
+                self.seen[name] = moved_back(self.seen[name], source, places.get(name, {}).get(LENGTH))
 
     def of_all(self, part: str) -> dict[str, tuple[Tensor, ...]] | None:
         """``hidden_states`` or ``attentions`` by modality; None if no encoder gave any."""
@@ -65,22 +67,25 @@ class Recorder:
         return {name: layers for name, layers in found.items() if layers is not None} or None
 
 
-def moved_back(seen: Seen, source: Tensor) -> Seen:
-    """States and attention weights at the places where the caller's tensors have their tokens."""
+def moved_back(seen: Seen, source: Tensor, length: int | None = None) -> Seen:
+    """States and attention weights at the n places where the caller's tensors have their tokens; of ``length`` places,
+    if texts were filled, the last ones are left out."""
     back = source.argsort(dim=1)
-    last = None if seen.last is None else _states_back(seen.last, back)
-    layers = None if seen.hidden_states is None else tuple(_states_back(s, back) for s in seen.hidden_states)
-    weights = None if seen.attentions is None else tuple(_weights_back(w, back) for w in seen.attentions)
+    sizes = (back.shape[1], length)
+    last = None if seen.last is None else _states_back(seen.last, back, sizes)
+    layers = None if seen.hidden_states is None else tuple(_states_back(s, back, sizes) for s in seen.hidden_states)
+    weights = None if seen.attentions is None else tuple(_weights_back(w, back, sizes) for w in seen.attentions)
     return Seen(last, layers, weights)
 
 
-def _states_back(states: Tensor, back: Tensor) -> Tensor:
-    return taken(states, back) if states.ndim == 3 and states.shape[1] == back.shape[1] else states
+def _states_back(states: Tensor, back: Tensor, sizes: tuple[int | None, ...]) -> Tensor:
+    return taken(states, back) if states.ndim == 3 and states.shape[1] in sizes else states
 
 
-def _weights_back(weights: Tensor, back: Tensor) -> Tensor:
+def _weights_back(weights: Tensor, back: Tensor, sizes: tuple[int | None, ...]) -> Tensor:
     """[b, heads, n, n] on both sides."""
-    if weights.ndim != 4 or weights.shape[2:] != (back.shape[1],) * 2:
+    if weights.ndim != 4 or weights.shape[2] != weights.shape[3] or weights.shape[2] not in sizes:
         return weights
+    weights = weights[:, :, : back.shape[1], : back.shape[1]]
     rows = back[:, None, :, None].expand_as(weights)
     return weights.gather(2, rows).gather(3, back[:, None, None].expand_as(weights))

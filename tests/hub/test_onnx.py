@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.cli import app
 from mmpretrain.hub.export import export_release
-from mmpretrain.hub.onnx import export_onnx
+from mmpretrain.hub.onnx import export_onnx, export_release_onnx
 from mmpretrain.problems import UnusableError
+from tests.hub.native_releases import write_native_release
 from tests.hub.test_card import facts
 from tests.models.fused import Fusing, four_config
 from tests.models.small import small_config, small_model, small_samples
@@ -82,3 +83,12 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     processor = build_processor(small_config())
     with pytest.raises(UnusableError, match="need the package onnx: pip install onnx onnxscript"):
         export_onnx(small_model(), processor, tmp_path / "onnx")
+
+
+@pytest.mark.slow
+def test_texts_whose_padding_is_seen_have_one_length(tmp_path: Path) -> None:
+    model, _ = write_native_release(tmp_path / "release", "siglip")
+    content = export_release_onnx(str(tmp_path / "release"), tmp_path / "onnx")
+    length = model.config.places["caption"]["length"]
+    assert content["modalities"]["caption"]["inputs"]["input_ids"]["shape"] == ["batch", length]
+    assert content["modalities"]["caption"]["largest_difference"] < 1e-4

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, FNetConfig, ViTCo
 
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
-from mmpretrain.models.places_mmpretrain import whole_length
+from mmpretrain.models.places_mmpretrain import places_of
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from tests.models.small import BERT, LAYERS, VIT, fresh_interpreter
 from tests.small_tokenizer import small_tokenizer
@@ -50,7 +50,7 @@ def made(folder: Path, form: str | None = "softmax", text: str = "bert", **more:
     encoders = {name: {"architecture": "vit", "config": picture, "pool": "cls"} for name in ("picture", *more)}
     encoders["caption"] = {"architecture": text, "config": towers[text].to_dict(), "pool": "mean"}
     config = MMPretrainConfig(encoders, embed_dim=8, method="clip", similarity={"form": form} if form else None)
-    config.places = {"caption": whole_length(TEXT, tokenizer)}
+    config.places = {"caption": places_of(TEXT, tokenizer)}
     MMPretrainModel(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -121,3 +121,49 @@ def test_texts_of_any_padding_get_one_embedding(tmp_path: Path) -> None:
     # What it would be if nothing were added.
     model.config.places = None
     assert (model(**alone).embeds["caption"] - right[:1]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_compiled_model_fills_short_texts_too(tmp_path: Path) -> None:
+    folder = made(tmp_path, text="fnet")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    alone = dict(tokenizer(LABELS[0], return_tensors="pt"))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**alone).embeds["caption"], model(**alone).embeds["caption"])
+
+
+@torch.no_grad()
+def test_states_of_filled_texts_come_back_at_the_places_of_the_caller(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    model, tokenizer = (
+        AutoModel.from_pretrained(folder, attn_implementation="eager"),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    found = {}
+    for side in ("left", "right"):
+        tokens = tokenizer(LABELS[:2], padding=True, padding_side=side, return_tensors="pt")
+        found[side] = (
+            model(**tokens, output_hidden_states=True, output_attentions=True),
+            tokens["attention_mask"].bool(),
+        )
+    (left, behind), (right, before) = found["left"], found["right"]
+    for one, other in zip(left.hidden_states["caption"], right.hidden_states["caption"], strict=True):
+        assert one.shape[1] == behind.shape[1]
+        torch.testing.assert_close(one[behind], other[:, : behind.shape[1]][before])
+    assert left.attentions["caption"][0].shape[2:] == (behind.shape[1],) * 2
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["by the batch", "whole"])
+def test_texts_longer_than_those_of_training_are_refused(tmp_path: Path, padded: bool) -> None:
+    """The processor cuts them, so that other embeddings would come of them."""
+    folder = made(tmp_path)
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    if not padded:
+        del model.config.places["caption"]["filler"]
+    long = " ".join(LABELS * 3)
+    tokens = tokenizer(long, return_tensors="pt")
+    count = tokens["input_ids"].shape[1]
+    said = f"modality 'caption' has texts of {count} tokens, and this model was trained on at most 12"
+    with pytest.raises(ValueError, match=said):
+        model(**tokens)
+    model(**tokenizer(long, truncation=True, return_tensors="pt"))
