@@ -54,7 +54,7 @@ def rows(measured: dict[int, Measured], question: Question) -> list[Row]:
     found = []
     for count in sorted({*question.processes} - {1}):
         there = measured[count]
-        found.append(_compared(count, "value", *_numbers(there.value, alone.value), tolerance))
+        found.append(_compared(count, "value", _number(there.value), _number(alone.value), tolerance))
         for name, exact in alone.gradients.items():
             gradient = there.gradients.get(name)
             exact = torch.zeros_like(gradient) if exact is None and gradient is not None else exact
@@ -78,8 +78,8 @@ def _compared(count: int, what: str, found: Tensor | None, exact: Tensor, tolera
     return Row(count, what, _verdict(count, factor, across, tolerance), factor, cosine)
 
 
-def _numbers(*values: float) -> tuple[Tensor, ...]:
-    return tuple(torch.tensor([value], dtype=torch.float64) for value in values)
+def _number(value: float) -> Tensor:
+    return torch.tensor([value], dtype=torch.float64)
 
 
 def _verdict(count: int, factor: float, across: float, tolerance: float) -> Verdict:
