@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.files import replace_text, sha256_of
+from mmpretrain.words import texts_in
 
 CHECKSUMS = "SHA256SUMS"
 WEIGHTS = "*.safetensors"
@@ -81,15 +82,7 @@ def _auto_maps(content: Any) -> Iterator[str]:
     if isinstance(content, list):
         content = dict(enumerate(content))
     for key, value in content.items() if isinstance(content, dict) else ():
-        yield from _texts(value) if key == "auto_map" else _auto_maps(value)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+        yield from texts_in(value) if key == "auto_map" else _auto_maps(value)
 
 
 def _kept(content: Any, beside: set[str]) -> Any:
@@ -101,7 +94,7 @@ def _kept(content: Any, beside: set[str]) -> Any:
     found = {key: _kept(value, beside) for key, value in content.items()}
     if isinstance(own := found.get("auto_map"), dict):
         found["auto_map"] = {
-            key: value for key, value in own.items() if all(p.split(".")[0] in beside for p in _texts(value))
+            key: value for key, value in own.items() if all(p.split(".")[0] in beside for p in texts_in(value))
         }
         if not found["auto_map"]:
             del found["auto_map"]

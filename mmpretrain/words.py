@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 LONGEST_CAUSE = 300  # characters
 _GAP = " [...] "
@@ -37,3 +38,12 @@ def without_secrets(text: str) -> str:
     """``text`` with passwords and queries of its URLs, which may be signatures, as ``***``."""
     text = re.sub(r"([A-Za-z][\w+.-]*://)[^/\s'\"]*@", r"\1***@", text)
     return re.sub(r"([A-Za-z][\w+.-]*://[^\s'\"?]+)\?[^\s'\")>]+", r"\1?***", text)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in lists and dictionaries, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(inner)

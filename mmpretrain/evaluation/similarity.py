@@ -10,7 +10,11 @@ TIE = 1e-5  # similarities that differ by less count as equal
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """``rows`` [n, d] scaled to length 1 (rows of length 0 stay 0)."""
+    """``rows`` [n, d] scaled to length 1, whatever their length (rows of length 0 stay 0)."""
+    largest = np.abs(rows).max(axis=1, initial=0, keepdims=True)
+    extreme = ((largest > 1e15) | (largest < 1e-10)) & (largest > 0)
+    # Their squares leave float32; the others keep their digits.
+    rows = np.divide(rows, largest, out=rows.copy(), where=extreme) if extreme.any() else rows
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 

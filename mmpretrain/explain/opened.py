@@ -101,7 +101,7 @@ def open_release(release: str, data: str, pair: Sequence[str] | None, device: to
     Raises Unusable for a release that cannot be opened, and ValueError, naming what is at hand, for one that does not
     embed two modalities of the data, or more than two where none are named.
     """
-    info, space = _info(data), open_space(release, device)
+    info, space = _info(data), open_space(release, device, pool="mean")  # its towers, whatever else opens the folder
     held = _held(data, info)
     if isinstance(space, OwnSpace):
         names = chosen_pair(release, {name: name for name in space.towers}, held, pair)

@@ -75,7 +75,7 @@ def convert(
 
 
 def _opened(source: str, revision: str | None) -> DualSpace:
-    space = open_space(source, torch.device("cpu"), revision=revision)
+    space = open_space(source, torch.device("cpu"), pool="mean", revision=revision)  # its towers
     known = ({Kind.image.value, Kind.text.value}, {Kind.audio.value, Kind.text.value})
     if not isinstance(space, DualSpace) or set(space.towers) not in known:
         raise UnusableError(

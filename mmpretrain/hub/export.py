@@ -20,7 +20,6 @@ from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modu
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.places_mmpretrain import places_of
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.models.similarity_mmpretrain import SOFTMAX
 from mmpretrain.release_folder import NATIVE, drop_foreign_code
 
 
@@ -109,15 +108,8 @@ def offered_by(model: MMPretrainModel, processor: MMPretrainProcessor, folder: P
         parts=config.factors is not None or config.components is not None,
         sentence_transformers=tuple(kind.value for kind in encoded_kinds(processor.modalities, model.embed_sizes)),
         native=architectures[0],
-        zero_shot=_zero_shot(model, processor),
+        zero_shot=model.zero_shot_problem() is None,
     )
-
-
-def _zero_shot(model: MMPretrainModel, processor: MMPretrainProcessor) -> bool:
-    """Whether transformers' pipeline takes it: see MMPretrainForZeroShotImageClassification."""
-    kinds = [entry["kind"] for entry in processor.modalities.values()]
-    softmax = (model.config.similarity or {}).get("form") == SOFTMAX
-    return softmax and model.fusion is None and kinds.count("image") == kinds.count("text") == 1
 
 
 def _in_native_format(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
-from mmpretrain.models.similarity_mmpretrain import squarable
+from mmpretrain.models.similarity_mmpretrain import at_least_float32
+from mmpretrain.models.similarity_mmpretrain import unit_rows as of_length
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +36,12 @@ def negatives_from(world: World, negatives: Negatives) -> World:
 
 
 def unit_rows(rows: Tensor, valid: Tensor | None = None, factor: Tensor | float = 1.0) -> Tensor:
-    """[b, d] rows, in float32 at least, brought to the length ``factor`` (a scalar or [b, 1]).
+    """[b, d] rows, in float32 at least, brought to the length ``factor`` (a scalar or [b, 1]), as released models do.
 
-    A row of norm 0 stays 0 and passes its gradient on; so does one whose gradient would be too large for its type
-    (entries below 1e-37 in float32). valid: bool [b]; the other rows become 0 whatever they hold, and get no gradient.
+    valid: bool [b]; the other rows become 0 whatever they hold, and get no gradient.
     """
     rows = at_least_float32(rows)
-    if valid is not None:
-        rows = torch.where(valid[:, None], rows, 0)
-    rows = squarable(rows) if rows.numel() else rows
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    # Division by a tiny constant instead would multiply that row's gradient by its inverse.
-    return rows * (factor / torch.where(norms > 0, norms, torch.ones_like(norms)))
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """``values`` with half-precision types widened to float32; float64 stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return of_length(rows if valid is None else torch.where(valid[:, None], rows, 0), factor)
 
 
 def own_rows(rows: int, world: World, device: torch.device) -> Tensor:

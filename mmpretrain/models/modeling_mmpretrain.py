@@ -298,6 +298,21 @@ class MMPretrainModel(ToolsMixin, Asked):
             return DualModel(**entry["dual"], attention=self.config.attention_of(""))
         return type(self)(MMPretrainConfig(**entry, attn_implementation=self.config.attention_of("")))
 
+    def zero_shot_problem(self) -> str | None:
+        """Why transformers' zero-shot classification of images cannot take this model; None if it can."""
+        kinds = [KIND_OF.get(wanted.main) for wanted in self.takes.values()]
+        for kind in ("image", "text"):
+            if kinds.count(kind) != 1:
+                return f"one image and one text are needed, and its modalities are {', '.join(self.takes)}"
+        if self.config.similarity is None:
+            return f"its method ({self.config.method}) ships no similarity of an image and a text"
+        if self.config.similarity["form"] == SIGMOID:
+            return (
+                "it gives every pair a probability of its own (sigmoid), and the pipeline takes a softmax; AutoModel"
+                " and pair_probabilities give the model's"
+            )
+        return None if self.fusion is None else "its fusion takes an image and a text of the same sample only"
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if (initialize := getattr(module, "initialize_", None)) is not None:
@@ -321,22 +336,8 @@ class MMPretrainForZeroShotImageClassification(MMPretrainModel):
 
     def __init__(self, config: MMPretrainConfig) -> None:
         super().__init__(config)
-        if problem := self._zero_shot_problem():
+        if problem := self.zero_shot_problem():
             raise ValueError(f"zero-shot-image-classification does not work with this model: {problem}")
-
-    def _zero_shot_problem(self) -> str | None:
-        kinds = [KIND_OF.get(wanted.main) for wanted in self.takes.values()]
-        for kind in ("image", "text"):
-            if kinds.count(kind) != 1:
-                return f"one image and one text are needed, and its modalities are {', '.join(self.takes)}"
-        if self.config.similarity is None:
-            return f"its method ({self.config.method}) ships no similarity of an image and a text"
-        if self.config.similarity["form"] == SIGMOID:
-            return (
-                "it gives every pair a probability of its own (sigmoid), and the pipeline takes a softmax; AutoModel"
-                " and pair_probabilities give the model's"
-            )
-        return None if self.fusion is None else "its fusion takes an image and a text of the same sample only"
 
 
 def _fusion(encoders: Mapping[str, Encoder], form: str = "transformer", **arguments: Any) -> Fusion | LinearFusion:

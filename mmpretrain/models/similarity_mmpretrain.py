@@ -34,14 +34,20 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def unit_rows(rows: Tensor) -> Tensor:
-    """[b, d] -> the same in float32 at least, of length 1; a row of norm 0 stays 0."""
-    rows = squarable(at_least_float32(rows))
+def unit_rows(rows: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+    """[b, d] -> the same in float32 at least, of length ``factor`` (a scalar or [b, 1]).
+
+    A row of norm 0 stays 0 and passes its gradient on; so does one whose gradient would be too large for its type
+    (entries below 1e-37 in float32).
+    """
+    rows = at_least_float32(rows)
+    rows = _squarable(rows) if rows.numel() else rows
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / torch.where(norms > 0, norms, torch.ones_like(norms))
+    # Division by a tiny constant instead would multiply that row's gradient by its inverse.
+    return rows * (factor / torch.where(norms > 0, norms, torch.ones_like(norms)))
 
 
-def squarable(rows: Tensor) -> Tensor:
+def _squarable(rows: Tensor) -> Tensor:
     """[b, d] -> the same; rows whose squares would be 0 or infinite come nearer to 1 by an exact power of two."""
     exponent = round(math.log2(torch.finfo(rows.dtype).max))
     usual, shift = 2.0 ** (exponent // 3), 2.0 ** (exponent * 3 // 4)

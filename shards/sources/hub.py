@@ -11,6 +11,7 @@ from typing import Any
 
 from mmpretrain.data.writing import BuildError
 from mmpretrain.problems import one_line
+from mmpretrain.words import texts_in
 from shards.sources.columns import ADDRESS, Known, Wishes
 from shards.sources.features import known_of_features, known_of_schema
 from shards.sources.findings import Findings
@@ -122,17 +123,8 @@ def _refuse_remote_files(path: Path) -> None:
         raise BuildError(f"{card} has a damaged heading ({one_line(error)})") from None
     configs = head.get("configs") if isinstance(head, dict) else None
     for config in configs if isinstance(configs, list) else ():
-        for name in _texts(config.get("data_files") if isinstance(config, dict) else None):
+        for name in texts_in(config.get("data_files") if isinstance(config, dict) else None):
             _local(path, name)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in lists and dictionaries."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _texts(entry)
 
 
 def _local(path: Path, name: str) -> Path:

@@ -93,3 +93,10 @@ def test_samples_without_a_modality_are_neither_queries_nor_items() -> None:
     assert found == retrieval(made.only(there))
     assert found["left->right/recall@1/chance"] == 1 / there.sum()
     assert retrieval(replace(made, present={"left": there & False})) == {}
+
+
+@pytest.mark.parametrize("factor", [1e-38, 1e-25, 1e20, 1e37])
+def test_embeddings_of_any_length_count_by_their_direction(factor: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    scaled = (rows.astype(np.float64) * factor).astype(np.float32)
+    assert np.allclose(unit_rows(scaled), unit_rows(rows), atol=1e-6)

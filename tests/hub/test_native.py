@@ -83,6 +83,14 @@ def test_embeddings_and_probabilities_are_those_of_the_release(release: tuple[st
         assert [score["score"] for score in scores] == pytest.approx(right.sort(descending=True).values.tolist(), 1e-4)
 
 
+def test_it_is_converted_although_sentence_transformers_would_open_it(
+    release: tuple[str, Path], tmp_path: Path
+) -> None:
+    again = convert(str(release[1] / "native"), tmp_path / "again", ("image", "text"))
+    first = MMPretrainModel.from_pretrained(release[1])
+    assert torch.equal(again.logit_scale.detach().reshape(1), first.logit_scale.detach().reshape(1))
+
+
 @pytest.mark.processes
 def test_open_clip_reads_it(tmp_path: Path) -> None:
     packages = [FOLDER / package for package in OPEN_CLIP_TRAINING]
