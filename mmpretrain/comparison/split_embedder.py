@@ -21,7 +21,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.embedding.space import Space
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
-from mmpretrain.evaluation.same_items import with_captions, with_same
+from mmpretrain.evaluation.same_items import with_items
 from mmpretrain.evaluation.texts import embed_own_texts, embed_texts
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,9 @@ class SplitEmbedder:
         texts = model.texts if wanted.captions is Captions.all else []
         if not wanted.same and not texts:
             return found
-        reader = self._stream(split, model).reader
-        for name in wanted.same:
-            found = with_same(found, name, reader, world)
-        for name in texts:
-            own = partial(self._own_texts, model, name)
-            found = with_captions(found, name, self._looked.kinds[name], reader, own, world)
-        return found
+        kinds = {name: self._looked.kinds[name] for name in texts}
+        own, reader = partial(self._own_texts, model), self._stream(split, model).reader
+        return with_items(found, wanted, kinds, reader, own, world)
 
     def _own_texts(self, model: SpaceModel, name: str, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         world, batch = self._world, self._job.batch

@@ -6,12 +6,15 @@ Ranks read equal shares of the samples and tell one another what they found. Sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
+from mmpretrain.config.evaluation import Captions as Counted
+from mmpretrain.config.evaluation import RetrievalConfig
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import SampleError
 from mmpretrain.data.reader import Reader
@@ -21,6 +24,25 @@ from mmpretrain.evaluation.embeddings import Captions, Embeddings
 
 # This rank's texts -> (float32 [all, d], int64 [W]): see texts.embed_own_texts.
 EmbedOwnTexts = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+
+
+def with_items(
+    embeddings: Embeddings,
+    wanted: RetrievalConfig,
+    texts: Mapping[str, Kind],
+    reader: Reader,
+    embed: Callable[[str, list[str]], tuple[np.ndarray, np.ndarray]],
+    world: World,
+) -> Embeddings:
+    """``embeddings`` with what ``wanted`` has retrieval count as one item, and as several; a collective.
+
+    texts: of the modalities that are texts. embed: a modality and this rank's texts of it, as :data:`EmbedOwnTexts`.
+    """
+    for modality in wanted.same:
+        embeddings = with_same(embeddings, modality, reader, world)
+    for modality, kind in texts.items() if wanted.captions is Counted.all else ():
+        embeddings = with_captions(embeddings, modality, kind, reader, partial(embed, modality), world)
+    return embeddings
 
 
 def with_same(embeddings: Embeddings, modality: str, reader: Reader, world: World) -> Embeddings:

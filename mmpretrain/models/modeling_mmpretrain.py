@@ -276,12 +276,11 @@ class MMPretrainModel(ToolsMixin, Asked):
         if self.connection is not None:
             return self.connection(inputs, record), None
         given = {name: {k: t for k, t in tensors.items() if k != PRESENT} for name, tensors in inputs.items()}
-        more: dict[str, Any] = {} if record is None else {"record": record}
         if isinstance(self.fusion, Fusion):
             encoders: Any = self.encoders
             states = {name: encoders[name].states(record, **tensors) for name, tensors in given.items()}
             return self.fusion(states, present)
-        embeds = {name: self.encoders[name](**tensors, **more) for name, tensors in given.items()}
+        embeds = {name: self.encoders[name](record=record, **tensors) for name, tensors in given.items()}
         if self.fusion is not None:
             return self.fusion(embeds, present)
         return {n: self.projections[n](embed) if n in self.projections else embed for n, embed in embeds.items()}, None

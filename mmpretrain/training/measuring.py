@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmpretrain.config.evaluation import Captions, EvaluationConfig, Metric
+from mmpretrain.config.evaluation import EvaluationConfig, Metric
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine.engine import Engine
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
 from mmpretrain.evaluation.evaluate import evaluate
-from mmpretrain.evaluation.same_items import with_captions, with_same
+from mmpretrain.evaluation.same_items import with_items
 from mmpretrain.evaluation.texts import Processor, embed_own_texts, embed_texts
 
 
@@ -84,19 +84,13 @@ class Measuring:
 
         def embed_items(name: str) -> Embeddings:
             found = embed(name)
-            return self._items(found, name) if name == split else found
+            if name != split:
+                return found
+            texts = {text: self.config.data.modalities[text].kind for text in self._texts()}
+            reader, world = self._split(split).reader, self._engine.world
+            return with_items(found, self._settings.retrieval, texts, reader, self._own_texts, world)
 
         return embed_items
-
-    def _items(self, found: Embeddings, split: str) -> Embeddings:
-        wanted, world = self._settings.retrieval, self._engine.world
-        reader = self._split(split).reader
-        for modality in wanted.same:
-            found = with_same(found, modality, reader, world)
-        for modality in self._texts() if wanted.captions is Captions.all else []:
-            kind = self.config.data.modalities[modality].kind
-            found = with_captions(found, modality, kind, reader, functools.partial(self._own_texts, modality), world)
-        return found
 
     def _texts(self) -> list[str]:
         return [name for name, modality in self.config.data.modalities.items() if modality.kind.row.tokenized]
