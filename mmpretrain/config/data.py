@@ -55,6 +55,7 @@ RESERVED = (
     "truncation",
     "max_length",
     "return_tensors",
+    "flat",
 )
 
 # Samples per second, and seconds.

@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ProcessorMixin, WhisperFeatureExtractor
 
+from mmpretrain.config.data import RESERVED
+from mmpretrain.models.calls_mmpretrain import OPTIONS
 from mmpretrain.models.inputs_mmpretrain import MULTIPLE
 from mmpretrain.models.processing_mmpretrain import MMPretrainInputs, MMPretrainProcessor
 from tests.small_tokenizer import small_tokenizer
@@ -127,3 +129,7 @@ def test_parts_are_those_of_the_first_modality_of_a_kind() -> None:
         alone.decode([1])
     with pytest.raises(ValueError, match="'padding' is called like a keyword"):
         processor(padding=IMAGE)
+
+
+def test_no_run_has_a_modality_that_its_processor_would_refuse() -> None:
+    assert set(OPTIONS) <= set(RESERVED)
