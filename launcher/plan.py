@@ -97,7 +97,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         problems += [*history.problems, *_folder_problems(_folder(config).path)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
-    model = checks.check_model(config, request.purpose, resources.world_size)
+    model = checks.check_model(config, request.purpose, resources.world_size, starts=history.step is None)
     if model.problems:
         raise PlanError(model.problems)
     batches = checks.batches(config, resources)

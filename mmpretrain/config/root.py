@@ -88,6 +88,11 @@ class Config:
     seed: int = 0
     """Seed of everything random: initial weights, order of samples, augmentations, dropout. From 0 to below 2^63."""
 
+    init_from: str | None = field(default=None, metadata=PATH)
+    """What the run starts from: a release (a folder, or an id of the Hub), or a run (``runs/NAME``: the step that it
+    released, else its newest checkpoint; ``runs/NAME@STEP``: that one). All parts that both models have are taken over,
+    and the plan lists them (docs/resuming.md). null: encoders start as ``model.encoders`` says, all else anew."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -110,6 +115,7 @@ class Config:
         found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
+        found += ["init_from is empty: name a release or a run, or null for none"] if self.init_from == "" else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -42,6 +44,7 @@ from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
 from mmpretrain.training.publish import device_name, publish
 from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class Session:
         self.processor = build_processor(self.config, sources)
         self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
+        self.started_from: dict[str, Any] | None = None
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
@@ -109,6 +113,7 @@ class Session:
             )
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
+        self.started_from = manifest.get("started_from") if manifest else self.started_from
         self.recorder.start(done)
         return done
 
@@ -156,6 +161,7 @@ class Session:
             "seed": self.config.seed,
             **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             **({"best": self.best.facts()} if self.best else {}),
+            **({"started_from": self.started_from} if self.started_from else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -214,10 +220,23 @@ class Session:
     def _initialize(self, world: World) -> None:
         """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        first = not checkpoint.exists(self.folder.checkpoints, world)
+        taken = self._begin(world) if first else []
         self._settle_padding(world)
-        if not checkpoint.exists(self.folder.checkpoints, world):
+        if first:
             self._tell_apart(world)
-            self.method.initialize(self._first_batches, world)
+            if not self.method.taken_over(taken):
+                self.method.initialize(self._first_batches, world)
+
+    def _begin(self, world: World) -> list[str]:
+        """Start from what ``init_from`` names, and note it; the parts that were taken over."""
+        begun = begin(self.config, self.method, self.processor, world)
+        if begun is None:
+            return []
+        self.started_from = asdict(begun.start)
+        if world.rank == 0:
+            self.folder.update_status(started_from=self.started_from)
+        return begun.taken
 
     def _settle_padding(self, world: World) -> None:
         """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
