@@ -12,7 +12,7 @@ from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
@@ -28,10 +28,10 @@ class RunConfig:
     """Folder of the run below ``run.root``: letters, digits, ``.``, ``_`` and ``-``. The same name with the same config
     continues the run. null: ``METHOD-EXPERIMENT``, or ``METHOD-DATA`` without an experiment."""
 
-    root: str = field(default="runs", metadata=PATH)
+    root: str = field(default="runs", metadata=PATH | FREE)
     """Folder that the run folders lie in; a relative path starts where the launcher is called."""
 
-    license: str | None = None
+    license: str | None = field(default=None, metadata=FREE)
     """License of the weights, as the Hub spells it (``mit``, ``cc-by-4.0``), for the model card; null: not chosen yet.
     A run may go on under another one."""
 
@@ -82,7 +82,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     """Where a run is written."""
 
-    experiment: str | None = None
+    experiment: str | None = field(default=None, metadata=FREE)
     """The experiment that was chosen by ``experiment=NAME``, part of the default name of the run; null: none."""
 
     seed: int = 0

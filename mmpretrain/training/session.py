@@ -19,6 +19,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.evaluation import Released
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.changed_index import changed_index
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
@@ -38,6 +39,7 @@ from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.once import once
@@ -64,6 +66,7 @@ class Session:
         self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
+        self.accepted: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
@@ -101,21 +104,34 @@ class Session:
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
-        if manifest and not self.stream.index.is_known_as(manifest["index"]):
-            raise CheckpointError(
-                f"the shards in {self.config.data.place}, or their order, have changed since the checkpoint was"
-                " written: restore them, or start a run with another run.name"
-            )
-        if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
-            raise CheckpointError(
-                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
-                " data.mixing and data.temperature, or start a run with another run.name"
-            )
+        if manifest:
+            self._check_data(manifest)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
         self.recorder.start(done)
         return done
+
+    def _check_data(self, manifest: Mapping[str, Any]) -> None:
+        """Raises CheckpointError if the stream is another one than that of a checkpoint, and nobody has accepted it."""
+        self.accepted = list(manifest.get("accepted_index", []))
+        data = self.config.data
+        found = changed_index(self.stream.index, manifest["index"], data.accept_index)
+        if found is not None and found.accepted:
+            self.accepted.append(found.facts(manifest["step"]))
+            if self.world.rank == 0:
+                logger.warning(found.words(manifest["position"]))
+                self.folder.update_status(accepted_index=self.accepted)
+        elif found is not None:
+            raise CheckpointError(
+                f"the shards in {data.place}, or their order, have changed since the checkpoint was written: restore"
+                f" them, go on with them as they are by {found.token}, or start a run with another run.name"
+            )
+        elif manifest.get("mixture", {}) != self.stream.plan.facts:
+            raise CheckpointError(
+                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
+                " data.mixing and data.temperature, or start a run with another run.name"
+            )
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -162,6 +178,7 @@ class Session:
             **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             **({"best": self.best.facts()} if self.best else {}),
             **({"started_from": self.started_from} if self.started_from else {}),
+            **({"accepted_index": self.accepted} if self.accepted else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -178,6 +195,7 @@ class Session:
         state = self.engine.state_dict()
         if state is not None:
             seen = self._seen(results)
+            keep_earlier(self.folder, released)
             write_evaluation(self.folder.evaluation, results)
             shipped = self.method.ship(state, self.processor)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
