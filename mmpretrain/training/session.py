@@ -137,6 +137,10 @@ class Session:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
         return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank wishes it; a collective."""
+        return self.world.max_flag(wish)
+
     def step(self, index: int) -> Step:
         """What the method may know about the step with this index."""
         batch, size = self.config.data.global_batch, len(self.stream.index)
