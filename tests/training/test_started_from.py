@@ -59,7 +59,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tens
 
 
 def checked(*tokens: str, processor: bool = True) -> tuple[str, str]:
-    """(problems, notes) that the plan shows, by headers alone."""
+    """(problems, notes) that the plan shows."""
     config = runs.tiny_config(*tokens)
     with torch.device("meta"):
         method = type(made(config))(config, made(config).model.to("meta"))
