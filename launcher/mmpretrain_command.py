@@ -16,6 +16,7 @@ def main() -> None:
     require_own_package()
     sys.path.insert(0, str(HOME))  # where `launcher` and `shards` lie, before anybody else's of these names
     import typer
+    from typer.core import TyperGroup
 
     from launcher.cli import command_line
     from mmpretrain.cli import app
@@ -24,7 +25,8 @@ def main() -> None:
     app.command("export", epilog="Example: mmpretrain export runs/demo --step 400 --to releases/demo-400")(
         export_command
     )
-    group = typer.main.get_group(app)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
     train = typer.main.get_command(command_line("mmpretrain train"))
     group.commands = {str(train.name): train, **group.commands}
     group(prog_name="mmpretrain")
