@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mmpretrain.config.keys import FREE
+
 
 class OptimizerName(StrEnum):
     """The optimizers."""
@@ -125,10 +127,10 @@ class EngineConfig:
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
-    timeout_s: int = 600
+    timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another in a collective before the run ends with an error."""
 
-    threads: int | None = None
+    threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
     deepspeed: dict[str, Any] = field(default_factory=dict)
@@ -188,13 +190,13 @@ class EngineConfig:
 class CheckpointConfig:
     """When the whole state of training is saved, and what is kept of it."""
 
-    every_steps: int = 200
+    every_steps: int = field(default=200, metadata=FREE)
     """Optimizer steps between two checkpoints. One is always written at the end."""
 
-    keep_last: int = 2
+    keep_last: int = field(default=2, metadata=FREE)
     """How many of the newest checkpoints are kept."""
 
-    keep_every: int | None = None
+    keep_every: int | None = field(default=None, metadata=FREE)
     """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
     def problems(self) -> list[str]:
@@ -214,7 +216,7 @@ class TrainConfig:
     """The whole training budget in samples, rounded up to full batches. An epoch is as many samples as the training
     split has."""
 
-    log_every_steps: int = 1
+    log_every_steps: int = field(default=1, metadata=FREE)
     """Optimizer steps between two lines of ``metrics.jsonl``. The last step is always logged."""
 
     def problems(self) -> list[str]:

@@ -18,6 +18,7 @@ from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.training.start_sources import Start
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,14 @@ def training_facts(
         world_size=world_size,
         samples_per_s=statistics.median(rates) if rates else None,
         hardware=hardware,
+        started_from=_started_from(folder),
     )
+
+
+def _started_from(folder: RunFolder) -> str | None:
+    """What the run's first start noted."""
+    found = folder.status().get("started_from")
+    return str(Start(**found)) if found else None
 
 
 def device_name() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -17,6 +19,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.evaluation import Released
 from mmpretrain.data.batch import Batch
+from mmpretrain.data.changed_index import changed_index
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
@@ -36,12 +39,14 @@ from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
 from mmpretrain.training.publish import device_name, publish
 from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
@@ -60,6 +65,8 @@ class Session:
         self.processor = build_processor(self.config, sources)
         self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
+        self.started_from: dict[str, Any] | None = None
+        self.accepted: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
@@ -97,20 +104,34 @@ class Session:
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
-        if manifest and not self.stream.index.is_known_as(manifest["index"]):
+        if manifest:
+            self._check_data(manifest)
+        done = manifest["step"] if manifest else 0
+        self.best = known_best(manifest)
+        self.started_from = manifest.get("started_from") if manifest else self.started_from
+        self.recorder.start(done)
+        return done
+
+    def _check_data(self, manifest: Mapping[str, Any]) -> None:
+        """Raises CheckpointError if the stream is another one than that of a checkpoint, and nobody has accepted it."""
+        self.accepted = list(manifest.get("accepted_index", []))
+        data = self.config.data
+        found = changed_index(self.stream.index, manifest["index"], data.accept_index)
+        if found is not None and found.accepted:
+            self.accepted.append(found.facts(manifest["step"]))
+            if self.world.rank == 0:
+                logger.warning(found.words(manifest["position"]))
+                self.folder.update_status(accepted_index=self.accepted)
+        elif found is not None:
             raise CheckpointError(
-                f"the shards in {self.config.data.place}, or their order, have changed since the checkpoint was"
-                " written: restore them, or start a run with another run.name"
+                f"the shards in {data.place}, or their order, have changed since the checkpoint was written: restore"
+                f" them, go on with them as they are by {found.token}, or start a run with another run.name"
             )
-        if manifest and manifest.get("mixture", {}) != self.stream.plan.facts:
+        elif manifest.get("mixture", {}) != self.stream.plan.facts:
             raise CheckpointError(
                 "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
                 " data.mixing and data.temperature, or start a run with another run.name"
             )
-        done = manifest["step"] if manifest else 0
-        self.best = known_best(manifest)
-        self.recorder.start(done)
-        return done
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -156,6 +177,8 @@ class Session:
             "seed": self.config.seed,
             **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
             **({"best": self.best.facts()} if self.best else {}),
+            **({"started_from": self.started_from} if self.started_from else {}),
+            **({"accepted_index": self.accepted} if self.accepted else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -172,6 +195,7 @@ class Session:
         state = self.engine.state_dict()
         if state is not None:
             seen = self._seen(results)
+            keep_earlier(self.folder, released)
             write_evaluation(self.folder.evaluation, results)
             shipped = self.method.ship(state, self.processor)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
@@ -214,10 +238,23 @@ class Session:
     def _initialize(self, world: World) -> None:
         """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        first = not checkpoint.exists(self.folder.checkpoints, world)
+        taken = self._begin(world) if first else []
         self._settle_padding(world)
-        if not checkpoint.exists(self.folder.checkpoints, world):
+        if first:
             self._tell_apart(world)
-            self.method.initialize(self._first_batches, world)
+            if not self.method.taken_over(taken):
+                self.method.initialize(self._first_batches, world)
+
+    def _begin(self, world: World) -> list[str]:
+        """Start from what ``init_from`` names, and note it; the parts that were taken over."""
+        begun = begin(self.config, self.method, self.processor, world)
+        if begun is None:
+            return []
+        self.started_from = asdict(begun.start)
+        if world.rank == 0:
+            self.folder.update_status(started_from=self.started_from)
+        return begun.taken
 
     def _settle_padding(self, world: World) -> None:
         """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
