@@ -89,6 +89,11 @@ class OptimConfig:
     clip: float | None = 1.0
     """Largest norm of the whole gradient, which is scaled down to it; null for no limit."""
 
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer of an encoder to the one below it, above 0 and up to 1: of n layers,
+    layer k learns with ``layer_decay`` ^ (n + 1 - k) of the encoder's rate, embeddings as layer 0, what comes after the
+    last layer with the whole rate. null: all with the same."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
@@ -102,6 +107,8 @@ class OptimConfig:
             found.append("optim.schedule=step needs optim.step_samples (how many samples between two steps)")
         if self.clip is not None and self.clip <= 0:
             found.append(f"optim.clip is {self.clip}: it must be above 0, or null for no clipping")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            found.append(f"optim.layer_decay is {self.layer_decay}: it must be above 0 and up to 1, or null for none")
         for key in ("weight_decay", "warmup_samples", "final_lr"):
             if getattr(self, key) < 0:
                 found.append(f"optim.{key} is {getattr(self, key)}: it must be 0 or more")

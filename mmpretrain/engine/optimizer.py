@@ -10,6 +10,7 @@ from torch import nn
 
 from mmpretrain.config.engine import OptimConfig, OptimizerName
 from mmpretrain.config.model import EncoderConfig
+from mmpretrain.engine.layer_decay import layer_factors
 
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -17,15 +18,17 @@ NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._Bat
 def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]) -> list[dict]:
     """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
 
-    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
-    normalization layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, times what ``layer_decay``
+    makes of their layer (see there for the LayersNotFoundError that is raised). Biases and parameters of normalization
+    layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
+    factors = layer_factors(module, config.layer_decay)
     members: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in undecayed or parameter.numel() == 1 else config.weight_decay
-            members[_lr_scale(name, encoders), decay].append(parameter)
+            members[_lr_scale(name, encoders) * factors.get(name, 1.0), decay].append(parameter)
     return [
         {"params": params, "lr_scale": scale, "lr": config.lr * scale, "weight_decay": decay}
         for (scale, decay), params in members.items()

@@ -28,6 +28,7 @@ from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
+from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.hub.native import native_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -56,7 +57,8 @@ def check(config: Config, ranks: int = 1, *, starts: bool = True) -> Checked:
     problems, notes, model = check_model(config, sources)
     if model is None:
         return Checked(problems, notes, None)
-    problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
+    problems = layer_problems(model, config.optim.layer_decay)
+    problems += [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
     problems += _masks(config, sources)
     if starts and not problems:
         problems, more = _start(config, sources, model)

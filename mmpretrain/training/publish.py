@@ -41,10 +41,11 @@ def publish(
     world_size: int,
     steps: int,
     not_held_out: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Write ``folder.release``. results: the final evaluation. steps: that the weights have learned from. not_held_out:
-    why the evaluation is of no held-out data; None if it is."""
-    made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}")
+    why the evaluation is of no held-out data; None if it is. weights: which of that step they are, in words."""
+    made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}", weights)
     scores = Scores(results, config.evaluation.split, not_held_out)
     card = card_facts(config, dataset_info(config.data), made, scores)
     for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
@@ -73,9 +74,14 @@ def _undescribed(data: DataConfig) -> DatasetInfo:
 
 
 def training_facts(
-    folder: RunFolder, config: Config, steps: int, world_size: int, hardware: str | None
+    folder: RunFolder,
+    config: Config,
+    steps: int,
+    world_size: int,
+    hardware: str | None,
+    weights: str | None = None,
 ) -> TrainingFacts:
-    """How the weights after ``steps`` steps came about."""
+    """How the weights after ``steps`` steps came about. weights: which of that step they are, in words."""
     lines = (line for line in read_lines(folder.metrics) if line["step"] <= steps)
     rates = [line["samples_per_s"] for line in lines if "samples_per_s" in line]
     return TrainingFacts(
@@ -85,6 +91,7 @@ def training_facts(
         samples_per_s=statistics.median(rates) if rates else None,
         hardware=hardware,
         started_from=_started_from(folder),
+        weights=weights,
     )
 
 

@@ -38,8 +38,9 @@ from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
-from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.earlier import keep_earlier
+from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.once import once
@@ -160,9 +161,17 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        results = self.measuring.while_training()
+        with self.engine.evaluated_weights():
+            results = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         self.best = better(self.best, settings.best, done, results, self.world)
+
+    def out_of_patience(self, done: int) -> bool:
+        """Whether the run ends here, before its last step, as nothing has become better for long enough."""
+        best = self.config.evaluation.best
+        return done < self.config.total_steps and out_of_patience(
+            self.best, best, done, self.config.evaluation.every_steps
+        )
 
     def checkpoint_due(self, done: int) -> bool:
         """Whether the schedule, the end of training or a new best step asks for a checkpoint."""
@@ -189,7 +198,9 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
+        self._tell_early_stop(done)
         released = self._take_best(done)
+        mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         results, shown = self.measuring.final()
         state = self.engine.state_dict()
@@ -198,12 +209,29 @@ class Session:
             keep_earlier(self.folder, released)
             write_evaluation(self.folder.evaluation, results)
             shipped = self.method.ship(state, self.processor)
-            publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
-            facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
+            weights = in_words(self.config.averaging, self.config.averaging.released, mixed and mixed.facts())
+            publish(self.folder, self.config, shipped, results, self.world.size, released, seen, weights)
+            facts = {
+                "split": self.config.evaluation.split,
+                "held_out": seen is None,
+                "not_held_out": seen,
+                "weights": self.config.averaging.released.value,
+            }
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
+
+    def _tell_early_stop(self, done: int) -> None:
+        """Why a run is complete before its last step, on the screen and in its status."""
+        if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
+            patience = self.config.evaluation.best.patience
+            self.folder.update_status(stopped_early={"step": done, "patience": patience})
+            print(
+                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
+                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
+                flush=True,
+            )
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -245,6 +273,7 @@ class Session:
             self._tell_apart(world)
             if not self.method.taken_over(taken):
                 self.method.initialize(self._first_batches, world)
+        keep_start(self.folder, self.config.averaging, self.method, world, first=first)
 
     def _begin(self, world: World) -> list[str]:
         """Start from what ``init_from`` names, and note it; the parts that were taken over."""
