@@ -38,6 +38,7 @@ from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
+from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
 from mmpretrain.training.publish import device_name, publish
@@ -173,8 +174,9 @@ class Session:
         if state is not None:
             seen = self._seen(results)
             write_evaluation(self.folder.evaluation, results)
-            shipped = self.method.ship(state, self.processor)
-            publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
+            shipped = without_adapters(self.config, self.method.ship(state, self.processor))
+            adapters = adapters_of(self.config, state)
+            publish(self.folder, self.config, shipped, results, self.world.size, released, seen, adapters)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
         self.recorder.complete(done)
