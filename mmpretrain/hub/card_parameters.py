@@ -33,6 +33,8 @@ def used_parameters(config: Config) -> dict[str, Any]:
         for key, kind in (("max_length", "text"), ("channels", "image")):
             if modality["kind"] != kind:
                 modality.pop(key, None)
+    if config.model.lora.rank is None:
+        found["model"].pop("lora", None)
     if not config.method.contrasts:
         found.pop("objective", None)
     if not config.method.augments:

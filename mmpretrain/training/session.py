@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
@@ -43,9 +44,10 @@ from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
+from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
-from mmpretrain.training.publish import device_name, publish
+from mmpretrain.training.publish import Scores, device_name, publish, training_facts
 from mmpretrain.training.recorder import Recorder
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
@@ -205,22 +207,34 @@ class Session:
         results, shown = self.measuring.final()
         state = self.engine.state_dict()
         if state is not None:
-            seen = self._seen(results)
             keep_earlier(self.folder, released)
             write_evaluation(self.folder.evaluation, results)
-            shipped = self.method.ship(state, self.processor)
-            weights = in_words(self.config.averaging, self.config.averaging.released, mixed and mixed.facts())
-            publish(self.folder, self.config, shipped, results, self.world.size, released, seen, weights)
-            facts = {
-                "split": self.config.evaluation.split,
-                "held_out": seen is None,
-                "not_held_out": seen,
-                "weights": self.config.averaging.released.value,
-            }
-            self.folder.update_status(released_step=released, evaluated=facts if results else None)
+            self._publish(state, results, released, mixed.facts() if mixed else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
+
+    def _publish(
+        self, state: dict[str, Tensor], results: dict[str, float], steps: int, mixture: dict[str, Any] | None
+    ) -> None:
+        """Write the release, and what was measured of it into the status; on rank 0 alone.
+
+        state: the whole weights. steps: that they have learned from. mixture: with the start, None if there is none.
+        """
+        config, seen = self.config, self._seen(results)
+        size = self.world.size
+        weights = in_words(config.averaging, config.averaging.released, mixture)
+        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
+        scores = Scores(results, config.evaluation.split, seen)
+        shipped = without_adapters(config, self.method.ship(state, self.processor))
+        publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
+        facts = {
+            "split": config.evaluation.split,
+            "held_out": seen is None,
+            "not_held_out": seen,
+            "weights": config.averaging.released.value,
+        }
+        self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
     def _tell_early_stop(self, done: int) -> None:
         """Why a run is complete before its last step, on the screen and in its status."""
