@@ -77,9 +77,16 @@ def short(value: float) -> str:
         if unit <= size < 1e15:
             return f"{value / unit:.4g}{suffix}"
     if size and (size < 1e-3 or size >= 1e15):
-        mantissa, power = f"{value:.3e}".split("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+        return exponent(value)
     return f"{value:.4g}"
+
+
+def exponent(value: float) -> str:
+    """0.0015 -> 1.5e-3."""
+    if not value or not math.isfinite(value):
+        return f"{value:.4g}"
+    mantissa, power = f"{value:.3e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 def percent(value: float) -> str:
@@ -108,4 +115,4 @@ def _round_step(rough: float) -> float:
     if not rough > 0 or not math.isfinite(rough):
         return math.nan
     power = 10.0 ** math.floor(math.log10(rough))
-    return next((factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999), 10 * power)
+    return next((factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999), 10 * power)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.report.axis import Axis, count, log_axis, percent, plain_axis, short, span_axis
+from mmpretrain.report.axis import Axis, count, exponent, log_axis, percent, plain_axis, short, span_axis
 from mmpretrain.report.metrics import Column
 from mmpretrain.report.thinning import Thin, thin
 
@@ -148,7 +148,10 @@ def _scale(axis: Axis, panel: Panel, known: list[tuple[Curve, Thin]], x: Axis) -
 
 def _labels(axis: Axis, words: Callable[[float], str]) -> list[tuple[float, str]]:
     places = axis.place(np.array(axis.ticks, dtype=np.float64)).tolist()
-    return [(round(100 * place, 2), words(tick)) for place, tick in zip(places, axis.ticks, strict=True)]
+    texts = [words(tick) for tick in axis.ticks]
+    if any("e-" in text for text in texts):  # all alike: 1e-3 and 5e-4, not 0.001 and 5e-4
+        texts = [exponent(tick) for tick in axis.ticks]
+    return [(round(100 * place, 2), text) for place, text in zip(places, texts, strict=True)]
 
 
 def _drawn(curve: Curve, made: Thin, x: Axis, y: Axis) -> Drawn:

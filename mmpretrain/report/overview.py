@@ -126,7 +126,7 @@ def _hardware(record: Record) -> str:
     if known:
         return str(known)
     ranks = record.plan.get("world_size")
-    return f"{ranks} ranks" if ranks else ""
+    return (f"{ranks} ranks" if ranks != 1 else "1 rank") if ranks else ""
 
 
 def _where(record: Record) -> str:

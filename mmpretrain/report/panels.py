@@ -20,6 +20,7 @@ from mmpretrain.report.metrics import Column
 from mmpretrain.report.record import Record
 
 MOST_CURVES = 16  # of one chart
+MOST_SHOWN = 12  # charts of evaluations that are shown at once
 EVALUATED = re.compile(r"eval/([^/]+)/(.+)")
 IN_ALL = ("samples", "epoch")  # they only say where a line stands
 
@@ -85,12 +86,13 @@ def evaluation_panels(records: Sequence[Record]) -> tuple[list[Panel], list[Pane
     rest: list[Panel] = []
     for (split, _, score_name), names in found.items():
         row = rows[names[0]]
-        title = f"{row.heading}: {_spaced(score_name)}"
-        kind = Kind(re.compile(""), title, shares=row.is_share, zero=row.is_share, smoothing=False)
+        kind = Kind(re.compile(""), row.heading, shares=row.is_share, zero=row.is_share, smoothing=False)
         labels = {name: rows[name].subject.replace("->", " → ") or row.heading for name in names}
-        made = _of_kind(kind, names, records, labels, note=f"on {split}", chances=_chances(records))
+        made = _of_kind(
+            kind, names, records, labels, note=f"{_spaced(score_name)} on {split}", chances=_chances(records)
+        )
         (shown if row.is_drawn else rest).extend(made)
-    return shown, rest
+    return shown[:MOST_SHOWN], shown[MOST_SHOWN:] + rest
 
 
 def heading(metric: str) -> str:
@@ -113,13 +115,20 @@ def _of_kind(
         found = {chances[name] for name in names if name in chances}
         chance = found.pop() if len(found) == 1 else None
         parts = [names[start : start + MOST_CURVES] for start in range(0, len(names), MOST_CURVES)]
-        return [_panel(kind.title, part, records, kind, labels, note, chance) for part in parts]
+        alone = labels[names[0]] if labels and len(names) == 1 else _label(names[0], kind)
+        said = _note(names[0], alone, note) if len(names) == 1 else note
+        return [_panel(kind.title, part, records, kind, labels, said, chance) for part in parts]
     made = []
     for name in names:
         label = (labels or {}).get(name) or _label(name, kind)
-        title = kind.title if label == kind.title or (len(names) == 1 and not labels) else f"{kind.title}: {label}"
-        made.append(_panel(title, [name], records, kind, labels, note, chances.get(name)))
+        made.append(_panel(kind.title, [name], records, kind, labels, _note(name, label, note), chances.get(name)))
     return made
+
+
+def _note(name: str, label: str, note: str) -> str:
+    """What a chart of one number says beside its title: which one, of several that have this title."""
+    told = label if "/" in name and label not in note or name.startswith("data_wait") else ""
+    return " · ".join(filter(None, (told, note)))
 
 
 def _panel(

@@ -169,9 +169,24 @@ def _verdict(row: Row, best: str | None) -> str:
         return ""
     if best is not None:
         return f"best: {best}"
-    if all(cell.low is not None for cell in row.cells.values()):
-        return "not distinguishable" if len(row.cells) == 2 else "no best one"
-    return ""
+    ahead = _ahead(row)
+    if len(ahead) in (0, len(row.cells)):
+        return "not distinguishable" if ahead else ""
+    return f"ahead, not distinguishable: {', '.join(ahead)}"
+
+
+def _ahead(row: Row) -> list[str]:
+    """The columns whose intervals reach into that of the highest score; none where an interval is not known."""
+    sign = -1 if row.name.rpartition("/")[2] in LOWER_IS_BETTER else 1
+    edges = {
+        name: sorted((sign * cell.low, sign * cell.high))
+        for name, cell in row.cells.items()
+        if cell.low is not None and cell.high is not None
+    }
+    if len(edges) < len(row.cells):
+        return []
+    first = max(edges, key=lambda name: sign * row.cells[name].value)
+    return [name for name, (_, high) in edges.items() if high >= edges[first][0]]
 
 
 def _weight(row: Row, record: Record) -> tuple[float, ...]:
