@@ -37,7 +37,9 @@ from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
+from mmpretrain.summary.embedding_map import MAP_FILE, write_map
+from mmpretrain.summary.grid_file import GRID_FILE
+from mmpretrain.summary.retrieval_grid import write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.earlier import keep_earlier
@@ -267,6 +269,9 @@ class Session:
             if embeddings is not None:
                 reader = self._whole_splits[self.config.evaluation.split].reader
                 write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+                info = dataset_info(self.config.data)
+                classes, split = info.classes if info else None, self.config.evaluation.split
+                write_map(self.folder.path / MAP_FILE, embeddings, split, classes, reader, kinds)
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")
