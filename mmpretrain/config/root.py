@@ -10,7 +10,7 @@ from typing import Any
 
 from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
+from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, OptimizerName, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
@@ -110,6 +110,7 @@ class Config:
         found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
+        found += self.engine.muon_problems() if self.optim.name is OptimizerName.muon else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
