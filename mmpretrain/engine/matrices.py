@@ -23,9 +23,9 @@ def hidden_matrices(model: nn.Module) -> Set[str]:
     found = set()
     for prefix, layer in model.named_modules():
         for name, parameter in layer.named_parameters(prefix, recurse=False):
-            if parameter.requires_grad and id(parameter) not in tables and _is_weight(layer, name) and _hidden(name):
-                if min(parameter.shape) > 1:
-                    found.add(name)
+            fits = parameter.requires_grad and id(parameter) not in tables and _is_weight(layer, name)
+            if fits and min(parameter.shape) > 1 and _hidden(name):
+                found.add(name)
     return found
 
 

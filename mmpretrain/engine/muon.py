@@ -35,7 +35,7 @@ class MuonAdamW(torch.optim.AdamW):
         self._pieces: dict[Tensor, list[Piece]] = {}
 
     def divide(self, pieces: dict[Tensor, list[Piece]], world: World) -> None:
-        """From now on the parameters are these flat partitions; those of one step are in the same order on all ranks."""
+        """From now on the parameters are these flat partitions, stepped in the same order on all ranks."""
         self._pieces, self._world = pieces, world
 
     @torch.no_grad()

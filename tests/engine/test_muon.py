@@ -29,7 +29,7 @@ CLIP, COMM = ["method=clip", *MUON], ["method=comm", *MUON]
 
 @contextmanager
 def orthogonal_in_float32() -> Iterator[None]:
-    """Newton and Schulz in float32: in torch's bfloat16, the last digit of a gradient shows in the third of an update."""
+    """Newton and Schulz in float32: in torch's bfloat16 the last digit of a gradient shows early in an update."""
 
     def iterate(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
         a, b, c = coefficients
@@ -257,10 +257,10 @@ def test_heads_stay_with_adamw() -> None:
 def test_a_model_without_hidden_matrices_is_refused(ranks: Callable) -> None:
     tokens = ["method=clip", "optim.name=muon"]
     tokens += [f"model.encoders.{name}.freeze=true" for name in runs.MODALITIES]
-    assert "finds no hidden matrix" in ranks(1, runs.refusal, Engine_of, tokens)[0]
+    assert "finds no hidden matrix" in ranks(1, runs.refusal, engine_of, tokens)[0]
 
 
-def Engine_of(tokens: list[str]) -> Engine:  # noqa: N802
+def engine_of(tokens: list[str]) -> Engine:
     """An engine."""
     return runs.start(runs.tiny_config(*tokens))
 
