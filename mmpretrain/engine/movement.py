@@ -1,8 +1,8 @@
 """Whether a new run trains what it says it trains: after its first steps every parameter must have moved.
 
 An optimizer that is silently off, a part that no loss depends on: both look like training. A sum over each parameter's
-bits, before the first step and after it, tells at any stage of ZeRO. Parameters may rest for a step (behind weights that
-start at zero, or with a modality that a batch lacks), so it is taken several times.
+bits, before the first step and after it, tells at any stage of ZeRO. Parameters may rest for a step (behind weights
+that start at zero, or with a modality that a batch lacks), so it is taken several times.
 """
 
 from __future__ import annotations
