@@ -11,7 +11,7 @@ from typing import Any
 from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.averaging import AveragingConfig
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
+from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, OptimizerName, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
@@ -122,6 +122,7 @@ class Config:
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         found += ["init_from is empty: name a release or a run, or null for none"] if self.init_from == "" else []
+        found += self.engine.muon_problems() if self.optim.name is OptimizerName.muon else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:
