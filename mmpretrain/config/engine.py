@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +17,21 @@ class OptimizerName(StrEnum):
 
     adam = "adam"
     """Adam: weight decay added to the gradient (L2, coupled)."""
+
+    muon = "muon"
+    """Muon for the hidden matrices of encoders and fusion (their momentum is made orthogonal), AdamW for all else."""
+
+
+class MuonAdjust(StrEnum):
+    """By what Muon's learning rate depends on a matrix's shape."""
+
+    match_rms_adamw = "match_rms_adamw"
+    """Times 0.2 times the root of the longer side: updates of the size that AdamW's have, so that rates and decays
+    found for AdamW hold."""
+
+    original = "original"
+    """Times the root of rows through columns where that is above 1, as in Muon's first implementation; takes rates of
+    about 0.02."""
 
 
 class Schedule(StrEnum):
@@ -89,10 +104,30 @@ class OptimConfig:
     clip: float | None = 1.0
     """Largest norm of the whole gradient, which is scaled down to it; null for no limit."""
 
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer of an encoder to the one below it, above 0 and up to 1: of n layers,
+    layer k learns with ``layer_decay`` ^ (n + 1 - k) of the encoder's rate, embeddings as layer 0, what comes after the
+    last layer with the whole rate. null: all with the same."""
+
+    muon_lr: float | None = None
+    """``name=muon``: learning rate of the matrices; null: ``optim.lr``."""
+
+    muon_momentum: float = 0.95
+    """``name=muon``: decay rate of the running mean of a matrix's gradient, from 0 to below 1."""
+
+    muon_nesterov: bool = True
+    """``name=muon``: whether the gradient itself counts once more beside its mean (Nesterov's momentum)."""
+
+    muon_ns_steps: int = 5
+    """``name=muon``: Newton-Schulz iterations that make a matrix orthogonal, 1 to 99."""
+
+    muon_adjust: MuonAdjust = MuonAdjust.match_rms_adamw
+    """``name=muon``: by what the learning rate depends on a matrix's shape."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
-        for key in ("lr", "heads_lr", "eps", "step_factor"):
+        for key in ("lr", "heads_lr", "eps", "step_factor", "muon_lr"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 found.append(f"optim.{key} is {value}: it must be above 0")
@@ -102,9 +137,22 @@ class OptimConfig:
             found.append("optim.schedule=step needs optim.step_samples (how many samples between two steps)")
         if self.clip is not None and self.clip <= 0:
             found.append(f"optim.clip is {self.clip}: it must be above 0, or null for no clipping")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            found.append(f"optim.layer_decay is {self.layer_decay}: it must be above 0 and up to 1, or null for none")
         for key in ("weight_decay", "warmup_samples", "final_lr"):
             if getattr(self, key) < 0:
                 found.append(f"optim.{key} is {getattr(self, key)}: it must be 0 or more")
+        return found + self._muon_problems()
+
+    def _muon_problems(self) -> list[str]:
+        found = []
+        if not 0 <= self.muon_momentum < 1:
+            found.append(f"optim.muon_momentum is {self.muon_momentum}: a number in [0, 1) is needed")
+        if not 1 <= self.muon_ns_steps < 100:
+            found.append(f"optim.muon_ns_steps is {self.muon_ns_steps}: 1 to 99 are possible")
+        if self.name is not OptimizerName.muon:
+            given = [f.name for f in fields(self) if f.name.startswith("muon_") and getattr(self, f.name) != f.default]
+            found += [f"optim.{key} has no effect with optim.name={self.name}: leave it out" for key in given]
         return found
 
 
@@ -165,6 +213,18 @@ class EngineConfig:
         return [
             f"engine.micro_batches={self.micro_batches} does not divide the local batch of {local_batch} samples:"
             f" the nearest that does is {nearest}"
+        ]
+
+    def muon_problems(self) -> list[str]:
+        """What stands against ``optim.name=muon``, which must see where ZeRO puts the parts of a matrix."""
+        zero = self.deepspeed.get("zero_optimization") or {}
+        moving = ("offload_optimizer", "offload_param", "zero_hpz_partition_size", "mics_shard_size", "zenflow")
+        keys = [f"zero_optimization.{key}" for key in moving if zero.get(key)]
+        keys += [key for key in ("zenflow",) if self.deepspeed.get(key)]
+        return [
+            f"engine.deepspeed.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
+            " devices, one share for each; leave it out, or use optim.name=adamw"
+            for key in keys
         ]
 
     def _taken(self) -> list[tuple[str, str]]:

@@ -234,10 +234,13 @@ class EvaluationConfig:
     def _best(self) -> list[str]:
         """What is wrong with choosing a checkpoint."""
         best, key = self.best, "evaluation.best"
+        patience = self._patience()
         if not best.score:
+            if patience:
+                return patience
             needed = f"{key}.score, as retrieval/image->caption/recall@1"
             return [f"evaluation.release=best needs {needed}"] if self.release is Released.best else []
-        found = []
+        found = patience
         if self.every_steps is None:
             found.append(f"{key}.score is measured every evaluation.every_steps steps, which is null: set it")
         if best.split == self.split:
@@ -248,6 +251,21 @@ class EvaluationConfig:
         elif best.split in {TRAIN, self.probe_split}:
             found.append(f"{key}.split is {best.split!r}, which is learned from: set it to held-out shards")
         return found
+
+    def _patience(self) -> list[str]:
+        """What is wrong with stopping early."""
+        patience, key = self.best.patience, "evaluation.best.patience"
+        if patience is None:
+            return []
+        if patience < 1:
+            return [f"{key} is {patience}: it must be at least 1, or null for no early stop"]
+        if not self.best.score:
+            return [f"{key} counts measurements of evaluation.best.score, which is null: set it, or leave {key} out"]
+        if self.release is not Released.best:
+            return [
+                f"{key} ends a run after its best step, and evaluation.release is last: set evaluation.release=best"
+            ]
+        return []
 
     def unmet(self, absent: Mapping[Need, str]) -> list[str]:
         """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmpretrain.config.architectures import encoders_of
+from mmpretrain.config.averaging import AveragingConfig
 from mmpretrain.config.data import DataConfig
-from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
+from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, OptimizerName, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
@@ -93,6 +94,9 @@ class Config:
     released, else its newest checkpoint; ``runs/NAME@STEP``: that one). All parts that both models have are taken over,
     and the plan lists them (docs/resuming.md). null: encoders start as ``model.encoders`` says, all else anew."""
 
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    """Averages of the weights, and interpolation with the weights that the run started from."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -113,9 +117,12 @@ class Config:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
         found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
+        found += self.averaging.problems()
+        found += self.averaging.problems_against(self.evaluation.best.score, self.engine.deepspeed)
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         found += ["init_from is empty: name a release or a run, or null for none"] if self.init_from == "" else []
+        found += self.engine.muon_problems() if self.optim.name is OptimizerName.muon else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:

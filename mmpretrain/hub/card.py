@@ -35,6 +35,7 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         card_text.loading(modalities, offered),
         card_text.evaluation(facts, scores),
         card_text.training(facts.training, facts.dataset),
+        card_text.lora(offered.adapters),
         card_text.limits(facts, modalities),
         card_text.citation(facts.method),
         card_text.hyperparameters(facts.hyperparameters),

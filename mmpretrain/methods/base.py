@@ -43,7 +43,7 @@ class Features:
     """What the model makes of one batch, and what the batch says about its samples.
 
     embeds: modality -> [b, d], not normalized. views: view name -> modality -> [b, d]. logits: [b, C] or
-    None. fused: view name -> [b, d], all modalities together. labels: int64 [b] or None. sample_ids, positions:
+    None. fused: view name -> [b, d], all modalities together. labels: as in :class:`Batch`. sample_ids, positions:
     int64 [b]. mixing, present: as in :class:`Batch`.
     """
 

@@ -21,6 +21,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
 from mmpretrain.config.compose import load_config
+from mmpretrain.config.engine import OptimizerName
 from mmpretrain.config.evaluation import Need
 from mmpretrain.config.objective import memory_note
 from mmpretrain.config.root import Config
@@ -28,6 +29,8 @@ from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
+from mmpretrain.engine.layer_decay import layer_problems
+from mmpretrain.engine.matrices import NO_MATRICES, counted, hidden_matrices
 from mmpretrain.hub.native import native_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -56,11 +59,15 @@ def check(config: Config, ranks: int = 1, *, starts: bool = True) -> Checked:
     problems, notes, model = check_model(config, sources)
     if model is None:
         return Checked(problems, notes, None)
-    problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
+    problems = layer_problems(model, config.optim.layer_decay)
+    problems += [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
     problems += _masks(config, sources)
     if starts and not problems:
         problems, more = _start(config, sources, model)
         notes += more
+    if config.optim.name is OptimizerName.muon:
+        problems += [] if hidden_matrices(model) else [NO_MATRICES]
+        notes.append(counted(model))
     if note := native_note(model.config):
         notes.append(note)
     if config.method.contrasts:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
@@ -36,15 +37,19 @@ from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
+from mmpretrain.summary.embedding_map import MAP_FILE, write_map
+from mmpretrain.summary.grid_file import GRID_FILE
+from mmpretrain.summary.retrieval_grid import write_grid
 from mmpretrain.summary.summary import draw_summary
-from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.earlier import keep_earlier
+from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
+from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
-from mmpretrain.training.publish import device_name, publish
+from mmpretrain.training.publish import Scores, device_name, publish, training_facts
 from mmpretrain.training.recorder import Recorder
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
@@ -164,9 +169,17 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        results = self.measuring.while_training()
+        with self.engine.evaluated_weights():
+            results = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         self.best = better(self.best, settings.best, done, results, self.world)
+
+    def out_of_patience(self, done: int) -> bool:
+        """Whether the run ends here, before its last step, as nothing has become better for long enough."""
+        best = self.config.evaluation.best
+        return done < self.config.total_steps and out_of_patience(
+            self.best, best, done, self.config.evaluation.every_steps
+        )
 
     def checkpoint_due(self, done: int) -> bool:
         """Whether the schedule, the end of training or a new best step asks for a checkpoint."""
@@ -193,21 +206,52 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
+        self._tell_early_stop(done)
         released = self._take_best(done)
+        mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         results, shown = self.measuring.final()
         state = self.engine.state_dict()
         if state is not None:
-            seen = self._seen(results)
             keep_earlier(self.folder, released)
             write_evaluation(self.folder.evaluation, results)
-            shipped = self.method.ship(state, self.processor)
-            publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
-            facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
-            self.folder.update_status(released_step=released, evaluated=facts if results else None)
+            self._publish(state, results, released, mixed.facts() if mixed else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
+
+    def _publish(
+        self, state: dict[str, Tensor], results: dict[str, float], steps: int, mixture: dict[str, Any] | None
+    ) -> None:
+        """Write the release, and what was measured of it into the status; on rank 0 alone.
+
+        state: the whole weights. steps: that they have learned from. mixture: with the start, None if there is none.
+        """
+        config, seen = self.config, self._seen(results)
+        size = self.world.size
+        weights = in_words(config.averaging, config.averaging.released, mixture)
+        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
+        scores = Scores(results, config.evaluation.split, seen)
+        shipped = without_adapters(config, self.method.ship(state, self.processor))
+        publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
+        facts = {
+            "split": config.evaluation.split,
+            "held_out": seen is None,
+            "not_held_out": seen,
+            "weights": config.averaging.released.value,
+        }
+        self.folder.update_status(released_step=steps, evaluated=facts if results else None)
+
+    def _tell_early_stop(self, done: int) -> None:
+        """Why a run is complete before its last step, on the screen and in its status."""
+        if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
+            patience = self.config.evaluation.best.patience
+            self.folder.update_status(stopped_early={"step": done, "patience": patience})
+            print(
+                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
+                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
+                flush=True,
+            )
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -229,6 +273,9 @@ class Session:
             if embeddings is not None:
                 reader = self._whole_splits[self.config.evaluation.split].reader
                 write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+                info = dataset_info(self.config.data)
+                classes, split = info.classes if info else None, self.config.evaluation.split
+                write_map(self.folder.path / MAP_FILE, embeddings, split, classes, reader, kinds)
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")
@@ -249,6 +296,7 @@ class Session:
             self._tell_apart(world)
             if not self.method.taken_over(taken):
                 self.method.initialize(self._first_batches, world)
+        keep_start(self.folder, self.config.averaging, self.method, world, first=first)
 
     def _begin(self, world: World) -> list[str]:
         """Start from what ``init_from`` names, and note it; the parts that were taken over."""
