@@ -114,11 +114,12 @@ class ReleaseSource(StartSource):
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """See :class:`StartSource`; the whole model is opened."""
         try:
-            model, info = MMPretrainModel.from_pretrained(
+            opened: Any = MMPretrainModel.from_pretrained(
                 self.folder, config=self.config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise _unusable(f"{self.called} cannot be loaded ({one_line(error)})") from error
+        model, info = opened
         if info["missing_keys"]:
             raise _unusable(f"{self.called} has no weights for {sorted(info['missing_keys'])[0]}")
         state = model.state_dict()
@@ -129,7 +130,7 @@ class ReleaseSource(StartSource):
         form = (self.config.similarity or {}).get("form")
         if form is None or form != method.similarity:
             return {}
-        found = {}
+        found: dict[str, Tensor] = {}
         for path in self.files:
             with _opened(path) as weights:
                 held = set(weights.keys())

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import submitit
@@ -31,13 +32,13 @@ def real(test: Callable[..., None]) -> Callable[..., None]:
 
 
 class NoJob:
-    """A job whose controller is this very process's number plus nothing: signals to it are noted."""
+    """A job, signals to which are noted."""
 
     job_id = "0"
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The signals that the controller would get."""
     found: list[int] = []
     monkeypatch.setattr(stopping, "send", lambda _, number: found.append(number))
@@ -49,7 +50,7 @@ def test_signals_close_together_are_one_and_a_later_one_aborts(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
-    wish = Stopping(NoJob())  # type: ignore[arg-type]
+    wish = Stopping(cast(Any, NoJob()))
     wish.remind()
     assert not wish.asked and sent == []
     wish(signal.SIGINT, None)
@@ -68,7 +69,7 @@ def test_signals_close_together_are_one_and_a_later_one_aborts(
 def test_what_a_shell_ignores_for_the_background_stays_ignored(sent: list[int]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        wish = Stopping(NoJob())  # type: ignore[arg-type]
+        wish = Stopping(cast(Any, NoJob()))
         with handled_by(wish):
             os.kill(os.getpid(), signal.SIGINT)
             assert not wish.asked
@@ -93,13 +94,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 @real
 def test_a_second_one_ends_at_once_and_a_third_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "AGAIN_AFTER_S", 0.0)
-    monkeypatch.setattr(follow, "stops", lambda *_: os.kill(os.getpid(), signal.SIGINT) or "again")
     end_ranks = follow.end_ranks
+
+    def interrupt(*_: object) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return "again"
 
     def end_while_interrupted(job: submitit.Job[None]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         end_ranks(job)
 
+    monkeypatch.setattr(follow, "stops", interrupt)
     monkeypatch.setattr(follow, "end_ranks", end_while_interrupted)
     plan = toy_plan(tmp_path / "toy", steps=1000)
     thread = when_step(plan, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
