@@ -18,6 +18,7 @@ from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.config.score_names import unknown_score
 from mmpretrain.config.sources import LabelForm
+from mmpretrain.config.tracking import TrackingConfig
 
 
 @dataclass
@@ -88,6 +89,9 @@ class Config:
     seed: int = 0
     """Seed of everything random: initial weights, order of samples, augmentations, dropout. From 0 to below 2^63."""
 
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Where records go besides the run folder's own files."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -107,7 +111,8 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
+        others = (self.checkpoint, self.evaluation, self.run, self.tracking)
+        found = [p for section in (*sections, *others) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()

@@ -29,10 +29,11 @@ class Measuring:
         self.config, self._engine, self._processor, self._split = config, engine, processor, split
         self._settings = config.evaluation
 
-    def while_training(self) -> dict[str, float]:
-        """Results of the metrics that are watched, on rank 0; {} elsewhere."""
-        settings = self._settings
-        return self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None, intervals=False)
+    def while_training(self) -> tuple[dict[str, float], Embeddings]:
+        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
+        settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
+        results = self._evaluate(settings.watched, embed, split, classes=None, intervals=False)
+        return results, embed(split)
 
     def final(self) -> tuple[dict[str, float], Embeddings | None]:
         """Results of the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""

@@ -33,9 +33,11 @@ from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
+from mmpretrain.summary.grid_picture import grid_picture
+from mmpretrain.summary.retrieval_grid import GRID_FILE, load_grid, write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best
+from mmpretrain.training.costs import count_costs
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.once import once
@@ -114,7 +116,10 @@ class Session:
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
-        return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
+        for batch in self.recorder.timed(self.stream.batches(done, self.config.total_steps)):
+            if self.recorder.costs is None:
+                self.recorder.costs = count_costs(self.engine, batch, self.step(done))
+            yield batch
 
     def step(self, index: int) -> Step:
         """What the method may know about the step with this index."""
@@ -139,8 +144,10 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        results = self.measuring.while_training()
+        results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
+        if self.recorder.takes_pictures:
+            self._draw_grid(done, shown, settings.watched_split)
         self.best = better(self.best, settings.best, done, results, self.world)
 
     def checkpoint_due(self, done: int) -> bool:
@@ -177,9 +184,12 @@ class Session:
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
+        if self.world.rank == 0:
+            self.recorder.conclude(done, results)
+            self._draw_grid(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            self._draw(shown)
+            self._draw()
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -194,13 +204,22 @@ class Session:
             return None
         return not_held_out(self.config, self.stream.index, self._split(self.config.evaluation.split).index)
 
-    def _draw(self, embeddings: Embeddings | None) -> None:
-        """embeddings: of the held-out split; None without one."""
+    def _draw_grid(self, done: int, embeddings: Embeddings | None, split: str) -> None:
+        """The grid of retrieved samples, for the run folder and for trackers that take pictures, which ranks other than
+        0 never do. embeddings: of the split; None without one."""
+        if embeddings is None:
+            return
         kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
+        path = self.folder.path / GRID_FILE
         try:
-            if embeddings is not None:
-                reader = self._whole_splits[self.config.evaluation.split].reader
-                write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
+            write_grid(path, embeddings, self._whole_splits[split].reader, kinds)
+            if self.recorder.takes_pictures and path.exists():
+                self.recorder.picture(done, "retrieval", grid_picture(load_grid(path)))
+        except Exception:  # A picture must not turn a run into a failure.
+            logger.exception("the retrieved samples could not be drawn")
+
+    def _draw(self) -> None:
+        try:
             draw_summary(self.folder.path)
         except Exception:  # The run is complete; a picture must not turn it into a failure.
             logger.exception("the summary could not be drawn")
