@@ -18,12 +18,14 @@ def main() -> None:
     import typer
 
     from launcher.cli import command_line
+    from launcher.runs_cli import app as runs_app
     from mmpretrain.cli import app
     from mmpretrain.training.cli import export_command
 
     app.command("export", epilog="Example: mmpretrain export runs/demo --step 400 --to releases/demo-400")(
         export_command
     )
+    app.add_typer(runs_app, name="runs")
     group = typer.main.get_group(app)
     train = typer.main.get_command(command_line("mmpretrain train"))
     group.commands = {str(train.name): train, **group.commands}

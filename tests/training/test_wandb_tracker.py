@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,25 @@ import pytest
 from mmpretrain.config.compose import compose
 from tests.training.small_picture import png
 
+BLOCK = 2**15
 KEY = "0123456789abcdef" * 2 + "01234567"
 
 
 def records(file: Path) -> list[Any]:
-    """What an offline run left for ``wandb sync``."""
+    """What an offline run left for ``wandb sync``: a log of LevelDB's form behind a head of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, found = DataStore(), []
-    store.open_for_scan(str(file))
-    while data := store.scan_data():
-        found.append(Record.FromString(data))
+    content, at, found, parts = file.read_bytes(), 7, [], b""
+    while at + 7 <= len(content):
+        if BLOCK - at % BLOCK < 7:  # no room for another head
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            found.append(Record.FromString(parts))
+            parts = b""
     return found
 
 
