@@ -6,8 +6,8 @@ from io import BytesIO
 
 from matplotlib.figure import Figure
 
+from mmpretrain.summary.grid_file import Grid
 from mmpretrain.summary.panels import draw_grid_pair
-from mmpretrain.summary.retrieval_grid import Grid
 
 WIDTH, LINE = 7.0, 0.95  # inches of a pair of modalities, and of a query
 

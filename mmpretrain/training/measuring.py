@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.evaluation_sections import score_metric
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
@@ -34,6 +35,12 @@ class Measuring:
         settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
         results = self._evaluate(settings.watched, embed, split, classes=None, intervals=False)
         return results, embed(split)
+
+    def deciding(self) -> dict[str, float]:
+        """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
+        settings = self._settings
+        metric = Metric(score_metric(str(settings.best.score)))
+        return self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None, intervals=False)
 
     def final(self) -> tuple[dict[str, float], Embeddings | None]:
         """Results of the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""
