@@ -98,7 +98,7 @@ class Config:
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     """Averages of the weights, and interpolation with the weights that the run started from."""
 
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=FREE)
     """Where records go besides the run folder's own files."""
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.config import tracking
+from mmpretrain.config.changes import may_change
 from mmpretrain.config.compose import ConfigError, compose, config_text, load_config
 
 
@@ -58,3 +59,8 @@ def test_a_stored_config_gives_the_same_trackers_and_one_of_before_the_usual_one
     assert load_config(path).tracking.wanted == ["wandb"]
     path.write_text(text[: text.index("tracking:")])
     assert load_config(path).tracking == compose().tracking
+
+
+@pytest.mark.parametrize("key", ["tracking.tensorboard", "tracking.wandb.project", "tracking.pictures"])
+def test_a_run_may_go_on_with_other_trackers(key: str) -> None:
+    assert may_change(key, compose(), compose())
