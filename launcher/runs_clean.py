@@ -40,7 +40,7 @@ _FILES: dict[Part, tuple[str, ...]] = {
     Part.code: ("code", ".code.*"),
     Part.logs: ("logs",),
     Part.records: ("consumed.jsonl", "quarantine.jsonl"),
-    Part.trackers: ("tensorboard", "wandb", "tracking"),
+    Part.trackers: ("tensorboard", "wandb"),  # not "tracking", by which a resumed run knows what it has sent
 }
 
 

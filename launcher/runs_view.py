@@ -127,9 +127,9 @@ def final_scores(folder: RunFolder) -> list[Score]:
     """Of evaluation.json; none where it is missing or damaged."""
     try:
         results = read_evaluation(folder)
-    except (OSError, ValueError):
+        return parse_scores({name: float(value) for name, value in results.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
         return []
-    return parse_scores(results) if isinstance(results, dict) else []
 
 
 def show_view(run: Reading, facts: dict[str, Any]) -> RenderableType:

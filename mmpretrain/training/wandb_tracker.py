@@ -39,15 +39,7 @@ class Wandb:
             resume="allow",
             dir=self._folder,
             config=plain_config(config),
-            settings=wandb.Settings(
-                # What ranks print stays in the run folder, and so does the code.
-                console="off",
-                disable_git=True,
-                save_code=False,
-                silent=True,
-                init_timeout=START_S,
-                finish_timeout=FINISH_S,
-            ),
+            settings=_settings(),
         )
         where = self._run.url or f"{self._folder / 'wandb'} (`wandb sync` delivers it)"
         print(f"wandb: {where}", flush=True)
@@ -73,3 +65,17 @@ class Wandb:
     def complete(self) -> None:
         """Deliver what is left."""
         self._run.finish()
+
+
+def _settings() -> Any:
+    """What ranks print stays in the run folder, and so does the code; nothing is waited for without end."""
+    wanted = {
+        "console": "off",
+        "disable_git": True,
+        "save_code": False,
+        "silent": True,
+        "init_timeout": START_S,
+        "finish_timeout": FINISH_S,
+    }
+    known = wandb.Settings.model_fields  # earlier versions lack some, and refuse what they do not know
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
