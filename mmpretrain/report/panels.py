@@ -127,7 +127,7 @@ def _of_kind(
 
 def _note(name: str, label: str, note: str) -> str:
     """What a chart of one number says beside its title: which one, of several that have this title."""
-    told = label if "/" in name and label not in note or name.startswith("data_wait") else ""
+    told = label if ("/" in name and label not in note) or name.startswith("data_wait") else ""
     return " · ".join(filter(None, (told, note)))
 
 
