@@ -143,6 +143,10 @@ class Session:
                 self.recorder.costs = count_costs(self.engine, batch, self.step(done))
             yield batch
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank wishes it; a collective."""
+        return self.world.max_flag(wish)
+
     def step(self, index: int) -> Step:
         """What the method may know about the step with this index."""
         batch, size = self.config.data.global_batch, len(self.stream.index)
