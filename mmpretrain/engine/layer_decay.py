@@ -34,7 +34,9 @@ def layer_factors(model: nn.Module, decay: float | None) -> dict[str, float]:
     Encoders of which nothing trains are left out; adapters inside a layer belong to it. Raises LayersNotFoundError.
     """
     found: dict[str, float] = {}
-    for name, encoder in getattr(model, "encoders", {}).items() if decay is not None else ():
+    if decay is None:
+        return found
+    for name, encoder in getattr(model, "encoders", {}).items():
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             continue
         backbone = encoder.backbone

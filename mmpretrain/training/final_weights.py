@@ -65,7 +65,7 @@ def told(mixed: Mixed) -> str:
 def in_words(settings: AveragingConfig, kind: Weights, mixture: Mapping[str, Any] | None) -> str | None:
     """Which weights of a step are meant, for a card; None if there is nothing to say.
 
-    mixture: the facts of the one that they are, as the run's status has them.
+    mixture: the facts of the one that they are, as the run's status has them, or its share alone (``alpha``).
     """
     whole = None
     if kind is Weights.ema:
@@ -73,8 +73,9 @@ def in_words(settings: AveragingConfig, kind: Weights, mixture: Mapping[str, Any
         whole = f"the exponential moving average of the training's (decay {settings.ema:g}{warmup})"
     if mixture is None:
         return whole
-    alpha, score = mixture["alpha"], mixture["score"]
-    return (
-        f"{alpha:g} of {whole or 'what was trained'} and {1 - alpha:g} of the start of the run, chosen among"
-        f" {len(mixture['scores'])} mixtures by {score} on the {mixture['split']} split"
-    )
+    alpha = mixture["alpha"]
+    said = f"{alpha:g} of {whole or 'what was trained'} and {1 - alpha:g} of the start of the run"
+    if "scores" not in mixture:
+        return said
+    count, score, split = len(mixture["scores"]), mixture["score"], mixture["split"]
+    return f"{said}, chosen among {count} mixtures by {score} on the {split} split"

@@ -185,7 +185,7 @@ class Session:
             seen = self._seen(results)
             write_evaluation(self.folder.evaluation, results)
             shipped = self.method.ship(state, self.processor)
-            weights = in_words(self.config.averaging, self.config.averaging.released, mixed and mixed.facts())
+            weights = in_words(self.config.averaging, self.config.averaging.released, mixed.facts() if mixed else None)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen, weights)
             facts = {
                 "split": self.config.evaluation.split,
