@@ -22,6 +22,7 @@ from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
 from launcher.signals import ignored
 from mmpretrain.engine.checkpoint_files import newest_step
+from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
@@ -167,7 +168,8 @@ def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Consol
     folder = RunFolder(plan.run_folder)
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
-        _print(console, f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)")
+        lines = [f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)"]
+        _print(console, *told_ending(status), *lines)
         return Exit.completed
     if status.get("state") == State.preempted.value:
         _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))

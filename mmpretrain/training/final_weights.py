@@ -49,17 +49,7 @@ def take_final_weights(folder: RunFolder, engine: Engine, measuring: Measuring) 
     mixed = interpolated(mixtures, settings.interpolate, best, lambda: agreed_score(best, measuring.deciding(), world))
     if world.rank == 0:
         folder.update_status(interpolation=mixed.facts())
-        print(told(mixed), flush=True)
     return mixed
-
-
-def told(mixed: Mixed) -> str:
-    """What was measured of the mixtures, in a few lines."""
-    rows = "\n".join(
-        f"  {alpha:>5g}  {value:.4f}{'  (released)' if alpha == mixed.alpha else ''}"
-        for alpha, value in mixed.scores.items()
-    )
-    return f"mixtures of the start (0) and the trained weights (1), {mixed.score} on {mixed.split}:\n{rows}"
 
 
 def in_words(settings: AveragingConfig, kind: Weights, mixture: Mapping[str, Any] | None) -> str | None:

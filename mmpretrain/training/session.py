@@ -32,6 +32,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
+from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
@@ -175,7 +176,7 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
-        self._tell_early_stop(done)
+        self._note_early_stop(done)
         released = self._take_best(done)
         mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
@@ -196,18 +197,16 @@ class Session:
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
+            for line in told_ending(self.folder.status()):
+                print(line, flush=True)
             self._draw(shown)
 
-    def _tell_early_stop(self, done: int) -> None:
-        """Why a run is complete before its last step, on the screen and in its status."""
+    def _note_early_stop(self, done: int) -> None:
+        """In the run's status, why it is complete before its last step."""
         if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            patience = self.config.evaluation.best.patience
-            self.folder.update_status(stopped_early={"step": done, "patience": patience})
-            print(
-                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
-                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
-                flush=True,
-            )
+            best, patience = self.best, self.config.evaluation.best.patience
+            facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+            self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""

@@ -125,6 +125,8 @@ def test_an_encoder_without_layers_is_refused_unless_it_is_frozen() -> None:
     assert len(layer_problems(target, 0.5)) == 1 and not layer_problems(target, None)
     flat.requires_grad_(False)
     assert not layer_problems(target, 0.5)
+    target.requires_grad_(False)
+    assert "optim.layer_decay has no effect" in layer_problems(target, 0.5)[0]
     config = transformers.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)
     with pytest.raises(LayersNotFoundError, match=r"2 lists of layers \(encoder.block, decoder.block\)"):
         depths_of("text", transformers.T5Model(config))

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmpretrain.config.averaging import AveragingConfig, Weights
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.training.final_weights import in_words, told
+from mmpretrain.training.final_weights import in_words
 from mmpretrain.training.interpolation import Mixed
 from mmpretrain.training.session import Session
 from mmpretrain.training.train import fit
@@ -142,7 +144,9 @@ def test_a_run_without_a_better_score_ends_early_and_stays_complete(
     seen, _ = ranks(2, trained, str(run))
     assert seen["steps"] == list(range(1, 10)) and equal(seen["final"], seen["watched"][6])
     status = RunFolder(run).status()
-    assert status["stopped_early"] == {"step": 9, "patience": 1} and status["state"] == "completed"
+    early = {"step": 9, "patience": 1, "best": 6, "score": SCORE, "value": 0.9}
+    assert status["stopped_early"] == early and status["state"] == "completed"
+    assert told_ending(status)[0].startswith("stopped early, after step 9 of 12: 1 measurements in a row of")
     assert (status["step"], status["total_steps"], status["released_step"]) == (9, 12, 6)
     assert status["evaluated"]["weights"] == "raw" and steps(run / "checkpoints") == [9, 6]
     again, _ = ranks(2, trained, str(run))  # as after a kill while it was finishing
@@ -174,14 +178,11 @@ def test_damaged_weights_of_the_start_are_found_when_the_run_goes_on(
 
 def test_the_table_names_the_released_share() -> None:
     mixed = Mixed(0.5, SCORE, "validation", {0.0: 0.25, 0.5: 0.75})
-    lines = told(mixed).splitlines()
+    lines = told_ending({"interpolation": json.loads(json.dumps(mixed.facts()))})
     assert lines[1:] == ["      0  0.2500", "    0.5  0.7500  (released)"]
-    assert json.loads(json.dumps(mixed.facts()))["scores"] == {"0": 0.25, "0.5": 0.75}
 
 
 def test_a_card_says_which_weights_they_are() -> None:
-    from mmpretrain.config.averaging import AveragingConfig, Weights
-
     settings = AveragingConfig(ema=0.999)
     assert in_words(settings, Weights.raw, None) is None
     assert in_words(settings, Weights.ema, None) == (
