@@ -16,6 +16,7 @@ from mmpretrain.config.evaluation_sections import (
     ZeroShotConfig,
     score_metric,
 )
+from mmpretrain.config.keys import FREE, MEASURED
 
 __all__ = [
     "BestConfig",
@@ -138,40 +139,40 @@ class Metric(StrEnum):
 class EvaluationConfig:
     """What is measured, when, and on which samples."""
 
-    split: str = "test"
+    split: str = field(default="test", metadata=FREE)
     """Folder of held-out shards under ``data.path``, which metrics are measured on."""
 
-    probe_split: str = "train"
+    probe_split: str = field(default="train", metadata=MEASURED)
     """Folder of shards under ``data.path`` that probes learn from."""
 
-    final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval])
+    final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval], metadata=FREE)
     """Metrics after training, written to ``evaluation.json``."""
 
-    during: list[Metric] = field(default_factory=list)
+    during: list[Metric] = field(default_factory=list, metadata=FREE)
     """Metrics while training, every ``evaluation.every_steps`` steps, written to ``metrics.jsonl``."""
 
-    every_steps: int | None = None
+    every_steps: int | None = field(default=None, metadata=MEASURED)
     """Optimizer steps between two measurements while training; null: none while training."""
 
-    batch: int = 256
+    batch: int = field(default=256, metadata=MEASURED)
     """Samples per rank and forward pass."""
 
-    max_samples: int = 50_000
+    max_samples: int = field(default=50_000, metadata=MEASURED)
     """Of a larger split only so many samples are used, evenly spaced."""
 
-    knn: KnnConfig = field(default_factory=KnnConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig, metadata=MEASURED)
     """Settings of the metric knn."""
 
-    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig)
+    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig, metadata=MEASURED)
     """Settings of the metric linear_probe."""
 
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig, metadata=MEASURED)
     """Settings of the metric retrieval."""
 
-    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig, metadata=MEASURED)
     """Settings of the metric zero_shot."""
 
-    intervals: bool = True
+    intervals: bool = field(default=True, metadata=FREE)
     """Whether scores after training have ``low`` and ``high`` beside them: of what they would be on other samples of
     the same kind, the middle 95 %."""
 

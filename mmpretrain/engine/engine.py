@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.averaging import Weights
-from mmpretrain.config.engine import Precision
+from mmpretrain.config.engine import OptimizerName, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
@@ -33,8 +33,12 @@ from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelera
 from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.engine.live_weights import LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
+from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
+from mmpretrain.engine.movement import Movement
+from mmpretrain.engine.muon import MuonAdamW
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
@@ -80,11 +84,21 @@ class Engine:
         synchronize(method.model, self.world)
         if problems := layer_problems(method.model, config.optim.layer_decay):
             raise ValueError(problems[0])
-        groups = parameter_groups(method.model, config.optim, config.model.encoders)
+        muon = config.optim.name is OptimizerName.muon
+        matrices = hidden_matrices(method.model) if muon else frozenset()
+        groups = parameter_groups(method.model, config.optim, config.model.encoders, matrices)
         if not groups:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")
-        self._model_scales = [group["lr_scale"] for group in groups]
-        self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
+        if muon and not matrices:
+            raise ValueError(NO_MATRICES)
+        self._model_rates = [group["lr"] for group in groups]
+        self._trained = [list(group["params"]) for group in groups]  # ZeRO takes them out of the groups
+        self._movement: Movement | None = None
+        optimizer = build_optimizer(groups, config.optim)
+        self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
+        if isinstance(optimizer, MuonAdamW) and config.engine.zero:
+            stage = config.engine.zero
+            optimizer.divide(pieces_by_partition(self.deepspeed.optimizer, stage, self.world), self.world)
         build_models_whole()
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
         self._model_update = ModelUpdate(self.deepspeed, config.engine, config.optim.clip, self.loss_scale, self.world)
@@ -102,8 +116,13 @@ class Engine:
         return self.accelerator.device
 
     def step(self, batch: Batch, step: Step) -> StepReport:
-        """Forward, backward and update on this rank's share of one global batch."""
+        """Forward, backward and update on this rank's share of one global batch.
+
+        Raises ValueError when a run's first steps have left a whole group of parameters where it was.
+        """
         lr = self._set_lr(step.index)
+        if step.index == 0:
+            self._movement = Movement(self.method.model, self._trained, self.world)
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
@@ -120,6 +139,9 @@ class Engine:
             self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
+        if self._movement and math.isfinite(grad_norm):
+            self._movement.stepped()
+            self._movement = None if self._movement.decided else self._movement
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
 
@@ -162,8 +184,8 @@ class Engine:
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
         factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch)
-        for group, scale in zip(self.deepspeed.optimizer.param_groups, self._model_scales, strict=True):
-            group["lr"] = optim.lr * scale * factor
+        for group, rate in zip(self.deepspeed.optimizer.param_groups, self._model_rates, strict=True):
+            group["lr"] = rate * factor
         for replicated in (self.heads, self.critics):
             replicated.set_lr((optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor)
         return optim.lr * factor

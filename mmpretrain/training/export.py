@@ -7,6 +7,7 @@ that looks at data after its last step (``Method.conclude``) has to run the whol
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
+from torch import Tensor
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
@@ -27,7 +29,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
 from mmpretrain.engine.checkpoint_files import CheckpointError
-from mmpretrain.engine.checkpoint_weights import stored_weights
+from mmpretrain.engine.checkpoint_weights import StoredWeights, stored_weights
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Method, Shipped
@@ -38,11 +40,13 @@ from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.chosen_weights import Chosen, ChosenWeights, choose, was_evaluated
 from mmpretrain.training.final_weights import in_words
 from mmpretrain.training.lazy_weights import LazyWeights, placeholders
+from mmpretrain.training.merging import adapters_of, merged
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, read_parts
 from mmpretrain.training.publish import Scores, card_facts, training_facts
 
 UNKNOWN = "whether the samples of this evaluation were kept from training was not recorded"
+Heads = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -92,6 +96,8 @@ def export_run(
     stored = stored_weights(source / checkpoint.DEEPSPEED, manifest["world_size"])
     chosen = choose(config.averaging, run.status(), manifest["step"], kind, mixture)
     weights = ChosenWeights(chosen, stored, source, manifest["world_size"], run.start_weights)
+    # Mixtures are of adapters as they trained; what is released is merged after that.
+    adapters, stored = adapters_of(config, weights.weights), merged(config, weights.weights, parts.config)
     concludes = method_class(config.method.name).conclude is not Method.conclude
     scores = scores_at(run, config, manifest["step"], concludes=concludes, chosen=chosen)
     words = in_words(config.averaging, chosen.kind, _mixture_facts(run, chosen))
@@ -99,11 +105,11 @@ def export_run(
     card = card_facts(config, parts.info, training, scores)
     card = replace(card, rounded_to=None if dtype == "float32" else dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shipped = (_concluded if concludes else _shipped)(config, parts, weights, source)
+    shipped = (_concluded if concludes else _shipped)(config, parts, stored, source, weights.heads)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:
-        state = LazyWeights(shipped.state, weights.weights, DTYPES[dtype], shipped.model, Path(spool))
+        state = LazyWeights(shipped.state, stored, DTYPES[dtype], shipped.model, Path(spool))
         shipped.model.to(dtype=DTYPES[dtype])  # type: ignore[call-arg]
-        notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native)
+        notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native, adapters)
     return Exported(folder, manifest["step"], config.total_steps, len(scores.results), concludes, notes, chosen)
 
 
@@ -176,20 +182,20 @@ def _gone(path: str) -> bool:
     return "://" not in path and not Path(path).exists()
 
 
-def _shipped(config: Config, parts: Parts, weights: ChosenWeights, source: Path) -> Shipped:
+def _shipped(config: Config, parts: Parts, stored: StoredWeights, source: Path, heads: Heads) -> Shipped:
     """What ships, its model without weights: those of the checkpoint are stood in for by tensors on the meta device."""
     with torch.device("meta"):
         model = MMPretrainModel(parts.config)
-    method = _method(config, model, source, weights)
-    return method.ship(placeholders(weights.weights), parts.processor)
+    method = _method(config, model, source, heads)
+    return method.ship(placeholders(stored), parts.processor)
 
 
-def _concluded(config: Config, parts: Parts, weights: ChosenWeights, source: Path) -> Shipped:
+def _concluded(config: Config, parts: Parts, stored: StoredWeights, source: Path, heads: Heads) -> Shipped:
     """What ships after the method has looked at the training split, as at the end of a run."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MMPretrainModel(parts.config)
-    model.load_state_dict(dict(weights.weights))
-    method = _method(config, model.to(device), source, weights)  # type: ignore[arg-type]
+    model.load_state_dict(dict(stored))
+    method = _method(config, model.to(device), source, heads)  # type: ignore[arg-type]
     try:
         stream = Stream(config.data, "train", config.seed, 0, 1, parts.processor, device=device)
     except (ValueError, OSError) as error:
@@ -207,12 +213,12 @@ def _concluded(config: Config, parts: Parts, weights: ChosenWeights, source: Pat
     return method.ship(state, parts.processor)
 
 
-def _method(config: Config, model: MMPretrainModel, source: Path, weights: ChosenWeights) -> Method:
-    """The method with the heads that belong to ``weights``."""
+def _method(config: Config, model: MMPretrainModel, source: Path, heads: Heads) -> Method:
+    """The method with its heads: those that ``heads`` makes of what was learned."""
     method = method_class(config.method.name)(config, model)
-    heads = torch.load(source / checkpoint.HEADS, map_location="cpu", weights_only=True)
+    learned = torch.load(source / checkpoint.HEADS, map_location="cpu", weights_only=True)
     try:
-        method.heads.load_state_dict(weights.heads(heads["heads"]["modules"]))
+        method.heads.load_state_dict(heads(learned["heads"]["modules"]))
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{source / checkpoint.HEADS} does not fit ({one_line(error)}): another version of mmpretrain wrote it"
