@@ -39,7 +39,7 @@ class Measuring:
     def deciding(self) -> dict[str, float]:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
-        metric = Metric(score_metric(str(settings.best.score)))
+        metric = Metric.__members__[score_metric(str(settings.best.score))]
         return self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None, intervals=False)
 
     def final(self) -> tuple[dict[str, float], Embeddings | None]:

@@ -36,6 +36,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
+from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.costs import count_costs
@@ -209,7 +210,7 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
-        self._tell_early_stop(done)
+        self._note_early_stop(done)
         released = self._take_best(done)
         mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
@@ -223,6 +224,8 @@ class Session:
             self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
+            for line in told_ending(self.folder.status()):
+                print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
 
@@ -248,16 +251,12 @@ class Session:
         }
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
-    def _tell_early_stop(self, done: int) -> None:
-        """Why a run is complete before its last step, on the screen and in its status."""
+    def _note_early_stop(self, done: int) -> None:
+        """In the run's status, why it is complete before its last step."""
         if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            patience = self.config.evaluation.best.patience
-            self.folder.update_status(stopped_early={"step": done, "patience": patience})
-            print(
-                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
-                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
-                flush=True,
-            )
+            best, patience = self.best, self.config.evaluation.best.patience
+            facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+            self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
