@@ -18,6 +18,7 @@ def main() -> None:
     import typer
 
     from launcher.cli import command_line
+    from launcher.finetune import command_line as finetune_line
     from mmpretrain.cli import app
     from mmpretrain.training.cli import export_command
 
@@ -26,7 +27,8 @@ def main() -> None:
     )
     group = typer.main.get_group(app)
     train = typer.main.get_command(command_line("mmpretrain train"))
-    group.commands = {str(train.name): train, **group.commands}
+    tune = typer.main.get_command(finetune_line("mmpretrain finetune"))
+    group.commands = {str(train.name): train, str(tune.name): tune, **group.commands}
     group(prog_name="mmpretrain")
 
 

@@ -12,6 +12,7 @@ from mmpretrain.config.architectures import encoders_of
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
+from mmpretrain.config.finetune import FinetuneConfig
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
@@ -88,6 +89,9 @@ class Config:
     seed: int = 0
     """Seed of everything random: initial weights, order of samples, augmentations, dropout. From 0 to below 2^63."""
 
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What fine-tuning adds to a run."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -110,6 +114,7 @@ class Config:
         found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
+        found += self.finetune.problems(self.model.encoders if self.parts.encoders else {})
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:

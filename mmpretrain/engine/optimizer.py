@@ -17,7 +17,8 @@ NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._Bat
 def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]) -> list[dict]:
     """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
 
-    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, the latter another one where
+    the config has it. Biases and parameters of
     normalization layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
@@ -55,4 +56,7 @@ def _biases_and_norms(module: nn.Module) -> set[str]:
 def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig]) -> float:
     root, _, rest = name.partition(".")
     modality = rest.partition(".")[0]
-    return encoders[modality].lr_scale if root in ("encoders", "projections") and modality in encoders else 1.0
+    if root not in ("encoders", "projections") or modality not in encoders:
+        return 1.0
+    own = encoders[modality].projection_lr_scale if root == "projections" else None
+    return encoders[modality].lr_scale if own is None else own

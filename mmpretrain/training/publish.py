@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
+from mmpretrain.records import Change
 from mmpretrain.run_folder import RunFolder, read_lines
 
 logger = logging.getLogger(__name__)
@@ -25,11 +26,12 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Scores:
     """An evaluation of the very weights that are released. not_held_out: why it is of no held-out data; None if it
-    is."""
+    is. changes: what became of the scores since the start, where that was measured."""
 
     results: Mapping[str, float]
     split: str
     not_held_out: str | None = None
+    changes: Sequence[Change] = ()
 
 
 def publish(
@@ -40,11 +42,12 @@ def publish(
     world_size: int,
     steps: int,
     not_held_out: str | None = None,
+    changes: Sequence[Change] = (),
 ) -> None:
     """Write ``folder.release``. results: the final evaluation. steps: that the weights have learned from. not_held_out:
-    why the evaluation is of no held-out data; None if it is."""
+    why the evaluation is of no held-out data; None if it is. changes: of the scores since the start."""
     made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}")
-    scores = Scores(results, config.evaluation.split, not_held_out)
+    scores = Scores(results, config.evaluation.split, not_held_out, changes)
     card = card_facts(config, dataset_info(config.data), made, scores)
     for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
         logger.info("the release is not written in every format: %s", note)
@@ -62,6 +65,8 @@ def card_facts(config: Config, info: DatasetInfo | None, training: TrainingFacts
         evaluation=scores.results,
         split=scores.split,
         not_held_out=scores.not_held_out,
+        changes=scores.changes,
+        recipe=config.finetune.recipe,
     )
 
 

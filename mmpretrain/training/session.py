@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,9 @@ from mmpretrain.assembly.build import build_processor, build_unaugmented_process
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
+from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
+from mmpretrain.config.kept_out import kept_out
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
@@ -27,7 +30,7 @@ from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.evaluate import log_entry, write_evaluation
+from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
@@ -35,6 +38,7 @@ from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
+from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.measuring import Measuring
@@ -73,6 +77,7 @@ class Session:
             parts = Parts(self.method.model.config, self.processor, info, hardware)  # type: ignore[arg-type]
             write_parts(folder.parts, parts)
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
+        self.before_after = self._before_after()
         self.best: Best | None = None
 
     def _agree_on_the_index(self, stream: Stream) -> None:
@@ -110,6 +115,8 @@ class Session:
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.recorder.start(done)
+        if done == 0 and self.before_after is not None:
+            self.before_after.before(self.world)
         return done
 
     def batches(self, done: int) -> Iterator[Batch]:
@@ -168,18 +175,32 @@ class Session:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
         released = self._take_best(done)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
-        results, shown = self.measuring.final()
+        scores, shown = self.measuring.final()
+        general = self.before_after.general() if self.before_after else {}
         state = self.engine.state_dict()
         if state is not None:
+            results = plain(scores, wanted=self.config.evaluation.intervals)
             seen = self._seen(results)
-            write_evaluation(self.folder.evaluation, results)
+            both = self.before_after.flat(scores, general) if self.before_after else results
+            write_evaluation(self.folder.evaluation, both)
+            changes = self.before_after.compared(scores, general) if self.before_after else []
             shipped = self.method.ship(state, self.processor)
-            publish(self.folder, self.config, shipped, results, self.world.size, released, seen)
+            publish(self.folder, self.config, shipped, results, self.world.size, released, seen, changes)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
             self.folder.update_status(released_step=released, evaluated=facts if results else None)
         self.recorder.complete(done)
         if self.world.rank == 0:
             self._draw(shown)
+
+    def _before_after(self) -> BeforeAfter | None:
+        """What measures the start as well as the end; None where that is not wanted."""
+        if not self.config.finetune.before:
+            return None
+        general, kept = None, kept_out(self.config)
+        if kept is not None:
+            split = functools.cache(functools.partial(self._stream, quarantine=None, data=kept.data))
+            general = Measuring(kept, self.engine, self.processor, split)
+        return BeforeAfter(self.folder, self.measuring, general, self.config.evaluation.intervals)
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -256,10 +277,11 @@ class Session:
         quarantine: Path | None,
         sources: MMPretrainProcessor | None = None,
         training: Training | None = None,
+        data: DataConfig | None = None,
     ) -> Stream:
         world = self.world
         return Stream(
-            self.config.data,
+            data or self.config.data,
             split,
             self.config.seed,
             world.rank,
