@@ -16,7 +16,8 @@ def model_config(
 ) -> MMPretrainConfig:
     """The model's config around ``specs``, the entries of its encoders, with what else the method asks for.
 
-    sources: what says which projections are none of the linear ones. Raises ShardError if the dataset's ``dataset.json`` is damaged.
+    sources: what says which projections are none of the linear ones. Raises ShardError if the dataset's
+    ``dataset.json`` is damaged.
     """
     parts = config.parts
     return MMPretrainConfig(

@@ -17,8 +17,8 @@ NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._Bat
 def parameter_groups(module: nn.Module, config: OptimConfig, encoders: Mapping[str, EncoderConfig]) -> list[dict]:
     """Groups of the trainable parameters of ``module``, each with its ``lr_scale`` and ``weight_decay``.
 
-    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, the latter another one where
-    the config has it. Biases and parameters of
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, a projection its own where
+    there is one. Biases and parameters of
     normalization layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)

@@ -1,7 +1,7 @@
 """Whether a score changed, by the paired bootstrap: the same samples, measured before and after.
 
-As in bootstrap.py samples are drawn again by a fixed seed, here with both of their outcomes, so that what makes a sample
-hard for either model cancels out. The interval is the middle 95 % of the differences.
+As in bootstrap.py samples are drawn again by a fixed seed, here with both of their outcomes, so that what makes a
+sample hard for either model cancels out. The interval is the middle 95 % of the differences.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def load_outcomes(path: Path) -> dict[str, Measured]:
     with np.load(path, allow_pickle=False) as arrays:
         found = {}
         for number, name in enumerate(arrays[_NAMES].tolist()):
-            groups = arrays[f"{number}.groups"] if f"{number}.groups" in arrays else None
+            groups = arrays.get(f"{number}.groups")
             value, median = arrays[f"{number}.facts"].tolist()
             found[name] = Measured(value, arrays[f"{number}.outcomes"], groups, bool(median))
         return found
