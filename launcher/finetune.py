@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from launcher.cli import ClusterName, ConfigDir, DryRun, Follow, Nodes, Ranks, carried_out, typed
+from launcher.cli import (
+    AsJson,
+    ClusterName,
+    ConfigDir,
+    DryRun,
+    Follow,
+    Nodes,
+    Ranks,
+    WholeConfig,
+    carried_out,
+    shower,
+    typed,
+)
 from launcher.finetune_convert import FOLDER, convert, converted
 from launcher.finetune_look import FinetuneLook
 from launcher.finetune_plan import Asked, Tokens, run_name, run_tokens
@@ -85,6 +96,8 @@ def finetune(
     dry_run: DryRun = False,
     follow: Follow = None,
     config_dir: ConfigDir = None,
+    whole_config: WholeConfig = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
     purpose = Purpose.show if dry_run else Purpose.run
@@ -97,7 +110,8 @@ def finetune(
             raise StartError(f"--epochs is {epochs}: it must be above 0")
         return plan_of(Asked(start, data, general, tuple(lock or ()), epochs, tuple(tokens)), request)
 
-    raise typer.Exit(carried_out(lambda: _as_plan_errors(planned), purpose, follow, Console(), Console(stderr=True)))
+    show = shower(whole_config, as_json) if dry_run else None
+    raise typer.Exit(carried_out(lambda: _as_plan_errors(planned), follow, show))
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
