@@ -109,7 +109,7 @@ def shower(whole_config: bool, as_json: bool) -> Callable[[RunPlan], None]:
 
 
 def carried_out(planned: Callable[[], RunPlan], follow: bool | None, show: Callable[[RunPlan], None] | None) -> int:
-    """Start what ``planned`` plans, or only ``show`` it; the launcher's exit code. follow: None for local runs alone."""
+    """Start what ``planned`` plans, or only ``show`` it; the launcher's exit code. follow: None: local runs alone."""
     out, err = Console(), Console(stderr=True)
     try:
         plan = planned()

@@ -27,9 +27,10 @@ from launcher.cli import (
     shower,
     typed,
 )
+from launcher.completion import complete
 from launcher.finetune_convert import FOLDER, convert, converted
 from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Asked, Tokens, run_name, run_tokens
+from launcher.finetune_plan import Asked, Tokens, reduced, run_name, run_tokens
 from launcher.finetune_start import Form, Start, StartError, find_start, of_encoders
 from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.resources import Purpose, Request, choose
@@ -61,7 +62,11 @@ lit (one encoder is locked). The run ends with a table of scores before and afte
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL] [GROUP=CHOICE | KEY=VALUE]...", help="The model, then choices and single keys."),
+    typer.Argument(
+        metavar="[MODEL] [GROUP=CHOICE | KEY=VALUE]...",
+        help="The model, then choices and single keys.",
+        autocompletion=complete,
+    ),
 ]
 Data = Annotated[str | None, typer.Option(help="Folder (or URL) of shards to learn from.", metavar="FOLDER")]
 General = Annotated[
@@ -142,6 +147,7 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
 
 
 def _made(asked: Asked, request: Request) -> RunPlan:
+    asked = reduced(asked)
     resources, _, problems = choose(request)
     if resources is None:
         raise PlanError(problems)
@@ -156,7 +162,7 @@ def _notes(asked: Asked, plan: RunPlan, tokens: Tokens) -> list[str]:
     frozen = [name for name, encoder in plan.config.model.encoders.items() if encoder.freeze]
     still = f"; frozen: {', '.join(frozen)}" if frozen else ""
     method, recipe = plan.config.method.name, plan.config.finetune.recipe
-    return [f"fine-tuning {asked.start.source} by {method}, recipe {recipe}{still}", *tokens.notes]
+    return [f"fine-tuning {asked.start.called} by {method}, recipe {recipe}{still}", *tokens.notes]
 
 
 def _named(model: str | None, encoders: Sequence[str], revision: str | None) -> Start:

@@ -56,4 +56,4 @@ def convert(start: Start, folder: Path) -> Start:
 
 def _renamed(start: Start, folder: Path) -> Start:
     """The release that ``start`` became, under the name of what it was."""
-    return replace(opened_release(str(folder), None), name=start.name)
+    return replace(opened_release(str(folder), None), name=start.name, origin=start.source)

@@ -22,7 +22,7 @@ _OF_DATA = (*LAYOUT, "optional")
 
 
 class FinetuneLook(Discovery):
-    """Looks into folders of shards for the modalities of ``start``. layouts: folder -> modality -> where it lies."""
+    """Looks into folders of shards for the modalities of ``start``."""
 
     def __init__(self, start: Start) -> None:
         super().__init__()
@@ -47,10 +47,13 @@ class FinetuneLook(Discovery):
         return joined
 
     def _matched(self, path: str, found: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str, Entry]:
-        wanted = [name for name in self.start.entries if not (name in given and given[name] is None)]
+        wanted = list(self.start.entries)
+        # What somebody named a member for is there, whatever the builder called it.
+        said = {n: {"kind": self.start.entries[n]["kind"]} for n in wanted if (given.get(n) or {}).get("member")}
+        found = {**said, **found}
         pairs = match(self.start, wanted, {name: Kind(entry["kind"]) for name, entry in found.items()}, path)
         if unused := [name for name in found if name not in pairs.values()]:
-            self.notes.append(f"of the data {listed(unused)} is not used: {self.start.source} has no encoder for it")
+            self.notes.append(f"of the data {listed(unused)} is not used: {self.start.called} has no encoder for it")
         return {name: self._entry(name, path, mine, found[mine]) for name, mine in pairs.items()}
 
     def _entry(self, name: str, path: str, mine: str, found: Entry) -> Entry:
@@ -88,12 +91,12 @@ def _unmatched(start: Start, name: str, fitting: list[str], found: Mapping[str, 
     key = f"data.modalities.{name}"
     if fitting:
         return (
-            f"{start.source} has {name!r} ({kind}), and {path} holds {held}: say which is meant by {key}.member=[EXT],"
+            f"{start.called} has {name!r} ({kind}), and {path} holds {held}: say which is meant by {key}.member=[EXT],"
             " what follows the key in the names of its members"
         )
     return (
-        f"{start.source} has {name!r} ({kind}), and {path} holds {held}: name its members by {key}.member=[EXT], or"
-        f" fine-tune without it: {key}=null model.encoders.{name}=null"
+        f"{start.called} has {name!r} ({kind}), and {path} holds {held}: name its members by {key}.member=[EXT], or"
+        f" fine-tune without it: model.encoders.{name}=null"
     )
 
 
@@ -116,12 +119,15 @@ def _members(path: str, name: str, entry: Entry) -> tuple[str, ...]:
     return members.modalities[name].members
 
 
-def layouts(start: Start, path: str, names: list[str]) -> tuple[dict[str, Entry], int | None, list[str]]:
+def layouts(start: Start, path: str, said: list[str]) -> tuple[dict[str, Entry], int | None, list[str]]:
     """(modality -> where it lies, number of classes, notes) of another data set for the same model: the kept-out one.
 
-    names: the modalities of the run. Raises ShardError with the fix.
+    said: the modalities whose members the user names. Raises ShardError with the fix.
     """
     look = FinetuneLook(start)
-    found = look.data(path, {name: None for name in start.entries if name not in names})
+    try:
+        found = look.data(path, {name: {"member": [f"{name}.txt"]} for name in said})
+    except ShardError as error:
+        raise ShardError(str(error).replace("data.modalities", "finetune.general.modalities")) from None
     where = {name: {key: entry[key] for key in LAYOUT if entry.get(key)} for name, entry in found["modalities"].items()}
     return where, found["classes"], [f"kept-out {note}" for note in look.notes]

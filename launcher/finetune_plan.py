@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,25 @@ def run_tokens(asked: Asked, world_size: int, choices: Choices) -> Tokens:
 
     Raises ConfigError and ShardError for data that cannot be read, StartError for what does not go together.
     """
-    first = [*_of_start(asked), *_of_data(asked)]
+    names = list(asked.start.entries)
+    first = [*_of_start(asked), *_frozen(asked, names), *_of_data(asked)]
     look = FinetuneLook(asked.start)
     known = compose([*first, *asked.tokens], None, choices, look)
-    names = list(known.data.modalities)
     second, notes = _held_out(asked, known, look)
-    second += _frozen(asked, names)
     known = compose([*first, *second, *asked.tokens], None, choices, FinetuneLook(asked.start))
     third, more = _lengths(asked, known, world_size)
     second += [*third, *_new_projections(asked, known), *_evaluation(asked, known)]
     general, said = _general(asked, names)
     return Tokens((*first, *second, *general, *asked.tokens), (*notes, *more, *said))
+
+
+def reduced(asked: Asked) -> Asked:
+    """The same without the encoders that ``model.encoders.NAME=null`` leaves out."""
+    start, out = asked.start, {f"model.encoders.{name}=null": name for name in asked.start.entries}
+    gone = {out[token] for token in asked.tokens if token in out}
+    entries, sources = ({n: v for n, v in given.items() if n not in gone} for given in (start.entries, start.sources))
+    tokens = tuple(token for token in asked.tokens if token not in out)
+    return replace(asked, start=replace(start, entries=entries, sources=sources), tokens=tokens)
 
 
 def _of_start(asked: Asked) -> list[str]:
@@ -84,8 +92,6 @@ def _of_start(asked: Asked) -> list[str]:
     if not _changes_method(asked):
         tokens += [f"method.{key}={_text(value)}" for key, value in start.settings.items()]
     for name, source in start.sources.items():
-        if f"model.encoders.{name}=null" in asked.tokens:
-            continue
         tokens.append(f"model.encoders.{name}.pretrained={source}")
         if start.revision:
             tokens.append(f"model.encoders.{name}.revision={start.revision}")
@@ -149,7 +155,7 @@ def _held_out(asked: Asked, config: Config, look: FinetuneLook) -> tuple[list[st
     if not lacking or asked.says("data.held_out"):
         return [], []
     named = " and ".join(f"{name} ({HELD_OUT:.0%})" for name in lacking)
-    note = f"the data have no {' and no '.join(lacking)}: {named} is held out of {TRAIN} by the hash of each key"
+    note = f"the data have no {' and no '.join(lacking)}: {named} are held out of {TRAIN} by the hash of each key"
     return [f"data.held_out.{name}={HELD_OUT}" for name in lacking], [note]
 
 
@@ -212,7 +218,8 @@ def _general(asked: Asked, names: list[str]) -> tuple[list[str], list[str]]:
     """The kept-out data: where they hold the run's modalities, and what is measured on them."""
     if asked.general is None:
         return [], []
-    where, classes, notes = layouts(asked.start, asked.general, names)
+    said = [name for name in names if asked.says(f"finetune.general.modalities.{name}.member")]
+    where, classes, notes = layouts(asked.start, asked.general, said)
     tokens = [f"finetune.general.path={asked.general}"]
     for name, layout in where.items():
         tokens += [f"finetune.general.modalities.{name}.{key}={_text(value)}" for key, value in layout.items()]

@@ -46,9 +46,10 @@ class StartError(ValueError):
 class Start:
     """What a run is fine-tuned from.
 
-    source: folder or Hub id; of single encoders: their names. name: part of the run's name. model: the content of
-    config.json. entries: modality -> its entry in the processor; of single encoders what is known of it. sources:
-    modality -> what its encoder is taken from. method: as the model was trained, with what its run set of it.
+    source: folder or Hub id that encoders are taken from; of single encoders: their names. origin: what that was made
+    of, if it was. name: part of the run's name. model: the content of config.json. entries: modality -> its entry in
+    the processor; of single encoders what is known of it. sources: modality -> what its encoder is taken from. method:
+    as the model was trained; settings: what its run set of it.
     """
 
     form: Form
@@ -60,6 +61,12 @@ class Start:
     sources: Mapping[str, str] = field(default_factory=dict)
     method: str = "clip"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def called(self) -> str:
+        """As messages call it: what the user named, which may have been converted since."""
+        return self.origin or self.source
 
     @property
     def kinds(self) -> dict[str, Kind]:

@@ -15,7 +15,6 @@ import submitit
 from rich.console import Console
 
 from launcher import slurm_client
-from launcher.changes_table import show_changes
 from launcher.executors import log_folder
 from launcher.failures import failure_record, root_cause
 from launcher.plan import RunPlan
@@ -23,6 +22,7 @@ from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
 from launcher.signals import ignored
 from mmpretrain.engine.checkpoint_files import newest_step
+from mmpretrain.records import change_lines, read_changes
 from mmpretrain.run_folder import RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
@@ -169,7 +169,7 @@ def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Consol
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
         _print(console, f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)")
-        show_changes(folder, console)
+        _print(console, *change_lines(read_changes(folder)))
         return Exit.completed
     if status.get("state") == State.preempted.value:
         _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))

@@ -108,7 +108,43 @@ def read_changes(run: RunFolder) -> list[Change]:
 
 def main_changes(changes: Sequence[Change]) -> list[Change]:
     """Those that a short table shows: no classes of their own, no variants of another score."""
-    return [row for row in changes if row.score.rpartition("/")[2] in MAIN and "/recall/" not in row.score]
+    known = {row.score for row in changes}
+    return [
+        row
+        for row in changes
+        if row.score.rpartition("/")[2] in MAIN
+        and "/recall/" not in row.score
+        and not (row.score.endswith("/balanced_accuracy") and row.score.replace("/balanced_", "/") in known)
+    ]
+
+
+def change_lines(changes: Sequence[Change]) -> list[str]:
+    """A table of them in plain text, the kept-out data below the run's own; empty without any."""
+    rows = main_changes(changes)
+    cells = [("", "before", "after", "change"), *(change_cells(row) for row in rows)]
+    widths = [max(len(entry[column]) for entry in cells) for column in range(4)]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(entry, widths, strict=True)).rstrip() for entry in cells
+    ]
+    kept_out = [line for line, row in zip(lines[1:], rows, strict=True) if row.general]
+    own = [line for line, row in zip(lines[1:], rows, strict=True) if not row.general]
+    return [*([lines[0], *own] if own else []), *(["on the kept-out data:", *kept_out] if kept_out else [])]
+
+
+def change_cells(row: Change) -> tuple[str, str, str, str]:
+    """What a table says of a score: its name, before, after, and the difference with what its interval says."""
+    difference = _between(f"{row.after - row.before:+.3f}", row.change_low, row.change_high, "+.3f")
+    return (
+        row.score.removeprefix(GENERAL),
+        _between(f"{row.before:.3f}", row.before_low, row.before_high, ".3f"),
+        _between(f"{row.after:.3f}", row.after_low, row.after_high, ".3f"),
+        f"{difference} {row.verdict or ''}".rstrip(),
+    )
+
+
+def _between(value: str, low: float | None, high: float | None, form: str) -> str:
+    """``value`` with its interval behind it, if there is one."""
+    return value if low is None or high is None else f"{value} [{low:{form}}, {high:{form}}]"
 
 
 def read_training(run: RunFolder) -> list[dict[str, Any]]:

@@ -22,13 +22,12 @@ def change(before: Measured, after: Measured) -> tuple[float, float] | None:
     """(low, high) of ``after`` - ``before``; None where they are not of the same samples, or of fewer than two."""
     if before.outcomes.shape != after.outcomes.shape or before.median != after.median:
         return None
-    groups = [score.groups for score in (before, after)]
-    if any(group is None for group in groups) and groups != [None, None]:
-        return None
-    if groups[0] is not None and not np.array_equal(groups[0], groups[1]):  # type: ignore[arg-type]
-        return None
     size = len(before.outcomes)
-    units = np.arange(size) if groups[0] is None else np.unique(groups[0], return_inverse=True)[1]
+    alone = np.arange(size)  # a group of its own for every sample
+    first, second = (alone if score.groups is None else score.groups for score in (before, after))
+    if not np.array_equal(first, second):
+        return None
+    units = np.unique(first, return_inverse=True)[1]
     count = int(units.max()) + 1 if size else 0
     if count < 2:
         return None

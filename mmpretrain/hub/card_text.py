@@ -11,7 +11,7 @@ from mmpretrain.config.methods.names import METHODS, MethodConfig
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.hub.card_facts import CardFacts, ConvertedFacts, Offered, TrainingFacts
 from mmpretrain.hub.card_usage import Modalities, sentence_transformers_usage, usage
-from mmpretrain.records import GENERAL, Change, Score, main_changes
+from mmpretrain.records import Score, change_cells, main_changes
 
 UNSAID = ("", "not recorded")
 PER_CLASS = "recall/"
@@ -86,24 +86,8 @@ def changes(facts: CardFacts) -> str:
     how = f" (recipe {facts.recipe})" if facts.recipe else ""
     note = "The change is judged by the same samples drawn again (95 %)."
     head = "| data | score | before | after | change |\n|---|---|---|---|---|"
-    lines = [
-        f"| {'kept out' if row.general else 'own'} | {row.score.removeprefix(GENERAL)}"
-        f" | {_between(row.before, row.before_low, row.before_high)}"
-        f" | {_between(row.after, row.after_low, row.after_high)} | {_changed(row)} |"
-        for row in rows
-    ]
+    lines = [f"| {'kept out' if row.general else 'own'} | {' | '.join(change_cells(row))} |" for row in rows]
     return "\n".join([f"## Before and after fine-tuning{how}\n", f"{note}\n", head, *lines])
-
-
-def _between(value: float, low: float | None, high: float | None) -> str:
-    return f"{value:.3f}" + ("" if low is None or high is None else f" [{low:.3f}, {high:.3f}]")
-
-
-def _changed(row: Change) -> str:
-    difference = f"{row.after - row.before:+.3f}"
-    if row.change_low is not None and row.change_high is not None:
-        difference += f" [{row.change_low:+.3f}, {row.change_high:+.3f}]"
-    return f"{difference} {row.verdict or ''}".strip()
 
 
 def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:

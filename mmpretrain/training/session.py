@@ -35,6 +35,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
+from mmpretrain.records import change_lines
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary.retrieval_grid import GRID_FILE, write_grid
 from mmpretrain.summary.summary import draw_summary
@@ -184,6 +185,7 @@ class Session:
             both = self.before_after.flat(scores, general) if self.before_after else results
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
+            print(*change_lines(changes), sep="\n", flush=True)
             shipped = self.method.ship(state, self.processor)
             publish(self.folder, self.config, shipped, results, self.world.size, released, seen, changes)
             facts = {"split": self.config.evaluation.split, "held_out": seen is None, "not_held_out": seen}
