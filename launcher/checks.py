@@ -160,12 +160,16 @@ def _lacking_factors(config: Config) -> str | None:
     return f"needs factors, but {config.data.place} {whose} dataset.json; leave the metric out"
 
 
-def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
-    """Build the model without its weights, in a process of its own because that imports torch (a few seconds)."""
+def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = True) -> Findings:
+    """Build the model without its weights, in a process of its own because that imports torch (a few seconds).
+
+    starts: whether it is the run's first start, and ``init_from`` counts.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
-        done = own_process("mmpretrain.training.preflight", str(path), str(ranks), timeout_s=PREFLIGHT_TIMEOUT_S)
+        words = [str(path), str(ranks), *([] if starts else ["again"])]
+        done = own_process("mmpretrain.training.preflight", *words, timeout_s=PREFLIGHT_TIMEOUT_S)
         if done is None:
             return Findings(problems=(f"the check of the model did not end within {PREFLIGHT_TIMEOUT_S} s",))
     if done.returncode == 0:

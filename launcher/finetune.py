@@ -194,6 +194,7 @@ def _moved(plan: RunPlan, place: str, folder: str) -> RunPlan:
     for config in (plan.config, plan.composed):
         for encoder in config.model.encoders.values():
             encoder.pretrained = folder if encoder.pretrained == place else encoder.pretrained
+        config.init_from = folder if config.init_from == place else config.init_from
     notes = tuple(note.replace(place, folder) for note in plan.notes)
     return replace(plan, notes=(*notes, f"{folder} is made of the model when the run starts"))
 

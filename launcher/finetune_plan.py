@@ -24,6 +24,7 @@ from mmpretrain.words import listed
 EPOCHS = 5.0
 MOST_AT_ONCE, LEAST_AT_ONCE, STEPS_PER_EPOCH = 128, 8, 8  # samples and steps of a batch that fits small data
 HELD_OUT = 0.1
+PATIENCE = 3  # epochs without a better score
 VALIDATION, TEST = "validation", "test"
 NEW_WIDTH, NEW_RATE = 256, 5e-4  # of projections that start anew
 
@@ -93,13 +94,12 @@ def _of_start(asked: Asked) -> list[str]:
         tokens += [f"method.{key}={_text(value)}" for key, value in start.settings.items()]
     for name, source in start.sources.items():
         tokens.append(f"model.encoders.{name}.pretrained={source}")
-        if start.revision:
-            tokens.append(f"model.encoders.{name}.revision={start.revision}")
         if start.form is Form.release:
             tokens.append(f"model.encoders.{name}.projection=kept")
     if start.form is Form.encoders:
         return [*tokens, f"model.embed_dim={NEW_WIDTH}"]
-    return [*tokens, *_parts(start.model)]
+    # What no encoder brings: fusion, heads, the learned scale; of a run also the heads that do not ship.
+    return [*tokens, *_parts(start.model), f"init_from={start.run or start.source}"]
 
 
 def _parts(model: Mapping[str, Any]) -> list[str]:
@@ -211,7 +211,13 @@ def _evaluation(asked: Asked, config: Config) -> list[str]:
     tokens = [f"evaluation.final=[{','.join(metrics)}]"]
     query, item = names[0], next((name for name in texts if name != names[0]), names[1])
     score = "classification/accuracy" if config.parts.classifier else f"retrieval/{query}->{item}/recall@1"
-    return [*tokens, f"evaluation.best.score={score}", f"evaluation.best.split={VALIDATION}", "evaluation.release=best"]
+    return [
+        *tokens,
+        f"evaluation.best.score={score}",
+        f"evaluation.best.split={VALIDATION}",
+        f"evaluation.best.patience={PATIENCE}",
+        "evaluation.release=best",
+    ]
 
 
 def _general(asked: Asked, names: list[str]) -> tuple[list[str], list[str]]:

@@ -92,6 +92,10 @@ class RunFolder:
         """Both side by side, with intervals of the differences."""
         return self.path / "changes.json"
 
+    def start_weights(self) -> Path:
+        """The weights that the run started from, of runs that mix them with what was trained."""
+        return self.path / "start_weights"
+
     @property
     def parts(self) -> Path:
         """What a release holds beside weights, as of the run's last start."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from mmpretrain.config.evaluation import Metric, Need
 from mmpretrain.config.keys import PATH
+from mmpretrain.config.lora import LoraConfig
 from mmpretrain.config.model import EncoderConfig, Projection
 from mmpretrain.config.sources import LayoutConfig
 
@@ -79,11 +80,21 @@ class FinetuneConfig:
     general: GeneralConfig = field(default_factory=GeneralConfig)
     """A second data set, kept out of training."""
 
-    def problems(self, encoders: Mapping[str, EncoderConfig]) -> list[str]:
-        """What is wrong with this section, one sentence each. encoders: of the run, which have to fit the recipe."""
+    def problems(self, encoders: Mapping[str, EncoderConfig], lora: LoraConfig) -> list[str]:
+        """What is wrong with this section, one sentence each. encoders, lora: of the run, which have to fit the
+        recipe."""
         found = self.general.problems()
         if self.general.path is not None and not self.before:
             found.append("finetune.general.path has no effect without finetune.before=true: set it, too")
+        if self.recipe is Recipe.lora and lora.rank is None:
+            found.append("recipe=lora needs model.lora.rank, such as 16")
+        if self.recipe is Recipe.full and lora.rank is not None:
+            found.append(f"recipe=full trains everything, but model.lora.rank is {lora.rank}: choose recipe=lora")
+        return found + self._frozen(encoders)
+
+    def _frozen(self, encoders: Mapping[str, EncoderConfig]) -> list[str]:
+        """Whether the encoders that are frozen are those of the recipe."""
+        found: list[str] = []
         frozen = [name for name, encoder in encoders.items() if encoder.freeze]
         if self.recipe is Recipe.full and frozen:
             found.append(

@@ -36,6 +36,7 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         card_text.evaluation(facts, scores),
         card_text.changes(facts),
         card_text.training(facts.training, facts.dataset),
+        card_text.lora(offered.adapters),
         card_text.limits(facts, modalities),
         card_text.citation(facts.method),
         card_text.hyperparameters(facts.hyperparameters),
@@ -110,6 +111,7 @@ def _base_models(facts: CardFacts) -> Iterator[str]:
     encoders = (facts.hyperparameters.get("model") or {}).get("encoders") or {}
     method = facts.hyperparameters.get("method") or {}
     sources = [entry.get("pretrained") for entry in encoders.values()]
+    sources.append(str(facts.hyperparameters.get("init_from") or "").partition("@")[0])
     sources += [method.get("first"), method.get("second")] if facts.method == "cmcr" else []
     origins = [facts.dataset.provenance, *facts.dataset.provenance.values()]
     made = [str(origin["release"]) for origin in origins if isinstance(origin, Mapping) and "release" in origin]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.evaluation_sections import score_metric
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
@@ -33,6 +34,13 @@ class Measuring:
         """Results of the metrics that are watched, on rank 0; {} elsewhere."""
         settings = self._settings
         return plain(self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None), wanted=False)
+
+    def deciding(self) -> dict[str, float]:
+        """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
+        settings = self._settings
+        metric = Metric(score_metric(str(settings.best.score)))
+        found = self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None)
+        return plain(found, wanted=False)
 
     def final(self) -> tuple[Scores, Embeddings | None]:
         """Scores by the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""

@@ -77,7 +77,8 @@ class Recorder:
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             raise NonFiniteError(
                 f"at step {done} the loss is {values['loss']} and the gradient norm {report.grad_norm}:"
-                " lower optim.lr or set optim.clip (under another run.name); checkpoints up to here are sound"
+                " lower optim.lr or set optim.clip, in a run of another run.name (from here by init_from=RUN@STEP);"
+                " checkpoints up to here are sound"
             )
         if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
             self._log(done, values, report)
