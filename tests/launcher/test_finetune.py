@@ -1,4 +1,4 @@
-"""``mmpretrain finetune`` as people call it: models of transformers and single encoders, from the command to the card."""
+"""``mmpretrain finetune`` as people call it: models of transformers and single encoders, from the words to the card."""
 
 from __future__ import annotations
 
