@@ -133,7 +133,7 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
     """
     if asked.data and not is_remote(asked.data) and not Path(asked.data).is_dir():
         raise no_shards(asked.data)
-    if not asked.data and not asked.says("data", "data.path", "data.sources"):
+    if not asked.data and not asked.says_data:
         raise StartError("there are no data: name a folder of shards by --data FOLDER")
     if asked.start.form is not Form.published:
         return _made(asked, request)

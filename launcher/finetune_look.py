@@ -31,7 +31,8 @@ class FinetuneLook(Discovery):
     def data(self, path: str, given: Mapping[str, Any], least: int = 2) -> Entry:
         """As :meth:`Discovery.data`, with the model's names and preparation. Raises ShardError with the fix."""
         found = super().data(path, given, least)
-        return found | {"modalities": self._matched(path, found["modalities"], given)}
+        # A source of several may lack what others have.
+        return found | {"modalities": self._matched(path, found["modalities"], given, lacking=least < 2)}
 
     def mixture(self, sources: Mapping[str, Any], given: Mapping[str, Any]) -> Entry:
         """As :meth:`Discovery.mixture`; where things lie is said by source."""
@@ -46,12 +47,14 @@ class FinetuneLook(Discovery):
                 entry.pop(key, None)
         return joined
 
-    def _matched(self, path: str, found: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str, Entry]:
+    def _matched(
+        self, path: str, found: Mapping[str, Entry], given: Mapping[str, Any], *, lacking: bool
+    ) -> dict[str, Entry]:
         wanted = list(self.start.entries)
         # What somebody named a member for is there, whatever the builder called it.
         said = {n: {"kind": self.start.entries[n]["kind"]} for n in wanted if (given.get(n) or {}).get("member")}
         found = {**said, **found}
-        pairs = match(self.start, wanted, {name: Kind(entry["kind"]) for name, entry in found.items()}, path)
+        pairs = match(self.start, wanted, {name: Kind(entry["kind"]) for name, entry in found.items()}, path, lacking)
         if unused := [name for name in found if name not in pairs.values()]:
             self.notes.append(f"of the data {listed(unused)} is not used: {self.start.called} has no encoder for it")
         return {name: self._entry(name, path, mine, found[mine]) for name, mine in pairs.items()}
@@ -67,8 +70,11 @@ class FinetuneLook(Discovery):
         return entry
 
 
-def match(start: Start, wanted: list[str], found: Mapping[str, Kind], path: str) -> dict[str, str]:
-    """Modality of the model -> that of the data. Raises ShardError where that cannot be told, with the fix."""
+def match(start: Start, wanted: list[str], found: Mapping[str, Kind], path: str, lacking: bool) -> dict[str, str]:
+    """Modality of the model -> that of the data; lacking: without those that the data do not have.
+
+    Raises ShardError where that cannot be told, with the fix.
+    """
     kinds = start.kinds
     pairs = {name: name for name in wanted if name in found and kinds.get(name, found[name]) is found[name]}
     for name in wanted:
@@ -79,7 +85,8 @@ def match(start: Start, wanted: list[str], found: Mapping[str, Kind], path: str)
         if len(fitting) == 1 and rivals == [name]:
             pairs[name] = fitting[0]
             continue
-        raise ShardError(_unmatched(start, name, fitting, found, path))
+        if fitting or not lacking:
+            raise ShardError(_unmatched(start, name, fitting, found, path))
     return pairs
 
 

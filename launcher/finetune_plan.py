@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from launcher.finetune_look import FinetuneLook, layouts
 from launcher.finetune_start import Form, Start, StartError
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.compose import compose
+from mmpretrain.config.compose import ConfigError, compose, load_config
 from mmpretrain.config.evaluation import Metric
 from mmpretrain.config.finetune import Recipe
 from mmpretrain.config.kind import Kind
@@ -19,6 +20,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.sources import open_data
 from mmpretrain.data.split import TRAIN
+from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import listed
 
 EPOCHS = 5.0
@@ -44,6 +46,17 @@ class Asked:
     def recipe(self) -> str:
         """The one that a token chooses, else all learns."""
         return next((t.partition("=")[2] for t in reversed(self.tokens) if t.startswith("recipe=")), Recipe.full.value)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a score chooses the step that is released."""
+        return "evaluation.best.score=null" not in self.tokens
+
+    @property
+    def says_data(self) -> bool:
+        """Whether tokens say where samples lie."""
+        keys = [token.partition("=")[0] for token in self.tokens]
+        return any(key in ("data", "data.path") or key.startswith("data.sources") for key in keys)
 
     def says(self, *keys: str) -> bool:
         """Whether the user's tokens set one of these keys, or something below it."""
@@ -89,7 +102,7 @@ def reduced(asked: Asked) -> Asked:
 def _of_start(asked: Asked) -> list[str]:
     """Method, model and what is taken over."""
     start = asked.start
-    tokens = [f"recipe={asked.recipe}", f"method={start.method}", "finetune.before=true"]
+    tokens = ["model=own", f"recipe={asked.recipe}", f"method={start.method}", "finetune.before=true"]
     if not _changes_method(asked):
         tokens += [f"method.{key}={_text(value)}" for key, value in start.settings.items()]
     for name, source in start.sources.items():
@@ -150,8 +163,9 @@ def _frozen(asked: Asked, names: Sequence[str]) -> list[str]:
 def _held_out(asked: Asked, config: Config, look: FinetuneLook) -> tuple[list[str], list[str]]:
     """Shares of the training data for the splits that they lack."""
     paths = config.data.paths
-    wanted = [(TEST, "evaluation.split"), (VALIDATION, "evaluation.best")]
-    lacking = [name for name, key in wanted if not asked.says(key) and not look.has(paths, name)]
+    wanted = [] if asked.says("evaluation.split") else [TEST]
+    wanted += [] if asked.says("evaluation.best.split") or not asked.chooses else [VALIDATION]
+    lacking = [name for name in wanted if not look.has(paths, name)]
     if not lacking or asked.says("data.held_out"):
         return [], []
     named = " and ".join(f"{name} ({HELD_OUT:.0%})" for name in lacking)
@@ -177,10 +191,19 @@ def _lengths(asked: Asked, config: Config, world_size: int) -> tuple[list[str], 
     if not asked.says("train.samples"):
         samples = max(batch, round((asked.epochs or EPOCHS) * size))
         tokens.append(f"train.samples={samples}")
-    tokens.append(f"optim.warmup_samples={samples // 10}")
+    tokens.append(f"optim.warmup_samples={_warmup(config, samples)}")
     if not asked.says("evaluation.every_steps"):
         tokens.append(f"evaluation.every_steps={max(1, size // batch)}")
     return tokens, notes
+
+
+def _warmup(config: Config, samples: int) -> int:
+    """A tenth of the run; of one that has begun what it has, so that it may get longer."""
+    stored = RunFolder(Path(os.path.abspath(config.run.root)) / str(config.run.name)).config
+    try:
+        return load_config(stored).optim.warmup_samples if stored.exists() else samples // 10
+    except ConfigError:
+        return samples // 10  # of another version: that is said later
 
 
 def fitting_batch(size: int, world_size: int) -> int:
@@ -211,6 +234,8 @@ def _evaluation(asked: Asked, config: Config) -> list[str]:
     tokens = [f"evaluation.final=[{','.join(metrics)}]"]
     query, item = names[0], next((name for name in texts if name != names[0]), names[1])
     score = "classification/accuracy" if config.parts.classifier else f"retrieval/{query}->{item}/recall@1"
+    if not asked.chooses:
+        return tokens
     return [
         *tokens,
         f"evaluation.best.score={score}",

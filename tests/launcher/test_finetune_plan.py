@@ -12,7 +12,7 @@ from launcher.finetune_look import FinetuneLook
 from launcher.finetune_plan import Asked, fitting_batch, reduced, run_tokens
 from launcher.finetune_start import StartError, find_start, of_encoders
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.compose import ConfigError, compose, save_config
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import build_index
 from mmpretrain.data.info import DatasetInfo
@@ -101,6 +101,30 @@ def test_splits_that_the_data_lack_are_held_out_and_chosen_by(model: str, data: 
     assert any("no test and no validation" in note for note in notes)
     whole = write_data(tmp_path / "whole", train=30, validation=4, test=4)
     assert composed(model, whole)[0].data.held_out == {}
+
+
+def test_who_chooses_nothing_by_a_score_needs_no_validation(model: str, data: str) -> None:
+    config, _ = composed(model, data, "evaluation.best.score=null")
+    assert config.data.held_out == {"test": 0.1} and config.evaluation.release == "last"
+    config, _ = composed(model, data, "evaluation.best.patience=null")
+    assert config.data.held_out == {"test": 0.1, "validation": 0.1} and config.evaluation.best.patience is None
+
+
+def test_sources_are_matched_one_by_one(model: str, data: str, tmp_path: Path) -> None:
+    other = write_data(tmp_path / "other", ("picture", "title"), train=30)
+    config, _ = composed(model, None, f"data.sources.a.path={data}", f"data.sources.b.path={other}")
+    members = [config.data.sources[name].modalities["text"].member for name in ("a", "b")]
+    assert members == [["caption.txt"], ["title.txt"]] and config.data.modalities["image"].size == [8, 8]
+
+
+def test_a_run_that_has_begun_keeps_its_warm_up_and_may_get_longer(model: str, data: str, tmp_path: Path) -> None:
+    place = [f"run.root={tmp_path}", "run.name=run"]
+    first, _ = composed(model, data, *place, epochs=2.0)
+    (tmp_path / "run").mkdir()
+    save_config(first, tmp_path / "run" / "config.yaml")
+    longer, _ = composed(model, data, *place, epochs=4.0)
+    assert longer.train.samples > first.train.samples
+    assert longer.optim.warmup_samples == first.optim.warmup_samples
 
 
 def test_batch_and_length_fit_the_samples_and_epochs_are_a_view_of_samples(model: str, data: str) -> None:
