@@ -132,6 +132,10 @@ class DataConfig:
     temperature: float = 1.0
     """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
 
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Splits that the data set lacks, each with the share of ``train`` that becomes it, by a hash of each key:
+    ``{validation: 0.1, test: 0.1}``. A run does not learn from these samples. ``data.held_out=null`` empties it."""
+
     accept_index: str | None = field(default=None, metadata=FREE)
     """Goes on with shards that have changed since the checkpoint: the first characters (8 at least) of the index that
     they have now, which the refusal names. The stream then goes on at its position in the new order of samples, so
@@ -199,11 +203,20 @@ class DataConfig:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
-        found += self._label_forms()
+        found += [*self._label_forms(), *self._held_out()]
         if self.accept_index is not None and not re.fullmatch("[0-9a-f]{8,64}", self.accept_index):
             found.append(f"data.accept_index is {self.accept_index!r}: 8 to 64 characters of 0-9 and a-f are needed")
         if self.temperature <= 0:
             found.append(f"data.temperature is {self.temperature}: it must be above 0")
+        return found
+
+    def _held_out(self) -> list[str]:
+        """What is wrong with the shares that are held out."""
+        names = [name for name in self.held_out if name == "train" or not name.isidentifier()]
+        found = [f"data.held_out.{name}: name a split that is not there yet, such as validation" for name in names]
+        shares = list(self.held_out.values())
+        if any(not 0 < share < 1 for share in shares) or sum(shares) >= 1:
+            found.append(f"data.held_out is {dict(self.held_out)}: shares lie above 0, and add up to less than 1")
         return found
 
     def _label_forms(self) -> list[str]:

@@ -56,7 +56,7 @@ def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checke
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
     try:
-        opened = of_indexes(config, indexes, lacking)
+        opened = of_indexes(config, split, indexes, lacking)
     except ShardError as error:
         return Checked((*problems, str(error)), tuple(notes))
     problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]
