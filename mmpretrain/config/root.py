@@ -110,6 +110,7 @@ class Config:
         found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
+        found += self.method.objective_problems(self.objective, self.data)
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()
 
     def _model_against_data(self) -> list[str]:

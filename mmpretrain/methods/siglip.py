@@ -83,7 +83,8 @@ class Siglip(Method):
         )
         return Losses(
             terms={"sigmoid": held.mean(results)},
-            diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
+            diagnostics=held.diagnostics(results)
+            | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
         )
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -17,6 +18,7 @@ from mmpretrain.methods.cross_self import CrossSelf
 from mmpretrain.methods.siglip import Bias
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from tests.losses import oracle
+from tests.losses.dense_negatives import contrast_further
 from tests.methods.toys import having_both, make_batch
 from tests.submodules import linear_layers, submodule
 
@@ -68,7 +70,8 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
     settings, batch, scale = config.method, make_batch(config), 1 / config.method.temperature
     views = method.prepare(batch, step).views
     plain = views["first"] if settings.cross_inputs is CrossInputs.view else batch.inputs
-    ids = batch.sample_ids
+    ids, margin = batch.sample_ids, config.objective.false_negative_margin
+    contrast = oracle.contrast if margin is None else partial(contrast_further, margin=margin)
 
     def project(inputs: Inputs) -> dict[str, Tensor]:
         embeds = method.model(**inputs).embeds
@@ -79,15 +82,15 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
         learned = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
         embeds = method.model(**plain).embeds
         rows = {m: e @ submodule(method.heads, f"linear_{m}", nn.Linear).weight.T for m, e in embeds.items()}
-        cross = [oracle.contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
+        cross = [contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
     else:
         rows = project(plain)
-        cross = [oracle.contrast(rows[a], rows[b], scale, ids=ids, same_side=True).loss for a, b in pairs]
+        cross = [contrast(rows[a], rows[b], scale, ids=ids, same_side=True).loss for a, b in pairs]
     total = torch.stack(cross).mean()
     if settings.self_weight:
         first, second = project(views["first"]), project(views["second"])
         for name in method.modalities:
-            term = oracle.contrast(first[name], second[name], scale, ids=ids, same_side=True).loss
+            term = contrast(first[name], second[name], scale, ids=ids, same_side=True).loss
             total = total + settings.self_weight * term
     return total
 
