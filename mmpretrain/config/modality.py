@@ -142,7 +142,7 @@ class ModalityConfig:
 
     negatives: NegativesConfig | None = None
     """Texts: where samples hold hard negatives, which the other modalities' rows see as further keys in training
-    (docs/contrastive.md); null: nowhere. Only for method=clip."""
+    (docs/contrastive.md); null: nowhere. Only for methods that take them (clip, siglip)."""
 
     def __post_init__(self) -> None:
         """One number is the side of a square, so that a resolved config has both."""

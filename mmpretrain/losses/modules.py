@@ -34,8 +34,6 @@ class PairwiseLoss(nn.Module, ABC):
     and the memory that may be used. group: the ranks, default all.
     """
 
-    takes_negatives = False
-
     def __init__(
         self,
         temperature: float,
@@ -72,8 +70,6 @@ class PairwiseLoss(nn.Module, ABC):
             raise ValueError(f"embeddings of at least two modalities are compared, and {len(embeddings)} were given")
         given = {"present": present, "negatives": negatives, "negatives_present": negatives_present}
         masks, further, there = (_one_each(name, values, len(embeddings)) for name, values in given.items())
-        if not self.takes_negatives and any(rows is not None for rows in further):
-            raise ValueError(f"{type(self).__name__} takes no hard negatives: use InfoNCE")
         world = World.current(embeddings[0].device, self.group)
         both = [_both(m, n) for m, n in combinations(masks, 2)]
         sides = list(zip(embeddings, further, there, strict=True))
@@ -99,8 +95,6 @@ class InfoNCE(PairwiseLoss):
     false_negative_margin: what is nearer to a row than its own pair by more than this much of cosine is left out of its
     negatives (Qwen3-Embedding: 0.1); None: as ``settings`` say, by default nothing is.
     """
-
-    takes_negatives = True
 
     def __init__(
         self,

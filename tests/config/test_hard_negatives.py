@@ -22,7 +22,7 @@ def data(negatives: NegativesConfig | None = None, optional: bool = False) -> Da
 
 def test_methods_say_what_they_have_a_use_for() -> None:
     taking = {name for name, method in METHODS.items() if not said(method().data_problems(data(NegativesConfig())))}
-    assert taking == {"clip"}
+    assert taking == {"clip", "siglip"}
     comparing = {name for name, method in METHODS.items() if not method().objective_problems(MARGIN, data())}
     assert comparing == {"clip", "cross_self"}
 

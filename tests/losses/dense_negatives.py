@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmpretrain.data.batch import PRESENT
+from mmpretrain.methods.base import Method
 from tests.losses.oracle import unit
 
 
@@ -19,6 +21,12 @@ class Further:
 
     rows: Tensor
     there: Tensor
+
+
+def further_of(method: Method, name: str, tensors: dict[str, Tensor]) -> Further:
+    """One modality's, encoded one sample at a time; tensors: values [N, k, features] and present [N, k]."""
+    rows = [method.model(**{name: {"values": own}}).embeds[name] for own in tensors["values"]]
+    return Further(torch.stack(rows), tensors[PRESENT])
 
 
 @dataclass(frozen=True)

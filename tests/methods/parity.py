@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmpretrain.config.methods.names import M3colConfig, MixScope
 from mmpretrain.config.objective import HardNegatives
 from mmpretrain.config.root import Config
-from mmpretrain.data.batch import NEGATIVES, PRESENT, Batch, Inputs
+from mmpretrain.data.batch import NEGATIVES, Batch, Inputs
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import synchronize
 from mmpretrain.distributed.replicas import average_gradients
@@ -23,7 +23,7 @@ from mmpretrain.methods.clip import Clip
 from mmpretrain.methods.m3col import M3col, Phase
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from tests.losses import oracle
-from tests.losses.dense_negatives import Further, contrast_further
+from tests.losses.dense_negatives import Further, contrast_further, further_of
 from tests.methods.dense_baselines import cross_self_total, siglip_total, supcon_total
 from tests.methods.dense_cmcr import cmcr_total
 from tests.methods.dense_comm import comm_total
@@ -110,7 +110,7 @@ def clip_total(method: Method, config: Config, step: Step) -> Tensor:
     batch = make_batch(config)
     embeds = method.model(**batch.inputs).embeds
     scale = method.temperature.logit_scale.exp()
-    further = {name: _further(method, name, tensors) for name, tensors in batch.views.get(NEGATIVES, {}).items()}
+    further = {name: further_of(method, name, tensors) for name, tensors in batch.views.get(NEGATIVES, {}).items()}
     terms = []
     for a, b in combinations(method.modalities, 2):
         both = having_both(batch, a, b)
@@ -133,12 +133,6 @@ def clip_total(method: Method, config: Config, step: Step) -> Tensor:
             ).loss
         )
     return torch.stack(terms).mean()
-
-
-def _further(method: Method, name: str, tensors: dict[str, Tensor]) -> Further:
-    """One modality's hard negatives; tensors: values [N, k, features] and present [N, k]."""
-    rows = [method.model(**{name: {"values": own}}).embeds[name] for own in tensors["values"]]
-    return Further(torch.stack(rows), tensors[PRESENT])
 
 
 def m3col_total(method: Method, config: Config, step: Step) -> Tensor:

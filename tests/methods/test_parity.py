@@ -138,6 +138,14 @@ CASES: dict[str, Case] = {
     "mucmm-soft": (make_config("mucmm", 2, corr=Corr.soft, w_individual=0.5, ridge=1e-2), M3CO),
     "siglip-3": (make_config("siglip", 3, temperature=0.3, bias=-2.0), M3CO),
     "siglip-3-missing": (make_config("siglip", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
+    "siglip-3-negatives": (
+        further(make_config("siglip", 3, optional=("mrna",), temperature=0.3, bias=-2.0), "mrna", "mirna"),
+        M3CO,
+    ),
+    "siglip-2-negatives-own": (
+        further(make_config("siglip", 2, temperature=0.3, bias=-2.0), "mrna", own=True),
+        M3CO,
+    ),
     "supcon-3": (make_config("supcon", 3, **SUPCON), M3CO),
     "cross-self-3": (make_config("cross_self", 3, **HEADS, self_weight=0.3), M3CO),
     "cross-self-margin": (further(make_config("cross_self", 3, **HEADS), margin=0.1), M3CO),

@@ -122,7 +122,7 @@ class MethodConfig:
         if data.hard_negatives and not self.takes_hard_negatives:
             found.append(
                 f"data.modalities.{next(iter(data.hard_negatives))}.negatives: method={self.name} has no use for hard"
-                " negatives; leave them out, or choose method=clip"
+                " negatives; leave them out, or choose method=clip or siglip"
             )
         if self.needs_labels and data.classes is None:
             found.append(f"method={self.name} learns from labels, but data.classes is null")
