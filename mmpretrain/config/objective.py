@@ -119,6 +119,8 @@ def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pair
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
     scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
     tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
+    if config.false_negative_margin is not None:
+        tiles += pairs * local * seen // 4  # a bit for each direction
     how = f"negatives {mode.value}" if ranks > 1 else "negatives of one rank"
     chosen = f" (chosen by objective.negatives=auto, gather_mb={config.gather_mb})" if _chosen(config, ranks) else ""
     return (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpretrain.config.objective import HardNegatives, Negatives, ObjectiveConfig
+from mmpretrain.config.objective import HardNegatives, Negatives, ObjectiveConfig, Products
 from mmpretrain.distributed.replicas import average_gradients
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Labels, Pair, Soft, contrastive
@@ -27,7 +27,8 @@ OWN = HardNegatives.own
 
 @dataclass(frozen=True)
 class Case:
-    """keys, queries: whether there are hard negatives of that side. lacking: some samples have fewer."""
+    """keys, queries: whether there are hard negatives of that side. lacking: some samples have fewer. frozen: an
+    encoder without gradients."""
 
     settings: ObjectiveConfig = field(default_factory=lambda: GATHER, hash=False)
     keys: bool = True
@@ -36,6 +37,7 @@ class Case:
     missing: bool = False
     duplicates: bool = False
     same_side: bool = False
+    frozen: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class Toy(nn.Module):
         self.double()
 
 
+def toy_of(case: Case) -> Toy:
+    toy = Toy()
+    if case.frozen:
+        toy.get_submodule(case.frozen).requires_grad_(False)
+    return toy
+
+
 def rows_of(case: Case, rank: int = 0, world: int = 1) -> Rows:
     """The rank's part of the batch; copies of a sample are alike and lie on different ranks."""
     draw = torch.Generator().manual_seed(2)
@@ -91,7 +100,7 @@ def rows_of(case: Case, rank: int = 0, world: int = 1) -> Rows:
 def run(case: Case) -> Outcome:
     """The function under test on this rank's rows."""
     world = World.current()
-    toy, rows = Toy(), rows_of(case, world.rank, world.size)
+    toy, rows = toy_of(case), rows_of(case, world.rank, world.size)
     there = rows.there if case.lacking else None
     valid = rows.valid if case.missing else None
     if there is not None and valid is not None:
@@ -126,7 +135,7 @@ def grads_of(toy: Toy) -> dict[str, Tensor]:
 
 def dense(case: Case, parts: int = 1) -> Outcome:
     """By the formulas of docs/contrastive.md, row by row; parts: separate batches (local negatives)."""
-    toy, losses, shares = Toy(), [], []
+    toy, losses, shares = toy_of(case), [], []
     for part in range(parts):
         loss, share = dense_part(case, toy, rows_of(case, part, parts))
         losses.append(loss)
@@ -177,6 +186,9 @@ CASES: dict[str, Case] = {
     "missing": Case(GATHER, lacking=True, missing=True, queries=True),
     "copies": Case(RING, duplicates=True, queries=True),
     "same-side": Case(GATHER, same_side=True, lacking=True),
+    "frozen-key": Case(RING, queries=True, frozen="key"),
+    "frozen-query": Case(replace(GATHER, false_negative_margin=0.1), queries=True, frozen="query"),
+    "frozen-key-own": Case(replace(RING, hard_negatives=OWN), queries=True, frozen="key"),
     "own": Case(replace(GATHER, hard_negatives=OWN), queries=True),
     "own-lacking-ring": Case(replace(RING, hard_negatives=OWN), lacking=True, missing=True, duplicates=True),
     "margin": Case(replace(GATHER, false_negative_margin=0.1), keys=False),
@@ -254,6 +266,22 @@ def test_finite_differences_agree() -> None:
         return contrastive([pair], scale=scale, world=World.single(), settings=settings)[0].loss
 
     assert torch.autograd.gradcheck(loss, (*sides, scale))
+
+
+@pytest.mark.parametrize("whose", HardNegatives)
+def test_rounded_products_are_close(whose: HardNegatives) -> None:
+    rows = [torch.randn(size, generator=torch.Generator().manual_seed(1)) for size in ((16, 24), (16, 24), (16, 2, 24))]
+    settings = ObjectiveConfig(tile=5, keep_mb=0, hard_negatives=whose)
+    found = []
+    for products in Products:
+        sides = [side.clone().requires_grad_() for side in rows]
+        pair = Pair(sides[0], sides[1], key_negatives=sides[2])
+        chosen = replace(settings, products=products)
+        (result,) = contrastive([pair], scale=5.0, world=World.single(), settings=chosen)
+        result.loss.backward()
+        found.append([result.loss.detach(), *(side.grad for side in sides if side.grad is not None)])
+    for exact, rounded in zip(*found, strict=True):
+        assert (rounded - exact).norm() < 0.02 * exact.norm()
 
 
 def test_copies_of_the_own_key_are_not_above_it() -> None:

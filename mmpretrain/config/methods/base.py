@@ -119,11 +119,6 @@ class MethodConfig:
                 f"data.modalities.{optional[0]}.optional=true: method={self.name} needs all modalities of every sample;"
                 f" {way}, or choose a method that takes samples without some"
             )
-        if data.hard_negatives and not self.takes_hard_negatives:
-            found.append(
-                f"data.modalities.{next(iter(data.hard_negatives))}.negatives: method={self.name} has no use for hard"
-                " negatives; leave them out, or choose method=clip or siglip"
-            )
         if self.needs_labels and data.classes is None:
             found.append(f"method={self.name} learns from labels, but data.classes is null")
         elif self.needs_labels and data.label.form is not LabelForm.one_class:
@@ -136,8 +131,13 @@ class MethodConfig:
         return []
 
     def objective_problems(self, objective: ObjectiveConfig, data: DataConfig) -> list[str]:
-        """What of the objective section has no meaning for the method on this dataset, one sentence each."""
+        """What of negatives the method has no use for, or has no meaning on this dataset, one sentence each."""
         found = []
+        if data.hard_negatives and not self.takes_hard_negatives:
+            found.append(
+                f"data.modalities.{next(iter(data.hard_negatives))}.negatives: method={self.name} has no use for hard"
+                " negatives; leave them out, or choose method=clip or siglip"
+            )
         if objective.false_negative_margin is not None and not self.takes_margin:
             found.append(
                 f"objective.false_negative_margin is {objective.false_negative_margin}: method={self.name} does not"
