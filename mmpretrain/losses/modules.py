@@ -152,7 +152,7 @@ Side = tuple[Tensor, Tensor | None, Tensor | None]  # embeddings, hard negatives
 
 def _one_each(name: str, values: Sequence[Tensor | None] | None, count: int) -> list[Tensor | None]:
     """Of every modality, None where nothing is given. Raises ValueError for another number of them."""
-    found = [None] * count if values is None else list(values)
+    found: list[Tensor | None] = [None] * count if values is None else list(values)
     if len(found) != count:
         masks = "tensors" if name == "negatives" else "masks"
         raise ValueError(f"{name} has {len(found)} {masks} for {count} modalities: give one each, or None")

@@ -242,7 +242,12 @@ def test_every_combination_equals_the_dense_formula(ranks: Ranks, size: int) -> 
         replace(mode, hard_negatives=whose, false_negative_margin=margin)
         for mode, whose, margin in product((GATHER, RING, KEPT), HardNegatives, (None, 0.1, -0.2))
     ]
-    cases = [Case(one, True, *flags) for one, flags in product(settings, product((False, True), repeat=5))]
+    cases = [
+        Case(one, True, queries, lacking, missing, duplicates, same_side)
+        for one, (queries, lacking, missing, duplicates, same_side) in product(
+            settings, product((False, True), repeat=5)
+        )
+    ]
     assert failures(ranks, size, ((str(case), case) for case in cases)) == []
 
 

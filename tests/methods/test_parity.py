@@ -175,8 +175,9 @@ def by_mode(case: Case, mode: str) -> Case:
     """The case with the objective's settings of that mode."""
     config, epoch = case
     asked = config.objective
-    meaning = {"hard_negatives": asked.hard_negatives, "false_negative_margin": asked.false_negative_margin}
-    return replace(config, objective=replace(MODES[mode], **meaning)), epoch
+    whose, margin = asked.hard_negatives, asked.false_negative_margin
+    objective = replace(MODES[mode], hard_negatives=whose, false_negative_margin=margin)
+    return replace(config, objective=objective), epoch
 
 
 @pytest.mark.parametrize("mode", ["gather", "default"])

@@ -82,8 +82,8 @@ class BackwardSweep(Sweep):
                 total = self.gradients[side]
                 if total is not None:
                     total.addcmul_(weight[:, None], self.sides[other].to(self.type))
-        for (number, place), exponentials in own_terms.items():
-            self._own_negatives(self.setup.terms[number], number, place, exponentials)
+        for (number, which), exponentials in own_terms.items():
+            self._own_negatives(number, which, exponentials)
         return self.gradients
 
     def _visit(self, block: RowBlock) -> None:
@@ -151,8 +151,9 @@ class BackwardSweep(Sweep):
             negatives = sums[tile.columns, self.sums[further.side]]
             self.arithmetic.add_product(negatives, gradient.T, self.sides[side][tile.rows])
 
-    def _own_negatives(self, term: Term, number: int, place: int, exponentials: Tensor) -> None:
+    def _own_negatives(self, number: int, place: int, exponentials: Tensor) -> None:
         """Gradients of rows that see no hard negatives but their own, and of these."""
+        term = self.setup.terms[number]
         further = term.negatives[place]
         side = term.rows_of(further)
         exp = self.statistics[:, number, COLUMN_EXP if further.of_query else ROW_EXP]

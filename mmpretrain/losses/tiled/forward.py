@@ -115,6 +115,7 @@ class ForwardSweep(Sweep):
         self._count_nearer(number, tile, keys, similarities, targets, rows, columns)
         out = self._leave_out(number, PairPart.cross, tile, keys, similarities)
         exponentials, row_sums, column_sums = self._exponentials(term, similarities, out)
+        assert column_sums is not None
         rows[:, EXP] += row_sums
         columns[:, EXP] += column_sums
         if keep:
