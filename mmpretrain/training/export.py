@@ -34,6 +34,7 @@ from mmpretrain.problems import UnusableError, one_line
 from mmpretrain.records import read_evaluation
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.lazy_weights import LazyWeights, placeholders
+from mmpretrain.training.merging import adapters_of, merged
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, read_parts
 from mmpretrain.training.publish import Scores, card_facts, training_facts
@@ -82,6 +83,7 @@ def export_run(
     manifest = checkpoint_files.read_manifest(source)
     parts = read_parts(run.parts) or _parts_of(config)
     stored = stored_weights(source / checkpoint.DEEPSPEED, manifest["world_size"])
+    adapters, stored = adapters_of(config, stored), merged(config, stored, parts.config)
     concludes = method_class(config.method.name).conclude is not Method.conclude
     scores = scores_at(run, config, manifest["step"], concludes=concludes)
     training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware)
@@ -92,7 +94,7 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:
         state = LazyWeights(shipped.state, stored, DTYPES[dtype], shipped.model, Path(spool))
         shipped.model.to(dtype=DTYPES[dtype])  # type: ignore[call-arg]
-        notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native)
+        notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native, adapters)
     return Exported(folder, manifest["step"], config.total_steps, len(scores.results), concludes, notes)
 
 
