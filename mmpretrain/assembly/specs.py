@@ -26,7 +26,9 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
 
 def _labels(config: Config) -> dict[str, Any]:
     """The classifier, with the names of the classes if the dataset has one for each."""
-    found: dict[str, Any] = {"classifier_hidden": config.model.classifier_hidden, "num_labels": config.data.classes}
+    hidden = {"classifier_hidden": config.model.classifier_hidden}
+    found: dict[str, Any] = {"fused_classifier": True} if config.parts.fused_classifier else hidden
+    found["num_labels"] = config.data.classes
     info = dataset_info(config.data)
     names = (info.classes if info else None) or []
     if len(names) == config.data.classes:

@@ -11,13 +11,17 @@ from mmpretrain.data.info import DatasetInfo
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``."""
+    """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``.
+    started_from: what all their parts started from, in words; None where that was nothing. weights: what they are if
+    not simply those after the last of the steps, in words."""
 
     samples: int
     steps: int
     world_size: int
     samples_per_s: float | None = None
     hardware: str | None = None
+    started_from: str | None = None
+    weights: str | None = None
 
     @property
     def hours(self) -> float | None:

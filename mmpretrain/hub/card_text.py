@@ -104,7 +104,11 @@ def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:
     lines.append(f"- License of the data: {dataset.license if dataset.license not in UNSAID else 'not recorded'}")
     if dataset.classes:
         lines.append(f"- Classes: {_shortly(dataset.classes)}")
+    if facts.started_from:
+        lines.append(f"- Started from: {facts.started_from}")
     lines.append(f"- Samples seen: {facts.samples:,} in {facts.steps:,} optimizer steps")
+    if facts.weights:
+        lines.append(f"- Weights: {facts.weights}")
     if facts.hardware:
         lines.append(f"- Hardware: {facts.hardware}")
     if facts.samples_per_s is not None and facts.hours is not None:

@@ -18,7 +18,7 @@ from mmpretrain.config.evaluation import Metric
 from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary import panels
-from mmpretrain.summary.retrieval_grid import GRID_FILE, Grid, load_grid
+from mmpretrain.summary.grid_file import GRID_FILE, Grid, load_grid
 
 PICTURE = "summary.png"
 WIDTH = 13.0

@@ -21,6 +21,7 @@ from mmpretrain.config.methods.names import (
     MixScope,
     Pairing,
     Passes,
+    SupervisedLoss,
     Supervision,
     Terms,
 )
@@ -96,6 +97,15 @@ CASES: dict[str, Case] = {
     "comm-linear-2-missing": (fused(LINEAR, 2, optional=("methylation",), **COMM), M3CO),
     "comm-linear-3-missing": (fused(LINEAR, 3, optional=("mrna", "mirna"), **CODE), M3CO),
     "comm-code-fused": (make_config("comm", 2, **CODE, terms=Terms.fused), M3CO),
+    "comm-supervised-2": (make_config("comm_supervised", 2, temperature=0.3), M3CO),
+    "comm-supervised-3-missing": (make_config("comm_supervised", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
+    "comm-supervised-classes": (make_config("comm_supervised", 2, loss=SupervisedLoss.cross_entropy), M3CO),
+    "comm-supervised-binary": (
+        make_config("comm_supervised", 3, optional=("mrna", "mirna"), loss=SupervisedLoss.binary),
+        M3CO,
+    ),
+    "comm-supervised-squared": (make_config("comm_supervised", 2, loss=SupervisedLoss.squared), M3CO),
+    "comm-supervised-absolute": (make_config("comm_supervised", 2, loss=SupervisedLoss.absolute), M3CO),
     "factorcl-ssl": (make_config("factorcl", 2, **CRITICS, temperature=0.02), M3CO),
     "factorcl-ssl-separable": (make_config("factorcl", 2, **SEPARABLE, doubly_counted=2.0), M3CO),
     "factorcl-sup": (make_config("factorcl", 2, **CRITICS, form=Supervision.sup), M3CO),

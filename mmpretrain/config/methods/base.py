@@ -31,7 +31,7 @@ class ModelParts:
     encoders: whether there is one for every modality. embed_dim: width of a projection behind each of them. fusion,
     factors, components, connection: plain values of the fusion, of the heads for shared and unique information, of
     those for common and individual codes, and of the projectors that connect two spaces. classifier: whether there is
-    one.
+    one. fused_classifier: whether that one is linear, on what the fusion makes of all modalities.
     """
 
     encoders: bool = True
@@ -41,6 +41,7 @@ class ModelParts:
     components: dict[str, Any] | None = None
     connection: dict[str, Any] | None = None
     classifier: bool = False
+    fused_classifier: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -121,6 +122,11 @@ class MethodConfig:
     def batch_problems(self, local_batch: int) -> list[str]:
         """What stands against ``local_batch`` samples per rank, one sentence each."""
         return []
+
+    def other_length(self, done: float, before: float, after: float) -> tuple[list[str], list[str]]:
+        """(problems, notes) of a run that becomes longer or shorter after ``done`` epochs: of ``before`` planned ones
+        ``after`` are made. Of losses that depend on that alone; not of the learning rate."""
+        return [], []
 
 
 def too_few(data: DataConfig) -> list[str]:
