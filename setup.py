@@ -34,6 +34,7 @@ setup(
     package_data={
         "": ["py.typed"],
         "mmpretrain.preview": ["*.html"],
+        "mmpretrain.report": ["*.css", "*.html", "*.js"],
         f"{HOME}.configs": ["**/*.yaml"],
         f"{HOME}.slurm": ["*.yaml"],
     },

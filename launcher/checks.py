@@ -149,13 +149,17 @@ def _lacking_factors(config: Config) -> str | None:
     return f"needs factors, but {config.data.place} {whose} dataset.json; leave the metric out"
 
 
-def check_model(config: Config, purpose: Purpose, ranks: int) -> Findings:
-    """Build the model without its weights, in a process of its own because that imports torch (a few seconds)."""
+def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = True) -> Findings:
+    """Build the model without its weights, in a process of its own because that imports torch (a few seconds).
+
+    starts: whether it is the run's first start, and ``init_from`` counts.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
         environment = {**os.environ, **_own_code(), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), str(ranks)]
+        command += [] if starts else ["again"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
         except subprocess.TimeoutExpired:

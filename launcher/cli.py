@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from launcher.completion import complete
 from launcher.follow import Exit
 from launcher.launch import LaunchError, launch
 from launcher.plan import PlanError, make_plan
 from launcher.previous_run import Action
-from launcher.render import show_plan, show_problems, show_summary
+from launcher.render import Shown, plan_as_json, show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
 from mmpretrain.config.choices import USER_CONFIGS
 from mmpretrain.console import HomeCommand
@@ -37,7 +38,10 @@ Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be r
 """
 
 Tokens = Annotated[
-    list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Config choices and single keys.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[GROUP=CHOICE | KEY=VALUE]...", help="Config choices and single keys.", autocompletion=complete
+    ),
 ]
 Nodes = Annotated[int, typer.Option(help="Machines.")]
 Ranks = Annotated[
@@ -48,6 +52,10 @@ ClusterName = Annotated[
     str, typer.Option(help="auto (Slurm if one answers), local, slurm, or a profile: CONFIG_DIR/slurm/NAME.yaml.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the sbatch script; write nothing.")]
+WholeConfig = Annotated[
+    bool, typer.Option("--whole-config", help="With --dry-run: every key of the config, not only the unusual ones.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="With --dry-run: the plan as JSON.")]
 Follow = Annotated[
     bool | None,
     typer.Option("--follow/--no-follow", help="Wait and exit with the job's status. Default: only for local runs."),
@@ -80,6 +88,8 @@ def submit(
     follow: Follow = None,
     config: Base = None,
     config_dir: ConfigDir = None,
+    whole_config: WholeConfig = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
     out, err = Console(), Console(stderr=True)
@@ -88,7 +98,10 @@ def submit(
     try:
         plan = make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
         if dry_run:
-            show_plan(plan, out)
+            if as_json:
+                print(plan_as_json(plan))
+            else:
+                show_plan(plan, out, Shown.whole if whole_config else Shown.unusual)
             return
         show_summary(plan, out)
         if plan.action is Action.complete:

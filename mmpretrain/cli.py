@@ -14,12 +14,14 @@ from mmpretrain.comparison.cli import EXAMPLES as EVALUATE_EXAMPLES
 from mmpretrain.comparison.cli import evaluate_command
 from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
-from mmpretrain.explain.cli import explain_command, information_command, renamed_report_command
+from mmpretrain.explain.cli import explain_command, information_command
 from mmpretrain.gradients.cli import gradients_command
 from mmpretrain.hub.cli import convert_command
 from mmpretrain.hub.onnx_cli import onnx_command
 from mmpretrain.hub.push_cli import push_command
 from mmpretrain.preview.cli import preview_command
+from mmpretrain.report.cli import EXAMPLES as REPORT_EXAMPLES
+from mmpretrain.report.cli import report_command
 from mmpretrain.tokenizer.cli import app as tokenizer_app
 from shards.cli import app as shards_app
 
@@ -29,7 +31,6 @@ app = typer.Typer(
     help="Large-scale multimodal contrastive pretraining. In a clone, `train` is `python launcher/submit.py`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(shards_app, name="shards")
 app.add_typer(tokenizer_app, name="tokenizer")
@@ -59,9 +60,7 @@ app.command(
     "information",
     epilog="Example: mmpretrain information runs/demo/release --data data/digits --pair left,caption",
 )(information_command)
-app.command("report", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    renamed_report_command
-)
+app.command("report", epilog=REPORT_EXAMPLES)(report_command)
 app.command(
     "gradients",
     epilog="Examples: mmpretrain gradients mmpretrain.losses:InfoNCE; mmpretrain gradients my_loss.py:loss --learned"

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def start_weights(self) -> Path:
+        """The weights that the run started from, of runs that mix them with what was trained."""
+        return self.path / "start_weights"
+
+    @property
     def parts(self) -> Path:
         """What a release holds beside weights, as of the run's last start."""
         return self.path / "parts"

@@ -18,9 +18,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmpretrain.config.changes import changes
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.filling import Look, fill_in, usual_metrics, usual_pools, usual_warmup
-from mmpretrain.config.merging import leaves, merge_all, nearest, show
+from mmpretrain.config.merging import merge_all, nearest
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
@@ -123,9 +124,7 @@ def config_text(config: Config) -> str:
 
 def diff_configs(old: Config, new: Config) -> list[str]:
     """The keys in which two configs differ, as ``key: old -> new``."""
-    before, after = (dict(leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
-    keys = [key for key in (before | after) if before.get(key) != after.get(key)]
-    return [f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in keys]
+    return [str(change) for change in changes(old, new)]
 
 
 def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], list[Layer]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
 from mmpretrain.config.reading import Incomplete, Unread, Verify
@@ -73,7 +73,7 @@ class DataConfig:
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL.
     null: ``sources`` says where samples lie; one of both is needed."""
 
-    build: str | None = None
+    build: str | None = field(default=None, metadata=FREE)
     """The command that makes that folder; messages name it where the folder is missing. null: none is known."""
 
     modalities: dict[str, ModalityConfig] = field(default_factory=dict)
@@ -90,23 +90,23 @@ class DataConfig:
     window: int = 8
     """Shards whose samples are shuffled together."""
 
-    workers: int = 0
+    workers: int = field(default=0, metadata=FREE)
     """Loader processes per rank; 0 loads in the training process."""
 
-    prefetch_mb: float | None = None
+    prefetch_mb: float | None = field(default=None, metadata=FREE)
     """Memory on each rank for batches that loader processes make ahead of their step, in MB (10^6 bytes); a batch must
     fit. null: no bound but 2 batches per process. What the processes themselves need comes on top."""
 
-    verify: Verify = Verify.first_use
+    verify: Verify = field(default=Verify.first_use, metadata=FREE)
     """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
 
-    max_bad_fraction: float = 0.01
+    max_bad_fraction: float = field(default=0.01, metadata=FREE)
     """Share of samples (0 to 1) that cannot be decoded and are replaced by others; above it the run ends."""
 
-    record_keys: bool = True
+    record_keys: bool = field(default=True, metadata=FREE)
     """Whether the keys of every batch are written to ``consumed.jsonl`` (large files where batches are huge)."""
 
-    cache_gb: float = 64.0
+    cache_gb: float = field(default=64.0, metadata=FREE)
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
     more_paths: list[str] = field(default_factory=list, metadata=PATH)
@@ -119,7 +119,7 @@ class DataConfig:
     incomplete: Incomplete = Incomplete.refuse
     """What happens to samples that the index shows to be unusable."""
 
-    unread: Unread = Unread.refuse
+    unread: Unread = field(default=Unread.refuse, metadata=FREE)
     """What happens where files beside the shards look like data that would not be read."""
 
     sources: dict[str, SourceConfig] = field(default_factory=dict)
@@ -131,6 +131,11 @@ class DataConfig:
 
     temperature: float = 1.0
     """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
+
+    accept_index: str | None = field(default=None, metadata=FREE)
+    """Goes on with shards that have changed since the checkpoint: the first characters (8 at least) of the index that
+    they have now, which the refusal names. The stream then goes on at its position in the new order of samples, so
+    that until the next epoch some are seen again and others not (docs/resuming.md). null: such shards are refused."""
 
     @property
     def labeled(self) -> bool:
@@ -195,6 +200,8 @@ class DataConfig:
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
         found += self._label_forms()
+        if self.accept_index is not None and not re.fullmatch("[0-9a-f]{8,64}", self.accept_index):
+            found.append(f"data.accept_index is {self.accept_index!r}: 8 to 64 characters of 0-9 and a-f are needed")
         if self.temperature <= 0:
             found.append(f"data.temperature is {self.temperature}: it must be above 0")
         return found

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from mmpretrain.config.keys import FREE
+
 
 class OptimizerName(StrEnum):
     """The optimizers."""
@@ -102,6 +104,11 @@ class OptimConfig:
     clip: float | None = 1.0
     """Largest norm of the whole gradient, which is scaled down to it; null for no limit."""
 
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer of an encoder to the one below it, above 0 and up to 1: of n layers,
+    layer k learns with ``layer_decay`` ^ (n + 1 - k) of the encoder's rate, embeddings as layer 0, what comes after the
+    last layer with the whole rate. null: all with the same."""
+
     muon_lr: float | None = None
     """``name=muon``: learning rate of the matrices; null: ``optim.lr``."""
 
@@ -130,6 +137,8 @@ class OptimConfig:
             found.append("optim.schedule=step needs optim.step_samples (how many samples between two steps)")
         if self.clip is not None and self.clip <= 0:
             found.append(f"optim.clip is {self.clip}: it must be above 0, or null for no clipping")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            found.append(f"optim.layer_decay is {self.layer_decay}: it must be above 0 and up to 1, or null for none")
         for key in ("weight_decay", "warmup_samples", "final_lr"):
             if getattr(self, key) < 0:
                 found.append(f"optim.{key} is {getattr(self, key)}: it must be 0 or more")
@@ -166,10 +175,10 @@ class EngineConfig:
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
-    timeout_s: int = 600
+    timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another in a collective before the run ends with an error."""
 
-    threads: int | None = None
+    threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
     deepspeed: dict[str, Any] = field(default_factory=dict)
@@ -241,13 +250,13 @@ class EngineConfig:
 class CheckpointConfig:
     """When the whole state of training is saved, and what is kept of it."""
 
-    every_steps: int = 200
+    every_steps: int = field(default=200, metadata=FREE)
     """Optimizer steps between two checkpoints. One is always written at the end."""
 
-    keep_last: int = 2
+    keep_last: int = field(default=2, metadata=FREE)
     """How many of the newest checkpoints are kept."""
 
-    keep_every: int | None = None
+    keep_every: int | None = field(default=None, metadata=FREE)
     """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
     def problems(self) -> list[str]:
@@ -267,7 +276,7 @@ class TrainConfig:
     """The whole training budget in samples, rounded up to full batches. An epoch is as many samples as the training
     split has."""
 
-    log_every_steps: int = 1
+    log_every_steps: int = field(default=1, metadata=FREE)
     """Optimizer steps between two lines of ``metrics.jsonl``. The last step is always logged."""
 
     def problems(self) -> list[str]:

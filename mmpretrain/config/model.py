@@ -10,6 +10,7 @@ from typing import Any
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
 from mmpretrain.config.keys import PATH
 from mmpretrain.config.kind import Kind
+from mmpretrain.config.lora import LoraConfig
 
 
 class VectorTokens(StrEnum):
@@ -322,12 +323,16 @@ class ModelConfig:
     projectors: ProjectorsConfig = field(default_factory=ProjectorsConfig)
     """The projectors of two connected spaces (cmcr)."""
 
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Small trained matrices beside the frozen weights of encoders."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = [p for name, encoder in self.encoders.items() for p in encoder.problems(name)]
         found += _below_one(self, "model", "embed_dim", "classifier_hidden")
         sections = (self.fusion, self.factors, self.components, self.projectors)
-        return found + [problem for section in sections for problem in section.problems()]
+        found += [problem for section in sections for problem in section.problems()]
+        return found + self.lora.problems(self.encoders)
 
 
 def _below_one(section: Any, where: str, *keys: str) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpretrain.config.averaging import Weights
 from mmpretrain.config.engine import OptimizerName, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
@@ -26,7 +28,10 @@ from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
+from mmpretrain.engine.average import Average
 from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
+from mmpretrain.engine.layer_decay import layer_problems
+from mmpretrain.engine.live_weights import LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
@@ -58,7 +63,8 @@ class StepReport:
 
 
 class Engine:
-    """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None."""
+    """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None. live: the weights that
+    this rank steps. average: of them, None without ``averaging.ema``."""
 
     def __init__(self, config: Config, method: Method, before: Callable[[World], None] | None = None) -> None:
         """Join the process group and build DeepSpeed around ``method.model``.
@@ -76,6 +82,8 @@ class Engine:
             before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
+        if problems := layer_problems(method.model, config.optim.layer_decay):
+            raise ValueError(problems[0])
         muon = config.optim.name is OptimizerName.muon
         matrices = hidden_matrices(method.model) if muon else frozenset()
         groups = parameter_groups(method.model, config.optim, config.model.encoders, matrices)
@@ -98,6 +106,9 @@ class Engine:
         self.critics = Replicated(method.critics, config.optim, self.world)
         # Whatever else is computed with the critics must not leave gradients in them.
         method.critics.requires_grad_(False)
+        self.live = LiveWeights(self.deepspeed, config.engine.zero, self.heads.modules, self.world.rank)
+        ema = config.averaging.ema
+        self.average = None if ema is None else Average(self.live, ema, warmup=config.averaging.warmup)
 
     @property
     def device(self) -> torch.device:
@@ -124,6 +135,8 @@ class Engine:
             with held_statistics(self.method.model):  # this batch has counted
                 features = parts.encode_again()
             refined = self._refine(features, step)
+        if self.average:
+            self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         if self._movement and math.isfinite(grad_norm):
@@ -131,6 +144,11 @@ class Engine:
             self._movement = None if self._movement.decided else self._movement
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """For the time of an evaluation: the weights that ``averaging.release`` wants looked at. A collective."""
+        released = self.config.averaging.released
+        return self.average.in_place() if self.average and released is Weights.ema else nullcontext()
 
     def state_dict(self) -> dict[str, Tensor] | None:
         """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmpretrain.config.engine import OptimConfig, OptimizerName
 from mmpretrain.config.model import EncoderConfig
+from mmpretrain.engine.layer_decay import layer_factors
 from mmpretrain.engine.muon import MuonAdamW
 
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
@@ -22,15 +23,18 @@ def parameter_groups(
 
     matrices: names of those that Muon updates, in groups of their own; their ``matrices`` is true.
 
-    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale. Biases and parameters of
-    normalization layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, times what ``layer_decay``
+    makes of their layer (see there for the LayersNotFoundError that is raised). Biases and parameters of normalization
+    layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
+    factors = layer_factors(module, config.layer_decay)
     members: dict[tuple[float, float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in undecayed or parameter.numel() == 1 else config.weight_decay
-            members[_lr_scale(name, encoders), decay, name in matrices].append(parameter)
+            scale = _lr_scale(name, encoders) * factors.get(name, 1.0)
+            members[scale, decay, name in matrices].append(parameter)
     muon_lr = config.lr if config.muon_lr is None else config.muon_lr
     return [
         {"params": params, "lr_scale": scale, "lr": (muon_lr if muon else config.lr) * scale, "weight_decay": decay}

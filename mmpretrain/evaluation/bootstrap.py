@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 DRAWS = 1000
 LEVELS = (2.5, 97.5)  # percent
@@ -68,7 +69,9 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
     sums = np.stack([np.bincount(units), *(np.bincount(units, score.outcomes) for score in means.values())], axis=1)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     for weights in _draws(count):
-        sizes, *totals = (weights @ sums).T
+        # The last digit of a product depends on the number of threads, which is not the same everywhere.
+        with threadpool_limits(1, user_api="blas"):
+            sizes, *totals = (weights @ sums).T
         for name, total in zip(means, totals, strict=True):
             drawn[name].append(total / sizes)
         for name, score in medians.items() if first.groups is not None else ():

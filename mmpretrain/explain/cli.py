@@ -108,14 +108,6 @@ def information_command(
         answer(form, result, information_view(result))
 
 
-def renamed_report_command() -> None:
-    """What `mmpretrain information` was called at first."""
-    typer.echo(
-        "`mmpretrain report` of a release is called `mmpretrain information` now, with the same options", err=True
-    )
-    raise typer.Exit(2)
-
-
 def _settings(common: int | None, individual: int | None, dimensions: int | None) -> Settings:
     settings = Settings(common, individual, dimensions)
     if problems := settings.problems():

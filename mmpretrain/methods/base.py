@@ -17,10 +17,10 @@ Shape legend: b samples of this rank, d width of an embedding, C classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,13 @@ class Method(ABC):
     model: the transformers model that ships, and the only thing that DeepSpeed wraps. heads: float32 modules
     that only training needs (temperature, unimodal heads, critics), replicated outside ZeRO; may be empty. critics:
     likewise, with steps of their own as ``refinement`` says.
+
+    similarity: the form of the similarity that is learned and ships (``softmax``, ``sigmoid``), and similarity_heads:
+    each of its numbers in a release -> the parameter of ``heads`` that it is.
     """
+
+    similarity: ClassVar[str | None] = None
+    similarity_heads: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
         """config: the whole resolved config. model: built for the same modalities as ``config.data``.
@@ -182,6 +188,14 @@ class Method(ABC):
         batches: how many samples -> this rank's batches of about so many of the stream's first; nothing is read unless
         it is called, and all ranks get equally many batches. What is set must be the same on all ranks.
         """
+
+    def taken_over(self, parts: Collection[str]) -> bool:
+        """Whether what ``initialize`` sets has come from the start of another run, so that it is not to be called.
+
+        parts: what was taken over of the model, as ``encoders.image`` or ``fusion``. The model then is as in training,
+        even where it came out of a release.
+        """
+        return False
 
     def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:  # noqa: B027 - as clamp_
         """Look at data after the last step, and set buffers of ``self.model`` that ship; called before the evaluation.

@@ -31,6 +31,7 @@ from mmpretrain.methods.held_pairs import held_pairs
 from mmpretrain.methods.shipped_similarity import with_softmax
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.similarity_mmpretrain import SOFTMAX
 
 
 class Clip(Method):
@@ -38,6 +39,8 @@ class Clip(Method):
 
     heads: ``temperature``. Raises ValueError when the modalities' embeddings differ in width.
     """
+
+    similarity, similarity_heads = SOFTMAX, {"logit_scale": "temperature.logit_scale"}
 
     def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
         super().__init__(config, model, augmenter)

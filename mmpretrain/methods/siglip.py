@@ -35,6 +35,7 @@ from mmpretrain.methods.held_pairs import held_pairs
 from mmpretrain.methods.shipped_similarity import with_sigmoid
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
+from mmpretrain.models.similarity_mmpretrain import SIGMOID
 
 
 class Bias(nn.Module):
@@ -54,6 +55,9 @@ class Siglip(Method):
 
     heads: ``temperature``, ``bias``. Raises ValueError when the modalities' embeddings differ in width.
     """
+
+    similarity = SIGMOID
+    similarity_heads = {"logit_scale": "temperature.logit_scale", "logit_bias": "bias.value"}  # noqa: RUF012
 
     def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
         super().__init__(config, model, augmenter)

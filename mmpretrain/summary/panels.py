@@ -12,7 +12,8 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import PercentFormatter
 
 from mmpretrain.figures import COLORS, INK, legend_below, style_axes
-from mmpretrain.summary.retrieval_grid import Grid, GridPair, RetrievalVerdict, Shown
+from mmpretrain.summary.grid_file import Grid, GridPair, RetrievalVerdict, Shown
+from mmpretrain.summary.smoothing import smooth
 
 MARKS = {
     RetrievalVerdict.pair: ("✓ pair", "#006D4E"),
@@ -67,18 +68,6 @@ def draw_grid_pair(figure: SubFigure, grid: Grid, pair: GridPair) -> None:
         for column, item in enumerate(pair.items[row].tolist()):
             mark, color = MARKS[RetrievalVerdict(int(pair.verdicts[row, column]))]
             _show(axes[row, column + 2], grid.shown[pair.item, item], mark, color)
-
-
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean of ``values`` [n] over the last n / 40 of them (fewer at the start); NaNs are skipped."""
-    window = max(1, len(values) // 40)
-    known = np.isfinite(values)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
-    counts = np.cumsum(np.concatenate([[0], known]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    count = counts[ends] - counts[starts]
-    return np.where(count > 0, (sums[ends] - sums[starts]) / np.maximum(count, 1), np.nan)
 
 
 def _show(axes: Axes, shown: Shown, title: str, color: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.evaluation_sections import score_metric
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
@@ -29,10 +30,17 @@ class Measuring:
         self.config, self._engine, self._processor, self._split = config, engine, processor, split
         self._settings = config.evaluation
 
-    def while_training(self) -> dict[str, float]:
-        """Results of the metrics that are watched, on rank 0; {} elsewhere."""
+    def while_training(self) -> tuple[dict[str, float], Embeddings]:
+        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
+        settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
+        results = self._evaluate(settings.watched, embed, split, classes=None, intervals=False)
+        return results, embed(split)
+
+    def deciding(self) -> dict[str, float]:
+        """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
-        return self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None, intervals=False)
+        metric = Metric.__members__[score_metric(str(settings.best.score))]
+        return self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None, intervals=False)
 
     def final(self) -> tuple[dict[str, float], Embeddings | None]:
         """Results of the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""

@@ -14,7 +14,7 @@ from mmpretrain.config.evaluation import Metric
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.retrieval_grid import GRID_FILE
+from mmpretrain.summary.grid_file import GRID_FILE
 from mmpretrain.training.session import Session
 from tests.assembly.test_sounds import NEW
 from tests.data.tones import tone, tones_config, write_tones

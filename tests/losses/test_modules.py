@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from mmpretrain import losses
 from mmpretrain.distributed.world import World
 from mmpretrain.losses import InfoNCE, Pair, PairwiseLoss, SigmoidLoss, contrastive_losses, sigmoid_losses
+from tests.engine.runs import forget_engines
 from tests.rank_pool import Ranks
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -85,6 +87,9 @@ def test_gradients_are_those_of_one_process(ranks: Ranks, loss_class: Callable[[
 
 def trained(example: str) -> dict[str, Tensor]:
     """What the example's loop trains on the ranks that there are."""
+    # A rank that had an engine before would give accelerate DeepSpeed again.
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    forget_engines()
     sys.path.insert(0, str(EXAMPLES))
     try:
         return {name: weights.detach().clone() for name, weights in importlib.import_module(example).train().items()}

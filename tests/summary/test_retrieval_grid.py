@@ -14,16 +14,8 @@ from mmpretrain.data.decode import Raw
 from mmpretrain.data.index import load_index
 from mmpretrain.data.reader import Reader
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.summary.retrieval_grid import (
-    GRID_FILE,
-    Grid,
-    RetrievalVerdict,
-    load_grid,
-    pairs_to_show,
-    retrieval_grid,
-    save_grid,
-    write_grid,
-)
+from mmpretrain.summary.grid_file import GRID_FILE, Grid, RetrievalVerdict, load_grid, save_grid
+from mmpretrain.summary.retrieval_grid import pairs_to_show, retrieval_grid, write_grid
 from shards.digits import build_digits
 from tests.evaluation.made_up import embeddings
 

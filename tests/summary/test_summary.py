@@ -15,8 +15,9 @@ from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.evaluate import evaluate, log_entry, write_evaluation
 from mmpretrain.records import parse_scores
 from mmpretrain.run_folder import RunFolder, State, append_line
-from mmpretrain.summary.panels import smooth
-from mmpretrain.summary.retrieval_grid import GRID_FILE, retrieval_grid, save_grid
+from mmpretrain.summary.grid_file import GRID_FILE, save_grid
+from mmpretrain.summary.retrieval_grid import retrieval_grid
+from mmpretrain.summary.smoothing import smooth
 from mmpretrain.summary.summary import bar_panels, draw_summary, labeled_curves, summarize
 from tests.evaluation.made_up import embeddings
 

@@ -123,6 +123,11 @@ class MethodConfig:
         """What stands against ``local_batch`` samples per rank, one sentence each."""
         return []
 
+    def other_length(self, done: float, before: float, after: float) -> tuple[list[str], list[str]]:
+        """(problems, notes) of a run that becomes longer or shorter after ``done`` epochs: of ``before`` planned ones
+        ``after`` are made. Of losses that depend on that alone; not of the learning rate."""
+        return [], []
+
 
 def too_few(data: DataConfig) -> list[str]:
     """A sentence if a batch norm of the method's heads would see a single sample."""

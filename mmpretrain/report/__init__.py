@@ -1,0 +1,1 @@
+"""The page of one or several runs: `mmpretrain report` (reads run folders only, and no torch)."""
