@@ -23,6 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mmpretrain.config.compose import config_text
 from mmpretrain.config.root import Config
+from mmpretrain.records import stands_beside
 from mmpretrain.words import without_secrets
 
 # Figures without a group of their own; TensorBoard shows a group of charts for each first word of the names.
@@ -66,8 +67,10 @@ class TensorBoard:
         os.fsync(self._file.fileno())
 
     def conclude(self, step: int, scores: Mapping[str, float]) -> None:
-        """The final scores as points of their own."""
-        self._scalars(step, {f"final/{name}": value for name, value in scores.items()})
+        """The final scores as points of their own, without chance and intervals."""
+        self._scalars(
+            step, {f"final/{name}": value for name, value in scores.items() if not stands_beside(name, scores)}
+        )
 
     def complete(self) -> None:
         """Close the file."""
