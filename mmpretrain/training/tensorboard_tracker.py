@@ -90,6 +90,8 @@ def tag(name: str) -> str:
     """Under which name, and so in which group, a number is shown."""
     if name == "loss":
         return "loss/total"
+    if name.startswith("lr/"):
+        return f"training/{name}"
     return f"{_GROUP_OF[name]}/{name}" if name in _GROUP_OF else name
 
 
