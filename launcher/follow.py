@@ -14,6 +14,7 @@ import submitit
 from rich.console import Console
 
 from launcher import slurm_client
+from launcher.ending import show_end
 from launcher.executors import log_folder
 from launcher.failures import failure_record, root_cause
 from launcher.plan import RunPlan
@@ -189,7 +190,7 @@ def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Consol
     folder = RunFolder(plan.run_folder)
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
-        _print(console, f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)")
+        show_end(folder, console)
         return Exit.completed
     if status.get("state") == State.preempted.value:
         _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))
