@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 def known_data(manifest: Mapping[str, Any], stream: Stream, data: DataConfig) -> list[dict[str, Any]]:
     """Every change of the shards that was accepted since the run began, for the next manifest.
 
-    manifest: of the checkpoint that the run goes on from. Raises CheckpointError if the stream is another one and nobody
-    has accepted it.
+    manifest: of the checkpoint that the run goes on from. Raises CheckpointError if the stream is another one and
+    nobody has accepted it.
     """
     accepted = list(manifest.get("accepted_index", []))
     found = changed_index(stream.index, manifest["index"], data.accept_index)
