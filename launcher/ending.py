@@ -10,7 +10,7 @@ from rich.text import Text
 
 from launcher.runs_show import after_completion
 from launcher.runs_view import ABSENT, final_scores, number, shown
-from mmpretrain.records import Score, parse_scores
+from mmpretrain.records import Score, change_lines, parse_scores, read_changes, told_ending
 from mmpretrain.run_folder import DamagedFileError, RunFolder, read_json
 from mmpretrain.words import command
 
@@ -26,7 +26,12 @@ def show_end(folder: RunFolder, console: Console) -> None:
     if rows:
         console.print()
         console.print(score_table(rows, before_scores(folder)))
-    lines = [f"completed: {folder.path}", f"release: {folder.release} (its README.md opens it)"]
+    lines = [
+        *change_lines(read_changes(folder)),
+        *told_ending(folder.status()),
+        f"completed: {folder.path}",
+        f"release: {folder.release} (its README.md opens it)",
+    ]
     if len(rows) < len(scores):
         lines.insert(0, f"all {len(scores)} scores: {command('mmpretrain', 'runs', 'show', folder.path)}")
     for line in [*lines, "next:", *(f"  {line}" for line in after_completion(folder.path).splitlines())]:

@@ -25,6 +25,7 @@ def whole_command() -> Any:
     from typer.core import TyperGroup
 
     from launcher.cli import command_line
+    from launcher.finetune import command_line as finetune_line
     from launcher.runs_cli import app as runs_app
     from mmpretrain.cli import app
     from mmpretrain.training.cli import export_command
@@ -36,7 +37,8 @@ def whole_command() -> Any:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     train = typer.main.get_command(command_line("mmpretrain train"))
-    group.commands = {str(train.name): train, **group.commands}
+    tune = typer.main.get_command(finetune_line("mmpretrain finetune"))
+    group.commands = {str(train.name): train, str(tune.name): tune, **group.commands}
     return group
 
 

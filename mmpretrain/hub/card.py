@@ -34,6 +34,7 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         card_text.introduction(facts, modalities, sorted(set(map(_called, sources)))),
         card_text.loading(modalities, offered),
         card_text.evaluation(facts, scores),
+        card_text.changes(facts),
         card_text.training(facts.training, facts.dataset),
         card_text.lora(offered.adapters),
         card_text.limits(facts, modalities),
