@@ -108,7 +108,7 @@ def _map(content: Mapping[str, Any]) -> MapView:
         for sample, places in enumerate(zip(*(view["points"][name] for view in views), strict=True)):
             if None in places:
                 continue
-            color = kinds.index(str(labels[sample])) if by_class else shape
+            color = kinds.index(str(labels[sample])) if labels and by_class else shape
             said = _said(content, labels, sample, name)
             points.append(Point(sample, f"c{color}", SHAPES[shape % len(SHAPES)], [_place(p) for p in places], said))
     legend = [(f"c{number}", kind) for number, kind in enumerate(kinds)] if by_class else []

@@ -17,8 +17,7 @@ from mmpretrain.engine.checkpoint_files import steps as checkpoint_steps
 from mmpretrain.report.attempts import Attempt, read_attempts, read_quarantine
 from mmpretrain.report.metrics import Column, Metrics, read_metrics
 from mmpretrain.run_folder import RunFolder, read_json
-from mmpretrain.summary.embedding_map import MAP_FILE
-from mmpretrain.summary.grid_file import GRID_FILE, Grid, load_grid
+from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE, Grid, load_grid
 from mmpretrain.words import without_secrets
 
 BEFORE = "evaluation_before.json"
@@ -92,7 +91,7 @@ def read_record(path: Path, name: str) -> Record:
             notes.append(f"{file} cannot be read and is left out: {reason[0]}")
             return default
 
-    plan = tried(lambda: read_json(run.plan), {}, run.plan.name)
+    plan: dict[str, Any] = tried(lambda: read_json(run.plan), {}, run.plan.name)
     config = tried(lambda: _mapping(run.config), {}, run.config.name) or _as_mapping(plan.get("config"))
     metrics = read_metrics(run.metrics, _number(inner(config, "data.global_batch")))
     if metrics.damaged:

@@ -33,8 +33,8 @@ from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.embedding_map import MAP_FILE, write_map
-from mmpretrain.summary.grid_file import GRID_FILE
+from mmpretrain.summary.embedding_map import write_map
+from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE
 from mmpretrain.summary.retrieval_grid import write_grid
 from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.best import Best, better, known_best

@@ -1,0 +1,77 @@
+"""Tables of scores, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmpretrain.report.record import Record, read_record
+from mmpretrain.report.scores import headlines, tables
+from tests.report.made_up import SCORES, better, write_run
+
+
+def records(folder: Path, *shares: float) -> list[Record]:
+    """Runs whose linear probes reach ``shares``, give or take 0.05."""
+    found = []
+    for number, share in enumerate(shares):
+        run = write_run(folder / str(number))
+        (run / "evaluation.json").write_text(json.dumps(better(share)))
+        found.append(read_record(run, f"run {number}"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict", "best"),
+    [
+        ((0.5, 0.8), "best: run 1", [False, True]),
+        ((0.5, 0.55), "not distinguishable", [False, False]),
+        ((0.7, 0.2, 0.72), "ahead, not distinguishable: run 0, run 2", [False, False, False]),
+    ],
+)
+def test_one_run_is_best_only_where_its_interval_lies_apart(
+    tmp_path: Path, shares: tuple[float, ...], verdict: str, best: list[bool]
+) -> None:
+    probe = tables(records(tmp_path, *shares))[0].lines[0]
+    assert probe.verdict == verdict and [cell is not None and cell.best for cell in probe.cells] == best
+
+
+def test_without_intervals_nothing_is_called_best(tmp_path: Path) -> None:
+    found = records(tmp_path, 0.5, 0.8)
+    found[1].scores.pop("linear_probe/image/accuracy/low")
+    line = tables(found)[0].lines[0]
+    assert line.verdict == "" and not any(cell is not None and cell.best for cell in line.cells)
+
+
+def test_before_and_after_are_compared_on_own_and_kept_out_data(tmp_path: Path) -> None:
+    record = read_record(write_run(tmp_path / "a", "scores", "before"), "a")
+    probe, retrieval, general = tables([record])
+    assert [column.label for column in probe.columns] == ["before", "after"]
+    assert (probe.lines[0].verdict, probe.lines[0].tone) == ("better than before", "good")
+    assert retrieval.lines[0].verdict == "not distinguishable" and general.title.endswith("on the kept-out data")
+    assert [cell.text for cell in general.lines[0].cells if cell] == ["35.0", "30.0"]
+
+
+def test_shares_are_in_percent_with_their_intervals_and_ranks_are_not(tmp_path: Path) -> None:
+    _, retrieval, _ = tables([read_record(write_run(tmp_path / "a", "scores"), "a")])
+    (found,), (rank,) = retrieval.lines, retrieval.rest
+    assert found.cells[0] is not None and (found.cells[0].text, found.cells[0].beside) == ("50.0", "5.0 to 60.0")
+    assert found.subject == "image → caption" and found.chance == "10.0" and found.chance_at == 10.0
+    assert rank.cells[0] is not None and rank.cells[0].text == "4" and not rank.bars
+
+
+def test_headlines_say_what_chance_could_do(tmp_path: Path) -> None:
+    record = read_record(write_run(tmp_path / "a", "scores"), "a")
+    probe, retrieval = headlines(record)
+    assert (probe.text, probe.verdict, probe.good) == ("90.0 %", "better than chance", True)
+    assert retrieval.subject == "image → caption · own pair among the 10 nearest"
+    assert (retrieval.verdict, retrieval.good) == ("not distinguishable from chance", False)
+
+
+def test_a_lower_rank_is_the_better_one(tmp_path: Path) -> None:
+    key = "retrieval/image->caption/median_rank"
+    found = records(tmp_path, 0.5, 0.5)
+    for record, rank in zip(found, (4.0, 9.0), strict=True):
+        record.scores.update({**SCORES, key: rank, f"{key}/low": rank - 1, f"{key}/high": rank + 1})
+    assert tables(found)[1].rest[0].verdict == "best: run 0"
