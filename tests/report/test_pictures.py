@@ -34,7 +34,13 @@ def test_a_map_has_colors_of_classes_and_shapes_of_modalities(tmp_path: Path) ->
 def test_a_map_that_holds_something_else_is_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", "map")
     whole = json.loads((folder / "embeddings_map.json").read_text())
-    damages: tuple[dict[str, object], ...] = ({"views": {}}, {"modalities": [1, 2, 3]}, {"labels": ["x"]}, {"ordinals": None}):
+    damages: tuple[dict[str, object], ...] = (
+        {"views": {}},
+        {"modalities": [1, 2, 3]},
+        {"labels": ["x"]},
+        {"ordinals": None},
+    )
+    for damage in other:
         (folder / "embeddings_map.json").write_text(json.dumps({**whole, **damage}))
         record = read_record(folder, "a")
         assert embedding_map(record) is None and "embeddings_map.json" in record.notes[0]

@@ -6,6 +6,9 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mmpretrain.report.overview import checkpoints_words, facts, state_words
 from mmpretrain.report.record import is_run, read_record, unique_names
@@ -31,10 +34,9 @@ def test_damaged_files_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_pickles_in_a_grid_are_not_opened(tmp_path: Path) -> None:
-    import numpy as np
-
     folder = write_run(tmp_path / "a")
-    np.savez(folder / "retrieval_grid.npz", **{"pair/0/modalities": np.array([{"a": 1}], dtype=object)})
+    arrays: dict[str, Any] = {"pair/0/modalities": np.array([{"a": 1}], dtype=object)}
+    np.savez(folder / "retrieval_grid.npz", **arrays)
     record = read_record(folder, "a")
     assert record.grid is None and "retrieval_grid.npz" in record.notes[0]
 
