@@ -22,7 +22,8 @@ from tests.report.made_up import HOSTILE, write_run
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, HEIGHT = 390, 3000
 # A browser's own window is never as narrow as a phone, so the page is looked at in a frame.
-LOOK = """<!DOCTYPE html><body style="margin:0"><iframe src="page.html" style="border:0;width:WIDTHpx;height:3000px"></iframe>
+LOOK = """<!DOCTYPE html><body style="margin:0"><iframe src="page.html" width="WIDTH" height="3000" frameborder="0">
+</iframe>
 <pre id="found"></pre><script>
 addEventListener("load", () => {
   const page = document.querySelector("iframe").contentDocument, width = page.documentElement.clientWidth;

@@ -40,7 +40,7 @@ def test_a_map_that_holds_something_else_is_left_out(tmp_path: Path) -> None:
         {"labels": ["x"]},
         {"ordinals": None},
     )
-    for damage in other:
+    for damage in damages:
         (folder / "embeddings_map.json").write_text(json.dumps({**whole, **damage}))
         record = read_record(folder, "a")
         assert embedding_map(record) is None and "embeddings_map.json" in record.notes[0]
