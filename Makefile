@@ -1,4 +1,4 @@
-# make install | demo | quick | test | test-all | lint | format | bench | docs
+# make install | demo | quick | test | test-all | lint | format | bench | docs | site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ TIMED := @.ci/timed
 WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
-.PHONY: install demo quick test test-all lint format bench slurm browser docs
+.PHONY: install demo quick test test-all lint format bench slurm browser docs site
 
 install: $(VENV)/installed
 
@@ -23,7 +23,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(TIMED) install '$(PYTHON) -m venv $(VENV)' \
 	  '$(BIN)/pip install --quiet --constraint constraints.txt torch' \
-	  '$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint,data,audio]' \
+	  '$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test,lint,data,audio,docs]' \
 	  'touch $@'
 
 data/digits/dataset.json: | $(VENV)/installed
@@ -49,7 +49,7 @@ quick: WORKERS := 2
 quick: install
 	$(TIMED) quick '$(PYTEST) -m "not slow and not slurm and not processes"'
 
-test: lint slurm browser
+test: lint site slurm browser
 	$(TIMED) tests '$(PYTEST)'
 
 test-all: install slurm browser
@@ -75,3 +75,7 @@ bench: install data/digits/dataset.json
 docs: install
 	$(BIN)/python -m launcher.config_page > docs/config.md
 	$(BIN)/python docs/draw_floors.py
+
+# The documentation as a site, in site/; a link that leads nowhere is an error.
+site: install
+	$(TIMED) site 'NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet'

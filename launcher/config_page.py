@@ -15,6 +15,7 @@ from launcher.profiles import Profile
 from mmpretrain.config import shipped
 from mmpretrain.config.choices import names_in
 from mmpretrain.config.compose import GROUPS
+from mmpretrain.config.keys import Freedom
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.reference import Entry, Section, sections, undocumented
@@ -70,8 +71,16 @@ A value that holds spaces, braces or brackets needs the shell's quotes:
 
     python launcher/submit.py method=comm 'data.modalities.left.augment={{crop: [0.5, 1.0], flip: 0.5}}'
 
+A run goes on with the config that it was started with. What may change then, because neither weights nor the choice of
+what is released depend on it, is marked so in the tables; `train.samples` may grow ([resuming.md](resuming.md)).
+
 In the tables NAME stands for the name of a modality. Keys whose default is "required" are set by the files of groups.
 """
+FREEDOM = {
+    Freedom.fixed: "",
+    Freedom.free: "*May change when a run goes on.*",
+    Freedom.measured: "*May change when a run goes on, unless `evaluation.best.score` is set.*",
+}
 METHOD = "What is learned, and the settings of it. Equations, and what ships, of some: [docs/methods/](methods/)."
 PROFILES = """\
 ## Cluster profiles
@@ -145,6 +154,7 @@ def _table(entries: Iterable[Entry], places: dict[str, str], here: str) -> Itera
         meaning += [f"• `{value}`: {_prose(text, places, here)}" for value, text in entry.choices.items()]
         if entry.section:
             meaning[0] += f" Keys: {_link(entry.section)}."
+        meaning[0] += f" {FREEDOM[entry.freedom]}".rstrip()
         default = f"`{entry.default}`" if entry.default else "" if entry.section else "required"
         yield f"| `{entry.key}` | {entry.type} | {default} | {_cell('<br>'.join(meaning))} |"
 

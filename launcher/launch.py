@@ -58,6 +58,10 @@ def prepare(plan: RunPlan) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     take_snapshot(folder.path)
     replace_text(folder.plan, json.dumps(plan.to_json(), indent=1))
+    status = folder.status()
+    if status.get("state") == State.completed.value and folder.release.exists():
+        # What it released stays known while it goes on; earlier versions did not write that down.
+        folder.update_status(released_step=status.get("released_step", status.get("total_steps")))
     folder.update_status(state=State.queued, job_id=None, cause=None, total_steps=plan.batches.steps)
     save_config(plan.config, folder.config)
 
@@ -79,9 +83,14 @@ def _only_launcher(plan: RunPlan) -> Iterator[None]:
 
 def _as_it_stands(plan: RunPlan) -> RunPlan:
     """The plan for what the run folder holds now: others may have used it since the plan was made."""
-    history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size)
+    history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size, plan.command)
     if history.problems:
         raise LaunchError(*history.problems)
+    if plan.action is Action.new and history.notes:
+        raise LaunchError(
+            f"{plan.run_folder} was started by another launcher in the meantime ({'; '.join(history.notes)}):"
+            " give the command again, or use another run.name"
+        )
     if history.action is Action.complete:
         raise LaunchError(f"{plan.run_folder} was completed by another launcher in the meantime")
     return replace(plan, action=history.action, step=history.step)

@@ -13,7 +13,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from launcher import checks
+from launcher.changed_data import changed_data
 from launcher.checks import Batches
+from launcher.going_on import Differences, length_of_method
 from launcher.previous_run import Action, History, read_history
 from launcher.resources import Cluster, Request, Resources, choose
 from mmpretrain.config.choices import Choices
@@ -71,15 +73,21 @@ class RunPlan:
         }
 
 
-def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None, command: str = "") -> RunPlan:
+def make_plan(
+    tokens: Sequence[str],
+    request: Request,
+    base: Path | None = None,
+    command: str = "",
+    look: Discovery | None = None,
+) -> RunPlan:
     """Compose the config (see ``compose``), choose machines, check everything.
 
-    base: a config to start from. command: how to say it again.
+    base: a config to start from. command: how to say it again. look: what looks into the folders of the data.
 
     Raises PlanError with every problem that could be found.
     """
     problems: list[str] = []
-    choices, look = Choices(request.config_dir), Discovery()
+    choices, look = Choices(request.config_dir), look or Discovery()
     config = _composed(tokens, base, choices, look, problems)
     composed = deepcopy(config)
     resources, notes, found = choose(request)
@@ -90,17 +98,20 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         problems += data.problems
         notes += data.notes
     if config is not None and composed is not None and resources is not None:
-        problems += checks.check_batches(config, resources)
+        problems += [*checks.check_batches(config, resources), *config.tracking.not_installed()]
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
-        history = read_history(_folder(config), composed, resources.world_size)
+        history = read_history(_folder(config), composed, resources.world_size, command)
         problems += [*history.problems, *_folder_problems(_folder(config).path)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
-    model = checks.check_model(config, request.purpose, resources.world_size)
+    model = checks.check_model(config, request.purpose, resources.world_size, starts=history.step is None)
     if model.problems:
         raise PlanError(model.problems)
     batches = checks.batches(config, resources)
+    again = _again(history, config, batches, command)
+    if again.problems:
+        raise PlanError(again.problems)
     said = use_notes(batches.sources)
     return RunPlan(
         run_folder=_folder(config).path,
@@ -111,7 +122,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         batches=batches,
         action=history.action,
         step=history.step,
-        notes=(*choices.notes(), *look.notes, *notes, *said, *_time_notes(resources), *model.notes),
+        notes=(*choices.notes(), *look.notes, *again.notes, *notes, *said, *_time_notes(resources), *model.notes),
         command=command,
     )
 
@@ -124,6 +135,17 @@ def _composed(
     except ConfigError as error:
         problems += error.problems
         return None
+
+
+def _again(history: History, config: Config, batches: Batches, command: str) -> Differences:
+    """What is to be said of a run that goes on: its config, its length, its data."""
+    if history.stored is None:
+        return Differences()
+    if history.step is None:
+        return Differences(notes=history.notes)
+    length = length_of_method(history.stored, config, history.step, batches.dataset_samples)
+    data = changed_data(_folder(config), config, history.step, command)
+    return Differences((*length.problems, *data.problems), (*history.notes, *length.notes, *data.notes))
 
 
 def _folder(config: Config) -> RunFolder:

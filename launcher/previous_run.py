@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 
 from launcher import slurm_client
-from mmpretrain.config.compose import ConfigError, diff_configs, load_config
+from launcher.going_on import Differences, differences
+from mmpretrain.config.compose import ConfigError, load_config
 from mmpretrain.config.root import Config
 from mmpretrain.engine.checkpoint_files import newest_step
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
@@ -29,28 +30,35 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class History:
-    """action, and for resume the step of the newest checkpoint (None: there is none yet, it starts over)."""
+    """action, and for resume the step of the newest checkpoint (None: there is none yet, it starts over).
+
+    notes: what is different since the last start. stored: the config of then, if it can be read.
+    """
 
     action: Action = Action.new
     step: int | None = None
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stored: Config | None = field(default=None, compare=False)
 
 
-def read_history(folder: RunFolder, config: Config, world_size: int) -> History:
-    """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet."""
+def read_history(folder: RunFolder, config: Config, world_size: int, typed: str = "") -> History:
+    """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet. typed: the
+    command of this submission."""
     if not folder.config.exists():
         return History()
     step = newest_step(folder.checkpoints)
     try:
-        problems = _config_problems(folder, config, world_size)
-        problems += _world_problems(folder, world_size) if step is not None else []
+        stored, problems = _stored(folder)
+        found = _differences(folder, stored, config, world_size, step, typed) if stored else Differences()
+        problems += [*found.problems, *(_world_problems(folder, world_size) if step is not None else [])]
         problems += _life_problems(folder)
         state = folder.status().get("state")
     except DamagedFileError as error:
         return History(Action.resume, step, (str(error),))
-    if state == State.completed.value:
-        return History(Action.complete, step, tuple(problems))
-    return History(Action.resume, step, tuple(problems))
+    complete = state == State.completed.value and not found.longer
+    action = Action.complete if complete else Action.resume
+    return History(action, step, tuple(problems), found.notes, stored)
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:
@@ -71,13 +79,13 @@ def living_job(folder: RunFolder) -> str | None:
         state = slurm_client.job_state(job_id)
         return f"Slurm job {job_id} ({state})" if state in slurm_client.ACTIVE else None
     if plan.get("host") == socket.gethostname():
-        return f"process {job_id}" if _is_controller(int(job_id)) else None
+        return f"process {job_id}" if is_controller(int(job_id)) else None
     if status.get("state") in (State.queued.value, State.running.value):
         return f"process {job_id} on {plan.get('host')} (if it is gone, delete {folder.path / 'status.json'})"
     return None
 
 
-def _is_controller(pid: int) -> bool:
+def is_controller(pid: int) -> bool:
     """Whether the process is submitit's local controller, and not another one that got the same number later."""
     try:
         return "submitit.local._local" in psutil.Process(pid).cmdline()
@@ -85,21 +93,23 @@ def _is_controller(pid: int) -> bool:
         return False
 
 
-def _config_problems(folder: RunFolder, config: Config, world_size: int) -> list[str]:
+def _stored(folder: RunFolder) -> tuple[Config | None, list[str]]:
+    """The config of the last start, and what is wrong with it."""
     try:
-        stored = load_config(folder.config)
+        return load_config(folder.config), []
     except ConfigError as error:
         wrong = listed(error.problems, between="; ")
-        return [f"{folder.config} does not fit this version of the code ({wrong}): {_elsewhere(folder)}"]
+        return None, [f"{folder.config} does not fit this version of the code ({wrong}): {_elsewhere(folder)}"]
+
+
+def _differences(
+    folder: RunFolder, stored: Config, config: Config, world_size: int, step: int | None, typed: str
+) -> Differences:
     asked = deepcopy(config)
     # The stored config was filled in for the number of ranks it had then, which is not the config's business.
-    asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
-    changes = diff_configs(stored, asked)
-    # Another spelling of the same place, and what no step depends on.
-    changes = [change for change in changes if not change.startswith(("run.root:", "run.license:"))]
-    if not changes:
-        return []
-    return [f"{folder.path} was started with another config ({listed(changes, between='; ')}): {_elsewhere(folder)}"]
+    if stored.method.name == asked.method.name:
+        asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
+    return differences(folder, stored, asked, step, typed)
 
 
 def _world_problems(folder: RunFolder, world_size: int) -> list[str]:

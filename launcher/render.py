@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from enum import Enum
 
 from rich.console import Console
 from rich.table import Table
@@ -12,17 +14,35 @@ from launcher.plan import RunPlan
 from launcher.previous_run import Action
 from launcher.resources import Cluster
 from mmpretrain.config.compose import config_text
+from mmpretrain.config.folding import folded_text
 from mmpretrain.data.source_checks import SourceUse
 
 
-def show_plan(plan: RunPlan, console: Console) -> None:
+class Shown(Enum):
+    """How much of the config a plan shows."""
+
+    unusual = "what differs from the defaults"
+    whole = "the whole config"
+
+
+def show_plan(plan: RunPlan, console: Console, shown: Shown = Shown.unusual) -> None:
     """The summary, the config, and the sbatch script of a Slurm plan."""
     show_summary(plan, console)
-    _heading(console, "config")
-    _verbatim(console, config_text(plan.config).rstrip())
+    if shown is Shown.whole:
+        _heading(console, "config")
+        _verbatim(console, config_text(plan.config).rstrip())
+    else:
+        _heading(console, "config, where it differs from the defaults (--whole-config shows all of it)")
+        _verbatim(console, folded_text(plan.config))
     if plan.resources.cluster is Cluster.slurm:
         _heading(console, "sbatch script")
         _verbatim(console, sbatch_script(plan))
+
+
+def plan_as_json(plan: RunPlan) -> str:
+    """What plan.json would hold, and the sbatch script of a Slurm plan (else null)."""
+    script = sbatch_script(plan) if plan.resources.cluster is Cluster.slurm else None
+    return json.dumps({**plan.to_json(), "sbatch": script}, indent=2, ensure_ascii=False)
 
 
 def show_summary(plan: RunPlan, console: Console) -> None:

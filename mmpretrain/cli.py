@@ -31,7 +31,6 @@ app = typer.Typer(
     help="Large-scale multimodal contrastive pretraining. In a clone, `train` is `python launcher/submit.py`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(shards_app, name="shards")
 app.add_typer(tokenizer_app, name="tokenizer")

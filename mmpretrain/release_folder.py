@@ -16,6 +16,8 @@ CHECKSUMS = "SHA256SUMS"
 WEIGHTS = "*.safetensors"
 # The same model in the format of CLIP or SigLIP, a folder of its own that a reader of the release may leave out.
 NATIVE = "native"
+# What encoders learned by LoRA, apart from what they were before: a folder per encoder, for peft.
+ADAPTERS = "adapter"
 # What the Hub and its client add to a folder: nothing that a model is opened from.
 HUB_EXTRAS = (".gitattributes", ".cache")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mmpretrain.assembly.lora import add_adapters
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
 from mmpretrain.assembly.tokenizers import text_problems
@@ -20,14 +21,14 @@ from mmpretrain.problems import UnusableError
 def build_model(config: Config, sources: EncoderSources | None = None) -> MMPretrainModel:
     """The model in float32 and training mode, its weights pretrained or random from torch's current seed.
 
-    Encoders with ``freeze`` take no gradients. sources: the run's, if they were asked before. Raises UnusableError (a
-    ValueError) if the config does not fit together, pretrained weights cannot be loaded whole, or an encoder cannot
-    train the way it is asked to.
+    Encoders with ``freeze`` take no gradients, and of those with LoRA the adapters alone do. sources: the run's, if
+    they were asked before. Raises UnusableError (a ValueError) if the config does not fit together, pretrained weights
+    cannot be loaded whole, or an encoder cannot train the way it is asked to.
     """
     sources = sources or EncoderSources(config)
     tokenizers = {name: source.tokenizer for name, source in sources.items()}
     specs = {name: source.specification(tokenizers[name]) for name, source in sources.items()}
-    model = MMPretrainModel(model_config(config, specs))
+    model = MMPretrainModel(model_config(config, specs, sources))
     for name, tokenizer in tokenizers.items():
         if tokenizer is None:
             continue
@@ -39,6 +40,7 @@ def build_model(config: Config, sources: EncoderSources | None = None) -> MMPret
         source.load(model, specs[name])
     for source in sources.values():
         source.freeze(model)
+    add_adapters(config, model)
     model.train()
     for name, source in sources.items():
         set_options(source.where, source.encoder, model.get_submodule(f"encoders.{name}.backbone"))

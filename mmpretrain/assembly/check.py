@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmpretrain.assembly.encoder_source import EncoderSource
+from mmpretrain.assembly.lora import adapter_notes, adapter_problems, add_adapters
 from mmpretrain.assembly.sounds import lacking_packages
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.specs import model_config
@@ -91,6 +92,7 @@ def _check_encoder(source: EncoderSource, config: Config, problems: list[str], n
         problems += text_problems(name, encoder.backbone, modality.max_length, tokenizer)
     problems += source.problems(encoder)
     problems += option_problems(source.where, entry, encoder.backbone)
+    problems += (lacking := adapter_problems(config, name, encoder.backbone))
     if entry.attention is AttentionKernel.flash_attention_2 and config.engine.precision is Precision.float32:
         problems.append(f"{source.where}.attention is flash_attention_2: it needs engine.precision=bfloat16")
     scalars = [key for key, parameter in encoder.named_parameters() if parameter.ndim == 0]
@@ -98,6 +100,7 @@ def _check_encoder(source: EncoderSource, config: Config, problems: list[str], n
         problems.append(f"{source.where}: DeepSpeed cannot hold parameters of shape () ({', '.join(scalars)})")
     origin = f"{spec['architecture']} from {entry.pretrained}" if entry.pretrained else spec["architecture"]
     notes.append(f"encoder {name}: {origin}, {_count(encoder):,} parameters{' (frozen)' if entry.freeze else ''}")
+    notes += [] if lacking else adapter_notes(config, name, encoder.backbone)
     if entry.compile and config.engine.zero == 3:
         notes.append(
             f"encoder {name}: ZeRO-3 cuts a compiled encoder wherever weights are gathered; expect little gain"
@@ -179,7 +182,7 @@ def _check_whole(
     notes: list[str],
 ) -> MMPretrainModel | None:
     try:
-        whole = model_config(config, specs)
+        whole = model_config(config, specs, sources)
     except ShardError as error:
         problems.append(str(error))
         return None
@@ -194,6 +197,10 @@ def _check_whole(
         return None
     for source in sources.values():
         source.freeze(model)
+    try:
+        add_adapters(config, model)
+    except UnusableError as error:
+        problems += error.problems
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         problems.append("every encoder is frozen and nothing else is trainable: set freeze=false or model.embed_dim")

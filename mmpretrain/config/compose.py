@@ -18,9 +18,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmpretrain.config.changes import changes
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.filling import Look, fill_in, usual_metrics, usual_pools, usual_warmup
-from mmpretrain.config.merging import leaves, merge_all, nearest, show
+from mmpretrain.config.merging import merge_all, nearest
 from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.names import METHODS
 from mmpretrain.config.root import Config
@@ -31,7 +32,8 @@ from mmpretrain.config.yaml_files import Table, YamlError, parse, read_table, to
 from mmpretrain.words import listed
 
 OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever gives nothing but a folder
-GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
+SECTIONS = ("method", "data", "model", "optim", "engine")  # a choice is a file of that section
+GROUPS = (*SECTIONS, "recipe", "experiment")
 SAME_AS_DATA = "@data"
 
 
@@ -123,9 +125,7 @@ def config_text(config: Config) -> str:
 
 def diff_configs(old: Config, new: Config) -> list[str]:
     """The keys in which two configs differ, as ``key: old -> new``."""
-    before, after = (dict(leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
-    keys = [key for key in (before | after) if before.get(key) != after.get(key)]
-    return [f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in keys]
+    return [str(change) for change in changes(old, new)]
 
 
 def _parse(tokens: Sequence[str], problems: list[str]) -> tuple[dict[str, str], list[Layer]]:
@@ -177,10 +177,12 @@ def _file_layers(
         data = chosen.get("data", OWN)
         chosen["model"] = data if choices.has("model", data) else OWN
     layers = [root]
-    for group in GROUPS[:-1]:
+    for group in SECTIONS:
         if (name := chosen.get(group)) is not None:
             found = _read(choices.find(group, name, problems), problems)
             layers.append(Layer(found.file, Table({group: found.table})))
+    if (recipe := chosen.get("recipe")) is not None:  # of several sections, over what was chosen for them
+        layers.append(_read(choices.find("recipe", recipe, problems), problems))
     named = [] if experiment is None else [Layer(None, Table({"experiment": Scalar(experiment, plain=False)}))]
     return [*layers, overlay, *named], chosen.get("model")
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
+from mmpretrain.config.negatives import NegativesConfig
 from mmpretrain.config.reading import Incomplete, Unread, Verify
 from mmpretrain.config.sources import LabelConfig, LabelForm, LayoutConfig, Mixing, SourceConfig
 from mmpretrain.words import without_secrets
@@ -27,6 +28,7 @@ __all__ = [
     "LayoutConfig",
     "Mixing",
     "ModalityConfig",
+    "NegativesConfig",
     "Padding",
     "Resize",
     "SourceConfig",
@@ -73,7 +75,7 @@ class DataConfig:
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL.
     null: ``sources`` says where samples lie; one of both is needed."""
 
-    build: str | None = None
+    build: str | None = field(default=None, metadata=FREE)
     """The command that makes that folder; messages name it where the folder is missing. null: none is known."""
 
     modalities: dict[str, ModalityConfig] = field(default_factory=dict)
@@ -90,23 +92,23 @@ class DataConfig:
     window: int = 8
     """Shards whose samples are shuffled together."""
 
-    workers: int = 0
+    workers: int = field(default=0, metadata=FREE)
     """Loader processes per rank; 0 loads in the training process."""
 
-    prefetch_mb: float | None = None
+    prefetch_mb: float | None = field(default=None, metadata=FREE)
     """Memory on each rank for batches that loader processes make ahead of their step, in MB (10^6 bytes); a batch must
     fit. null: no bound but 2 batches per process. What the processes themselves need comes on top."""
 
-    verify: Verify = Verify.first_use
+    verify: Verify = field(default=Verify.first_use, metadata=FREE)
     """When a shard's sha256 is compared with the index. Shards of a URL are verified in any case, as they arrive."""
 
-    max_bad_fraction: float = 0.01
+    max_bad_fraction: float = field(default=0.01, metadata=FREE)
     """Share of samples (0 to 1) that cannot be decoded and are replaced by others; above it the run ends."""
 
-    record_keys: bool = True
+    record_keys: bool = field(default=True, metadata=FREE)
     """Whether the keys of every batch are written to ``consumed.jsonl`` (large files where batches are huge)."""
 
-    cache_gb: float = 64.0
+    cache_gb: float = field(default=64.0, metadata=FREE)
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
     more_paths: list[str] = field(default_factory=list, metadata=PATH)
@@ -119,7 +121,7 @@ class DataConfig:
     incomplete: Incomplete = Incomplete.refuse
     """What happens to samples that the index shows to be unusable."""
 
-    unread: Unread = Unread.refuse
+    unread: Unread = field(default=Unread.refuse, metadata=FREE)
     """What happens where files beside the shards look like data that would not be read."""
 
     sources: dict[str, SourceConfig] = field(default_factory=dict)
@@ -131,6 +133,15 @@ class DataConfig:
 
     temperature: float = 1.0
     """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
+
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Splits that the data set lacks, each with the share of ``train`` that becomes it, by a hash of each key:
+    ``{validation: 0.1, test: 0.1}``. A run does not learn from these samples. ``data.held_out=null`` empties it."""
+
+    accept_index: str | None = field(default=None, metadata=FREE)
+    """Goes on with shards that have changed since the checkpoint: the first characters (8 at least) of the index that
+    they have now, which the refusal names. The stream then goes on at its position in the new order of samples, so
+    that until the next epoch some are seen again and others not (docs/resuming.md). null: such shards are refused."""
 
     @property
     def labeled(self) -> bool:
@@ -160,6 +171,18 @@ class DataConfig:
         if not self.sources:
             return {"": self}
         return {name: self._part(source) for name, source in sorted(self.sources.items())}
+
+    @property
+    def hard_negatives(self) -> dict[str, NegativesConfig]:
+        """Where hard negatives lie, of the modalities that have some."""
+        return {name: entry.negatives for name, entry in self.modalities.items() if entry.negatives is not None}
+
+    @property
+    def without_negatives(self) -> DataConfig:
+        """The same without hard negatives, which only training reads."""
+        if not self.hard_negatives:
+            return self
+        return replace(self, modalities={name: replace(m, negatives=None) for name, m in self.modalities.items()})
 
     def _part(self, source: SourceConfig) -> DataConfig:
         modalities = {
@@ -194,9 +217,20 @@ class DataConfig:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
-        found += self._label_forms()
+        found += [*self._label_forms(), *self._held_out()]
+        if self.accept_index is not None and not re.fullmatch("[0-9a-f]{8,64}", self.accept_index):
+            found.append(f"data.accept_index is {self.accept_index!r}: 8 to 64 characters of 0-9 and a-f are needed")
         if self.temperature <= 0:
             found.append(f"data.temperature is {self.temperature}: it must be above 0")
+        return found
+
+    def _held_out(self) -> list[str]:
+        """What is wrong with the shares that are held out."""
+        names = [name for name in self.held_out if name == "train" or not name.isidentifier()]
+        found = [f"data.held_out.{name}: name a split that is not there yet, such as validation" for name in names]
+        shares = list(self.held_out.values())
+        if any(not 0 < share < 1 for share in shares) or sum(shares) >= 1:
+            found.append(f"data.held_out is {dict(self.held_out)}: shares lie above 0, and add up to less than 1")
         return found
 
     def _label_forms(self) -> list[str]:

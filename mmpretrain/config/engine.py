@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
+
+from mmpretrain.config.keys import FREE
 
 
 class OptimizerName(StrEnum):
@@ -15,6 +17,21 @@ class OptimizerName(StrEnum):
 
     adam = "adam"
     """Adam: weight decay added to the gradient (L2, coupled)."""
+
+    muon = "muon"
+    """Muon for the hidden matrices of encoders and fusion (their momentum is made orthogonal), AdamW for all else."""
+
+
+class MuonAdjust(StrEnum):
+    """By what Muon's learning rate depends on a matrix's shape."""
+
+    match_rms_adamw = "match_rms_adamw"
+    """Times 0.2 times the root of the longer side: updates of the size that AdamW's have, so that rates and decays
+    found for AdamW hold."""
+
+    original = "original"
+    """Times the root of rows through columns where that is above 1, as in Muon's first implementation; takes rates of
+    about 0.02."""
 
 
 class Schedule(StrEnum):
@@ -87,10 +104,30 @@ class OptimConfig:
     clip: float | None = 1.0
     """Largest norm of the whole gradient, which is scaled down to it; null for no limit."""
 
+    layer_decay: float | None = None
+    """Factor of the learning rate from each layer of an encoder to the one below it, above 0 and up to 1: of n layers,
+    layer k learns with ``layer_decay`` ^ (n + 1 - k) of the encoder's rate, embeddings as layer 0, what comes after the
+    last layer with the whole rate. null: all with the same."""
+
+    muon_lr: float | None = None
+    """``name=muon``: learning rate of the matrices; null: ``optim.lr``."""
+
+    muon_momentum: float = 0.95
+    """``name=muon``: decay rate of the running mean of a matrix's gradient, from 0 to below 1."""
+
+    muon_nesterov: bool = True
+    """``name=muon``: whether the gradient itself counts once more beside its mean (Nesterov's momentum)."""
+
+    muon_ns_steps: int = 5
+    """``name=muon``: Newton-Schulz iterations that make a matrix orthogonal, 1 to 99."""
+
+    muon_adjust: MuonAdjust = MuonAdjust.match_rms_adamw
+    """``name=muon``: by what the learning rate depends on a matrix's shape."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
-        for key in ("lr", "heads_lr", "eps", "step_factor"):
+        for key in ("lr", "heads_lr", "eps", "step_factor", "muon_lr"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 found.append(f"optim.{key} is {value}: it must be above 0")
@@ -100,9 +137,22 @@ class OptimConfig:
             found.append("optim.schedule=step needs optim.step_samples (how many samples between two steps)")
         if self.clip is not None and self.clip <= 0:
             found.append(f"optim.clip is {self.clip}: it must be above 0, or null for no clipping")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            found.append(f"optim.layer_decay is {self.layer_decay}: it must be above 0 and up to 1, or null for none")
         for key in ("weight_decay", "warmup_samples", "final_lr"):
             if getattr(self, key) < 0:
                 found.append(f"optim.{key} is {getattr(self, key)}: it must be 0 or more")
+        return found + self._muon_problems()
+
+    def _muon_problems(self) -> list[str]:
+        found = []
+        if not 0 <= self.muon_momentum < 1:
+            found.append(f"optim.muon_momentum is {self.muon_momentum}: a number in [0, 1) is needed")
+        if not 1 <= self.muon_ns_steps < 100:
+            found.append(f"optim.muon_ns_steps is {self.muon_ns_steps}: 1 to 99 are possible")
+        if self.name is not OptimizerName.muon:
+            given = [f.name for f in fields(self) if f.name.startswith("muon_") and getattr(self, f.name) != f.default]
+            found += [f"optim.{key} has no effect with optim.name={self.name}: leave it out" for key in given]
         return found
 
 
@@ -125,10 +175,10 @@ class EngineConfig:
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
-    timeout_s: int = 600
+    timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another in a collective before the run ends with an error."""
 
-    threads: int | None = None
+    threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
     deepspeed: dict[str, Any] = field(default_factory=dict)
@@ -165,6 +215,18 @@ class EngineConfig:
             f" the nearest that does is {nearest}"
         ]
 
+    def muon_problems(self) -> list[str]:
+        """What stands against ``optim.name=muon``, which must see where ZeRO puts the parts of a matrix."""
+        zero = self.deepspeed.get("zero_optimization") or {}
+        moving = ("offload_optimizer", "offload_param", "zero_hpz_partition_size", "mics_shard_size", "zenflow")
+        keys = [f"zero_optimization.{key}" for key in moving if zero.get(key)]
+        keys += [key for key in ("zenflow",) if self.deepspeed.get(key)]
+        return [
+            f"engine.deepspeed.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
+            " devices, one share for each; leave it out, or use optim.name=adamw"
+            for key in keys
+        ]
+
     def _taken(self) -> list[tuple[str, str]]:
         """Keys of DeepSpeed that this config decides, or that would make the heads' gradients wrong."""
         elsewhere = {
@@ -188,13 +250,13 @@ class EngineConfig:
 class CheckpointConfig:
     """When the whole state of training is saved, and what is kept of it."""
 
-    every_steps: int = 200
+    every_steps: int = field(default=200, metadata=FREE)
     """Optimizer steps between two checkpoints. One is always written at the end."""
 
-    keep_last: int = 2
+    keep_last: int = field(default=2, metadata=FREE)
     """How many of the newest checkpoints are kept."""
 
-    keep_every: int | None = None
+    keep_every: int | None = field(default=None, metadata=FREE)
     """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
     def problems(self) -> list[str]:
@@ -214,7 +276,7 @@ class TrainConfig:
     """The whole training budget in samples, rounded up to full batches. An epoch is as many samples as the training
     split has."""
 
-    log_every_steps: int = 1
+    log_every_steps: int = field(default=1, metadata=FREE)
     """Optimizer steps between two lines of ``metrics.jsonl``. The last step is always logged."""
 
     def problems(self) -> list[str]:

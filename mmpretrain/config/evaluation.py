@@ -16,6 +16,7 @@ from mmpretrain.config.evaluation_sections import (
     ZeroShotConfig,
     score_metric,
 )
+from mmpretrain.config.keys import FREE, MEASURED
 
 __all__ = [
     "BestConfig",
@@ -138,40 +139,40 @@ class Metric(StrEnum):
 class EvaluationConfig:
     """What is measured, when, and on which samples."""
 
-    split: str = "test"
+    split: str = field(default="test", metadata=FREE)
     """Folder of held-out shards under ``data.path``, which metrics are measured on."""
 
-    probe_split: str = "train"
+    probe_split: str = field(default="train", metadata=MEASURED)
     """Folder of shards under ``data.path`` that probes learn from."""
 
-    final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval])
+    final: list[Metric] = field(default_factory=lambda: [Metric.linear_probe, Metric.retrieval], metadata=FREE)
     """Metrics after training, written to ``evaluation.json``."""
 
-    during: list[Metric] = field(default_factory=list)
+    during: list[Metric] = field(default_factory=list, metadata=FREE)
     """Metrics while training, every ``evaluation.every_steps`` steps, written to ``metrics.jsonl``."""
 
-    every_steps: int | None = None
+    every_steps: int | None = field(default=None, metadata=MEASURED)
     """Optimizer steps between two measurements while training; null: none while training."""
 
-    batch: int = 256
+    batch: int = field(default=256, metadata=MEASURED)
     """Samples per rank and forward pass."""
 
-    max_samples: int = 50_000
+    max_samples: int = field(default=50_000, metadata=MEASURED)
     """Of a larger split only so many samples are used, evenly spaced."""
 
-    knn: KnnConfig = field(default_factory=KnnConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig, metadata=MEASURED)
     """Settings of the metric knn."""
 
-    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig)
+    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig, metadata=MEASURED)
     """Settings of the metric linear_probe."""
 
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig, metadata=MEASURED)
     """Settings of the metric retrieval."""
 
-    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig, metadata=MEASURED)
     """Settings of the metric zero_shot."""
 
-    intervals: bool = True
+    intervals: bool = field(default=True, metadata=FREE)
     """Whether scores after training have ``low`` and ``high`` beside them: of what they would be on other samples of
     the same kind, the middle 95 %."""
 
@@ -233,10 +234,13 @@ class EvaluationConfig:
     def _best(self) -> list[str]:
         """What is wrong with choosing a checkpoint."""
         best, key = self.best, "evaluation.best"
+        patience = self._patience()
         if not best.score:
+            if patience:
+                return patience
             needed = f"{key}.score, as retrieval/image->caption/recall@1"
             return [f"evaluation.release=best needs {needed}"] if self.release is Released.best else []
-        found = []
+        found = patience
         if self.every_steps is None:
             found.append(f"{key}.score is measured every evaluation.every_steps steps, which is null: set it")
         if best.split == self.split:
@@ -247,6 +251,21 @@ class EvaluationConfig:
         elif best.split in {TRAIN, self.probe_split}:
             found.append(f"{key}.split is {best.split!r}, which is learned from: set it to held-out shards")
         return found
+
+    def _patience(self) -> list[str]:
+        """What is wrong with stopping early."""
+        patience, key = self.best.patience, "evaluation.best.patience"
+        if patience is None:
+            return []
+        if patience < 1:
+            return [f"{key} is {patience}: it must be at least 1, or null for no early stop"]
+        if not self.best.score:
+            return [f"{key} counts measurements of evaluation.best.score, which is null: set it, or leave {key} out"]
+        if self.release is not Released.best:
+            return [
+                f"{key} ends a run after its best step, and evaluation.release is last: set evaluation.release=best"
+            ]
+        return []
 
     def unmet(self, absent: Mapping[Need, str]) -> list[str]:
         """A sentence for each wanted metric and each need of it that is ``absent``: need -> predicate with the fix.

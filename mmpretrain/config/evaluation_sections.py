@@ -127,6 +127,10 @@ class BestConfig:
     """Folder of shards under ``data.path`` that it is measured on, and ``evaluation.during`` with it: while training,
     ``evaluation.split`` is not touched then."""
 
+    patience: int | None = None
+    """So many measurements in a row without a better score end the run, which is then complete. Needs
+    ``evaluation.release=best``. null: it goes on to its last step."""
+
     @property
     def lower(self) -> bool:
         """Whether smaller is better."""

@@ -1,4 +1,5 @@
-"""Keys whose texts mean more than their type says: marked where the key is defined, read in config/typed.py."""
+"""What is marked where a key is defined: what its text means beyond its type (read in config/typed.py), and whether it
+may change when a run goes on (read in config/changes.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import Field
 from enum import StrEnum
 from typing import Any
 
-_MARK = "meaning"
+_MARK, _FREEDOM = "meaning", "freedom"
 
 
 class Meaning(StrEnum):
@@ -25,8 +26,31 @@ class Meaning(StrEnum):
     """Lines for a shell, handed on byte for byte."""
 
 
+class Freedom(StrEnum):
+    """Whether a key may have another value when a run goes on."""
+
+    fixed = "fixed"
+    """No: weights would become others."""
+
+    free = "free"
+    """Yes: weights, and which of them are released, do not depend on it."""
+
+    measured = "measured"
+    """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them."""
+
+
 PATH, MINUTES, SHELL = ({_MARK: meaning} for meaning in (Meaning.path, Meaning.minutes, Meaning.shell))
 """The ``metadata`` of a dataclass field with that meaning."""
+
+
+FREE, MEASURED = ({_FREEDOM: freedom} for freedom in (Freedom.free, Freedom.measured))
+"""The same of what may change when a run goes on; together with another mark as ``PATH | FREE``. On a section it holds
+for all keys below."""
+
+
+def freedom_of(entry: Field[Any]) -> Freedom:
+    """Whether a field may change when a run goes on."""
+    return Freedom(entry.metadata.get(_FREEDOM, Freedom.fixed))
 
 
 def meaning_of(entry: Field[Any]) -> Meaning:

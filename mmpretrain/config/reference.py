@@ -17,11 +17,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING as REQUIRED
 
+from mmpretrain.config.keys import Freedom, freedom_of
+
 
 @dataclass(frozen=True)
 class Entry:
     """One key. choices: value -> meaning, where it is one of an enumeration. section: key of the section that tells
-    what is below it, None where nothing is. meaning: empty if there is none."""
+    what is below it, None where nothing is. meaning: empty if there is none. freedom: whether it may change when a run
+    goes on."""
 
     key: str
     type: str
@@ -29,6 +32,7 @@ class Entry:
     meaning: str
     choices: Mapping[str, str] = field(default_factory=dict)
     section: str | None = None
+    freedom: Freedom = Freedom.fixed
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def _entry(source: Field[Any], key: str, hint: Any, meaning: str, section: str |
     if isinstance(inner, type) and issubclass(inner, Enum):
         told = meanings(inner)
         choices = {str(member.value): told.get(member.name, "") for member in inner}
-    return Entry(key, _type(hint), "" if is_dataclass(default) else _shown(default), meaning, choices, section)
+    shown = "" if is_dataclass(default) else _shown(default)
+    return Entry(key, _type(hint), shown, meaning, choices, section, freedom_of(source))
 
 
 def _inner(hint: Any) -> tuple[Any, bool]:

@@ -37,11 +37,11 @@ class LabelForm(StrEnum):
     """The number of the sample's class."""
 
     several = "several"
-    """The numbers of all of its classes, none or more, as a JSON list or with spaces or commas between them. Methods do
-    not learn from such labels; evaluations read them."""
+    """The numbers of all of its classes, none or more, as a JSON list or with spaces or commas between them. Of the
+    methods only ``comm_supervised`` learns from such labels; evaluations read them."""
 
     value = "value"
-    """A number that was measured. ``data.classes`` is null then; only evaluations read it."""
+    """A number that was measured. ``data.classes`` is null then; only ``comm_supervised`` and evaluations read it."""
 
 
 @dataclass

@@ -78,11 +78,15 @@ def parse(text: str, name: str | None = None) -> Raw | None:
         raise YamlError(f"{_place(name)}lists and mappings are nested too deeply to be read") from None
 
 
-def to_yaml(tree: Any) -> str:
-    """The YAML of plain values (texts, numbers, true, false, null, lists, mappings), which reads back as the same."""
-    return yaml.dump(
-        tree, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False, width=float("inf")
-    )
+def to_yaml(tree: Any, *, inline: bool = False) -> str:
+    """The YAML of plain values (texts, numbers, true, false, null, lists, mappings), which reads back as the same.
+
+    inline: what a key of the outermost mapping holds stands in its line, in braces and brackets.
+    """
+    options: dict[str, Any] = {"Dumper": _Dumper, "allow_unicode": True, "sort_keys": False, "width": float("inf")}
+    if not inline:
+        return yaml.dump(tree, default_flow_style=False, **options)
+    return "".join(f"{yaml.dump({k: v}, default_flow_style=True, **options).strip()[1:-1]}\n" for k, v in tree.items())
 
 
 _FIX = "a text with `: `, ` #`, brackets or quotes in it needs quotes around it, and indents are spaces"

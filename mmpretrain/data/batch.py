@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PRESENT = "present"
+NEGATIVES = "negatives"  # the view that holds hard negatives, [b, count, ...] of each modality that has some
 SOURCE = "source"  # the view that holds what augmentations start from, where that is not ``inputs``
 Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its encoder -> [b, ...]
 
@@ -35,8 +36,8 @@ class Batch:
     the longest of the batch.
 
     inputs: what the encoders get; a modality that samples may lack has ``present`` (bool [b]) among its tensors, and
-    rows without content where it is False. labels: None, or int64 [b]; for evaluations alone
-    also int64 [b, C] of 0 and 1 or float32 [b] (``data.label.form``). sample_ids: int64 [b], the sample's ordinal in
+    rows without content where it is False. labels: None, or int64 [b]; also
+    int64 [b, C] of 0 and 1 or float32 [b] (``data.label.form``). sample_ids: int64 [b], the sample's ordinal in
     the dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
     views: further inputs by name (``mixed``), made by ``Method.prepare``; the stream's ``source`` is for augmentations.
     mixing: modality -> :class:`Mixing`. cropped: modalities whose ``train.crop`` has been done when they were read.

@@ -59,7 +59,8 @@ class Quarantine:
                 f"{self.replaced} of {self.seen} samples could not be used, more than data.max_bad_fraction="
                 f"{self.max_fraction} allows (counted over at least {GRACE}); the last is {last.key!r} in {last.shard}:"
                 f" {last.error}; {self._worst()}{f'all are listed in {self.log}' if self.log else 'no log was kept'}:"
-                " repair the shards or raise data.max_bad_fraction"
+                " raise data.max_bad_fraction, with which the same command goes on from the last checkpoint, or repair"
+                " the shards, after which it names what goes on with these"
             )
 
     def _count_sources(self, replaced: Sequence[Replacement], sources: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ type. ``group=None`` is the default process group. Works on gloo and NCCL.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,6 +61,17 @@ def reduce_scatter_rows(rows: Tensor, group: Group = None) -> Tensor:
     own = rows.new_empty((rows.shape[0] // dist.get_world_size(group), *rows.shape[1:]))
     _reduce_scatter_into(own, rows.contiguous(), group=group)
     return own
+
+
+@torch.no_grad()
+def all_to_all(values: Tensor, sent: Sequence[int], received: Sequence[int], group: Group = None) -> Tensor:
+    """``values`` [n], cut by ``sent``, one part for each rank -> what the ranks sent to this one, in their order.
+
+    received: numbers that each of them sends. Not differentiable.
+    """
+    parts = values.new_empty(sum(received))
+    dist.all_to_all_single(parts, values.contiguous(), list(received), list(sent), group=group)
+    return parts
 
 
 class _AllGatherRows(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -62,6 +63,13 @@ class World:
     def all_reduce_max(self, values: Tensor) -> Tensor:
         """The largest over all ranks, element by element, same shape; not differentiable."""
         return values if self.size == 1 else collectives.all_reduce_max(values, self.group)
+
+    def all_to_all(self, values: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+        """``values`` [n], cut by ``sent``, one part for each rank -> what the ranks sent to this one, in their order.
+
+        received: numbers that each of them sends; not differentiable.
+        """
+        return values if self.size == 1 else collectives.all_to_all(values, sent, received, self.group)
 
     def max_flag(self, flag: bool, *, patient: bool = False) -> bool:
         """Whether any rank raised ``flag``; the same answer on all ranks.

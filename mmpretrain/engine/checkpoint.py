@@ -102,6 +102,8 @@ def _nothing_left(checkpoints: Path) -> int:
 
 def _write(engine: Engine, writing: Path) -> None:
     engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
+    if engine.average:
+        engine.average.save(writing)
     if engine.world.rank == 0:
         scale = engine.loss_scale
         state = {
@@ -133,6 +135,8 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             f"{folder / HEADS} lacks {error}: another version of mmpretrain wrote it; go on with that one, or start"
             " a run with another run.name"
         ) from error
+    if engine.average:
+        engine.average.load(folder)
     if engine.loss_scale:
         engine.loss_scale.restore(**state["loss_scale"])
     return manifest

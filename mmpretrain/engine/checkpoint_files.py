@@ -65,7 +65,7 @@ def start_writing(checkpoints: Path, step: int) -> Path:
 
 def describe_share(writing: Path, rank: int, world_size: int) -> None:
     """Flush and hash this rank's share of the files into its done-marker; all of them must be written by now."""
-    share = {name: _describe(writing / name) for name in _names(writing)[rank::world_size]}
+    share = {name: describe(writing / name) for name in _names(writing)[rank::world_size]}
     replace_text(_done_marker(writing, rank), json.dumps(share))
 
 
@@ -79,7 +79,7 @@ def commit(writing: Path, facts: dict[str, Any], world_size: int, patience_s: fl
     _wait_for(markers, patience_s)
     files = {name: entry for marker in markers for name, entry in json.loads(marker.read_text()).items()}
     # Ranks that listed a shared folder at different moments may have left a file to one another.
-    files |= {name: _describe(writing / name) for name in _names(writing) if name not in files}
+    files |= {name: describe(writing / name) for name in _names(writing) if name not in files}
     for marker in markers:
         marker.unlink()
     replace_text(writing / MANIFEST, json.dumps({**facts, "world_size": world_size, "files": files}, indent=1))
@@ -135,7 +135,7 @@ def _compare(path: Path, expected: dict[str, Any]) -> str | None:
         return f"{path.name} is missing"
     if path.stat().st_size != expected["size"]:
         return f"{path.name} has {path.stat().st_size} bytes instead of {expected['size']}"
-    if _describe(path)["sha256"] != expected["sha256"]:
+    if describe(path)["sha256"] != expected["sha256"]:
         return f"the content of {path.name} has changed since it was written"
     return None
 
@@ -161,7 +161,8 @@ def _names(writing: Path) -> list[str]:
     return sorted(str(p.relative_to(writing)) for p in files if p.suffix != ".done" and not p.name.startswith("."))
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file, which is flushed to the disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -19,17 +20,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpretrain.config.engine import Precision
+from mmpretrain.config.averaging import Weights
+from mmpretrain.config.engine import OptimizerName, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
+from mmpretrain.engine.average import Average
 from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
+from mmpretrain.engine.layer_decay import layer_problems
+from mmpretrain.engine.live_weights import LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
+from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
+from mmpretrain.engine.movement import Movement
+from mmpretrain.engine.muon import MuonAdamW
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
@@ -54,7 +63,8 @@ class StepReport:
 
 
 class Engine:
-    """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None."""
+    """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None. live: the weights that
+    this rank steps. average: of them, None without ``averaging.ema``."""
 
     def __init__(self, config: Config, method: Method, before: Callable[[World], None] | None = None) -> None:
         """Join the process group and build DeepSpeed around ``method.model``.
@@ -72,11 +82,23 @@ class Engine:
             before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
-        groups = parameter_groups(method.model, config.optim, config.model.encoders)
+        if problems := layer_problems(method.model, config.optim.layer_decay):
+            raise ValueError(problems[0])
+        muon = config.optim.name is OptimizerName.muon
+        matrices = hidden_matrices(method.model) if muon else frozenset()
+        groups = parameter_groups(method.model, config.optim, config.model.encoders, matrices)
         if not groups:
             raise ValueError("every encoder is frozen and nothing else is trainable: set freeze=false for one of them")
-        self._model_scales = [group["lr_scale"] for group in groups]
-        self.deepspeed: Any = self.accelerator.prepare(method.model, build_optimizer(groups, config.optim))[0]
+        if muon and not matrices:
+            raise ValueError(NO_MATRICES)
+        self._model_rates = [group["lr"] for group in groups]
+        self._trained = [list(group["params"]) for group in groups]  # ZeRO takes them out of the groups
+        self._movement: Movement | None = None
+        optimizer = build_optimizer(groups, config.optim)
+        self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
+        if isinstance(optimizer, MuonAdamW) and config.engine.zero:
+            stage = config.engine.zero
+            optimizer.divide(pieces_by_partition(self.deepspeed.optimizer, stage, self.world), self.world)
         build_models_whole()
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
         self._model_update = ModelUpdate(self.deepspeed, config.engine, config.optim.clip, self.loss_scale, self.world)
@@ -84,6 +106,9 @@ class Engine:
         self.critics = Replicated(method.critics, config.optim, self.world)
         # Whatever else is computed with the critics must not leave gradients in them.
         method.critics.requires_grad_(False)
+        self.live = LiveWeights(self.deepspeed, config.engine.zero, self.heads.modules, self.world.rank)
+        ema = config.averaging.ema
+        self.average = None if ema is None else Average(self.live, ema, warmup=config.averaging.warmup)
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +116,13 @@ class Engine:
         return self.accelerator.device
 
     def step(self, batch: Batch, step: Step) -> StepReport:
-        """Forward, backward and update on this rank's share of one global batch."""
+        """Forward, backward and update on this rank's share of one global batch.
+
+        Raises ValueError when a run's first steps have left a whole group of parameters where it was.
+        """
         lr = self._set_lr(step.index)
+        if step.index == 0:
+            self._movement = Movement(self.method.model, self._trained, self.world)
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
@@ -105,10 +135,20 @@ class Engine:
             with held_statistics(self.method.model):  # this batch has counted
                 features = parts.encode_again()
             refined = self._refine(features, step)
+        if self.average:
+            self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
+        if self._movement and math.isfinite(grad_norm):
+            self._movement.stepped()
+            self._movement = None if self._movement.decided else self._movement
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """For the time of an evaluation: the weights that ``averaging.release`` wants looked at. A collective."""
+        released = self.config.averaging.released
+        return self.average.in_place() if self.average and released is Weights.ema else nullcontext()
 
     def state_dict(self) -> dict[str, Tensor] | None:
         """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
@@ -144,8 +184,8 @@ class Engine:
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
         factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch)
-        for group, scale in zip(self.deepspeed.optimizer.param_groups, self._model_scales, strict=True):
-            group["lr"] = optim.lr * scale * factor
+        for group, rate in zip(self.deepspeed.optimizer.param_groups, self._model_rates, strict=True):
+            group["lr"] = rate * factor
         for replicated in (self.heads, self.critics):
             replicated.set_lr((optim.heads_lr if optim.heads_lr is not None else optim.lr) * factor)
         return optim.lr * factor

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.records import Change
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``."""
+    """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``.
+    started_from: what all their parts started from, in words; None where that was nothing. weights: what they are if
+    not simply those after the last of the steps, in words."""
 
     samples: int
     steps: int
     world_size: int
     samples_per_s: float | None = None
     hardware: str | None = None
+    started_from: str | None = None
+    weights: str | None = None
 
     @property
     def hours(self) -> float | None:
@@ -33,7 +38,7 @@ class CardFacts:
     plain containers. evaluation: the flat content of ``evaluation.json``, on ``split``. license: of the weights, an id
     that the Hub knows (None: not chosen yet). not_held_out: why the evaluation is of no held-out data, as the end of a
     sentence; None if it is. rounded_to: the type that the weights were
-    rounded to after the evaluation.
+    rounded to after the evaluation. changes: of the scores since the model that it was fine-tuned from. recipe: how.
     """
 
     name: str
@@ -46,6 +51,8 @@ class CardFacts:
     license: str | None = None
     not_held_out: str | None = None
     rounded_to: str | None = None
+    changes: Sequence[Change] = ()
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +67,26 @@ class ConvertedFacts:
 
 
 @dataclass(frozen=True)
+class AdapterFacts:
+    """LoRA of one encoder. name: the modality. base: what it started from; None: random weights. trained, frozen: how
+    many numbers its adapter and the encoder itself have."""
+
+    name: str
+    rank: int
+    scaling: float
+    base: str | None
+    trained: int
+    frozen: int
+
+
+@dataclass(frozen=True)
 class Offered:
     """What a release answers beside embeddings, and what else opens it.
 
     classifier: logits of classes. similarity: ``softmax`` or ``sigmoid``, how pairs are scored; None: not at all.
     fused, parts: ``fused_embeds``; ``shared_embeds`` and ``unique_embeds``. sentence_transformers: the kinds that it
     embeds by that library. native: the architecture of the folder ``native``; None: there is none. zero_shot: whether
-    the pipeline for zero-shot classification of images takes it.
+    the pipeline for zero-shot classification of images takes it. adapters: those that lie beside, merged in the model.
     """
 
     classifier: bool = False
@@ -76,3 +96,4 @@ class Offered:
     sentence_transformers: tuple[str, ...] = ()
     native: str | None = None
     zero_shot: bool = False
+    adapters: tuple[AdapterFacts, ...] = ()

@@ -16,7 +16,7 @@ _SHOWN = {
     "train": ("samples",),
     "objective": ("negatives", "products"),
 }
-_LEFT_OUT = ("run", "checkpoint", "evaluation", "trackers", "experiment")
+_LEFT_OUT = ("run", "checkpoint", "evaluation", "tracking", "experiment")
 # Of a modality and an encoder: how it is read and run, not what it is.
 _HOW = ("load_size", "load_seconds", "decoding", "member", "field", "weights", "padding", "compile", "attention")
 _MIXED = ("mixing", "temperature")
@@ -33,6 +33,8 @@ def used_parameters(config: Config) -> dict[str, Any]:
         for key, kind in (("max_length", "text"), ("channels", "image")):
             if modality["kind"] != kind:
                 modality.pop(key, None)
+    if config.model.lora.rank is None:
+        found["model"].pop("lora", None)
     if not config.method.contrasts:
         found.pop("objective", None)
     if not config.method.augments:
@@ -56,7 +58,7 @@ def _parts(config: Config) -> set[str]:
     parts = config.method.model_parts(config.model, config.data)
     found = {name for name in parts.arguments if name != "connection"}
     found |= {"projectors"} if parts.connection is not None else set()
-    return found | ({"classifier_hidden"} if parts.classifier else set())
+    return found | ({"classifier_hidden"} if parts.classifier and not parts.fused_classifier else set())
 
 
 def _given(value: Any) -> Any:

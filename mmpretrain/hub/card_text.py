@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from mmpretrain.config.methods.names import METHODS, MethodConfig
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.hub.card_facts import CardFacts, ConvertedFacts, Offered, TrainingFacts
+from mmpretrain.hub.card_facts import AdapterFacts, CardFacts, ConvertedFacts, Offered, TrainingFacts
 from mmpretrain.hub.card_usage import Modalities, sentence_transformers_usage, usage
-from mmpretrain.records import Score
+from mmpretrain.records import Score, change_cells, main_changes
 
 UNSAID = ("", "not recorded")
 PER_CLASS = "recall/"
@@ -60,6 +60,25 @@ def loading(modalities: Modalities, offered: Offered) -> str:
     return text
 
 
+def lora(adapters: Sequence[AdapterFacts]) -> str:
+    """What was trained of encoders with LoRA, and how peft opens their adapters."""
+    if not adapters:
+        return ""
+    lines = [
+        f"- `{a.name}`: rank {a.rank}, scaling {a.scaling:g}; {a.trained:,} trained parameters beside {a.frozen:,}"
+        f" frozen ones, which are {f'those of `{a.base}`' if a.base else 'random'}"
+        for a in adapters
+    ]
+    return (
+        "## LoRA\n\nOf these encoders only adapters were trained, which are merged into the weights here:\n\n"
+        + "\n".join(lines)
+        + "\n\nThe folder `adapter` holds them apart, for"
+        " peft:\n\n```python\nfrom peft import PeftModel\n\n"
+        f'encoder = PeftModel.from_pretrained(base, f"{{path}}/adapter/{adapters[0].name}")  # base: the encoder as it'
+        " was before\n```"
+    )
+
+
 def evaluation(facts: CardFacts, scores: Sequence[Score]) -> str:
     """All scores: the first ones of a long list open, the others and those of single classes folded."""
     if not scores:
@@ -78,6 +97,18 @@ def evaluation(facts: CardFacts, scores: Sequence[Score]) -> str:
     return "\n\n".join([*parts, *([_folded("Further scores", _table(folded))] if folded else [])])
 
 
+def changes(facts: CardFacts) -> str:
+    """What fine-tuning changed: scores before and after."""
+    rows = main_changes(facts.changes)
+    if not rows:
+        return ""
+    how = f" (recipe {facts.recipe})" if facts.recipe else ""
+    note = "The change is judged by the same samples drawn again (95 %)."
+    head = "| data | score | before | after | change |\n|---|---|---|---|---|"
+    lines = [f"| {'kept out' if row.general else 'own'} | {' | '.join(change_cells(row))} |" for row in rows]
+    return "\n".join([f"## Before and after fine-tuning{how}\n", f"{note}\n", head, *lines])
+
+
 def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:
     """What it learned from, how long, and on what."""
     lines = [f"- Data: {dataset.title}"]
@@ -85,7 +116,11 @@ def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:
     lines.append(f"- License of the data: {dataset.license if dataset.license not in UNSAID else 'not recorded'}")
     if dataset.classes:
         lines.append(f"- Classes: {_shortly(dataset.classes)}")
+    if facts.started_from:
+        lines.append(f"- Started from: {facts.started_from}")
     lines.append(f"- Samples seen: {facts.samples:,} in {facts.steps:,} optimizer steps")
+    if facts.weights:
+        lines.append(f"- Weights: {facts.weights}")
     if facts.hardware:
         lines.append(f"- Hardware: {facts.hardware}")
     if facts.samples_per_s is not None and facts.hours is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from torch import Tensor
 from transformers.utils import logging
 
+from mmpretrain.assembly.lora_weights import turned_layers
 from mmpretrain.files import sync
+from mmpretrain.hub.adapters import EncoderAdapter, adapter_facts, write_adapters
 from mmpretrain.hub.card import CardFacts, ConvertedFacts, Offered, model_card
 from mmpretrain.hub.native import NotNative, native_card, seal, write_native
 from mmpretrain.hub.sentence_transformers_files import encoded_kinds, write_modules
@@ -31,12 +33,14 @@ def export_release(
     card: CardFacts | ConvertedFacts,
     max_shard_size: str = "5GB",
     native: bool = True,
+    adapters: Sequence[EncoderAdapter] = (),
 ) -> list[str]:
     """Write ``folder``, which ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` opens anywhere.
 
     state_dict: the whole weights by parameter name (``model`` may hold only its ZeRO partition). max_shard_size: of a
     weights file, such as ``"5GB"``. native: whether a model that CLIP's or SigLIP's own format can hold is written in
-    that, too (see :mod:`mmpretrain.hub.native`). An older release in ``folder`` stays until the new one is complete.
+    that, too (see :mod:`mmpretrain.hub.native`). adapters: of LoRA, which the state holds merged.
+    An older release in ``folder`` stays until the new one is complete.
     Returns what it is not written as, and why, a sentence each.
     Raises ValueError if ``state_dict`` does not hold exactly the model's tensors.
     """
@@ -48,6 +52,7 @@ def export_release(
         shutil.rmtree(leftover, ignore_errors=True)
     _note_places(model, processor)
     try:
+        write_adapters(writing, adapters, turned_layers(model))
         notes = _write(model, state_dict, processor, writing, card, max_shard_size, native=native)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
@@ -109,6 +114,7 @@ def offered_by(model: MMPretrainModel, processor: MMPretrainProcessor, folder: P
         sentence_transformers=tuple(kind.value for kind in encoded_kinds(processor.modalities, model.embed_sizes)),
         native=architectures[0],
         zero_shot=model.zero_shot_problem() is None,
+        adapters=adapter_facts(model, folder),
     )
 
 

@@ -17,17 +17,17 @@ Shape legend: b samples of this rank, d width of an embedding, C classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
-from mmpretrain.data.batch import Batch, Mixing
+from mmpretrain.data.batch import NEGATIVES, PRESENT, Batch, Mixing
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, PairLoss, contrastive
@@ -43,8 +43,9 @@ class Features:
     """What the model makes of one batch, and what the batch says about its samples.
 
     embeds: modality -> [b, d], not normalized. views: view name -> modality -> [b, d]. logits: [b, C] or
-    None. fused: view name -> [b, d], all modalities together. labels: int64 [b] or None. sample_ids, positions:
-    int64 [b]. mixing, present: as in :class:`Batch`.
+    None. fused: view name -> [b, d], all modalities together. labels: as in :class:`Batch`. sample_ids, positions:
+    int64 [b]. mixing, present: as in :class:`Batch`. negatives: modality -> [b, count, d], embeddings of hard
+    negatives, and negatives_present, bool [b, count], which of them there are.
     """
 
     embeds: Embeds
@@ -56,6 +57,8 @@ class Features:
     fused: Embeds = field(default_factory=dict)
     mixing: dict[str, Mixing] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
+    negatives: Embeds = field(default_factory=dict)
+    negatives_present: Embeds = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Features:
         logits: Tensor | None = None,
         views: dict[str, Embeds] | None = None,
         fused: Embeds | None = None,
+        negatives: Embeds | None = None,
     ) -> Features:
         """The model's outputs together with what their batch says of its samples."""
         return cls(
@@ -77,6 +81,8 @@ class Features:
             positions=batch.positions,
             mixing=batch.mixing,
             present=batch.present,
+            negatives=negatives or {},
+            negatives_present={name: batch.views[NEGATIVES][name][PRESENT] for name in negatives or {}},
         )
 
     @property
@@ -84,7 +90,7 @@ class Features:
         """All that the model computed, [b, ...] each, always in the same order."""
         views = [embed for view in self.views.values() for embed in view.values()]
         logits = [] if self.logits is None else [self.logits]
-        return [*self.embeds.values(), *views, *self.fused.values(), *logits]
+        return [*self.embeds.values(), *views, *self.fused.values(), *logits, *self.negatives.values()]
 
     def with_tensors(self, tensors: Sequence[Tensor], batch: Batch) -> Features:
         """``tensors`` in the place of :attr:`tensors`, as features of ``batch``: the parts' rows put together."""
@@ -95,6 +101,7 @@ class Features:
             views={view: {name: next(supply) for name in embeds} for view, embeds in self.views.items()},
             fused={view: next(supply) for view in self.fused},
             logits=None if self.logits is None else next(supply),
+            negatives={name: next(supply) for name in self.negatives},
         )
 
 
@@ -150,7 +157,13 @@ class Method(ABC):
     model: the transformers model that ships, and the only thing that DeepSpeed wraps. heads: float32 modules
     that only training needs (temperature, unimodal heads, critics), replicated outside ZeRO; may be empty. critics:
     likewise, with steps of their own as ``refinement`` says.
+
+    similarity: the form of the similarity that is learned and ships (``softmax``, ``sigmoid``), and similarity_heads:
+    each of its numbers in a release -> the parameter of ``heads`` that it is.
     """
+
+    similarity: ClassVar[str | None] = None
+    similarity_heads: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
         """config: the whole resolved config. model: built for the same modalities as ``config.data``.
@@ -182,6 +195,14 @@ class Method(ABC):
         batches: how many samples -> this rank's batches of about so many of the stream's first; nothing is read unless
         it is called, and all ranks get equally many batches. What is set must be the same on all ranks.
         """
+
+    def taken_over(self, parts: Collection[str]) -> bool:
+        """Whether what ``initialize`` sets has come from the start of another run, so that it is not to be called.
+
+        parts: what was taken over of the model, as ``encoders.image`` or ``fusion``. The model then is as in training,
+        even where it came out of a release.
+        """
+        return False
 
     def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:  # noqa: B027 - as clamp_
         """Look at data after the last step, and set buffers of ``self.model`` that ship; called before the evaluation.

@@ -14,7 +14,6 @@ samples; unimodal heads exist only in training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -73,14 +72,7 @@ class M3col(Method):
         """The contrastive term of a step, the same on all ranks."""
         if self.settings.weight == 0:
             return Phase.none
-        return Phase.m3co if step.epoch < self._switch_epoch(step.total_epochs) else Phase.soft
-
-    def _switch_epoch(self, total_epochs: float) -> float:
-        """``int(switch * total_epochs)`` as published; unrounded where that leaves a phase out that was asked for."""
-        exact = self.settings.switch * total_epochs
-        # 0.29 * 100 is 28.999...: a product that is meant to be whole must not lose an epoch.
-        whole = math.floor(exact + 1e-9)
-        return exact if whole == 0 or self.settings.switch == 1 else whole
+        return Phase.m3co if step.epoch < self.settings.switch_epoch(step.total_epochs) else Phase.soft
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """Draw the mixing of every modality by groups of stream positions, and mix what is mixed at input level."""

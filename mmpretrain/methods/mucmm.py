@@ -22,7 +22,7 @@ standardized codes (Soft-CCA, Barlow Twins) in the place of K and of L_common. A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import combinations, permutations
 from typing import Any
 
@@ -93,6 +93,13 @@ class Mucmm(Method):
         # Decompositions need not agree between machines: a sign, or directions that vary equally.
         for part in self.components.values():
             broadcast_module(part, world)
+
+    def taken_over(self, parts: Collection[str]) -> bool:
+        """See :class:`Method`: whitening and heads of all modalities; codes of a release become what heads give."""
+        if not {f"components.{name}" for name in self.components} <= set(parts):
+            return False
+        raw(self.components.values())
+        return True
 
     def encode(self, model: Any, batch: Batch) -> Features:
         """One call of the model."""

@@ -73,7 +73,8 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     projections: modality -> ``{"hidden": units, "normalized": bool}`` for those whose projection to ``embed_dim`` is an
     MLP with ReLU and biases instead, and of unit length if ``normalized`` (CLAP's); None: no modality's is.
     classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
-    transformers' ``num_labels`` or ``id2label``. method: name of the objective that it was trained with.
+    transformers' ``num_labels`` or ``id2label``. fused_classifier: whether there is one that is linear, on what the
+    fusion makes of all modalities, instead. method: name of the objective that it was trained with.
     fusion: arguments of the fusion (``form``: transformer, the default, or linear; ``width``; of the transformer also
     ``heads``, ``layers``, ``vectors``), whose outputs the embeddings are then; None: no fusion.
     factors: arguments of the heads for what is shared and what is unique (``hidden``, ``width``, ``layers``); None: no
@@ -92,8 +93,8 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     attn_implementation: handed to the backbones; one name for all, or modality -> name, with "" -> that of the others.
 
     Raises ValueError for an unknown pool or form of fusion or similarity, if ``modalities`` and ``encoders`` name
-    different modalities, if ``attn_implementation`` names another, or if both a fusion and an ``embed_dim`` are asked
-    for.
+    different modalities, if ``attn_implementation`` names another, if both a fusion and an ``embed_dim`` are asked for,
+    or a ``fused_classifier`` without a fusion or beside another classifier.
     """
 
     model_type = "mmpretrain"
@@ -113,6 +114,7 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         projections: dict[str, dict[str, Any]] | None = None,
         similarity: dict[str, Any] | None = None,
         places: dict[str, dict[str, int]] | None = None,
+        fused_classifier: bool = False,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -128,6 +130,9 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         self.projections = projections
         self.similarity = similarity
         self.places = places
+        self.fused_classifier = fused_classifier
+        if fused_classifier and (fusion is None or classifier_hidden is not None):
+            raise ValueError("fused_classifier needs a fusion, and takes the place of classifier_hidden: leave it out")
         if similarity is not None and similarity.get("form") not in SIMILARITIES:
             raise ValueError(f"similarity: form is {similarity.get('form')!r}, use one of {', '.join(SIMILARITIES)}")
         if fusion is not None and embed_dim is not None:

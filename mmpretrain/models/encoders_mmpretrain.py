@@ -9,6 +9,7 @@ from typing import Any
 # Its Auto classes are looked up when used: loading them here would load the module that needs this one.
 import transformers
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .attention_mmpretrain import attention_errors
@@ -116,8 +117,13 @@ class Encoder(nn.Module):
         return output
 
     def train(self, mode: bool = True) -> Encoder:
-        """Switch dropout and batch statistics on or off; a fully frozen encoder keeps them off."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+        """Switch dropout and batch statistics on or off; a fully frozen encoder keeps them off, and a frozen batch norm
+        in one that trains, beside adapters, its statistics."""
+        super().train(mode and any(p.requires_grad for p in self.parameters()))
+        for norm in self.modules():
+            if isinstance(norm, _BatchNorm) and norm.weight is not None and not norm.weight.requires_grad:
+                norm.eval()
+        return self
 
 
 def backbone_config(spec: dict[str, Any]) -> PreTrainedConfig:

@@ -35,7 +35,7 @@ from .intake_mmpretrain import (
 from .linear_fusion_mmpretrain import LinearFusion
 from .outputs_mmpretrain import MMPretrainOutput
 from .places_mmpretrain import filled
-from .precision_mmpretrain import warn_of_rounding
+from .precision_mmpretrain import as_weight, warn_of_rounding
 from .recording_mmpretrain import Recorder
 from .similarity_mmpretrain import SIGMOID, START, PerPair, batch_loss, classifier_loss, logits_per
 from .tools_mmpretrain import ToolsMixin
@@ -87,9 +87,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         self.components = nn.ModuleDict()
         if config.components is not None:
             self._add_components(**config.components)
-        self.classifier: MLPHead | None = None
-        if config.classifier_hidden is not None and config.num_labels is not None:
-            self.classifier = MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
+        self.classifier = self._new_classifier(config)
         self.takes = {name: self._takes(name) for name in config.modalities}
         self.aliases = aliases(self.takes)
         self._contents = Contents()
@@ -98,6 +96,15 @@ class MMPretrainModel(ToolsMixin, Asked):
         if config.similarity is not None:
             self._add_similarity(**config.similarity)
         self.post_init()
+
+    def _new_classifier(self, config: MMPretrainConfig) -> MLPHead | nn.Linear | None:
+        if config.fused_classifier and self.fusion is not None:
+            classifier = nn.Linear(self.fusion.width, config.num_labels)
+            init_linear(classifier)
+            return classifier
+        if config.classifier_hidden is not None and config.num_labels is not None:
+            return MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
+        return None
 
     def _add_components(self, common: int, individual: Mapping[str, int], hidden: int | None) -> None:
         for name, size in self.embed_sizes.items():
@@ -158,7 +165,7 @@ class MMPretrainModel(ToolsMixin, Asked):
         logits = None
         if self.classifier is not None and len(embeds) == len(self.config.modalities):
             check_together(rows, "the classifier")
-            logits = self.classifier(side_by_side(embeds))
+            logits = self._logits(embeds, fused)
         factors, pairs = self._factors(embeds), self._pairs(embeds)
         loss = None
         if labels is not None or return_loss:
@@ -180,6 +187,13 @@ class MMPretrainModel(ToolsMixin, Asked):
         )
         output.aliases = self.aliases
         return output if self._as_output(return_dict) else output.to_tuple()
+
+    def _logits(self, embeds: dict[str, Tensor], fused: Tensor | None) -> Tensor:
+        assert self.classifier is not None
+        if not isinstance(self.classifier, nn.Linear):
+            return self.classifier(side_by_side(embeds))
+        assert fused is not None
+        return self.classifier(as_weight(fused, self.classifier.weight))
 
     def _factors(self, embeds: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]] | None:
         """Modality -> what is shared and what is its own; None where the method does not learn that."""

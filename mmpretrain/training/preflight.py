@@ -1,12 +1,15 @@
 """Checks that need torch, run in their own process so that the launcher stays quick:
 
-python -m mmpretrain.training.preflight CONFIG.yaml RANKS      prints {"problems": [...], "notes": [...]}
+python -m mmpretrain.training.preflight CONFIG.yaml RANKS [again]      prints {"problems": [...], "notes": [...]}
+
+again: the run goes on from a checkpoint, so that what it started from is not asked for.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +21,7 @@ from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
 from mmpretrain.config.compose import load_config
+from mmpretrain.config.engine import OptimizerName
 from mmpretrain.config.evaluation import Need
 from mmpretrain.config.objective import memory_note
 from mmpretrain.config.root import Config
@@ -25,11 +29,14 @@ from mmpretrain.data.augment.texts import Vocabulary, nothing_masks
 from mmpretrain.data.index import ShardError, is_remote
 from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
+from mmpretrain.engine.layer_decay import layer_problems
+from mmpretrain.engine.matrices import NO_MATRICES, counted, hidden_matrices
 from mmpretrain.hub.native import native_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
 from mmpretrain.training.looking_into import cut_texts, opened, unreadable
+from mmpretrain.training.started_from import findings
 from mmpretrain.training.telling_apart import indistinct
 
 SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in about three seconds on two cores
@@ -37,24 +44,35 @@ SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in ab
 
 def main() -> None:
     """Check the model and the method that the config file describes, without allocating weights."""
-    checked = check(load_config(Path(sys.argv[1])), int(sys.argv[2]))
+    checked = check(load_config(Path(sys.argv[1])), int(sys.argv[2]), starts="again" not in sys.argv[3:])
     print(json.dumps({"problems": checked.problems, "notes": checked.notes}))
 
 
-def check(config: Config, ranks: int = 1) -> Checked:
-    """What stands against training as ``config`` says on so many ranks, and what is good to know; nothing is raised."""
+def check(config: Config, ranks: int = 1, *, starts: bool = True) -> Checked:
+    """What stands against training as ``config`` says on so many ranks, and what is good to know; nothing is raised.
+
+    starts: whether it is the run's first start.
+    """
     if problems := method_class(config.method.name).release_problems(config):
         return Checked(problems, [], None)
     sources = EncoderSources(config)
     problems, notes, model = check_model(config, sources)
     if model is None:
         return Checked(problems, notes, None)
-    problems = [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
+    problems = layer_problems(model, config.optim.layer_decay)
+    problems += [*_method_problems(config, model), *_evaluation_problems(config, model), *_compiler(config)]
     problems += _masks(config, sources)
+    if starts and not problems:
+        problems, more = _start(config, sources, model)
+        notes += more
+    if config.optim.name is OptimizerName.muon:
+        problems += [] if hidden_matrices(model) else [NO_MATRICES]
+        notes.append(counted(model))
     if note := native_note(model.config):
         notes.append(note)
     if config.method.contrasts:
-        exchange = config.method.exchange(model.embed_sizes)
+        widths = model.embed_sizes
+        exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
         size = exchange.width, exchange.pairs
         notes.append(memory_note(config.objective, config.data.global_batch, ranks, *size, rings=exchange.rings))
     if not problems and _readable(config):
@@ -96,6 +114,18 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _start(config: Config, sources: EncoderSources, model: MMPretrainModel) -> tuple[list[str], list[str]]:
+    """(problems, notes) of what the run is to start from."""
+    if config.init_from is None:
+        return [], []
+    with torch.device("meta"):
+        method = method_class(config.method.name)(config, model)
+    processor = None
+    with suppress(ShardError, ValueError):  # said elsewhere, with what mends it; a tokenizer may not be built yet
+        processor = build_processor(config, sources)
+    return findings(config, method, processor)
 
 
 def _masks(config: Config, sources: EncoderSources) -> list[str]:

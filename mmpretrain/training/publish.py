@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,14 @@ import torch
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import DatasetInfo, dataset_info
+from mmpretrain.hub.adapters import EncoderAdapter
 from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
+from mmpretrain.records import Change
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.training.start_sources import Start
 
 logger = logging.getLogger(__name__)
 
@@ -25,28 +28,26 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Scores:
     """An evaluation of the very weights that are released. not_held_out: why it is of no held-out data; None if it
-    is."""
+    is. changes: what became of the scores since the start, where that was measured."""
 
     results: Mapping[str, float]
     split: str
     not_held_out: str | None = None
+    changes: Sequence[Change] = ()
 
 
 def publish(
     folder: RunFolder,
     config: Config,
     shipped: Shipped,
-    results: Mapping[str, float],
-    world_size: int,
-    steps: int,
-    not_held_out: str | None = None,
+    scores: Scores,
+    training: TrainingFacts,
+    adapters: Sequence[EncoderAdapter] = (),
 ) -> None:
-    """Write ``folder.release``. results: the final evaluation. steps: that the weights have learned from. not_held_out:
-    why the evaluation is of no held-out data; None if it is."""
-    made = training_facts(folder, config, steps, world_size, f"{world_size} x {device_name()}")
-    scores = Scores(results, config.evaluation.split, not_held_out)
-    card = card_facts(config, dataset_info(config.data), made, scores)
-    for note in export_release(shipped.model, shipped.state, shipped.processor, folder.release, card):
+    """Write ``folder.release``. adapters: of LoRA, which are merged in ``shipped``."""
+    card = card_facts(config, dataset_info(config.data), training, scores)
+    whole = (shipped.model, shipped.state, shipped.processor, folder.release, card)
+    for note in export_release(*whole, adapters=adapters):
         logger.info("the release is not written in every format: %s", note)
 
 
@@ -62,6 +63,8 @@ def card_facts(config: Config, info: DatasetInfo | None, training: TrainingFacts
         evaluation=scores.results,
         split=scores.split,
         not_held_out=scores.not_held_out,
+        changes=scores.changes,
+        recipe=config.finetune.recipe,
     )
 
 
@@ -72,9 +75,14 @@ def _undescribed(data: DataConfig) -> DatasetInfo:
 
 
 def training_facts(
-    folder: RunFolder, config: Config, steps: int, world_size: int, hardware: str | None
+    folder: RunFolder,
+    config: Config,
+    steps: int,
+    world_size: int,
+    hardware: str | None,
+    weights: str | None = None,
 ) -> TrainingFacts:
-    """How the weights after ``steps`` steps came about."""
+    """How the weights after ``steps`` steps came about. weights: which of that step they are, in words."""
     lines = (line for line in read_lines(folder.metrics) if line["step"] <= steps)
     rates = [line["samples_per_s"] for line in lines if "samples_per_s" in line]
     return TrainingFacts(
@@ -83,7 +91,15 @@ def training_facts(
         world_size=world_size,
         samples_per_s=statistics.median(rates) if rates else None,
         hardware=hardware,
+        started_from=_started_from(folder),
+        weights=weights,
     )
+
+
+def _started_from(folder: RunFolder) -> str | None:
+    """What the run's first start noted."""
+    found = folder.status().get("started_from")
+    return str(Start(**found)) if found else None
 
 
 def device_name() -> str:

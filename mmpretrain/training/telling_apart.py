@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmpretrain.assembly.lora import noted_calls, without_effect
 from mmpretrain.assembly.trial import tried
 from mmpretrain.config.data import DataConfig, Kind, Verify
 from mmpretrain.config.root import Config
@@ -84,13 +85,17 @@ def same_embeddings(
         ]
     if all(torch.equal(inputs[0][key], tensors[key]) for tensors in inputs[1:] for key in tensors):
         return [f"data.modalities.{name}: {several} become the same input: {_look_at(name, kind)}"]
-    with tried(encoder):
+    with tried(encoder), noted_calls(encoder) as passed_over:
         embeddings = (encoder(**{k: t for k, t in tensors.items() if k != "present"}) for tensors in inputs)
         first = next(embeddings)
-        if not first.isfinite().all():
-            return [f"model.encoders.{name} gives numbers that are not finite: are the weights damaged?"]
-        if any((other - first).abs().max() > SAME * first.abs().max() for other in embeddings):
-            return []
+        finite = bool(first.isfinite().all())
+        differ = finite and any((other - first).abs().max() > SAME * first.abs().max() for other in embeddings)
+    if passed_over:
+        return [without_effect(name, passed_over)]
+    if not finite:
+        return [f"model.encoders.{name} gives numbers that are not finite: are the weights damaged?"]
+    if differ:
+        return []
     return [f"model.encoders.{name} gives {several} the same embedding with pool={encoder.pool}: {_fix(name, encoder)}"]
 
 

@@ -27,14 +27,20 @@ def main(run_folder: Path) -> None:
 def fit(session: Session) -> None:
     """The loop. ``done`` counts finished steps, as checkpoints and metrics do."""
     done = session.resume()
-    for batch in session.batches(done):
+    if session.agreed(preemption_requested()):
+        raise PreemptedError(f"stopped after step {done}" if done else "stopped before the first step")
+    over = session.out_of_patience(done)
+    for batch in () if over else session.batches(done):
         report = session.engine.step(batch, session.step(done))
         done += 1
         stop = session.record(done, batch, report, stop=preemption_requested())
         if session.evaluation_due(done):
             session.evaluate(done)
-        if stop or session.checkpoint_due(done):
+        over = session.out_of_patience(done)
+        if stop or over or session.checkpoint_due(done):
             session.save(done)
+        if over:
+            break
         if stop and done < session.config.total_steps:
             raise PreemptedError(f"stopped after step {done}")
     session.finish(done)

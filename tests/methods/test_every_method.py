@@ -57,6 +57,7 @@ SMALL = {
     "clip": Small(falls=2.5),  # measured: from 3.1 to 0.2
     "cmcr": Small((WARM, "method.partner_temperature=0.5"), 2.5, EMBEDDINGS),  # from 5.7 to 2.7
     "comm": Small((*FUSION, "method.head_hidden=32", "method.head_width=16", WARM), falls=4.5),  # from 8.4 to 3.2
+    "comm_supervised": Small((*FUSION, WARM)),
     "cross_self": Small((*HEADS, WARM), falls=3.0),  # from 6.9 to 3.4
     "factorcl": Small(("method.critic_hidden=32",), falls=2.0),  # from 0.0 to -3.4
     "m3col": Small(falls=6.5),  # from 7.9 to 0.5

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from mmpretrain.assembly.specs import model_config
-from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
-from mmpretrain.config.methods.names import METHODS
+from mmpretrain.config.data import DataConfig, Kind, LabelConfig, LabelForm, ModalityConfig
+from mmpretrain.config.methods.names import METHODS, SupervisedLoss
 from mmpretrain.config.model import ComponentsConfig, FactorsConfig, FusionConfig, ModelConfig
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
-from mmpretrain.data.batch import Batch
+from mmpretrain.data.batch import NEGATIVES, PRESENT, Batch, Inputs
 from mmpretrain.data.step import Step
 from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Method
@@ -40,11 +40,20 @@ def make_config(
     **settings: Any,
 ) -> Config:
     """A config with vector modalities; ``settings`` go to its method section. optional: what some samples lack."""
+    loss = settings.get("loss")
+    form = loss.form if isinstance(loss, SupervisedLoss) else LabelForm.one_class
     names = EMBEDDINGS if method == "cmcr" else NAMES[:modalities]
     vectors = {name: ModalityConfig(Kind.vector, [FEATURES], optional=name in optional) for name in names}
     return Config(
         method=METHODS[method](**settings),
-        data=DataConfig("toy", "data/toy", modalities=vectors, classes=CLASSES, global_batch=GLOBAL_BATCH),
+        data=DataConfig(
+            "toy",
+            "data/toy",
+            modalities=vectors,
+            classes=None if form is LabelForm.value else CLASSES,
+            label=LabelConfig(form=form),
+            global_batch=GLOBAL_BATCH,
+        ),
         model=ModelConfig(
             classifier_hidden=6,
             components=ComponentsConfig(2, 2),
@@ -82,7 +91,8 @@ def toy_model_config(config: Config, embed_size: int) -> MMPretrainConfig:
     spec = {"architecture": "mlp", "config": encoder, "pool": "cls"}
     return MMPretrainConfig(
         encoders={name: spec for name in config.data.modalities},
-        classifier_hidden=config.model.classifier_hidden if parts.classifier else None,
+        classifier_hidden=config.model.classifier_hidden if parts.classifier and not parts.fused_classifier else None,
+        fused_classifier=parts.fused_classifier,
         num_labels=CLASSES,
         **parts.arguments,
     )
@@ -108,10 +118,32 @@ def make_batch(
             inputs[name] = {"values": inputs[name]["values"] * there[:, None], "present": there}
     return Batch(
         inputs=inputs,
-        labels=(ids % CLASSES)[own],
+        labels=_labels(config.data.label.form, ids, dtype)[own],
         sample_ids=ids[own],
         positions=torch.arange(len(ids))[own] + step * len(ids),
+        views={NEGATIVES: hard_negatives(config, ids, own, inputs, dtype)} if config.data.hard_negatives else {},
     )
+
+
+def hard_negatives(config: Config, ids: torch.Tensor, own: slice, inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Those of the batch's own samples, of which some have fewer than the others: much alike to what they have."""
+    generator = torch.Generator().manual_seed(11)
+    found: Inputs = {}
+    for name, entry in config.data.hard_negatives.items():
+        noise = torch.randn(len(ids), entry.count, FEATURES, generator=generator, dtype=torch.float64).to(dtype)
+        there = torch.rand(len(ids), entry.count, generator=generator) > 0.3
+        rows = inputs[name]["values"][:, None] + 0.7 * noise[ids][own]
+        found[name] = {"values": rows, PRESENT: there[ids][own]}
+    return found
+
+
+def _labels(form: LabelForm, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """One class, one or two classes as zeros and ones, or a value of each sample."""
+    if form is LabelForm.value:
+        return (ids.to(dtype) - 5) / 4
+    if form is LabelForm.one_class:
+        return ids % CLASSES
+    return torch.stack([(ids % CLASSES == c) | (ids % 2 == c) for c in range(CLASSES)], dim=1).long()
 
 
 def having_both(batch: Batch, first: str, second: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -108,6 +109,27 @@ class M3colConfig(MethodConfig):
         """The default mixing group is the local batch of the first start."""
         if self.mix_group is None and self.mix_scope is MixScope.group:
             self.mix_group = local_batch
+
+    def switch_epoch(self, total_epochs: float) -> float:
+        """``int(switch * total_epochs)`` as published; unrounded where that leaves a phase out that was asked for."""
+        exact = self.switch * total_epochs
+        # 0.29 * 100 is 28.999...: a product that is meant to be whole must not lose an epoch.
+        whole = math.floor(exact + 1e-9)
+        return exact if whole == 0 or self.switch == 1 else whole
+
+    def other_length(self, done: float, before: float, after: float) -> tuple[list[str], list[str]]:
+        """The switch between the losses lies at a share of all epochs; a run never goes back to the first one."""
+        old, new = self.switch_epoch(before), self.switch_epoch(after)
+        if self.weight == 0 or old == new:
+            return [], []
+        lay = f"lay at {old:.4g} of {before:.4g}"
+        said = f"method.switch={self.switch} lies at epoch {new:.4g} of {after:.4g}, and {lay}"
+        if old <= done < new:
+            return [
+                f"{said}: after {done:.4g} epochs the run has left the mixup loss and would go back to it; start a new"
+                " run from this one (init_from), with method.switch=0 for the soft loss alone"
+            ], []
+        return [], [said]
 
     def batch_problems(self, local_batch: int) -> list[str]:
         """The groups must tile the local batch, or samples of different ranks would have to mix."""

@@ -6,6 +6,7 @@ from mmpretrain.config.methods.base import MethodConfig
 from mmpretrain.config.methods.clip import ClipConfig
 from mmpretrain.config.methods.cmcr import CmcrConfig, Passes
 from mmpretrain.config.methods.comm import CommConfig, Pairing, Terms
+from mmpretrain.config.methods.comm_supervised import CommSupervisedConfig, SupervisedLoss
 from mmpretrain.config.methods.cross_self import CrossInputs, CrossLoss, CrossSelfConfig
 from mmpretrain.config.methods.factorcl import (
     Condition,
@@ -26,6 +27,7 @@ __all__ = [
     "ClipConfig",
     "CmcrConfig",
     "CommConfig",
+    "CommSupervisedConfig",
     "Condition",
     "Corr",
     "CriticBatch",
@@ -45,6 +47,7 @@ __all__ = [
     "SiglipConfig",
     "Start",
     "SupconConfig",
+    "SupervisedLoss",
     "Supervision",
     "Terms",
 ]
@@ -53,6 +56,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "clip": ClipConfig,
     "cmcr": CmcrConfig,
     "comm": CommConfig,
+    "comm_supervised": CommSupervisedConfig,
     "cross_self": CrossSelfConfig,
     "factorcl": FactorclConfig,
     "m3col": M3colConfig,

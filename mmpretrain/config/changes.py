@@ -1,0 +1,53 @@
+"""In which keys two configs differ, and which of these a run may change when it goes on (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mmpretrain.config.keys import Freedom, freedom_of
+from mmpretrain.config.merging import leaves, show
+from mmpretrain.config.root import Config
+
+
+@dataclass(frozen=True)
+class Change:
+    """A dotted key and its two values, None where a config has no such key."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {show(self.before)} -> {show(self.after)}"
+
+
+def changes(old: Config, new: Config) -> list[Change]:
+    """All keys in which two configs differ."""
+    before, after = (dict(leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
+    keys = [key for key in (before | after) if before.get(key) != after.get(key)]
+    return [Change(key, before.get(key), after.get(key)) for key in keys]
+
+
+def may_change(key: str, old: Config, new: Config) -> bool:
+    """Whether a run of the config ``old`` may go on with another value of ``key``, as in ``new``: that changes neither
+    weights nor which of them are released."""
+    freedom = _freedom(key, new)
+    if freedom is Freedom.measured:
+        return old.evaluation.best.score is None and new.evaluation.best.score is None
+    return freedom is Freedom.free
+
+
+def _freedom(key: str, config: Config) -> Freedom:
+    """The mark of a key, or of the section that it stands in."""
+    place: Any = config
+    for part in key.split("."):
+        if not is_dataclass(place):
+            return Freedom.fixed
+        found = next((freedom_of(entry) for entry in fields(place) if entry.name == part), Freedom.fixed)
+        if found is not Freedom.fixed:
+            return found
+        place = getattr(place, part, None)
+    return Freedom.fixed

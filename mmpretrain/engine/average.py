@@ -1,0 +1,107 @@
+"""An exponential moving average of the weights under ZeRO 0-3: every rank averages the float32 numbers that it steps.
+
+After each step: average = decay * average + (1 - decay) * weights. With the warm-up the decay after t steps is at most
+(1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage: a long memory would hold on to the start of short runs.
+Parameters of the model and of the method's heads (the temperature, which ships) are averaged. Buffers are not: running
+statistics are averages already, and those of the last step are used. Nor are critics, which do not ship.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.live_weights import HEADS, Fragment, LiveWeights
+
+FILE = "ema-{:05d}.safetensors"  # in a checkpoint's folder, by rank
+
+
+def decay_after(steps: int, decay: float, *, warmup: bool) -> float:
+    """The decay of the average after so many steps."""
+    return min(decay, (1 + steps) / (10 + steps)) if warmup else decay
+
+
+class Average:
+    """The average of an engine's weights, which starts at what they are."""
+
+    def __init__(self, live: LiveWeights, decay: float, *, warmup: bool) -> None:
+        self._live, self._decay, self._warmup = live, decay, warmup
+        self._numbers = {name: fragment.numbers.clone() for name, fragment in live.fragments().items()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take the weights after ``steps`` steps in."""
+        fragments = self._live.fragments()
+        if not self._numbers:
+            return  # other ranks have all of the weights
+        average = get_ema_multi_avg_fn(decay_after(steps, self._decay, warmup=self._warmup))
+        average(list(self._numbers.values()), [fragments[name].numbers for name in self._numbers], steps)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The average in the place of the weights, which are put back to the last digit; a collective.
+
+        After an error the average stays where it is: nothing goes on then, and ranks that failed would be waited for.
+        """
+        self._exchange()
+        yield
+        self._exchange()
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Put the average in the place of the weights for good; a collective."""
+        for name, fragment in self._live.fragments().items():
+            fragment.numbers.copy_(self._numbers[name])
+        self._live.refresh()
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part; at stage 0, where all have the same, rank 0 alone does."""
+        rank = self._live.rank
+        if rank == 0 or self._live.stage > 0:
+            kept = {name: t for name, t in self._numbers.items() if rank == 0 or not name.startswith(HEADS)}
+            save_file(kept, folder / FILE.format(rank))
+
+    def load(self, folder: Path) -> None:
+        """Go on from what the same number of ranks wrote at the same stage. Raises CheckpointError."""
+        fragments = self._live.fragments()
+        own = folder / FILE.format(self._live.rank if self._live.stage else 0)
+        of_model = {name: f for name, f in fragments.items() if not name.startswith(HEADS)}
+        read = _read(own, of_model) | _read(
+            folder / FILE.format(0), {n: fragments[n] for n in fragments if n not in of_model}
+        )
+        self._numbers = {name: read[name].to(fragment.numbers.device) for name, fragment in fragments.items()}
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, fragment in self._live.fragments().items():
+            kept = fragment.numbers.clone()
+            fragment.numbers.copy_(self._numbers[name])
+            self._numbers[name].copy_(kept)
+        self._live.refresh()
+
+
+def _read(path: Path, wanted: Mapping[str, Fragment]) -> dict[str, Tensor]:
+    """The tensors of these names and sizes. Raises CheckpointError."""
+    found: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as stored:
+            for name, fragment in wanted.items():
+                found[name] = stored.get_tensor(name)
+                if found[name].shape != fragment.numbers.shape:
+                    raise CheckpointError(
+                        f"{path} holds {found[name].numel()} numbers of {name} and this rank"
+                        f" {fragment.numbers.numel()}: another engine wrote it; restore the checkpoint"
+                    )
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the average of this run's weights ({error}): restore it"
+        ) from error
+    return found

@@ -1,0 +1,79 @@
+"""A run that does not train what it says it trains is told of within its first steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from mmpretrain.distributed.world import World
+from mmpretrain.engine.engine import Engine
+from mmpretrain.engine.movement import AFTER, Movement
+from tests.engine import runs
+
+
+def watch(*groups: nn.Module) -> tuple[Movement, nn.Module]:
+    """Each module's parameters are a group."""
+    whole = nn.ModuleList(groups)
+    return Movement(whole, [list(group.parameters()) for group in groups], World.single()), whole
+
+
+def test_all_that_moved_is_fine() -> None:
+    movement, module = watch(nn.Linear(2, 2))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    movement.stepped()
+    assert movement.decided
+
+
+def test_equal_moves_up_and_down_count() -> None:
+    movement, module = watch(nn.LayerNorm(64))  # ones and zeros, as Adam's first step moves them
+    signs = torch.tensor([1.0, -1.0]).repeat(32)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1e-3 * signs)
+    movement.stepped()
+    assert movement.decided
+
+
+def test_a_group_that_rests_ends_the_run() -> None:
+    movement, module = watch(nn.Linear(2, 2), nn.Linear(3, 3))
+    for step in range(AFTER[-1]):
+        with torch.no_grad():
+            for parameter in module[0].parameters():  # type: ignore[index]
+                parameter.add_(1)
+        if step + 1 < AFTER[-1]:
+            movement.stepped()
+    with pytest.raises(ValueError, match=r"has moved in 8 steps \(1.weight, 1.bias\)"):
+        movement.stepped()
+
+
+def test_a_parameter_that_rests_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    movement, module = watch(nn.Linear(2, 2))
+    with torch.no_grad():
+        module[0].weight.add_(1)  # type: ignore[index]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(AFTER[-1]):
+            movement.stepped()
+    assert "1 of 2 trained parameters have not moved in 8 steps" in caplog.text
+    assert movement.decided
+
+
+def silent(tokens: list[str]) -> Engine:
+    """A run whose optimizer does nothing for the first group."""
+    engine = runs.start(runs.tiny_config(*tokens))
+    base = engine.deepspeed.optimizer
+    base = getattr(base, "optimizer", base)
+    base.step = lambda *_: None
+    runs._run(engine, range(AFTER[-1]))
+    return engine
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 3)])
+def test_an_optimizer_that_is_off_ends_the_run(ranks: Callable, world_size: int, stage: int) -> None:
+    answers = ranks(world_size, runs.refusal, silent, ["method=clip", f"engine=zero{stage}"])
+    assert all("has moved in 8 steps" in answer for answer in answers)
