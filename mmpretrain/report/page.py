@@ -44,6 +44,7 @@ class RunView:
     progress: float | None
     left: str
     cause: str
+    ending: list[str]
     headlines: list[Headline]
     numbers: list[tuple[str, str, str]]
     grids: list[GridView]
@@ -111,6 +112,7 @@ def _view(record: Record, place: int) -> RunView:
         overview.progress(record),
         _time_left(record),
         overview.cause(record),
+        overview.ending(record),
         headlines(record),
         _numbers(record),
         grids(record),

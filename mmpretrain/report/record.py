@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import yaml
 
 from mmpretrain.engine.checkpoint_files import steps as checkpoint_steps
+from mmpretrain.records import Change, read_changes
 from mmpretrain.report.attempts import Attempt, read_attempts, read_quarantine
 from mmpretrain.report.metrics import Column, Metrics, read_metrics
 from mmpretrain.run_folder import RunFolder, read_json
 from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE, Grid, load_grid
 from mmpretrain.words import without_secrets
 
-BEFORE = "evaluation_before.json"
 T = TypeVar("T")
 
 
@@ -28,7 +28,8 @@ T = TypeVar("T")
 class Record:
     """A run. name: unique among those of a page. before: scores of what training started from, empty if not measured.
 
-    map: the content of embeddings_map.json. facts: what parts/ says of data and hardware.
+    changes: the same scores side by side, by name, with intervals of the differences. map: the content of
+    embeddings_map.json. facts: what parts/ says of data and hardware.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Record:
     metrics: Metrics
     scores: dict[str, float]
     before: dict[str, float]
+    changes: dict[str, Change]
     grid: Grid | None
     map: dict[str, Any]
     quarantine: Counter[str]
@@ -105,7 +107,8 @@ def read_record(path: Path, name: str) -> Record:
         plan,
         metrics,
         tried(lambda: _scores(run.evaluation), {}, run.evaluation.name),
-        tried(lambda: _scores(path / BEFORE), {}, BEFORE),
+        tried(lambda: _scores(run.evaluation_before), {}, run.evaluation_before.name),
+        tried(lambda: {change.score: change for change in read_changes(run)}, {}, run.changes.name),
         tried(lambda: load_grid(grid), None, GRID_FILE) if grid.is_file() else None,
         tried(lambda: read_json(path / MAP_FILE), {}, MAP_FILE),
         read_quarantine(run.quarantine),

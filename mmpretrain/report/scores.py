@@ -8,13 +8,18 @@ from itertools import groupby
 
 from mmpretrain.comparison.rows import Cell, Row, result_rows
 from mmpretrain.config.evaluation_sections import LOWER_IS_BETTER
+from mmpretrain.records import GENERAL, Verdict
 from mmpretrain.report.axis import short
 from mmpretrain.report.chart import COLORS
 from mmpretrain.report.record import Record
 
-GENERAL = "general/"  # scores of a kept-out data set
 BEFORE = " before"
 MOST_HEADLINES = 6
+CHANGES = {
+    Verdict.better: ("better than before", "good"),
+    Verdict.worse: ("worse than before", "bad"),
+    Verdict.same: ("not distinguishable", "soft"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,12 @@ def number(row: Row, value: float) -> str:
 
 def _tables(records: Sequence[Record], prefix: str) -> list[Table]:
     rows = _rows(records, prefix)
-    columns = [
-        column for run, record in enumerate(records) for column in _columns(record, run, prefix, len(records) == 1)
-    ]
+    alone = len(records) == 1
+    columns = [column for run, record in enumerate(records) for column in _columns(record, run, prefix, alone)]
     made = []
     for heading, group in groupby(rows, key=lambda row: row.heading):
-        lines = [(row, _line(row, columns)) for row in group]
+        changed = _changed(records[0], prefix) if alone else {}
+        lines = [(row, _line(row, columns, changed)) for row in group]
         main = [line for row, line in lines if row.is_main]
         rest = [line for row, line in lines if not row.is_main]
         title = f"{heading}, on the kept-out data" if prefix else heading
@@ -145,17 +150,24 @@ def _chosen(scores: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key: value for key, value in found.items() if "/" in key}
 
 
-def _line(row: Row, columns: Sequence[Column]) -> Line:
+def _changed(record: Record, prefix: str) -> dict[str, Verdict]:
+    """What intervals of differences say of a run's scores, which is more than those of the scores do."""
+    known = {name.removeprefix(prefix): change.verdict for name, change in record.changes.items() if prefix in name}
+    return {name: verdict for name, verdict in known.items() if verdict is not None}
+
+
+def _line(row: Row, columns: Sequence[Column], changed: Mapping[str, Verdict]) -> Line:
+    key = "/".join(part for part in (row.metric, row.subject, row.name) if part)
     compared = _compared(row, columns)
     best = compared.best if len(compared.cells) > 1 else None
-    cells = [_shown(row, row.cells.get(column.name), best == column.name) for column in columns]
+    cells = [_shown(row, row.cells.get(column.name), best == column.name and key not in changed) for column in columns]
     bars, chance_at = [], None
     if row.is_share:
         bars = [_bar(column.style, row.cells[column.name]) for column in columns if column.name in row.cells]
         chance_at = None if row.chance is None else _percent(row.chance)
     chance = "" if row.chance is None else number(row, row.chance)
     subject = row.subject.replace("->", " → ") or "model"
-    verdict, tone = _verdict(compared, best)
+    verdict, tone = _verdict(compared, best) if key not in changed else CHANGES[changed[key]]
     return Line(subject, row.name.replace("_", " "), cells, chance, verdict, tone, bars, chance_at)
 
 
@@ -195,7 +207,7 @@ def _verdict(row: Row, best: str | None) -> tuple[str, str]:
         return "", "soft"
     changed = [name for name in row.cells if name.endswith(BEFORE) and name.removesuffix(BEFORE) in row.cells]
     if best is not None and changed:
-        return ("worse than before", "bad") if best in changed else ("better than before", "good")
+        return CHANGES[Verdict.worse if best in changed else Verdict.better]
     if best is not None:
         return f"best: {best}", "good"
     ahead = _ahead(row)

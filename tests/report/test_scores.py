@@ -53,6 +53,18 @@ def test_before_and_after_are_compared_on_own_and_kept_out_data(tmp_path: Path) 
     assert [cell.text for cell in general.lines[0].cells if cell] == ["35.0", "30.0"]
 
 
+def test_an_interval_of_the_difference_says_more_than_those_of_the_scores(tmp_path: Path) -> None:
+    """Before and after are of the same samples."""
+    folder = write_run(tmp_path / "a", "scores", "before")
+    row = {"before": 0.5, "after": 0.5, "change_low": 0.01, "change_high": 0.1}
+    own = {**row, "score": "retrieval/image->caption/recall@10"}
+    general = {**row, "score": "general/retrieval/a->b/recall@10", "change_low": -0.1, "change_high": -0.01}
+    (folder / "changes.json").write_text(json.dumps({"changes": [own, general]}))
+    _, retrieval, kept_out = tables([read_record(folder, "a")])
+    assert (retrieval.lines[0].verdict, retrieval.lines[0].tone) == ("better than before", "good")
+    assert (kept_out.lines[0].verdict, kept_out.lines[0].tone) == ("worse than before", "bad")
+
+
 def test_shares_are_in_percent_with_their_intervals_and_ranks_are_not(tmp_path: Path) -> None:
     _, retrieval, _ = tables([read_record(write_run(tmp_path / "a", "scores"), "a")])
     (found,), (rank,) = retrieval.lines, retrieval.rest
