@@ -153,7 +153,7 @@ def _time_left(record: Record) -> str:
     done, total, speed = record.status.get("step"), record.status.get("total_steps"), overview.speed(record)
     batch = record.setting("data.global_batch")
     numbers = (done, total, batch)
-    if record.state != "running" or not speed or not all(isinstance(number, int) for number in numbers):
+    if overview.state_words(record) != "running" or not speed or not all(isinstance(number, int) for number in numbers):
         return ""
     return f"about {duration((total - done) * batch / speed / 60)} left at its usual speed"  # type: ignore[operator]
 
