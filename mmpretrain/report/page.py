@@ -23,10 +23,11 @@ from mmpretrain.report.axis import count, duration, short
 from mmpretrain.report.chart import COLORS, Chart, Panel, chart
 from mmpretrain.report.configs import differences, sections
 from mmpretrain.report.data_summary import Pairs, data_facts
+from mmpretrain.report.headlines import Headline, headlines
 from mmpretrain.report.panels import evaluation_panels, training_panels
 from mmpretrain.report.pictures import GridView, MapView, embedding_map, grids
 from mmpretrain.report.record import Record
-from mmpretrain.report.scores import Headline, headlines, tables
+from mmpretrain.report.scores import tables
 from mmpretrain.words import without_secrets
 
 TEMPLATE, CSS, SCRIPT = "page.html", "page.css", "page.js"

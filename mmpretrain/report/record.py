@@ -66,6 +66,11 @@ class Record:
         folder = RunFolder(self.path).release
         return folder if folder.is_dir() else None
 
+    @property
+    def modalities(self) -> dict[str, dict[str, Any]]:
+        """What the config says of each modality."""
+        return {str(name): _as_mapping(entry) for name, entry in _as_mapping(self.setting("data.modalities")).items()}
+
     def setting(self, key: str, default: Any = None) -> Any:
         """The value of a dotted key of the config."""
         return inner(self.config, key, default)

@@ -1,4 +1,4 @@
-"""Evaluations as tables, several runs side by side, and what they mean in a few numbers."""
+"""Evaluations as tables, several runs side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from mmpretrain.report.chart import COLORS
 from mmpretrain.report.record import Record
 
 BEFORE = " before"
-MOST_HEADLINES = 6
 CHANGES = {
     Verdict.better: ("better than before", "good"),
     Verdict.worse: ("worse than before", "bad"),
@@ -76,31 +75,9 @@ class Table:
     intervals: bool
 
 
-@dataclass(frozen=True)
-class Headline:
-    """One number that matters. verdict: against chance."""
-
-    title: str
-    subject: str
-    text: str
-    beside: str
-    verdict: str
-    good: bool
-
-
 def tables(records: Sequence[Record]) -> list[Table]:
     """One per metric, of the user's data first; empty without evaluations."""
     return [*_tables(records, ""), *_tables(records, GENERAL)]
-
-
-def headlines(record: Record) -> list[Headline]:
-    """At most MOST_HEADLINES scores of a run, one or two a metric."""
-    rows = [row for row in _rows([record], "") if row.is_drawn and record.name in row.cells]
-    found: list[Row] = []
-    for _, group in groupby(rows, key=lambda row: row.metric):
-        ranked = sorted(group, key=lambda row: _weight(row, record))
-        found += ranked[: 2 if ranked[0].metric in ("retrieval", "zero_shot") else 1]
-    return [_headline(row, row.cells[record.name]) for row in found[:MOST_HEADLINES]]
 
 
 def number(row: Row, value: float) -> str:
@@ -109,7 +86,7 @@ def number(row: Row, value: float) -> str:
 
 
 def _tables(records: Sequence[Record], prefix: str) -> list[Table]:
-    rows = _rows(records, prefix)
+    rows = rows_of(records, prefix)
     alone = len(records) == 1
     columns = [column for run, record in enumerate(records) for column in _columns(record, run, prefix, alone)]
     made = []
@@ -132,7 +109,8 @@ def _columns(record: Record, run: int, prefix: str, alone: bool) -> list[Column]
     return [*before, *(after if before or _chosen(record.scores, prefix) else [])]
 
 
-def _rows(records: Sequence[Record], prefix: str) -> list[Row]:
+def rows_of(records: Sequence[Record], prefix: str) -> list[Row]:
+    """All scores of all runs, those before training as runs of their own. prefix: GENERAL (kept-out data) or ""."""
     models = []
     for record in records:
         if before := _chosen(record.before, prefix):
@@ -182,10 +160,11 @@ def _compared(row: Row, columns: Sequence[Column]) -> Row:
 def _shown(row: Row, cell: Cell | None, best: bool) -> Shown | None:
     if cell is None:
         return None
-    return Shown(number(row, cell.value), _interval(row, cell), best)
+    return Shown(number(row, cell.value), interval_words(row, cell), best)
 
 
-def _interval(row: Row, cell: Cell) -> str:
+def interval_words(row: Row, cell: Cell) -> str:
+    """The interval of a score; empty where it is not known."""
     if cell.low is None or cell.high is None:
         return ""
     return f"{number(row, cell.low)} to {number(row, cell.high)}"
@@ -228,41 +207,3 @@ def _ahead(row: Row) -> list[str]:
         return []
     first = max(edges, key=lambda name: sign * row.cells[name].value)
     return [name for name, (_, high) in edges.items() if high >= edges[first][0]]
-
-
-def _weight(row: Row, record: Record) -> tuple[float, ...]:
-    """Order of headlines: scores of all modalities together first, and of retrieval those of texts and pictures."""
-    kinds = {name: (entry or {}).get("kind") for name, entry in (record.setting("data.modalities") or {}).items()}
-    ends = row.subject.split("->")
-    texts = sum(kinds.get(end) == "text" for end in ends)
-    deep = {"recall@10": 0, "recall@1": 1}.get(row.name, 2)
-    return (deep, 0 if len(ends) == 2 and texts == 1 else 1, -row.subject.count("+"), 0 if row.subject == "" else 1)
-
-
-def _headline(row: Row, cell: Cell) -> Headline:
-    text = f"{number(row, cell.value)} %" if row.is_share else number(row, cell.value)
-    said = [f"interval {_interval(row, cell)}"] if _interval(row, cell) else []
-    said += [f"chance {number(row, row.chance)}"] if row.chance is not None else []
-    verdict, good = _against_chance(row, cell)
-    subject = row.subject.replace("->", " → ")
-    name = "" if row.heading.lower().endswith(row.name) else _meaning(row.name)
-    return Headline(row.heading, " · ".join(filter(None, (subject, name))), text, ", ".join(said), verdict, good)
-
-
-def _meaning(name: str) -> str:
-    """recall@10 -> own pair among the 10 nearest."""
-    kind, _, rank = name.partition("@")
-    if kind != "recall" or not rank.isdigit():
-        return name.replace("_", " ")
-    return "own pair is the nearest" if rank == "1" else f"own pair among the {rank} nearest"
-
-
-def _against_chance(row: Row, cell: Cell) -> tuple[str, bool]:
-    if row.chance is None or cell.low is None or cell.high is None:
-        return "", True
-    worse = row.name.rpartition("/")[2] in LOWER_IS_BETTER
-    if (cell.high < row.chance) if worse else (cell.low > row.chance):
-        return "better than chance", True
-    if (cell.low > row.chance) if worse else (cell.high < row.chance):
-        return "worse than chance", False
-    return "not distinguishable from chance", False

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.report.record import Record, read_record
-from mmpretrain.report.scores import headlines, tables
+from mmpretrain.report.scores import tables
 from tests.report.made_up import SCORES, better, write_run
 
 
@@ -71,14 +71,6 @@ def test_shares_are_in_percent_with_their_intervals_and_ranks_are_not(tmp_path: 
     assert found.cells[0] is not None and (found.cells[0].text, found.cells[0].beside) == ("50.0", "5.0 to 60.0")
     assert found.subject == "image → caption" and found.chance == "10.0" and found.chance_at == 10.0
     assert rank.cells[0] is not None and rank.cells[0].text == "4" and not rank.bars
-
-
-def test_headlines_say_what_chance_could_do(tmp_path: Path) -> None:
-    record = read_record(write_run(tmp_path / "a", "scores"), "a")
-    probe, retrieval = headlines(record)
-    assert (probe.text, probe.verdict, probe.good) == ("90.0 %", "better than chance", True)
-    assert retrieval.subject == "image → caption · own pair among the 10 nearest"
-    assert (retrieval.verdict, retrieval.good) == ("not distinguishable from chance", False)
 
 
 def test_a_lower_rank_is_the_better_one(tmp_path: Path) -> None:
