@@ -99,7 +99,7 @@ def mixture(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> d
     return {n: torch.lerp(start[n], end[n], share) if end[n].is_floating_point() else end[n] for n in end}
 
 
-@pytest.mark.parametrize("zero", [0, 3])
+@pytest.mark.parametrize("zero", [3, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 1, 2))])
 def test_the_best_mixture_of_start_and_average_is_released(
     ranks: Ranks, with_validation: Path, tmp_path: Path, zero: int
 ) -> None:
