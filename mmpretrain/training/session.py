@@ -280,10 +280,11 @@ class Session:
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
     def _note_early_stop(self, done: int) -> None:
-        """In the run's status, why it is complete before its last step."""
-        if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            best, patience = self.best, self.config.evaluation.best.patience
+        """In the run's status, why it is complete before its last step; nothing of an end before it went on."""
+        facts, best, patience = None, self.best, self.config.evaluation.best.patience
+        if best is not None and self.out_of_patience(done):
             facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+        if self.world.rank == 0 and (facts or self.folder.status().get("stopped_early")):
             self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:
