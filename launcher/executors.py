@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,11 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
         executor = submitit.AutoExecutor(folder=logs, cluster="local")
         executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
-        with environment_variables(**variables), _output_to(logs / "controller.log"), ignored(signal.SIGHUP):
-            # Closing the terminal must not end the ranks.
+        # Neither closing the terminal nor Ctrl-C in it may end the ranks, and nothing may before they can save: the
+        # launcher tells them to stop, and SIGTERM counts as soon as they listen.
+        with environment_variables(**variables), _output_to(logs / "controller.log"), ExitStack() as stack:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                stack.enter_context(ignored(number))
             return executor.submit(job)
 
 

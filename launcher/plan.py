@@ -98,7 +98,7 @@ def make_plan(
         problems += data.problems
         notes += data.notes
     if config is not None and composed is not None and resources is not None:
-        problems += checks.check_batches(config, resources)
+        problems += [*checks.check_batches(config, resources), *config.tracking.not_installed()]
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(_folder(config), composed, resources.world_size, command)

@@ -161,3 +161,19 @@ def read_evaluations(run: RunFolder) -> dict[str, dict[int, float]]:
             if key.startswith("eval/"):
                 curves.setdefault(key, {})[line["step"]] = value
     return curves
+
+
+def told_ending(status: Mapping[str, Any]) -> list[str]:
+    """How a run ended in other than the plain way, by its status: an early stop, and which mixture is released."""
+    lines: list[str] = []
+    if early := status.get("stopped_early"):
+        lines.append(
+            f"stopped early, after step {early['step']} of {status.get('total_steps', '?')}: {early['patience']}"
+            f" measurements in a row of {early['score']} were no better than {early['value']:.4f} after step"
+            f" {early['best']}, which is released"
+        )
+    if mixed := status.get("interpolation"):
+        lines.append(f"{mixed['score']} on {mixed['split']}, by the share of the training in a mixture with the start:")
+        for alpha, value in mixed["scores"].items():
+            lines.append(f"  {alpha:>5}  {value:.4f}{'  (released)' if float(alpha) == mixed['alpha'] else ''}")
+    return lines

@@ -20,6 +20,7 @@ from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.config.score_names import unknown_score
 from mmpretrain.config.sources import LabelForm
+from mmpretrain.config.tracking import TrackingConfig
 
 
 @dataclass
@@ -101,6 +102,9 @@ class Config:
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     """Averages of the weights, and interpolation with the weights that the run started from."""
 
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=FREE)
+    """Where records go besides the run folder's own files."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -120,7 +124,8 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
+        others = (self.checkpoint, self.evaluation, self.run, self.tracking)
+        found = [p for section in (*sections, *others) for p in section.problems()]
         found += self.averaging.problems()
         found += self.averaging.problems_against(self.evaluation.best.score, self.engine.deepspeed)
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]

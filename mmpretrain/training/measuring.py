@@ -30,15 +30,16 @@ class Measuring:
         self.config, self._engine, self._processor, self._split = config, engine, processor, split
         self._settings = config.evaluation
 
-    def while_training(self) -> dict[str, float]:
-        """Results of the metrics that are watched, on rank 0; {} elsewhere."""
-        settings = self._settings
-        return plain(self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None), wanted=False)
+    def while_training(self) -> tuple[dict[str, float], Embeddings]:
+        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
+        settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
+        found = self._evaluate(settings.watched, embed, split, classes=None)
+        return plain(found, wanted=False), embed(split)
 
     def deciding(self) -> dict[str, float]:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
-        metric = Metric(score_metric(str(settings.best.score)))
+        metric = Metric.__members__[score_metric(str(settings.best.score))]
         found = self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None)
         return plain(found, wanted=False)
 

@@ -39,14 +39,12 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
-from mmpretrain.records import Change, change_lines
+from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.embedding_map import MAP_FILE, write_map
-from mmpretrain.summary.grid_file import GRID_FILE
-from mmpretrain.summary.retrieval_grid import write_grid
-from mmpretrain.summary.summary import draw_summary
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
+from mmpretrain.training.costs import count_costs
+from mmpretrain.training.drawing import draw_end, draw_grid
 from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
@@ -148,7 +146,14 @@ class Session:
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
-        return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
+        for batch in self.recorder.timed(self.stream.batches(done, self.config.total_steps)):
+            if self.recorder.costs is None:
+                self.recorder.costs = count_costs(self.engine, batch, self.step(done))
+            yield batch
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank wishes it; a collective."""
+        return self.world.max_flag(wish)
 
     def step(self, index: int) -> Step:
         """What the method may know about the step with this index."""
@@ -174,8 +179,10 @@ class Session:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
         with self.engine.evaluated_weights():
-            results = self.measuring.while_training()
+            results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
+        if self.recorder.takes_pictures:
+            self._show(done, shown, settings.watched_split)
         self.best = better(self.best, settings.best, done, results, self.world)
 
     def out_of_patience(self, done: int) -> bool:
@@ -210,7 +217,7 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
-        self._tell_early_stop(done)
+        self._note_early_stop(done)
         released = self._take_best(done)
         mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
@@ -223,11 +230,15 @@ class Session:
             both = self.before_after.flat(scores, general) if self.before_after else results
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
-            print(*change_lines(changes), sep="\n", flush=True)
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
+            self.recorder.conclude(done, results)
+            self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            self._draw(shown)
+            for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
+                print(line, flush=True)
+            split = self.config.evaluation.split
+            draw_end(self.folder, self.config, shown, split, self._whole_splits)
 
     def _before_after(self) -> BeforeAfter | None:
         """What measures the start as well as the end; None where that is not wanted."""
@@ -267,16 +278,12 @@ class Session:
         }
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
-    def _tell_early_stop(self, done: int) -> None:
-        """Why a run is complete before its last step, on the screen and in its status."""
+    def _note_early_stop(self, done: int) -> None:
+        """In the run's status, why it is complete before its last step."""
         if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            patience = self.config.evaluation.best.patience
-            self.folder.update_status(stopped_early={"step": done, "patience": patience})
-            print(
-                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
-                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
-                flush=True,
-            )
+            best, patience = self.best, self.config.evaluation.best.patience
+            facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+            self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -291,19 +298,12 @@ class Session:
             return None
         return not_held_out(self.config, self.stream.index, self._split(self.config.evaluation.split).index)
 
-    def _draw(self, embeddings: Embeddings | None) -> None:
-        """embeddings: of the held-out split; None without one."""
-        kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        try:
-            if embeddings is not None:
-                reader = self._whole_splits[self.config.evaluation.split].reader
-                write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
-                info = dataset_info(self.config.data)
-                classes, split = info.classes if info else None, self.config.evaluation.split
-                write_map(self.folder.path / MAP_FILE, embeddings, split, classes, reader, kinds)
-            draw_summary(self.folder.path)
-        except Exception:  # The run is complete; a picture must not turn it into a failure.
-            logger.exception("the summary could not be drawn")
+    def _show(self, done: int, embeddings: Embeddings | None, split: str) -> None:
+        """The retrieval grid, for the run folder and trackers; on rank 0. embeddings: of the split; None without."""
+        if embeddings is not None:
+            wanted, reader = self.recorder.takes_pictures, self._whole_splits[split].reader
+            if picture := draw_grid(self.folder, self.config, embeddings, reader, picture=wanted):
+                self.recorder.picture(done, "retrieval", picture)
 
     def _split(self, name: str) -> Stream:
         # Reading a split opens and checks its shards; evaluations while training come back to the same ones.

@@ -17,6 +17,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import plain
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.best import Best, better, known_best
@@ -58,6 +59,7 @@ def run_folder(data: Path, path: Path, *tokens: str) -> Path:
             "evaluation.batch=4",
             f"evaluation.best.score={SCORE}",
             "evaluation.release=best",
+            "tracking.tensorboard=off",
             *tokens,
         ]
     )
@@ -74,10 +76,10 @@ def trained(folder: str, kill_after: int | None = None) -> dict[str, Any]:
     measure, embed, step = Measuring.while_training, session.measuring.embed, session.engine.step
     done = [0]
 
-    def scored(measuring: Measuring) -> dict[str, float]:
-        results = measure(measuring)
+    def scored(measuring: Measuring) -> tuple[dict[str, float], Embeddings]:
+        results, shown = measure(measuring)
         seen["weights"][done[0]] = weights_digest(session.engine)
-        return {**results, SCORE: VALUES[done[0]]} if results else {}
+        return {**results, SCORE: VALUES[done[0]]} if results else {}, shown
 
     def noted(split: str, without: str | None = None) -> object:
         seen["splits"].append((done[0], split))
