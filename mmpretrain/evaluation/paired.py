@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpretrain.evaluation.bootstrap import LEVELS, Measured, draws, medians
+from mmpretrain.evaluation.bootstrap import LEVELS, Measured, drawn_medians, draws
 from mmpretrain.files import replace_bytes
 
 _NAMES = "names"
@@ -39,7 +39,7 @@ def change(before: Measured, after: Measured) -> tuple[float, float] | None:
 def _differences(before: Measured, after: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
     """[r], in each of the draws. weights: [r, u]; units: of each sample, [n]."""
     if before.median:
-        return medians(after, weights, units) - medians(before, weights, units)
+        return drawn_medians(after, weights, units) - drawn_medians(before, weights, units)
     totals = np.bincount(units, after.outcomes - before.outcomes)
     return (weights @ totals) / (weights @ np.bincount(units))
 
