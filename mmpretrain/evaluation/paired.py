@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mmpretrain.evaluation.bootstrap import LEVELS, Measured, drawn_medians, draws
 from mmpretrain.files import replace_bytes
@@ -41,7 +42,9 @@ def _differences(before: Measured, after: Measured, weights: np.ndarray, units: 
     if before.median:
         return drawn_medians(after, weights, units) - drawn_medians(before, weights, units)
     totals = np.bincount(units, after.outcomes - before.outcomes)
-    return (weights @ totals) / (weights @ np.bincount(units))
+    # As in bootstrap.py, whose last digits do not depend on the number of threads either.
+    with threadpool_limits(1, user_api="blas"):
+        return (weights @ totals) / (weights @ np.bincount(units))
 
 
 def save_outcomes(path: Path, measured: Mapping[str, Measured]) -> None:
