@@ -84,10 +84,9 @@ def find_start(model: str, revision: str | None = None) -> Start:
     config = read_config(model, revision)
     if config.get("model_type") == RELEASE:
         if revision:
-            folder = Path(model).name
             raise StartError(
                 f"--revision is for models that are converted, and {model} is a release: fetch that revision,"
-                f" `hf download {model} --revision {revision} --local-dir {folder}`, and name the folder"
+                f" `hf download {model} --revision {revision} --local-dir {folder.name}`, and name the folder"
             )
         return opened_release(model, None, config)
     towers = [kind for kind in ("vision", "audio") if f"{kind}_config" in config]
