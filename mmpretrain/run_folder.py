@@ -92,6 +92,7 @@ class RunFolder:
         """Both side by side, with intervals of the differences."""
         return self.path / "changes.json"
 
+    @property
     def start_weights(self) -> Path:
         """The weights that the run started from, of runs that mix them with what was trained."""
         return self.path / "start_weights"
