@@ -112,8 +112,8 @@ def _of_start(asked: Asked) -> list[str]:
             tokens.append(f"model.encoders.{name}.projection=kept")
     if start.form is Form.encoders:
         return [*tokens, f"model.embed_dim={NEW_WIDTH}"]
-    # What no encoder brings: fusion, heads, the learned scale. Of a run its release counts, which may be an average or a
-    # mixture that no checkpoint holds.
+    # What no encoder brings: fusion, heads, the learned scale. Of a run its release counts, which may be an average or
+    # a mixture that no checkpoint holds.
     return [*tokens, *_parts(start.model), f"init_from={start.source}"]
 
 
