@@ -32,6 +32,7 @@ def show_end(folder: RunFolder, console: Console) -> None:
         console.print()
         console.print(score_table(rows, before_scores(folder)))
     lines = [
+        *change_lines(read_changes(folder)),
         *told_ending(folder.status()),
         f"completed: {folder.path}",
         f"release: {folder.release} (its README.md opens it)",

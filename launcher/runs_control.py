@@ -29,6 +29,8 @@ def restart_words(run: Reading) -> list[str]:
     words = words_of(str(run.plan.get("command") or ""))
     if words[:1] == ["python"] and words[1:2] and Path(words[1]).name == "submit.py":
         return ["train", *words[2:]]
+    if words[:1] == ["python"] and words[1:2] and Path(words[1]).name == "mmpretrain_command.py":
+        return words[2:]
     if words[1:] and Path(words[0]).name.startswith("mmpretrain"):
         return words[1:]
     return _from_config(run)

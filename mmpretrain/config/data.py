@@ -11,6 +11,7 @@ from mmpretrain.config.augment import AugmentConfig, Choose
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
+from mmpretrain.config.negatives import NegativesConfig
 from mmpretrain.config.reading import Incomplete, Unread, Verify
 from mmpretrain.config.sources import LabelConfig, LabelForm, LayoutConfig, Mixing, SourceConfig
 from mmpretrain.words import without_secrets
@@ -27,6 +28,7 @@ __all__ = [
     "LayoutConfig",
     "Mixing",
     "ModalityConfig",
+    "NegativesConfig",
     "Padding",
     "Resize",
     "SourceConfig",
@@ -169,6 +171,18 @@ class DataConfig:
         if not self.sources:
             return {"": self}
         return {name: self._part(source) for name, source in sorted(self.sources.items())}
+
+    @property
+    def hard_negatives(self) -> dict[str, NegativesConfig]:
+        """Where hard negatives lie, of the modalities that have some."""
+        return {name: entry.negatives for name, entry in self.modalities.items() if entry.negatives is not None}
+
+    @property
+    def without_negatives(self) -> DataConfig:
+        """The same without hard negatives, which only training reads."""
+        if not self.hard_negatives:
+            return self
+        return replace(self, modalities={name: replace(m, negatives=None) for name, m in self.modalities.items()})
 
     def _part(self, source: SourceConfig) -> DataConfig:
         modalities = {

@@ -131,6 +131,7 @@ class Config:
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
         found += self.finetune.problems(self.model.encoders if self.parts.encoders else {}, self.model.lora)
+        found += self.method.objective_problems(self.objective, self.data)
         found += ["init_from is empty: name a release or a run, or null for none"] if self.init_from == "" else []
         found += self.engine.muon_problems() if self.optim.name is OptimizerName.muon else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()

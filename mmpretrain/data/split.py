@@ -101,6 +101,7 @@ def open_split(config: DataConfig, split: str) -> Split:
 
 def look_at(config: DataConfig, split: str, lacking: bool = False) -> Split:
     """As :func:`open_split`, but what no member holds is in ``problems``. lacking: as of :func:`find_members`."""
+    config = config if split == TRAIN else config.without_negatives
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
@@ -140,6 +141,8 @@ def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str,
     for name, holders in members.modalities.items():
         modality = config.modalities[name]
         found |= _faults(name, holders, modality.kind, modality.optional, index)
+    for name, holders in members.negatives.items():
+        found |= _faults(f"hard negatives of {name}", holders, config.modalities[name].kind, True, index)
     return found | (_faults(LABEL, members.label, None, False, index) if members.label else {})
 
 

@@ -33,8 +33,8 @@ class Measuring:
     def while_training(self) -> tuple[dict[str, float], Embeddings]:
         """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
         settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
-        found = self._evaluate(settings.watched, embed, split, classes=None)
-        return plain(found, wanted=False), embed(split)
+        results = plain(self._evaluate(settings.watched, embed, split, classes=None), wanted=False)
+        return results, embed(split)
 
     def deciding(self) -> dict[str, float]:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""

@@ -231,7 +231,7 @@ class Session:
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
-            self.recorder.conclude(done, results)
+            self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:

@@ -23,6 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mmpretrain.config.compose import config_text
 from mmpretrain.config.root import Config
+from mmpretrain.records import stands_beside
 from mmpretrain.words import without_secrets
 
 # Figures without a group of their own; TensorBoard shows a group of charts for each first word of the names.
@@ -66,8 +67,10 @@ class TensorBoard:
         os.fsync(self._file.fileno())
 
     def conclude(self, step: int, scores: Mapping[str, float]) -> None:
-        """The final scores as points of their own."""
-        self._scalars(step, {f"final/{name}": value for name, value in scores.items()})
+        """The final scores as points of their own, without chance and intervals."""
+        self._scalars(
+            step, {f"final/{name}": value for name, value in scores.items() if not stands_beside(name, scores)}
+        )
 
     def complete(self) -> None:
         """Close the file."""
@@ -87,6 +90,8 @@ def tag(name: str) -> str:
     """Under which name, and so in which group, a number is shown."""
     if name == "loss":
         return "loss/total"
+    if name.startswith("lr/"):
+        return f"training/{name}"
     return f"{_GROUP_OF[name]}/{name}" if name in _GROUP_OF else name
 
 

@@ -31,6 +31,7 @@ def reading(path: Path, state: str = "failed", jobs: dict[str, str] | None = Non
         ),
         ("mmpretrain finetune clip --data x", ["finetune", "clip", "--data", "x"]),
         ("python launcher/submit.py method=clip", ["train", "method=clip"]),
+        ("python launcher/mmpretrain_command.py train method=clip", ["train", "method=clip"]),
         ("python /far/launcher/submit.py method=clip", ["train", "method=clip"]),
     ],
 )

@@ -18,14 +18,17 @@ from mmpretrain.config.compose import save_config
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
+from mmpretrain.engine.engine import Engine
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Method
 from mmpretrain.methods.build import build_method
 from mmpretrain.problems import UnusableError
 from mmpretrain.run_folder import RunFolder, State
 from mmpretrain.training.publish import training_facts
+from mmpretrain.training.session import Session
 from mmpretrain.training.start_sources import Start, open_source
 from mmpretrain.training.started_from import begin, findings
+from mmpretrain.training.train import fit
 from tests.engine import runs
 from tests.hub.test_card import facts
 
@@ -62,7 +65,7 @@ def checked(*tokens: str, processor: bool = True) -> tuple[str, str]:
     """(problems, notes) that the plan shows."""
     config = runs.tiny_config(*tokens)
     with torch.device("meta"):
-        method = type(made(config))(config, made(config).model.to("meta"))
+        method = type(made(config))(config, made(config).model.to("meta"))  # type: ignore[arg-type]
     problems, notes = findings(config, method, build_processor(config) if processor else None)
     return " / ".join(problems), " / ".join(notes)
 
@@ -205,9 +208,11 @@ def start_from(*tokens: str) -> dict[str, Tensor]:
     config = runs.tiny_config(*tokens)
     runs.forget_engines()
     method = made(config, seed=3)
-    from mmpretrain.engine.engine import Engine
 
-    engine = Engine(config, method, lambda world: begin(config, method, build_processor(config), world) and None)
+    def initialize(world: World) -> None:
+        begin(config, method, build_processor(config), world)
+
+    engine = Engine(config, method, initialize)
     state = engine.state_dict() or {}
     return state | {f"heads.{name}": tensor.cpu() for name, tensor in method.heads.state_dict().items()}
 
@@ -257,7 +262,4 @@ def test_status_manifest_and_card_name_the_start_and_resuming_does_not_need_it(
 def run_it(folder: str) -> None:
     """Train the run in ``folder`` on a living rank."""
     runs.forget_engines()
-    from mmpretrain.training.session import Session
-    from mmpretrain.training.train import fit
-
     fit(Session(RunFolder(Path(folder))))

@@ -25,12 +25,13 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     again = TensorBoard(tmp_path)  # killed; goes on from the checkpoint of step 2
     again.start(2, config)
     again.log({"step": 3, "loss": 30.0})
-    again.conclude(3, {"knn/accuracy": 0.25})
+    again.conclude(3, {"knn/accuracy": 0.25, "knn/accuracy/chance": 0.1})
     again.complete()
     seen = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in seen.Scalars("loss/total")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert [event.step for event in seen.Scalars("training/lr")] == [1, 2]
     assert [event.value for event in seen.Scalars("final/knn/accuracy")] == [0.25]
+    assert "final/knn/accuracy/chance" not in seen.Tags()["scalars"]
     (picture,) = seen.Images("retrieval")
     assert (picture.step, picture.width, picture.height, picture.encoded_image_string) == (2, 5, 3, png())
     text = seen.Tensors("config/text_summary" if "config/text_summary" in seen.Tags()["tensors"] else "config")
