@@ -39,7 +39,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
-from mmpretrain.records import Change, change_lines, told_ending
+from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
@@ -230,13 +230,12 @@ class Session:
             both = self.before_after.flat(scores, general) if self.before_after else results
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
-            print(*change_lines(changes), sep="\n", flush=True)
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            for line in told_ending(self.folder.status()):
+            for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
