@@ -20,10 +20,15 @@ HEADLINES = re.compile(r"accuracy|f1\w*|roc_auc|average_precision|r2|recall@1|re
 
 
 def show_end(folder: RunFolder, console: Console) -> None:
-    """The scores with intervals and chance, where the release is, and the next commands."""
+    """The scores with intervals and chance, or what became of them since the start; where the release is, and the next
+    commands."""
     scores = shown(final_scores(folder))
     rows = headlines(scores)[:MOST]
-    if rows:
+    if changed := change_lines(read_changes(folder)):
+        console.print()
+        for line in changed:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    elif rows:
         console.print()
         console.print(score_table(rows))
     lines = [
