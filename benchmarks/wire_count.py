@@ -74,6 +74,8 @@ class Load:
     """A contrastive loss of one step. rows: b, of a rank. pairs share no side; their embeddings have ``width``.
 
     copies: of every sample in the batch, recognized by ids; 0: no ids are given. labels, masks: all pairs have them.
+    further: hard negatives of every sample, with masks of their own. margin: whether likely false negatives are left
+    out.
     """
 
     rows: int
@@ -85,18 +87,21 @@ class Load:
     copies: int = 0
     labels: bool = False
     masks: bool = False
+    further: int = 0
+    margin: bool = False
 
     def expected(self, size: int) -> float:
         """Bytes that each of ``size`` ranks sends in forward and backward, by the formula of docs/contrastive.md."""
         if self.negatives is Negatives.local:
             return 0
-        embeddings = self.pairs * self.width * (2 if self.products is Products.bfloat16 else 4)
-        gradients = self.pairs * self.width * 4
-        about = 8 * (self.copies > 1 and not self.labels) + self.pairs * (8 * self.labels + 2 * self.masks)
-        forward = embeddings + about + self.pairs * (16 + 4 * self.metrics)
+        sides = self.pairs * self.width * (1 + self.further)
+        embeddings, gradients = sides * (2 if self.products is Products.bfloat16 else 4), sides * 4
+        about = 8 * (self.copies > 1 and not self.labels)
+        about += self.pairs * (8 * self.labels + 2 * self.masks + self.further)
+        forward = embeddings + about + self.pairs * (16 + 4 * (self.metrics or self.margin))
         backward = gradients + about + self.pairs * 20 + embeddings * (self.negatives is Negatives.ring)
         once = 8 * (self.copies > 0)
-        counts = 2 * 4 * self.pairs * self.masks * (size - 1) / size
+        counts = 2 * 4 * self.pairs * (self.masks + 4 * (self.margin and self.metrics)) * (size - 1) / size
         return (size - 1) * self.rows * (forward + backward + once) + counts
 
     def step(self, world: World) -> None:
@@ -104,8 +109,16 @@ class Load:
         sides = torch.randn(2, self.pairs, self.rows, self.width, requires_grad=True)
         targets = Labels(torch.arange(self.rows) % 3) if self.labels else Diagonal()
         valid = torch.arange(self.rows) % 2 == 0 if self.masks else None
-        pairs = [Pair(query, key, targets, query_valid=valid) for query, key in zip(sides[0], sides[1], strict=True)]
-        settings = ObjectiveConfig(negatives=self.negatives, products=self.products)
+        further: list[Tensor | None] = [None] * self.pairs
+        there = torch.rand(self.rows, self.further) > 0.5 if self.further else None
+        if self.further:
+            further = list(torch.randn(self.pairs, self.rows, self.further, self.width, requires_grad=True))
+        pairs = [
+            Pair(query, key, targets, query_valid=valid, key_negatives=more, key_negatives_valid=there)
+            for query, key, more in zip(sides[0], sides[1], further, strict=True)
+        ]
+        margin = 0.1 if self.margin else None
+        settings = ObjectiveConfig(negatives=self.negatives, products=self.products, false_negative_margin=margin)
         numbers = torch.arange(self.rows) + world.rank * self.rows
         ids = numbers // self.copies if self.copies else None
         scale = torch.tensor([10.0], requires_grad=True)

@@ -15,6 +15,7 @@ from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Need
+from mmpretrain.config.kept_out import kept_out
 from mmpretrain.config.root import Config
 from mmpretrain.config.shipped import INSTALLED, PACKAGE
 from mmpretrain.data.index import DatasetState, ShardError, dataset_state
@@ -91,6 +92,10 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
     checked = {split: check_data_split(data, split) for split in splits}
     found = [problem for one in checked.values() for problem in one.problems]
     notes = [note for one in checked.values() for note in one.notes]
+    if (kept := kept_out(config)) is not None:
+        general = check_data_split(kept.data, kept.evaluation.split)
+        found += [f"finetune.general: {problem}" for problem in [*general.problems, *_unmet_names(kept)]]
+        notes += [f"kept-out data: {note}" for note in general.notes]
     sizes = {split: one.samples for split, one in checked.items() if one.samples is not None and not one.problems}
     if (size := sizes.get("train", data.global_batch)) < data.global_batch:
         notes.append(
@@ -118,6 +123,12 @@ def _unmet_needs(config: Config, sizes: Mapping[str, int]) -> list[str]:
     if Need.class_names in evaluation.needs and (nameless := _lacking_names(config)):
         absent[Need.class_names] = nameless
     return evaluation.unmet(absent) + evaluation.too_small(sizes)
+
+
+def _unmet_names(config: Config) -> list[str]:
+    wanted = any(Need.class_names in metric.needs for metric in config.evaluation.final)
+    nameless = _lacking_names(config) if wanted else None
+    return [f"zero_shot {nameless}"] if nameless else []
 
 
 def _lacking_names(config: Config) -> str | None:
@@ -157,12 +168,9 @@ def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
-        environment = {**os.environ, **_own_code(), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), str(ranks)]
-        command += [] if starts else ["again"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PREFLIGHT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        words = [str(path), str(ranks), *([] if starts else ["again"])]
+        done = own_process("mmpretrain.training.preflight", *words, timeout_s=PREFLIGHT_TIMEOUT_S)
+        if done is None:
             return Findings(problems=(f"the check of the model did not end within {PREFLIGHT_TIMEOUT_S} s",))
     if done.returncode == 0:
         answer = json.loads(done.stdout.splitlines()[-1])
@@ -171,6 +179,16 @@ def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = 
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))
     return Findings(problems=(f"the check of the model failed: {cause}",))
+
+
+def own_process(module: str, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str] | None:
+    """A module of this code, run on the CPU in a process that may import torch; None if it took longer."""
+    environment = {**os.environ, **_own_code(), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", module, *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _own_code() -> dict[str, str]:

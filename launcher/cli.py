@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from launcher.completion import complete
 from launcher.follow import Exit
 from launcher.launch import LaunchError, launch
-from launcher.plan import PlanError, make_plan
+from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.previous_run import Action
 from launcher.render import Shown, plan_as_json, show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
@@ -92,30 +92,41 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
-    out, err = Console(), Console(stderr=True)
     purpose = Purpose.show if dry_run else Purpose.run
     request = Request(nodes, gpus_per_node, cluster, purpose, config_dir or USER_CONFIGS)
+
+    def planned() -> RunPlan:
+        return make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
+
+    raise typer.Exit(carried_out(planned, follow, shower(whole_config, as_json) if dry_run else None))
+
+
+def shower(whole_config: bool, as_json: bool) -> Callable[[RunPlan], None]:
+    """What shows the plan of a dry run."""
+    if as_json:
+        return lambda plan: print(plan_as_json(plan))
+    return lambda plan: show_plan(plan, Console(), Shown.whole if whole_config else Shown.unusual)
+
+
+def carried_out(planned: Callable[[], RunPlan], follow: bool | None, show: Callable[[RunPlan], None] | None) -> int:
+    """Start what ``planned`` plans, or only ``show`` it; the launcher's exit code. follow: None: local runs alone."""
+    out, err = Console(), Console(stderr=True)
     try:
-        plan = make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
-        if dry_run:
-            if as_json:
-                print(plan_as_json(plan))
-            else:
-                show_plan(plan, out, Shown.whole if whole_config else Shown.unusual)
-            return
+        plan = planned()
+        if show is not None:
+            show(plan)
+            return Exit.completed
         show_summary(plan, out)
         if plan.action is Action.complete:
             out.print(f"complete already: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
-            return
+            return Exit.completed
         local = plan.resources.cluster is Cluster.local
-        code = launch(plan, out, follow_it=local if follow is None else follow)
+        return int(launch(plan, out, follow_it=local if follow is None else follow))
     except (PlanError, LaunchError) as error:
         show_problems(error.problems, err)
-        code = Exit.failed
     except DamagedFileError as error:
         show_problems([str(error)], err)
-        code = Exit.failed
-    raise typer.Exit(int(code))
+    return Exit.failed
 
 
 def typed(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from launcher.resources import Cluster
 from launcher.signals import ignored
 
 NO_LIMIT_MIN = 60 * 24 * 365
-# USR2 may arrive before Python has a handler for it, and would then kill the rank and with it the run.
-PYTHON = shlex.join(["sh", "-c", 'trap "" USR2; exec "$@"', "sh", sys.executable])
+# What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
+PYTHON, LOCAL_PYTHON = (
+    shlex.join(["sh", "-c", f'trap "" {name}; exec "$@"', "sh", sys.executable]) for name in ("USR2", "TERM")
+)
 # Between Slurm's start of a rank and that trap lie milliseconds. Ranks that die there had nothing to save yet.
 SRUN = (
     'srun() { command srun "$@" && return; local code=$?; '
@@ -54,11 +56,14 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
     with _own_environment():
         if plan.resources.cluster is Cluster.slurm:
             return _slurm_executor(SlurmExecutor, plan).submit(job)
-        executor = submitit.AutoExecutor(folder=logs, cluster="local")
+        executor = submitit.AutoExecutor(folder=logs, cluster="local", local_python=LOCAL_PYTHON)
         executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
-        with environment_variables(**variables), _output_to(logs / "controller.log"), ignored(signal.SIGHUP):
-            # Closing the terminal must not end the ranks.
+        # Neither closing the terminal nor Ctrl-C in it may end the ranks: the launcher tells them to stop, by SIGTERM,
+        # which their controller hands on as soon as it listens.
+        with environment_variables(**variables), _output_to(logs / "controller.log"), ExitStack() as stack:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                stack.enter_context(ignored(number))
             return executor.submit(job)
 
 

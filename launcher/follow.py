@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,12 +14,14 @@ import submitit
 from rich.console import Console
 
 from launcher import slurm_client
+from launcher.ending import show_end
 from launcher.executors import log_folder
 from launcher.failures import failure_record, root_cause
 from launcher.plan import RunPlan
 from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
-from launcher.signals import ignored
+from launcher.signals import ABORT, ignored
+from launcher.stopping import Stopping, handled_by, send
 from mmpretrain.engine.checkpoint_files import newest_step
 from mmpretrain.run_folder import RunFolder, State
 
@@ -120,12 +121,16 @@ class LocalWatch:
 
 
 def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
-    """Show progress until the job is over, then how it ended. Ctrl-C ends local ranks, and leaves a Slurm job alone."""
+    """Show progress until the job is over, then how it ended.
+
+    Ctrl-C and SIGTERM stop local ranks after they have saved, and the second one at once; a Slurm job goes on.
+    """
     local = plan.resources.cluster is Cluster.local
     watch: Watch = LocalWatch(job, plan.resources.world_size) if local else SlurmWatch(job.job_id)
+    stopping = Stopping(job)
     try:
-        with _stop_signals_reach(job) if local else _nothing():
-            state = _show_until_end(plan, watch, console)
+        with handled_by(stopping) if local else _nothing():
+            state = _show_until_end(plan, watch, console, stopping)
     except KeyboardInterrupt:
         return _interrupted(plan, job, console)
     return _outcome(plan, job, state, console)
@@ -134,7 +139,9 @@ def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
 def end_ranks(job: submitit.Job[None]) -> None:
     """End the local ranks and their controller; kill those that do not end when they are asked to."""
     processes = _descendants(job, Depth.everything)
-    job.cancel()
+    for rank in _descendants(job, Depth.ranks):
+        with suppress(psutil.NoSuchProcess):
+            rank.send_signal(ABORT)
     _, stubborn = psutil.wait_procs(processes, timeout=5)
     for process in stubborn:
         with suppress(psutil.NoSuchProcess):
@@ -142,32 +149,48 @@ def end_ranks(job: submitit.Job[None]) -> None:
     deadline = time.monotonic() + 5
     while not job.done():  # the controller, which ends by itself when its ranks have
         if time.monotonic() > deadline:
-            _send(job, signal.SIGKILL)
+            send(job, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def _show_until_end(plan: RunPlan, watch: Watch, console: Console) -> str:
+def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Stopping) -> str:
     """The job's last state."""
     tail, shown = MetricsTail(RunFolder(plan.run_folder).metrics), "RUNNING"
+    said, step = False, plan.step or 0
     with display(console, plan.batches.steps, plan.step or 0) as screen:
         while True:
             state = watch.state()
             over = watch.ended()  # asked before the last look at the metrics, so that none is missed
             if point := tail.latest():
                 screen.show(point)
+                step = point.step
             if over:
                 return state
+            stopping.remind()
+            if stopping.asked and not said:
+                screen.say(stops(plan, step))
+                said = True
             if state != shown:
                 screen.say(f"job {state}")
                 shown = state
             time.sleep(watch.poll_s)
 
 
+def stops(plan: RunPlan, step: int) -> str:
+    """What the first signal does to a run whose newest known step is ``step``."""
+    if step >= plan.batches.steps:
+        return (
+            "the last step is made and saved: evaluation and release are finished first; Ctrl-C again ends the run at"
+            " once, and the same command then does these again"
+        )
+    return "stopping: the run saves a checkpoint at its next step and ends; Ctrl-C again ends it at once"
+
+
 def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Console) -> Exit:
     folder = RunFolder(plan.run_folder)
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
-        _print(console, f"completed: {plan.run_folder}", f"release: {folder.release} (its README.md opens it)")
+        show_end(folder, console)
         return Exit.completed
     if status.get("state") == State.preempted.value:
         _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))
@@ -184,10 +207,11 @@ def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ex
     if plan.resources.cluster is Cluster.slurm:
         _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
         return Exit.interrupted
-    with ignored(signal.SIGINT):  # a second Ctrl-C changes nothing: the ranks are being ended
+    # A further one changes nothing: the ranks are being ended.
+    with ignored(signal.SIGINT), ignored(signal.SIGTERM):
         end_ranks(job)
-        RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by Ctrl-C")
-    _print(console, "interrupted; all ranks have ended", _how_to_go_on(plan))
+        RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by a second signal")
+    _print(console, "interrupted; all ranks have ended without saving", _how_to_go_on(plan))
     return Exit.interrupted
 
 
@@ -213,24 +237,6 @@ def _descendants(job: submitit.Job[None], depth: Depth) -> list[psutil.Process]:
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:
         return []
-
-
-@contextmanager
-def _stop_signals_reach(job: submitit.Job[None]) -> Iterator[None]:
-    """SIGTERM and SIGUSR2 to the launcher go to the ranks, which save a checkpoint and stop."""
-    forwarded = (signal.SIGTERM, signal.SIGUSR2)
-    before = [signal.signal(number, lambda *_: _send(job, signal.SIGTERM)) for number in forwarded]
-    try:
-        yield
-    finally:
-        for number, handler in zip(forwarded, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _send(job: submitit.Job[None], number: signal.Signals) -> None:
-    """A signal to the local controller, if it is still there."""
-    with suppress(ProcessLookupError):
-        os.kill(int(job.job_id), number)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmpretrain.config.changes import Change, changes, may_change
 from mmpretrain.config.engine import OptimConfig, Schedule
 from mmpretrain.config.root import Config
+from mmpretrain.engine.checkpoint_files import lost
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import command, listed
@@ -34,7 +35,7 @@ def differences(folder: RunFolder, stored: Config, asked: Config, step: int | No
     typed: the command of this submission, for the commands that messages name.
     """
     found = changes(stored, asked)
-    if step is None and not _released(folder):
+    if step is None and not _holds_something(folder):
         said = f"no checkpoint yet, so that the run starts over as it is asked for now ({listed(found, between='; ')})"
         return Differences(notes=(said,) if found else ())
     fixed = [change for change in found if change.key != LENGTH and not may_change(change.key, stored, asked)]
@@ -74,9 +75,9 @@ def length_of_method(stored: Config, asked: Config, step: int, dataset_samples: 
     return Differences(tuple(problems), tuple(notes))
 
 
-def _released(folder: RunFolder) -> bool:
+def _holds_something(folder: RunFolder) -> bool:
     """Whether something of the run would be lost if it started over."""
-    return folder.release.exists()
+    return folder.release.exists() or lost(folder.checkpoints)
 
 
 def _refused(folder: RunFolder, fixed: Sequence[Change], step: int | None, typed: str) -> str:

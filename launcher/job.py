@@ -19,6 +19,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
 from launcher.failures import failure_record, record_failure, root_cause
+from launcher.signals import ABORT
 from mmpretrain.config.compose import load_config
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 from mmpretrain.training.preemption import PreemptedError, request_preemption
@@ -93,9 +94,11 @@ def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
 
 
 def listen_for_preemption() -> None:
-    """Replace submitit's handlers, which would requeue at once: ours only set a flag that the loop reads."""
+    """Replace submitit's handlers, which would requeue at once: ours only set a flag that the loop reads. ABORT is what
+    Ctrl-C usually is, which itself is ignored: the terminal sends it to all processes at once."""
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda *_: request_preemption())
+    signal.signal(ABORT, signal.default_int_handler)
 
 
 def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:

@@ -25,16 +25,20 @@ def whole_command() -> Any:
     from typer.core import TyperGroup
 
     from launcher.cli import command_line
+    from launcher.finetune import command_line as finetune_line
+    from launcher.runs_cli import app as runs_app
     from mmpretrain.cli import app
     from mmpretrain.training.cli import export_command
 
     app.command("export", epilog="Example: mmpretrain export runs/demo --step 400 --to releases/demo-400")(
         export_command
     )
+    app.add_typer(runs_app, name="runs")
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     train = typer.main.get_command(command_line("mmpretrain train"))
-    group.commands = {str(train.name): train, **group.commands}
+    tune = typer.main.get_command(finetune_line("mmpretrain finetune"))
+    group.commands = {str(train.name): train, str(tune.name): tune, **group.commands}
     return group
 
 

@@ -73,15 +73,21 @@ class RunPlan:
         }
 
 
-def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None, command: str = "") -> RunPlan:
+def make_plan(
+    tokens: Sequence[str],
+    request: Request,
+    base: Path | None = None,
+    command: str = "",
+    look: Discovery | None = None,
+) -> RunPlan:
     """Compose the config (see ``compose``), choose machines, check everything.
 
-    base: a config to start from. command: how to say it again.
+    base: a config to start from. command: how to say it again. look: what looks into the folders of the data.
 
     Raises PlanError with every problem that could be found.
     """
     problems: list[str] = []
-    choices, look = Choices(request.config_dir), Discovery()
+    choices, look = Choices(request.config_dir), look or Discovery()
     config = _composed(tokens, base, choices, look, problems)
     composed = deepcopy(config)
     resources, notes, found = choose(request)
@@ -92,7 +98,7 @@ def make_plan(tokens: Sequence[str], request: Request, base: Path | None = None,
         problems += data.problems
         notes += data.notes
     if config is not None and composed is not None and resources is not None:
-        problems += checks.check_batches(config, resources)
+        problems += [*checks.check_batches(config, resources), *config.tracking.not_installed()]
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(_folder(config), composed, resources.world_size, command)

@@ -79,13 +79,13 @@ def living_job(folder: RunFolder) -> str | None:
         state = slurm_client.job_state(job_id)
         return f"Slurm job {job_id} ({state})" if state in slurm_client.ACTIVE else None
     if plan.get("host") == socket.gethostname():
-        return f"process {job_id}" if _is_controller(int(job_id)) else None
+        return f"process {job_id}" if is_controller(int(job_id)) else None
     if status.get("state") in (State.queued.value, State.running.value):
         return f"process {job_id} on {plan.get('host')} (if it is gone, delete {folder.path / 'status.json'})"
     return None
 
 
-def _is_controller(pid: int) -> bool:
+def is_controller(pid: int) -> bool:
     """Whether the process is submitit's local controller, and not another one that got the same number later."""
     try:
         return "submitit.local._local" in psutil.Process(pid).cmdline()

@@ -1,10 +1,13 @@
-"""Signals that must not end what is under way."""
+"""Signals that must not end what is under way, and those that stop local ranks."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# What ends a local rank at once, as Ctrl-C would.
+ABORT = signal.SIGUSR1
 
 
 @contextmanager

@@ -46,6 +46,17 @@ def job_state(job_id: str) -> str:
     return state.splitlines()[0] if state else _accounted_state(job_id)
 
 
+def living_jobs() -> dict[str, str]:
+    """Slurm's word for every job of this user that is not over, by the job's id. Raises SlurmError."""
+    lines = _run("squeue", "--noheader", "--me", "--format=%A %T", seconds=PROBE_S).splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def cancel(job_id: str) -> None:
+    """End the job: its processes are asked first, and have Slurm's KillWait to save a checkpoint. Raises SlurmError."""
+    _run("scancel", job_id)
+
+
 def requeue(job_id: str) -> None:
     """Put the running job back into the queue, which ends all of its processes. Raises SlurmError."""
     _run("scontrol", "requeue", job_id)

@@ -78,6 +78,21 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def evaluation_before(self) -> Path:
+        """The same metrics of what the run started from, where it was asked for."""
+        return self.path / "evaluation_before.json"
+
+    @property
+    def outcomes_before(self) -> Path:
+        """The outcomes of single samples behind them."""
+        return self.path / "evaluation_before.npz"
+
+    @property
+    def changes(self) -> Path:
+        """Both side by side, with intervals of the differences."""
+        return self.path / "changes.json"
+
+    @property
     def start_weights(self) -> Path:
         """The weights that the run started from, of runs that mix them with what was trained."""
         return self.path / "start_weights"

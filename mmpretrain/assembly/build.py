@@ -28,7 +28,7 @@ def build_model(config: Config, sources: EncoderSources | None = None) -> MMPret
     sources = sources or EncoderSources(config)
     tokenizers = {name: source.tokenizer for name, source in sources.items()}
     specs = {name: source.specification(tokenizers[name]) for name, source in sources.items()}
-    model = MMPretrainModel(model_config(config, specs))
+    model = MMPretrainModel(model_config(config, specs, sources))
     for name, tokenizer in tokenizers.items():
         if tokenizer is None:
             continue

@@ -182,7 +182,7 @@ def _check_whole(
     notes: list[str],
 ) -> MMPretrainModel | None:
     try:
-        whole = model_config(config, specs)
+        whole = model_config(config, specs, sources)
     except ShardError as error:
         problems.append(str(error))
         return None

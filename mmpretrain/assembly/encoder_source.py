@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from mmpretrain.assembly.sounds import SoundForm, open_extractor, sound_form
 from mmpretrain.assembly.tokenizers import open_tokenizer, tokenizer_source
 from mmpretrain.config.data import ModalityConfig
-from mmpretrain.config.model import EncoderConfig
+from mmpretrain.config.model import EncoderConfig, Projection
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
@@ -101,9 +101,15 @@ class EncoderSource(ABC):
         """Whether the projection of this modality in ``model`` comes from here as well."""
         return False
 
+    def projection_form(self, width: int) -> dict[str, Any] | None:
+        """The entry of ``MMPretrainConfig.projections`` for a projection to ``width``; None: a linear one."""
+        return None
+
     def freeze(self, model: MMPretrainModel) -> None:
-        """Take gradients from the encoder if it is frozen, and from a projection that came with it."""
+        """Take gradients from the encoder if it is frozen, and from a projection that came with it and is not to
+        learn."""
         module: nn.Module = model.encoders[self.name]
         module.requires_grad_(not self.encoder.freeze)
-        if self.encoder.freeze and self.brings_projection(model):
+        learns = self.encoder.projection is Projection.trained
+        if self.encoder.freeze and not learns and self.brings_projection(model):
             model.projections[self.name].requires_grad_(False)

@@ -150,13 +150,20 @@ class ReleaseEncoder(EncoderSource):
         found = [f"{self.where}: {source} has no {key} as this config and pool want it" for key in misfits[:1]]
         return found + [f"{self.where}.pretrained: {problem}" for problem in self.release.damage]
 
+    def projection_form(self, width: int) -> dict[str, Any] | None:
+        """See :class:`EncoderSource`; the release's own where that is asked for and fits."""
+        if self.encoder.projection is None or width != self.release.config.embed_dim:
+            return None
+        form: dict[str, Any] | None = (self.release.config.projections or {}).get(self.part)
+        return form
+
     def brings_projection(self, model: MMPretrainModel) -> bool:
         """Whether its projection is one to the model's ``embed_dim``, after the same pooling."""
         width = model.config.embed_dim
         if self.name not in model.projections or width is None or width != self.release.config.embed_dim:
             return False
-        if self.part in (self.release.config.projections or {}):
-            return False  # an MLP's: those of a run are linear
+        if self.part in (self.release.config.projections or {}) and self.encoder.projection is None:
+            return False  # an MLP's: those of a run are linear unless more is asked for
         return self.encoder.pool in (None, self.entry["pool"])
 
     def _by_architecture(self) -> EncoderConfig:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 
 
-def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrainConfig:
+def model_config(
+    config: Config, specs: dict[str, dict[str, Any]], sources: Mapping[str, EncoderSource] | None = None
+) -> MMPretrainConfig:
     """The model's config around ``specs``, the entries of its encoders, with what else the method asks for.
 
-    Raises ShardError if the dataset's ``dataset.json`` is damaged.
+    sources: what says which projections are none of the linear ones. Raises ShardError if the dataset's
+    ``dataset.json`` is damaged.
     """
     parts = config.parts
     return MMPretrainConfig(
@@ -20,8 +25,17 @@ def model_config(config: Config, specs: dict[str, dict[str, Any]]) -> MMPretrain
         modalities=list(specs if parts.encoders else config.data.modalities),
         method=config.method.name,
         **parts.arguments,
+        **_projections(parts.embed_dim, sources or {}),
         **(_labels(config) if parts.classifier else {}),
     )
+
+
+def _projections(width: int | None, sources: Mapping[str, EncoderSource]) -> dict[str, Any]:
+    """``projections``, of those that are brought and not linear; nothing where there are none."""
+    if width is None:
+        return {}
+    forms = {n: form for n, source in sources.items() if (form := source.projection_form(width)) is not None}
+    return {"projections": forms} if forms else {}
 
 
 def _labels(config: Config) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from mmpretrain.config.yaml_files import Table, YamlError, parse, read_table, to
 from mmpretrain.words import listed
 
 OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever gives nothing but a folder
-GROUPS = ("method", "data", "model", "optim", "engine", "experiment")
+SECTIONS = ("method", "data", "model", "optim", "engine")  # a choice is a file of that section
+GROUPS = (*SECTIONS, "recipe", "experiment")
 SAME_AS_DATA = "@data"
 
 
@@ -176,10 +177,12 @@ def _file_layers(
         data = chosen.get("data", OWN)
         chosen["model"] = data if choices.has("model", data) else OWN
     layers = [root]
-    for group in GROUPS[:-1]:
+    for group in SECTIONS:
         if (name := chosen.get(group)) is not None:
             found = _read(choices.find(group, name, problems), problems)
             layers.append(Layer(found.file, Table({group: found.table})))
+    if (recipe := chosen.get("recipe")) is not None:  # of several sections, over what was chosen for them
+        layers.append(_read(choices.find("recipe", recipe, problems), problems))
     named = [] if experiment is None else [Layer(None, Table({"experiment": Scalar(experiment, plain=False)}))]
     return [*layers, overlay, *named], chosen.get("model")
 

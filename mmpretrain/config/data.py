@@ -11,6 +11,7 @@ from mmpretrain.config.augment import AugmentConfig, Choose
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
+from mmpretrain.config.negatives import NegativesConfig
 from mmpretrain.config.reading import Incomplete, Unread, Verify
 from mmpretrain.config.sources import LabelConfig, LabelForm, LayoutConfig, Mixing, SourceConfig
 from mmpretrain.words import without_secrets
@@ -27,6 +28,7 @@ __all__ = [
     "LayoutConfig",
     "Mixing",
     "ModalityConfig",
+    "NegativesConfig",
     "Padding",
     "Resize",
     "SourceConfig",
@@ -132,6 +134,10 @@ class DataConfig:
     temperature: float = 1.0
     """Of ``mixing: temperature``, above 0: 1 is by size, and from a very high one all sources are alike."""
 
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Splits that the data set lacks, each with the share of ``train`` that becomes it, by a hash of each key:
+    ``{validation: 0.1, test: 0.1}``. A run does not learn from these samples. ``data.held_out=null`` empties it."""
+
     accept_index: str | None = field(default=None, metadata=FREE)
     """Goes on with shards that have changed since the checkpoint: the first characters (8 at least) of the index that
     they have now, which the refusal names. The stream then goes on at its position in the new order of samples, so
@@ -166,6 +172,18 @@ class DataConfig:
             return {"": self}
         return {name: self._part(source) for name, source in sorted(self.sources.items())}
 
+    @property
+    def hard_negatives(self) -> dict[str, NegativesConfig]:
+        """Where hard negatives lie, of the modalities that have some."""
+        return {name: entry.negatives for name, entry in self.modalities.items() if entry.negatives is not None}
+
+    @property
+    def without_negatives(self) -> DataConfig:
+        """The same without hard negatives, which only training reads."""
+        if not self.hard_negatives:
+            return self
+        return replace(self, modalities={name: replace(m, negatives=None) for name, m in self.modalities.items()})
+
     def _part(self, source: SourceConfig) -> DataConfig:
         modalities = {
             name: replace(modality, **vars(source.modalities[name])) if name in source.modalities else modality
@@ -199,11 +217,20 @@ class DataConfig:
             found.append(f"data.workers is {self.workers}: it must be 0 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             found.append(f"data.max_bad_fraction is {self.max_bad_fraction}: it must lie between 0 and 1")
-        found += self._label_forms()
+        found += [*self._label_forms(), *self._held_out()]
         if self.accept_index is not None and not re.fullmatch("[0-9a-f]{8,64}", self.accept_index):
             found.append(f"data.accept_index is {self.accept_index!r}: 8 to 64 characters of 0-9 and a-f are needed")
         if self.temperature <= 0:
             found.append(f"data.temperature is {self.temperature}: it must be above 0")
+        return found
+
+    def _held_out(self) -> list[str]:
+        """What is wrong with the shares that are held out."""
+        names = [name for name in self.held_out if name == "train" or not name.isidentifier()]
+        found = [f"data.held_out.{name}: name a split that is not there yet, such as validation" for name in names]
+        shares = list(self.held_out.values())
+        if any(not 0 < share < 1 for share in shares) or sum(shares) >= 1:
+            found.append(f"data.held_out is {dict(self.held_out)}: shares lie above 0, and add up to less than 1")
         return found
 
     def _label_forms(self) -> list[str]:

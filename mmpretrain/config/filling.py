@@ -73,7 +73,8 @@ def usual_metrics(config: Config, look: Look | None) -> None:
         look.notes.append(f"no labels (data.classes is null): {', '.join(left_out)} left out")
     settings.final = [metric for metric in settings.final if metric not in left_out]
     firsts = [part.paths[0] for part in config.data.parts.values() if part.paths]
-    if look is not None and settings.final and firsts and not look.has(firsts, settings.split):
+    held_out = settings.split in config.data.held_out
+    if look is not None and settings.final and firsts and not held_out and not look.has(firsts, settings.split):
         named = f"{' and '.join(firsts)} {'have' if len(firsts) > 1 else 'has'}"
         look.notes.append(
             f"{named} no {settings.split}/, so nothing is evaluated; `mmpretrain shards build` holds samples out by"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 # Where null removes an entry, or empties a mapping: merging alone can only add.
-MAPPINGS = ("data.modalities.", "data.sources", "model.encoders.", "engine.deepspeed")
+MAPPINGS = ("data.modalities.", "data.sources", "model.encoders.", "engine.deepspeed", "data.held_out")
 
 
 def merge_all(tree: DictConfig, layers: list[dict[str, Any]], problems: list[str]) -> DictConfig:

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, default_augment
 from mmpretrain.config.kind import Kind
+from mmpretrain.config.negatives import NegativesConfig
 
 # Of a background; #rrggbb.
 COLOR = "white|black|gray|#[0-9a-fA-F]{6}"
@@ -139,6 +140,10 @@ class ModalityConfig:
     that a sample lacks are left out, and the captions of a list share its weight. Empty: all captions alike.
     Evaluations take the first caption."""
 
+    negatives: NegativesConfig | None = None
+    """Texts: where samples hold hard negatives, which the other modalities' rows see as further keys in training
+    (docs/contrastive.md); null: nowhere. Only for methods that take them (clip, siglip)."""
+
     def __post_init__(self) -> None:
         """One number is the side of a square, so that a resolved config has both."""
         if isinstance(self.kind, Kind) and self.kind.row.resized:
@@ -193,6 +198,10 @@ class ModalityConfig:
                 f"{key}.weights is {list(self.weights)}: it needs a number of 0 or more for each of {named}"
                 f" ({', '.join(ways) or 'which is empty'}), and one above 0"
             )
+        if self.negatives is not None and not self.kind.row.listed:
+            found.append(f"{key}.negatives is for texts, and {key} is a {self.kind.value}: leave it out")
+        elif self.negatives is not None:
+            found += self.negatives.problems(f"{key}.negatives")
         repeated = sorted({way for way in self.member if self.member.count(way) > 1})
         return found + [f"{key}.member names {way} twice" for way in repeated]
 

@@ -76,6 +76,16 @@ class AttentionKernel(StrEnum):
     """The package flash-attn, which must be installed (CUDA GPUs only)."""
 
 
+class Projection(StrEnum):
+    """What becomes of the projection that a release has for an encoder."""
+
+    kept = "kept"
+    """It is taken over whatever its form (CLAP's are MLPs), and is frozen with the encoder."""
+
+    trained = "trained"
+    """It is taken over whatever its form, and learns although the encoder is frozen."""
+
+
 @dataclass
 class EncoderConfig:
     """One encoder: an architecture by config, or a pretrained one. Exactly one of the two keys must be set.
@@ -122,8 +132,15 @@ class EncoderConfig:
     freeze: bool = False
     """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""
 
+    projection: Projection | None = None
+    """Of ``pretrained`` by a release: what becomes of its projection; null: it is taken over if it is linear, and
+    frozen with the encoder."""
+
     lr_scale: float = 1.0
     """Learning rate of this encoder relative to ``optim.lr``, 0 or more."""
+
+    projection_lr_scale: float | None = None
+    """Learning rate of its projection relative to ``optim.lr``, 0 or more; null: ``lr_scale``."""
 
     checkpointing: bool = False
     """Whether only the inputs of its layers are kept for the backward pass and the rest is computed again there: less
@@ -159,11 +176,13 @@ class EncoderConfig:
             found.append(f"{key}: set exactly one of architecture (by config) and pretrained (folder or Hub id)")
         found += [
             f"{key}.{option} has no effect without {key}.pretrained"
-            for option in ("revision", "part")
+            for option in ("revision", "part", "projection")
             if self.pretrained is None and getattr(self, option) is not None
         ]
         if self.lr_scale < 0:
             found.append(f"{key}.lr_scale is {self.lr_scale}: it must be 0 or more (use freeze=true to train nothing)")
+        if self.projection_lr_scale is not None and self.projection_lr_scale < 0:
+            found.append(f"{key}.projection_lr_scale is {self.projection_lr_scale}: it must be 0 or more")
         if self.pool is not None and self.pool not in self._pools:
             found.append(
                 f"{key}.pool is {self.pool}: {self.architecture or self.pretrained} knows {', '.join(self._pools)}"

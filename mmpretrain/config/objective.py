@@ -26,6 +26,16 @@ class Negatives(StrEnum):
     """Only the rank's own samples: another, weaker loss, and so never chosen by ``auto``."""
 
 
+class HardNegatives(StrEnum):
+    """Whose hard negatives a row sees (``data.modalities.NAME.negatives``)."""
+
+    all = "all"
+    """Those of all samples of all ranks, as NegCLIP and sentence-transformers have it."""
+
+    own = "own"
+    """Those of its own sample alone, as Qwen3-Embedding has it."""
+
+
 class Products(StrEnum):
     """Type of the inputs of matrix products between embeddings; sums and everything else stay float32."""
 
@@ -41,7 +51,8 @@ class Products(StrEnum):
 class ObjectiveConfig:
     """How losses over all ranks are computed (docs/contrastive.md).
 
-    Only ``objective.negatives=local`` changes what is computed; ``objective.products=bfloat16`` rounds it.
+    Of ``negatives``, ``hard_negatives`` and ``false_negative_margin`` depends what is computed, though not of
+    ``negatives`` other than ``local``; ``products=bfloat16`` rounds it; all else is speed and memory.
     """
 
     negatives: Negatives = Negatives.auto
@@ -62,10 +73,21 @@ class ObjectiveConfig:
     compile: bool = False
     """Whether what is done to each entry of a tile goes through ``torch.compile``."""
 
+    hard_negatives: HardNegatives = HardNegatives.all
+    """Whose hard negatives a row sees, where samples have some (``data.modalities.NAME.negatives``)."""
+
+    false_negative_margin: float | None = None
+    """By how much the cosine of a sample and another sample's embedding, or a hard negative, may exceed that of its own
+    pair before it is left out as a likely false negative; between -2 and 2, Qwen3-Embedding takes 0.1. null: nothing is
+    left out. Only for methods whose rows have one counterpart (clip, cross_self)."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
+        margin, found = self.false_negative_margin, []
+        if margin is not None and not -2 < margin < 2:
+            found.append(f"objective.false_negative_margin is {margin}: it must lie between -2 and 2, as cosines do")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
-        return [
+        return found + [
             f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
             for key, bound in least.items()
             if getattr(self, key) < bound
@@ -97,6 +119,8 @@ def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pair
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
     scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
     tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
+    if config.false_negative_margin is not None:
+        tiles += pairs * local * seen // 4  # a bit for each direction
     how = f"negatives {mode.value}" if ranks > 1 else "negatives of one rank"
     chosen = f" (chosen by objective.negatives=auto, gather_mb={config.gather_mb})" if _chosen(config, ranks) else ""
     return (

@@ -13,12 +13,14 @@ from mmpretrain.config.averaging import AveragingConfig
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, OptimizerName, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
+from mmpretrain.config.finetune import FinetuneConfig
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
 from mmpretrain.config.objective import ObjectiveConfig
 from mmpretrain.config.score_names import unknown_score
 from mmpretrain.config.sources import LabelForm
+from mmpretrain.config.tracking import TrackingConfig
 
 
 @dataclass
@@ -89,6 +91,9 @@ class Config:
     seed: int = 0
     """Seed of everything random: initial weights, order of samples, augmentations, dropout. From 0 to below 2^63."""
 
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What fine-tuning adds to a run."""
+
     init_from: str | None = field(default=None, metadata=PATH)
     """What the run starts from: a release (a folder, or an id of the Hub), or a run (``runs/NAME``: the step that it
     released, else its newest checkpoint; ``runs/NAME@STEP``: that one). All parts that both models have are taken over,
@@ -96,6 +101,9 @@ class Config:
 
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     """Averages of the weights, and interpolation with the weights that the run started from."""
+
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=FREE)
+    """Where records go besides the run folder's own files."""
 
     @property
     def total_steps(self) -> int:
@@ -116,11 +124,14 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        found = [p for section in (*sections, self.checkpoint, self.evaluation, self.run) for p in section.problems()]
+        others = (self.checkpoint, self.evaluation, self.run, self.tracking)
+        found = [p for section in (*sections, *others) for p in section.problems()]
         found += self.averaging.problems()
         found += self.averaging.problems_against(self.evaluation.best.score, self.engine.deepspeed)
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
         found += self.method.data_problems(self.data)
+        found += self.finetune.problems(self.model.encoders if self.parts.encoders else {}, self.model.lora)
+        found += self.method.objective_problems(self.objective, self.data)
         found += ["init_from is empty: name a release or a run, or null for none"] if self.init_from == "" else []
         found += self.engine.muon_problems() if self.optim.name is OptimizerName.muon else []
         return found + self._model_against_data() + self._labels() + self._unmet_needs() + self._run_name()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PRESENT = "present"
+NEGATIVES = "negatives"  # the view that holds hard negatives, [b, count, ...] of each modality that has some
 SOURCE = "source"  # the view that holds what augmentations start from, where that is not ``inputs``
 Inputs = dict[str, dict[str, Tensor]]  # modality -> keyword argument of its encoder -> [b, ...]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from mmpretrain.config.data import DataConfig, LabelForm
 from mmpretrain.data.augment.boxes import BoxDraws
-from mmpretrain.data.batch import SOURCE, Batch, Inputs, Replacement
+from mmpretrain.data.batch import NEGATIVES, SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import SampleError
+from mmpretrain.data.hard_negatives import Texts, drawn_negatives, hard_negatives_of, stacked
 from mmpretrain.data.mixture import Mixture
 from mmpretrain.data.pictures import Halves, PictureRows, Training, picture_readers
 from mmpretrain.data.plan import Plan
@@ -33,12 +34,13 @@ _Readers = dict[str, Callable[[bytes], bool]]
 @dataclass(frozen=True)
 class _Row:
     """A decoded sample: its objects by modality (None: it lacks this one), and its label or None. Of a picture that
-    lies in the batch's array already the object is True."""
+    lies in the batch's array already the object is True. negatives: hard negatives that its position uses."""
 
     ordinal: int
     key: str
     objects: dict[str, Any]
     label: int | list[int] | float | None
+    negatives: Texts = field(default_factory=dict)
 
 
 class Batcher:
@@ -85,6 +87,8 @@ class Batcher:
         for position, ordinal in zip(positions.tolist(), ordinals.tolist(), strict=True):
             rows.append(self._row(position, ordinal, replaced, drawn, _readers(pictures, len(rows), len(rows))))
         batch = self._assembled(rows, positions, replaced, pictures)
+        if drawn and self._config.hard_negatives:
+            batch = replace(batch, views=batch.views | {NEGATIVES: self._negatives(rows)})
         cropped = self._training.crops.keys() & pictures.keys() if drawn and self._training else ()
         return replace(batch, cropped=frozenset(cropped))
 
@@ -184,7 +188,15 @@ class Batcher:
         label = None
         if members.label is not None:
             label = label_of(sample, members.label, config.classes or 0, config.label.form)
-        return _Row(ordinal, sample["__key__"], objects, label)
+        # Also where no batch has a use for them: what cannot be used is to be found before training.
+        negatives = hard_negatives_of(sample, config.modalities, members)
+        used = {} if position is None else drawn_negatives(negatives, config.modalities, self._plan.seed, position)
+        return _Row(ordinal, sample["__key__"], objects, label, used)
+
+    def _negatives(self, rows: list[_Row]) -> Inputs:
+        captions = {name: [row.objects[name] for row in rows] for name in self._config.hard_negatives}
+        processed = partial(_first_half, self._processor)
+        return stacked([row.negatives for row in rows], captions, self._config.modalities, processed)
 
     def _number(self, position: int, modality: str) -> float:
         """A number of [0, 1): a function of the seed, the position in the stream and the modality."""

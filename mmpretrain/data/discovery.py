@@ -29,7 +29,8 @@ from mmpretrain.words import command, listed
 
 # Names of keys that hold texts to learn from, the surest first.
 USUAL_FIELDS = ("caption", "text", "captions", "texts", "prompt", "description", "sentence", "sentences")
-ABOUT = ("key", "url", "status", "license", "source", "split", "error_message")  # a file, not what it shows
+# Of a file, and not what it shows; and what it does not show.
+ABOUT = ("key", "url", "status", "license", "source", "split", "error_message", "negatives", "hard_negatives")
 LOOKED_AT = 32  # JSON members: the first may be the one without a text
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 

@@ -19,7 +19,7 @@ from mmpretrain.data.index_scan import is_litter, reindex
 from mmpretrain.data.members import Members, plain_members
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.samples import label_of
-from mmpretrain.data.split import Fault, Split, again, find_faults, of_indexes, split_folders
+from mmpretrain.data.split import TRAIN, Fault, Split, again, find_faults, of_indexes, split_folders
 from mmpretrain.words import listed
 
 LARGE_IN_MEMORY = 1_000_000  # samples
@@ -43,6 +43,7 @@ def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checke
 
     lacking: whether optional modalities may be nowhere.
     """
+    config = config if split == TRAIN else config.without_negatives
     problems: list[str] = []
     notes: list[str] = []
     indexes: list[Index] = []
@@ -56,7 +57,7 @@ def check_split(config: DataConfig, split: str, lacking: bool = False) -> Checke
             return Checked((*problems, str(error)), tuple(notes))
         (notes if config.unread is Unread.ignore else problems).extend(_unread(folder))
     try:
-        opened = of_indexes(config, indexes, lacking)
+        opened = of_indexes(config, split, indexes, lacking)
     except ShardError as error:
         return Checked((*problems, str(error)), tuple(notes))
     problems += [f"{opened.index.folder}: {problem}" for problem in opened.problems]

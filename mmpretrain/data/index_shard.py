@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpretrain.data.index_columns import ABSENT, Columns
 from mmpretrain.data.index_store import ColumnStore, StoredColumns
+from mmpretrain.data.sides import Side
 
 LABEL = "label"
 
@@ -37,7 +38,7 @@ class Shard:
 
     bytes, sha256: of the whole tar. samples: how many count. counts: the states of its samples (see :class:`Pattern`)
     and how many have each, sorted; None: too many to be listed. stored: its columns, or what their file is. kept: the
-    states of the samples that count, None for all.
+    states of the samples that count, None for all. side: of these the ones whose keys' hashes count, None for all.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Shard:
     stored: Columns | StoredColumns
     store: ColumnStore
     kept: tuple[str, ...] | None = None
+    side: Side | None = None
 
     @property
     def folder(self) -> str:
@@ -93,6 +95,18 @@ class Shard:
         wanted, columns = set(extensions), self.columns()
         numbers = [number for number, extension in enumerate(self.extensions) if extension in wanted]
         return np.where(columns.offsets[:, numbers] >= 0, columns.sizes[:, numbers], -1)
+
+    def on_side(self, side: Side) -> Shard:
+        """The shard with the samples on that side alone; opens the columns."""
+        columns = self.columns()
+        columns = columns.rows(side.of(columns.key_hashes()))
+        return replace(self, samples=len(columns), counts=columns.patterns(), side=side)
+
+    def shares_samples(self, other: Shard) -> bool:
+        """Whether samples may be in both: of one tar, unless they are on sides that have nothing in common."""
+        if self.sha256 != other.sha256:
+            return False
+        return self.side is None or other.side is None or self.side.meets(other.side)
 
     def only(self, keep: Callable[[Pattern], bool]) -> Shard:
         """The shard with the samples of these patterns alone."""

@@ -12,6 +12,7 @@ from mmpretrain.data.cache import Cache, release
 from mmpretrain.data.fetch import read_remote
 from mmpretrain.data.index_columns import Columns, OfTar, unpack
 from mmpretrain.data.index_scan import ShardError, reindex
+from mmpretrain.data.sides import Side
 from mmpretrain.data.stores import Remote
 from mmpretrain.files import open_file
 
@@ -43,6 +44,13 @@ class Described(OfTar, Protocol):
     def kept(self) -> tuple[str, ...] | None:
         """States of the samples that count, None for all."""
 
+    @property
+    def side(self) -> Side | None:
+        """Of these the ones that count by the hash of their keys, None for all."""
+
+
+Chosen = tuple[str, tuple[str, ...] | None, Side | None]
+
 
 class ColumnStore:
     """The columns of the shards of one folder; those used last stay open.
@@ -56,9 +64,9 @@ class ColumnStore:
         self.folder = folder.rstrip("/")
         self.cache: Cache | None = None
         self.most_open = MOST_OPEN
-        self._open: OrderedDict[tuple[str, tuple[str, ...] | None], Columns] = OrderedDict()
+        self._open: OrderedDict[Chosen, Columns] = OrderedDict()
         self._verified: dict[str, Identity] = {}
-        self._patterns: dict[tuple[str, tuple[str, ...] | None], tuple[tuple[str, int], ...]] = {}
+        self._patterns: dict[Chosen, tuple[tuple[str, int], ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -72,7 +80,7 @@ class ColumnStore:
 
         Raises ShardError: the file is missing, damaged, not the one of the index, or does not fit the shard.
         """
-        key = shard.name, shard.kept
+        key = shard.name, shard.kept, shard.side
         if key not in self._open:
             self._open[key] = self._selected(shard)
             while len(self._open) > self.most_open:
@@ -86,14 +94,15 @@ class ColumnStore:
 
     def patterns(self, shard: Described) -> tuple[tuple[str, int], ...]:
         """Those of a shard whose index does not tell them: its columns are looked at, once. Raises ShardError."""
-        key = shard.name, shard.kept
+        key = shard.name, shard.kept, shard.side
         if key not in self._patterns:
             self._patterns[key] = self.columns(shard).patterns()
         return self._patterns[key]
 
     def _selected(self, shard: Described) -> Columns:
         whole = shard.stored if isinstance(shard.stored, Columns) else self._read(shard, shard.stored)
-        found = whole if shard.kept is None else whole.rows(whole.having(shard.kept))
+        sided = whole if shard.side is None else whole.rows(shard.side.of(whole.key_hashes()))
+        found = sided if shard.kept is None else sided.rows(sided.having(shard.kept))
         if len(found) != shard.samples or found.offsets.shape[1] != len(shard.extensions):
             raise self._damaged(shard, "the index says another number of samples or members")
         return found

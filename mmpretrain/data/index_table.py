@@ -20,6 +20,7 @@ from mmpretrain.data.index_earlier import earlier_fingerprint
 from mmpretrain.data.index_scan import Content
 from mmpretrain.data.index_shard import Pattern, Shard, Span
 from mmpretrain.data.index_store import ColumnStore
+from mmpretrain.data.sides import Side
 
 MOST_KEYS_COMPARED = 10_000_000  # 80 MB of hashes
 
@@ -60,6 +61,7 @@ class Index:
         digest = hashlib.sha256()
         for shard in self.shards:
             kept = "" if shard.kept is None else ",".join(f"{states}{count}" for states, count in shard.patterns)
+            kept += "" if shard.side is None else f" {shard.side.low} {shard.side.high}"
             # The name is the one part that may hold anything.
             line = f"{len(shard.name)} {shard.name} {shard.bytes} {shard.sha256} {shard.samples} {kept}\n"
             digest.update(line.encode())
@@ -178,6 +180,12 @@ class Index:
             if wanted:
                 return self.sample(int(self.starts[number]) + int(shard.columns().having(wanted)[0]))
         raise LookupError(f"{self.folder} has no such sample")
+
+    def on_side(self, side: Side) -> Index:
+        """The index of the samples on that side, by the hashes of their keys; shards without any stay out. Opens all
+        columns."""
+        shards = [shard.on_side(side) for shard in self.shards]
+        return Index(self.folder, [shard for shard in shards if shard.samples])
 
     def kept(self, keep: Callable[[Pattern], bool]) -> Index:
         """The index of the samples with these patterns; shards without any stay out."""

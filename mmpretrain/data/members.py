@@ -32,15 +32,16 @@ class Holders:
 
 @dataclass(frozen=True)
 class Members:
-    """Where everything that a config reads lies in the shards of an index."""
+    """Where everything that a config reads lies in the shards of an index. negatives: hard negatives by modality."""
 
     modalities: Mapping[str, Holders] = field(default_factory=dict)
     label: Holders | None = None
+    negatives: Mapping[str, Holders] = field(default_factory=dict)
 
     @property
     def wanted(self) -> set[str]:
         """All members that are read."""
-        holders = [*self.modalities.values(), *([self.label] if self.label else [])]
+        holders = [*self.modalities.values(), *([self.label] if self.label else []), *self.negatives.values()]
         return {member for entry in holders for member in entry.members}
 
 
@@ -72,7 +73,26 @@ def find_members(config: DataConfig, extensions: Collection[str], lacking: bool 
             label = _label(config, extensions)
         except ShardError as error:
             problems.append(str(error))
-    return Members(found, label), problems
+    negatives, lacked = _negatives(config, extensions, lacking)
+    return Members(found, label, negatives), problems + lacked
+
+
+def _negatives(config: DataConfig, extensions: Collection[str], lacking: bool) -> tuple[dict[str, Holders], list[str]]:
+    """Where hard negatives lie, and a sentence for those that are nowhere. lacking: as of :func:`find_members`."""
+    found: dict[str, Holders] = {}
+    problems: list[str] = []
+    for name, negatives in config.hard_negatives.items():
+        key = f"data.modalities.{name}.negatives"
+        try:
+            members = _named(f"{key}.member", negatives.members_of(name), extensions)
+            _check_suffixes(key, f"{key}.member", members, config.modalities[name].kind)
+            found[name] = Holders(tuple(members), tuple(negatives.field), several=True)
+        except NowhereError as error:
+            if not lacking:
+                problems.append(str(error))
+        except ShardError as error:
+            problems.append(str(error))
+    return found, problems
 
 
 def suffix_of(extension: str) -> str:
@@ -88,13 +108,7 @@ def nowhere(what: str, extensions: Collection[str], advice: str) -> str:
 def _holders(name: str, modality: ModalityConfig, config: DataConfig, extensions: Collection[str]) -> Holders:
     key = f"data.modalities.{name}"
     members = _named(f"{key}.member", modality.member, extensions) or _by_name(name, modality.kind, config, extensions)
-    unfit = [member for member in members if suffix_of(member) not in modality.kind.row.suffixes]
-    if len(unfit) == len(members):
-        forms = ", ".join(f".{suffix}" for suffix in modality.kind.row.suffixes)
-        raise ShardError(
-            f"{key} is a {modality.kind.value} ({forms}), and the shards hold it as {listed(unfit)}: set {key}.kind, or"
-            f" {key}.member to other members"
-        )
+    _check_suffixes(key, f"{key}.kind, or {key}.member", members, modality.kind)
     several = modality.kind.row.listed and len(modality.member) > 1
     return Holders(tuple(members), tuple(modality.field), tuple(modality.weights), several)
 
@@ -105,6 +119,16 @@ def _named(key: str, asked: Iterable[str], extensions: Collection[str]) -> list[
     if wanted and not set(wanted) & set(extensions):
         raise NowhereError(nowhere(f"{key}=[{', '.join(wanted)}]", extensions, f"set {key} to some of these"))
     return wanted
+
+
+def _check_suffixes(key: str, keys: str, members: Collection[str], kind: Kind) -> None:
+    """Raises ShardError if none of the members can be of this kind. keys: what may be set."""
+    unfit = [member for member in members if suffix_of(member) not in kind.row.suffixes]
+    if len(unfit) == len(members):
+        forms = ", ".join(f".{suffix}" for suffix in kind.row.suffixes)
+        raise ShardError(
+            f"{key} is a {kind.value} ({forms}), and the shards hold it as {listed(unfit)}: set {keys} to other members"
+        )
 
 
 def _by_name(name: str, kind: Kind, config: DataConfig, extensions: Collection[str]) -> list[str]:

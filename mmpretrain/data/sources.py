@@ -49,6 +49,7 @@ def open_data(config: DataConfig, split: str) -> OpenedData:
     Raises ShardError if an index is missing, damaged or empty, if nothing is left of it, or if no member holds what the
     config wants.
     """
+    config = config if split == TRAIN else config.without_negatives
     if not config.sources:
         opened = open_split(config, split)
         return OpenedData(opened.index, (opened.members,) * len(opened.index.shards), {"": opened})
@@ -90,6 +91,12 @@ def layout_problems(config: DataConfig, parts: dict[str, Split]) -> Iterator[str
             holders = part.members.modalities.get(modality)
             if holders is not None and not holders.members:
                 yield f"data.sources.{name}.modalities.{modality} names no member of {part.index.folder}"
+    for modality in config.hard_negatives:
+        if parts and not any(modality in part.members.negatives for part in parts.values()):
+            yield (
+                f"no source holds hard negatives of {modality!r}: set data.modalities.{modality}.negatives.member, or"
+                f" leave data.modalities.{modality}.negatives out"
+            )
     for modality in config.modalities:
         found = [part.members.modalities.get(modality) for part in parts.values()]
         if found and all(holders is not None and not holders.members for holders in found):

@@ -24,6 +24,7 @@ from mmpretrain.data.index import (
 from mmpretrain.data.index_columns import EMPTY, LARGE
 from mmpretrain.data.index_scan import is_litter
 from mmpretrain.data.members import Holders, Members, find_members, suffix_of
+from mmpretrain.data.sides import Side, rest, sides
 
 TRAIN = "train"
 
@@ -68,8 +69,22 @@ def holds_shards(folder: str) -> bool:
 
 def split_folders(config: DataConfig, split: str) -> list[str]:
     """The folders that hold the split: of ``path`` in any case, of further paths where there is one."""
-    first, *more = [split_folder(path, split) for path in config.paths]
-    return [first, *(folder for folder in more if split == TRAIN or is_remote(folder) or Path(folder).is_dir())]
+    held = TRAIN if split in config.held_out else split
+    first, *more = [split_folder(path, held) for path in config.paths]
+    return [first, *(folder for folder in more if held == TRAIN or is_remote(folder) or Path(folder).is_dir())]
+
+
+def side_of(config: DataConfig, split: str) -> Side | None:
+    """Which of the samples of ``train`` are those of the split; None where it has all of its folder.
+
+    Raises ShardError if a split that is to be held out lies there already.
+    """
+    for name in config.held_out:
+        if there := [path for path in config.paths if not is_remote(path) and Path(split_folder(path, name)).is_dir()]:
+            raise ShardError(f"data.held_out.{name}: {there[0]} has a folder {name} already: leave this share out")
+    if not config.held_out or split not in (TRAIN, *config.held_out):
+        return None
+    return rest(config.held_out) if split == TRAIN else sides(config.held_out)[split]
 
 
 def open_split(config: DataConfig, split: str) -> Split:
@@ -86,17 +101,24 @@ def open_split(config: DataConfig, split: str) -> Split:
 
 def look_at(config: DataConfig, split: str, lacking: bool = False) -> Split:
     """As :func:`open_split`, but what no member holds is in ``problems``. lacking: as of :func:`find_members`."""
+    config = config if split == TRAIN else config.without_negatives
     for path in config.paths:
         if problem := remote_problem(path):
             raise ShardError(f"data.path is {path!r}, which {problem}")
     first, *more = split_folders(config, split)
     others = [_index_if_any(folder, split) for folder in more]
-    return of_indexes(config, [load_index(first), *(index for index in others if index is not None)], lacking)
+    return of_indexes(config, split, [load_index(first), *(index for index in others if index is not None)], lacking)
 
 
-def of_indexes(config: DataConfig, indexes: list[Index], lacking: bool = False) -> Split:
+def of_indexes(config: DataConfig, split: str, indexes: list[Index], lacking: bool = False) -> Split:
     """As :func:`look_at`, of the indexes of all folders."""
-    index = joined(indexes)
+    index, side = joined(indexes), side_of(config, split)
+    if side is not None and len(index):
+        whole, index = index, index.on_side(side)
+        if not len(index):
+            raise ShardError(
+                f"data.held_out leaves nothing for {split}: {whole.folder} has {len(whole)} samples; change the shares"
+            )
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
     held = tuple(index.extensions)
@@ -119,6 +141,8 @@ def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str,
     for name, holders in members.modalities.items():
         modality = config.modalities[name]
         found |= _faults(name, holders, modality.kind, modality.optional, index)
+    for name, holders in members.negatives.items():
+        found |= _faults(f"hard negatives of {name}", holders, config.modalities[name].kind, True, index)
     return found | (_faults(LABEL, members.label, None, False, index) if members.label else {})
 
 

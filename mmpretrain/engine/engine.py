@@ -30,6 +30,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.average import Average
 from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
+from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.engine.live_weights import LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
@@ -81,6 +82,8 @@ class Engine:
             before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
+        if problems := layer_problems(method.model, config.optim.layer_decay):
+            raise ValueError(problems[0])
         muon = config.optim.name is OptimizerName.muon
         matrices = hidden_matrices(method.model) if muon else frozenset()
         groups = parameter_groups(method.model, config.optim, config.model.encoders, matrices)

@@ -34,7 +34,9 @@ def layer_factors(model: nn.Module, decay: float | None) -> dict[str, float]:
     Encoders of which nothing trains are left out; adapters inside a layer belong to it. Raises LayersNotFoundError.
     """
     found: dict[str, float] = {}
-    for name, encoder in getattr(model, "encoders", {}).items() if decay is not None else ():
+    if decay is None:
+        return found
+    for name, encoder in getattr(model, "encoders", {}).items():
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             continue
         backbone = encoder.backbone
@@ -45,12 +47,14 @@ def layer_factors(model: nn.Module, decay: float | None) -> dict[str, float]:
 
 
 def layer_problems(model: nn.Module, decay: float | None) -> list[str]:
-    """What stands against ``optim.layer_decay``, one sentence for the first encoder that lacks layers."""
+    """What stands against ``optim.layer_decay``, one sentence: the first encoder that lacks layers, or none trains."""
     try:
-        layer_factors(model, decay)
+        found = layer_factors(model, decay)
     except LayersNotFoundError as error:
         return [str(error)]
-    return []
+    if decay is None or found:
+        return []
+    return ["optim.layer_decay has no effect: no encoder trains that has layers; leave it out"]
 
 
 def depths_of(name: str, backbone: nn.Module) -> tuple[dict[str, int], int]:

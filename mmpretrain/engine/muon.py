@@ -34,6 +34,10 @@ class MuonAdamW(torch.optim.AdamW):
         self._world = World.single()
         self._pieces: dict[Tensor, list[Piece]] = {}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """After loading a state; Adam's own form adds what older versions of torch lack, and asks each for its step."""
+        torch.optim.Optimizer.__setstate__(self, state)
+
     def divide(self, pieces: dict[Tensor, list[Piece]], world: World) -> None:
         """From now on the parameters are these flat partitions, stepped in the same order on all ranks."""
         self._pieces, self._world = pieces, world

@@ -23,9 +23,10 @@ def parameter_groups(
 
     matrices: names of those that Muon updates, in groups of their own; their ``matrices`` is true.
 
-    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, times what ``layer_decay``
-    makes of their layer (see there for the LayersNotFoundError that is raised). Biases and parameters of normalization
-    layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
+    Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, a projection its own where
+    there is one, times what ``layer_decay`` makes of their layer (see there for the LayersNotFoundError that is
+    raised). Biases and parameters of normalization layers are not decayed unless ``decay_all``; nor are scalars such as
+    a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
     factors = layer_factors(module, config.layer_decay)
@@ -69,4 +70,7 @@ def _biases_and_norms(module: nn.Module) -> set[str]:
 def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig]) -> float:
     root, _, rest = name.partition(".")
     modality = rest.partition(".")[0]
-    return encoders[modality].lr_scale if root in ("encoders", "projections") and modality in encoders else 1.0
+    if root not in ("encoders", "projections") or modality not in encoders:
+        return 1.0
+    own = encoders[modality].projection_lr_scale if root == "projections" else None
+    return encoders[modality].lr_scale if own is None else own

@@ -68,14 +68,14 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
     means = {name: score for name, score in scores.items() if not score.median}
     sums = np.stack([np.bincount(units), *(np.bincount(units, score.outcomes) for score in means.values())], axis=1)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
-    for weights in _draws(count):
+    for weights in draws(count):
         # The last digit of a product depends on the number of threads, which is not the same everywhere.
         with threadpool_limits(1, user_api="blas"):
             sizes, *totals = (weights @ sums).T
         for name, total in zip(means, totals, strict=True):
             drawn[name].append(total / sizes)
         for name, score in medians.items() if first.groups is not None else ():
-            drawn[name].append(_medians(score, weights, units))
+            drawn[name].append(medians(score, weights, units))
     if first.groups is None:
         drawn |= {name: [_medians_alone(score.outcomes)] for name, score in medians.items()}
     edges = {name: np.percentile(np.concatenate(parts), LEVELS) for name, parts in drawn.items()}
@@ -87,7 +87,7 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
     }
 
 
-def _draws(count: int) -> Iterator[np.ndarray]:
+def draws(count: int) -> Iterator[np.ndarray]:
     """float64 [r, u]: how often each unit is in a draw; the same for every score of as many units."""
     generator = np.random.default_rng(SEED)
     rows = max(1, BLOCK // count)
@@ -112,7 +112,7 @@ def _medians_alone(outcomes: np.ndarray) -> np.ndarray:
     return (values[places[0]] + values[places[1]]) / 2
 
 
-def _medians(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
+def medians(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
     """[r]: the score's median in each draw; weights: [r, u], units: the unit of each sample, [n]."""
     order = np.argsort(score.outcomes, kind="stable")
     values, reached = score.outcomes[order], np.cumsum(weights[:, units[order]], axis=1)

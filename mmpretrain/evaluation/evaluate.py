@@ -22,6 +22,8 @@ from mmpretrain.evaluation.sharing import ToldError
 from mmpretrain.files import replace_text
 from mmpretrain.records import stands_beside
 
+Scores = dict[Metric, Mapping[str, float | Measured]]  # by metric, so that intervals stay what they are for it alone
+
 
 def evaluate(
     metrics: Sequence[Metric],
@@ -36,15 +38,34 @@ def evaluate(
     prompts: Prompts | None = None,
     embed_without: EmbedWithout | None = None,
 ) -> dict[str, float]:
+    """What :func:`measure` finds, as plain numbers. ``intervals``: whether scores have ``.../low`` and ``.../high``
+    beside them (bootstrap.py); the rest as there."""
+    found = measure(
+        metrics, embed, world, settings, classes, factors, split=split, prompts=prompts, embed_without=embed_without
+    )
+    return plain(found, wanted=intervals)
+
+
+def measure(
+    metrics: Sequence[Metric],
+    embed: Callable[[str], Embeddings],
+    world: World,
+    settings: EvaluationConfig | None = None,
+    classes: Sequence[str] | None = None,
+    factors: Mapping[str, int] | None = None,
+    *,
+    split: str | None = None,
+    prompts: Prompts | None = None,
+    embed_without: EmbedWithout | None = None,
+) -> Scores:
     """Evaluate ``metrics`` on a split; collective: every rank calls it with the same arguments.
 
     ``embed``: split name -> its embeddings (collective; called once per split that is needed: ``split``, and
     ``settings.probe_split`` for metrics that learn). Retrieval and neighbors are shared by all ranks, rank 0 does the
-    rest alone while the others wait; rank 0 gets the results, the others {}.
+    rest alone while the others wait; rank 0 gets the scores by metric, the others {}.
     ``settings``: default: EvaluationConfig's. ``classes``: names of the labels. ``factors``: what labels are codes of.
-    ``split``: default: ``settings.split``. ``intervals``: whether scores have ``.../low`` and ``.../high`` beside them
-    (bootstrap.py). ``prompts``: for zero_shot, encodes texts. ``embed_without``: for robustness, runs the model without
-    a modality; needed of models with a fusion.
+    ``split``: default: ``settings.split``. ``prompts``: for zero_shot, encodes texts. ``embed_without``: for
+    robustness, runs the model without a modality; needed of models with a fusion.
     Raises what a metric raises on the rank where it does, RuntimeError on the others.
     """
     if not metrics:
@@ -55,14 +76,28 @@ def evaluate(
     learns = any(Need.probe_split in metric.needs for metric in metrics)
     probe = embed(settings.probe_split) if learns else None
     evidence = Evidence(test, probe, classes, factors or {}, settings, split, world, prompts, embed_without)
-    results: dict[str, float] = {}
+    found: Scores = {}
     for metric in metrics:
         # A need that a row does not state is not met either, whatever is evaluated beside it.
         known = probe if Need.probe_split in metric.needs else None
         scores = _heard_by_all(load_evaluator(metric), replace(evidence, probe=known))
         if world.rank == 0:
-            results |= {f"{metric}/{name}": score for name, score in _plain(scores, wanted=intervals).items()}
-    return results
+            found[metric] = scores
+    return found
+
+
+def plain(found: Scores, *, wanted: bool) -> dict[str, float]:
+    """``METRIC/NAME`` -> value, with what stands beside each; ``wanted``: intervals."""
+    return {
+        f"{metric}/{name}": score
+        for metric, scores in found.items()
+        for name, score in _plain(scores, wanted=wanted).items()
+    }
+
+
+def outcomes(found: Scores) -> dict[str, Measured]:
+    """``METRIC/NAME`` -> the outcomes of single samples, of the scores that have some."""
+    return {f"{m}/{name}": s for m, scores in found.items() for name, s in scores.items() if isinstance(s, Measured)}
 
 
 def _heard_by_all(evaluator: Evaluator, evidence: Evidence) -> Mapping[str, float | Measured]:

@@ -34,6 +34,7 @@ def model_card(facts: CardFacts | ConvertedFacts, modalities: Modalities, offere
         card_text.introduction(facts, modalities, sorted(set(map(_called, sources)))),
         card_text.loading(modalities, offered),
         card_text.evaluation(facts, scores),
+        card_text.changes(facts),
         card_text.training(facts.training, facts.dataset),
         card_text.lora(offered.adapters),
         card_text.limits(facts, modalities),
@@ -110,13 +111,21 @@ def _base_models(facts: CardFacts) -> Iterator[str]:
     encoders = (facts.hyperparameters.get("model") or {}).get("encoders") or {}
     method = facts.hyperparameters.get("method") or {}
     sources = [entry.get("pretrained") for entry in encoders.values()]
-    sources.append(str(facts.hyperparameters.get("init_from") or "").partition("@")[0])
+    sources.append(_start(facts))
     sources += [method.get("first"), method.get("second")] if facts.method == "cmcr" else []
     origins = [facts.dataset.provenance, *facts.dataset.provenance.values()]
     made = [str(origin["release"]) for origin in origins if isinstance(origin, Mapping) and "release" in origin]
     # What is called without an owner there was a folder.
     sources += [name if "/" in name else f"./{name}" for name in made]
     yield from (str(source) for source in sources if source)
+
+
+def _start(facts: CardFacts) -> str | None:
+    """What all parts started from; a run is no name on the Hub, whatever it looks like."""
+    source = facts.hyperparameters.get("init_from")
+    if not source or (facts.training.started_from or "").startswith("release "):
+        return source
+    return f"./{str(source).partition('@')[0]}"
 
 
 def _called(source: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmpretrain.data.info import DatasetInfo
+from mmpretrain.records import Change
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class CardFacts:
     plain containers. evaluation: the flat content of ``evaluation.json``, on ``split``. license: of the weights, an id
     that the Hub knows (None: not chosen yet). not_held_out: why the evaluation is of no held-out data, as the end of a
     sentence; None if it is. rounded_to: the type that the weights were
-    rounded to after the evaluation.
+    rounded to after the evaluation. changes: of the scores since the model that it was fine-tuned from. recipe: how.
     """
 
     name: str
@@ -50,6 +51,8 @@ class CardFacts:
     license: str | None = None
     not_held_out: str | None = None
     rounded_to: str | None = None
+    changes: Sequence[Change] = ()
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)

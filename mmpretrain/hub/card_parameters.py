@@ -16,7 +16,7 @@ _SHOWN = {
     "train": ("samples",),
     "objective": ("negatives", "products"),
 }
-_LEFT_OUT = ("run", "checkpoint", "evaluation", "trackers", "experiment")
+_LEFT_OUT = ("run", "checkpoint", "evaluation", "tracking", "experiment")
 # Of a modality and an encoder: how it is read and run, not what it is.
 _HOW = ("load_size", "load_seconds", "decoding", "member", "field", "weights", "padding", "compile", "attention")
 _MIXED = ("mixing", "temperature")

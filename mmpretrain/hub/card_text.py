@@ -11,7 +11,7 @@ from mmpretrain.config.methods.names import METHODS, MethodConfig
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.hub.card_facts import AdapterFacts, CardFacts, ConvertedFacts, Offered, TrainingFacts
 from mmpretrain.hub.card_usage import Modalities, sentence_transformers_usage, usage
-from mmpretrain.records import Score
+from mmpretrain.records import Score, change_cells, main_changes
 
 UNSAID = ("", "not recorded")
 PER_CLASS = "recall/"
@@ -95,6 +95,18 @@ def evaluation(facts: CardFacts, scores: Sequence[Score]) -> str:
     folded = [*rest[MOST_ROWS:], *single]
     parts = [heading, *notes, _table(rest[:MOST_ROWS])]
     return "\n\n".join([*parts, *([_folded("Further scores", _table(folded))] if folded else [])])
+
+
+def changes(facts: CardFacts) -> str:
+    """What fine-tuning changed: scores before and after."""
+    rows = main_changes(facts.changes)
+    if not rows:
+        return ""
+    how = f" (recipe {facts.recipe})" if facts.recipe else ""
+    note = "The change is judged by the same samples drawn again (95 %)."
+    head = "| data | score | before | after | change |\n|---|---|---|---|---|"
+    lines = [f"| {'kept out' if row.general else 'own'} | {' | '.join(change_cells(row))} |" for row in rows]
+    return "\n".join([f"## Before and after fine-tuning{how}\n", f"{note}\n", head, *lines])
 
 
 def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmpretrain.config.objective import Negatives, ObjectiveConfig
+    from mmpretrain.config.objective import HardNegatives, Negatives, ObjectiveConfig
     from mmpretrain.distributed.world import World
     from mmpretrain.losses.contrastive import contrastive as contrastive_losses
     from mmpretrain.losses.critics import club, nce
@@ -34,6 +34,7 @@ _PLACES = {
     "Pair": "mmpretrain.losses.targets",
     "PairLoss": "mmpretrain.losses.targets",
     "Soft": "mmpretrain.losses.targets",
+    "HardNegatives": "mmpretrain.config.objective",
     "Negatives": "mmpretrain.config.objective",
     "ObjectiveConfig": "mmpretrain.config.objective",
     "World": "mmpretrain.distributed.world",
@@ -43,6 +44,7 @@ _OTHER_NAMES = {"contrastive_losses": "contrastive", "sigmoid_losses": "sigmoid_
 
 __all__ = [
     "Diagonal",
+    "HardNegatives",
     "InfoNCE",
     "Labels",
     "Mixup",

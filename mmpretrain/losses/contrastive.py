@@ -14,6 +14,9 @@ One way (``Pair.one_way``): only the first sum, over the query rows, without the
 
 Duplicates: with ``sample_ids``, a key that is another copy of a sample which the query row contains is left out of
 that row (and likewise in columns). A target is never left out.
+
+Hard negatives (``Pair.key_negatives``) are further columns of S that only rows sum over; a likely false negative
+(``objective.false_negative_margin``) is left out of the sums of the row, or of the column, whose own pair it exceeds.
 """
 
 from __future__ import annotations
@@ -64,10 +67,11 @@ def contrastive(
     with torch.autocast(pairs[0].query.device.type, enabled=False):
         preparation = Preparation(pairs, scale, world, settings, sample_ids)
         setup, sides = preparation.setup(metrics), preparation.sides
-        losses, accuracies, ranks = _Contrast.apply(setup, preparation.counted, *sides)
+        losses, accuracies, ranks, left_out = _Contrast.apply(setup, preparation.counted, *sides)
     if not metrics:
         accuracies, ranks = (torch.full_like(values, torch.nan) for values in (accuracies, ranks))
-    return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
+    shares = left_out if metrics and setup.margins else [None] * len(losses)
+    return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, shares, strict=True)]
 
 
 def _agree(pairs: Sequence[Pair], world: World) -> None:
@@ -79,13 +83,13 @@ def _agree(pairs: Sequence[Pair], world: World) -> None:
 
 
 class _Contrast(torch.autograd.Function):
-    """sides, [b, d] each -> losses, accuracies and mean ranks, [pairs] each."""
+    """sides, [b, d] each -> losses, accuracies, mean ranks and shares of what is left out, [pairs] each."""
 
     @staticmethod
-    def forward(ctx: Any, setup: Setup, counted: Tensor, *sides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, setup: Setup, counted: Tensor, *sides: Tensor) -> tuple[Tensor, ...]:
         """counted: [pairs], samples per rank, on average, that count in the mean."""
         needed = ctx.needs_input_grad[2:]
-        budget = setup.settings.keep_mb * MIB if setup.backward and any(needed) else 0
+        budget = setup.settings.keep_mb * MIB if setup.backward and any(needed) else None
         sweep = ForwardSweep(setup, sides, sides[0].dtype, budget)
         directions = sweep.run()
         if any(term.largest > SAFE_BOUND[sweep.dtype] for term in setup.terms) and sweep.underflowed(directions):
@@ -93,18 +97,21 @@ class _Contrast(torch.autograd.Function):
             directions = sweep.run()
         share = torch.where(counted > 0, 0.5 / counted.clamp(min=1e-30), 0)
         losses = torch.stack([rows.loss.sum() + columns.loss.sum() for rows, columns in directions])
-        ctx.setup, ctx.gathered, ctx.kept = setup, sweep.features is not None, list(sweep.kept)
+        ctx.setup, ctx.gathered = setup, sweep.features is not None
+        held = (sweep.kept, sweep.bits, sweep.own_terms)
+        ctx.names = [list(tensors) for tensors in held]
         ctx.save_for_backward(
             share,
             *statistics(setup, directions),
             *([sweep.features] if sweep.features is not None else []),
             *sides,
-            *sweep.kept.values(),
+            *(tensor for tensors in held for tensor in tensors.values()),
         )
         accuracies, ranks = sweep.metrics(directions)
         outputs = [(values * share).to(sides[0].dtype) for values in (losses, accuracies, ranks)]
+        outputs.append(sweep.share_left_out() if setup.metrics and setup.margins else torch.zeros_like(outputs[0]))
         ctx.mark_non_differentiable(*outputs[1:])
-        return outputs[0], outputs[1], outputs[2]
+        return tuple(outputs)
 
     @staticmethod
     @first_order
@@ -113,7 +120,8 @@ class _Contrast(torch.autograd.Function):
         share, traveling, counterparts, *rest = ctx.saved_tensors
         features = rest.pop(0) if ctx.gathered else None
         needed = ctx.needs_input_grad[2:]
-        sides, kept = rest[: len(needed)], dict(zip(ctx.kept, rest[len(needed) :], strict=True))
+        sides, tensors = rest[: len(needed)], iter(rest[len(needed) :])
+        kept, bits, own_terms = ({name: next(tensors) for name in names} for names in ctx.names)
         with torch.autocast(share.device.type, enabled=False):
             sweep = BackwardSweep(ctx.setup, sides, traveling, counterparts, gradients * share, needed)
-            return None, None, *sweep.run(features, kept)
+            return None, None, *sweep.run(features, kept, bits, own_terms)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -48,24 +49,31 @@ class PairwiseLoss(nn.Module, ABC):
         self.group = group
 
     def forward(
-        self, /, *embeddings: Tensor, sample_ids: Tensor | None = None, present: Sequence[Tensor | None] | None = None
+        self,
+        /,
+        *embeddings: Tensor,
+        sample_ids: Tensor | None = None,
+        present: Sequence[Tensor | None] | None = None,
+        negatives: Sequence[Tensor | None] | None = None,
+        negatives_present: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """This rank's loss, a scalar, from ``embeddings`` of two or more modalities, [b, d] each, not normalized.
 
         sample_ids: int64 [b], equal for copies of one sample, which then are not each other's negatives. present: of
         each modality bool [b], which samples have it, or None for all; a pair's loss is that of samples with both, and
-        the mean goes over the pairs that some sample has. All ranks must call it alike, with equal b.
+        the mean goes over the pairs that some sample has. negatives: of each modality [b, k, d], k hard negatives of
+        each sample, which the other modalities' rows see as further keys, or None for none; negatives_present: of each
+        modality bool [b, k], which of them there are, or None for all. All ranks must call it alike, with equal b.
         Raises ValueError, on all ranks, for what cannot be compared.
         """
         if len(embeddings) < 2:
             raise ValueError(f"embeddings of at least two modalities are compared, and {len(embeddings)} were given")
-        masks = [None] * len(embeddings) if present is None else list(present)
-        if len(masks) != len(embeddings):
-            raise ValueError(f"present has {len(masks)} masks for {len(embeddings)} modalities: give one each, or None")
+        given = {"present": present, "negatives": negatives, "negatives_present": negatives_present}
+        masks, further, there = (_one_each(name, values, len(embeddings)) for name, values in given.items())
         world = World.current(embeddings[0].device, self.group)
         both = [_both(m, n) for m, n in combinations(masks, 2)]
-        sides = zip(combinations(embeddings, 2), both, strict=True)
-        pairs = [Pair(a, b, query_valid=mask, key_valid=mask) for (a, b), mask in sides]
+        sides = list(zip(embeddings, further, there, strict=True))
+        pairs = [_pair(a, b, mask) for (a, b), mask in zip(combinations(sides, 2), both, strict=True)]
         losses = torch.stack([result.loss for result in self._results(pairs, world, sample_ids)])
         return losses.mean() if present is None else losses.sum() / _counted(both, world)
 
@@ -82,7 +90,11 @@ class PairwiseLoss(nn.Module, ABC):
 
 
 class InfoNCE(PairwiseLoss):
-    """CLIP's loss: symmetric InfoNCE with a learned temperature (arXiv 2103.00020; formula: losses/contrastive.py)."""
+    """CLIP's loss: symmetric InfoNCE with a learned temperature (arXiv 2103.00020; formula: losses/contrastive.py).
+
+    false_negative_margin: what is nearer to a row than its own pair by more than this much of cosine is left out of its
+    negatives (Qwen3-Embedding: 0.1); None: as ``settings`` say, by default nothing is.
+    """
 
     def __init__(
         self,
@@ -90,7 +102,12 @@ class InfoNCE(PairwiseLoss):
         max_scale: float = 100.0,
         settings: ObjectiveConfig | None = None,
         group: dist.ProcessGroup | None = None,
+        false_negative_margin: float | None = None,
     ) -> None:
+        if false_negative_margin is not None:
+            settings = replace(settings or ObjectiveConfig(), false_negative_margin=false_negative_margin)
+        if settings is not None and (problems := settings.problems()):
+            raise ValueError("; ".join(problems))
         super().__init__(temperature, max_scale, settings, group)
 
     def _results(self, pairs: Sequence[Pair], world: World, sample_ids: Tensor | None) -> list[PairLoss]:
@@ -128,6 +145,40 @@ class SigmoidLoss(PairwiseLoss):
             sample_ids=sample_ids,
             metrics=False,
         )
+
+
+Side = tuple[Tensor, Tensor | None, Tensor | None]  # embeddings, hard negatives, which of these there are
+
+
+def _one_each(name: str, values: Sequence[Tensor | None] | None, count: int) -> list[Tensor | None]:
+    """Of every modality, None where nothing is given. Raises ValueError for another number of them."""
+    found: list[Tensor | None] = [None] * count if values is None else list(values)
+    if len(found) != count:
+        masks = "tensors" if name == "negatives" else "masks"
+        raise ValueError(f"{name} has {len(found)} {masks} for {count} modalities: give one each, or None")
+    return found
+
+
+def _pair(first: Side, second: Side, mask: Tensor | None) -> Pair:
+    """mask: bool [b], the samples that have both; the hard negatives of the others do not count either."""
+    (a, queries, queries_there), (b, keys, keys_there) = first, second
+    return Pair(
+        a,
+        b,
+        query_valid=mask,
+        key_valid=mask,
+        key_negatives=keys,
+        key_negatives_valid=_of_complete(keys, keys_there, mask),
+        query_negatives=queries,
+        query_negatives_valid=_of_complete(queries, queries_there, mask),
+    )
+
+
+def _of_complete(negatives: Tensor | None, there: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    if negatives is None or mask is None:
+        return there
+    every = torch.ones(negatives.shape[:2], dtype=torch.bool, device=negatives.device) if there is None else there
+    return every & mask[:, None]
 
 
 def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ For query rows q and key rows k of unit length, n samples in the whole batch, z_
 
 Missing modalities: entries with an invalid row or column do not exist; n counts samples whose both sides are valid.
 Duplicates: with ``sample_ids``, other copies of a sample are neither its positives nor its negatives.
+Hard negatives (``Pair.key_negatives``) are further keys with z = -1 in every row that sees them.
 
 Loss and gradients come from one sweep (losses/sigmoid_sweep.py). What is kept for the backward pass are the gradients
 themselves, [b, d] per side of a pair, whatever the number of ranks and the tile.
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mmpretrain.config.objective import ObjectiveConfig
+from mmpretrain.config.objective import HardNegatives, ObjectiveConfig
 from mmpretrain.distributed.first_order import first_order
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.agreement import agree
@@ -52,12 +53,20 @@ def sigmoid_contrastive(
     settings = settings or ObjectiveConfig()
     world = negatives_from(world, settings.negatives)
     _agree(pairs, scale, bias, world)
+    if settings.false_negative_margin is not None:
+        raise ValueError("the sigmoid loss leaves nothing out: set objective.false_negative_margin to null")
+    everything, parents = _with_negatives(pairs)
     with torch.autocast(pairs[0].query.device.type, enabled=False):
-        queries, keys, places = _units(pairs)
+        queries, keys, places = _units(everything)
         numbers = [_number(value, queries[0]) for value in (scale, bias)]
-        setup = SigmoidSetup(world, settings, metrics, sample_ids, places, [_valid(pair) for pair in pairs])
+        own, valid = settings.hard_negatives is HardNegatives.own, [_valid(pair) for pair in everything]
+        setup = SigmoidSetup(world, settings, metrics, sample_ids, places, valid, parents, own)
         losses, accuracies, ranks = _Sigmoid.apply(setup, torch.is_grad_enabled(), *numbers, *queries, *keys)
-    return [PairLoss(*parts) for parts in zip(losses, accuracies, ranks, strict=True)]
+    totals = list(losses[: len(pairs)])
+    for loss, parent in zip(losses, parents, strict=True):
+        if parent is not None:
+            totals[parent] = totals[parent] + loss
+    return [PairLoss(*parts) for parts in zip(totals, accuracies[: len(pairs)], ranks[: len(pairs)], strict=True)]
 
 
 def _agree(pairs: Sequence[Pair], scale: Tensor | float, bias: Tensor | float, world: World) -> None:
@@ -86,6 +95,27 @@ def _check(pair: Pair, rows: int) -> None:
     pair.check(rows)
     if not isinstance(pair.targets, Diagonal) or pair.same_side or pair.one_way:
         raise ValueError("the sigmoid loss compares query rows with key rows, and only a row's own key is its target")
+
+
+def _with_negatives(pairs: Sequence[Pair]) -> tuple[list[Pair], list[int | None]]:
+    """The pairs, then one for each hard negative that their samples have, and the places of those that they are of."""
+    everything, parents = list(pairs), cast(list[int | None], [None] * len(pairs))
+    parts: dict[tuple[int, int], Tensor] = {}  # what several pairs share stays one tensor
+
+    def part(of: Tensor, place: int) -> Tensor:
+        return parts.setdefault((id(of), place), of[:, place])
+
+    for number, pair in enumerate(pairs):
+        for rows, rows_valid, negatives, there in (
+            (pair.query, pair.query_valid, pair.key_negatives, pair.key_negatives_valid),
+            (pair.key, pair.key_valid, pair.query_negatives, pair.query_negatives_valid),
+        ):
+            for place in range(0 if negatives is None else negatives.shape[1]):
+                assert negatives is not None
+                valid = None if there is None else part(there, place)
+                everything.append(Pair(rows, part(negatives, place), query_valid=rows_valid, key_valid=valid))
+                parents.append(number)
+    return everything, parents
 
 
 def _number(value: Tensor | float, like: Tensor) -> Tensor:

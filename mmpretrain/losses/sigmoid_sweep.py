@@ -29,7 +29,9 @@ class SigmoidSetup:
     """What has no gradient. world: the ranks that negatives come from. sample_ids: int64 [b] or None.
 
     places: of each pair's key among the distinct keys, which travel. valid: bool [b, 2] of query and key of each pair,
-    or None where all rows are valid on all ranks.
+    or None where all rows are valid on all ranks. parents: None of a pair whose rows belong together; else its keys are
+    hard negatives, none of which is any row's own, and the place of the pair that they belong to, by whose samples they
+    are counted. own: whether rows see no hard negatives but their sample's.
     """
 
     world: World
@@ -38,9 +40,13 @@ class SigmoidSetup:
     sample_ids: Tensor | None
     places: list[int]
     valid: list[Tensor | None]
+    parents: list[int | None]
+    own: bool = False
 
     def paired(self, pair: int, like: Tensor) -> Tensor:
-        """[b]: 1 for samples whose both sides are valid, else 0."""
+        """[b]: 1 for samples whose both sides are valid and belong together, else 0."""
+        if self.parents[pair] is not None:
+            return torch.zeros_like(like)
         valid = self.valid[pair]
         return torch.ones_like(like) if valid is None else valid.all(dim=1).to(like)
 
@@ -50,7 +56,8 @@ class SigmoidSetup:
         counted = torch.stack([self.paired(pair, ones).sum() for pair in range(len(self.valid))])
         if any(valid is not None for valid in self.valid):
             counted = self.world.all_reduce_sum(counted) / self.world.size
-        return torch.where(counted > 0, 1 / counted, 0)
+        shares = torch.where(counted > 0, 1 / counted, 0)
+        return shares[[place if parent is None else parent for place, parent in enumerate(self.parents)]]
 
 
 @dataclass(frozen=True)
@@ -138,10 +145,23 @@ class SigmoidSweep:
 
     def _hidden(self, pair: int, tile: Tile, copies: Tensor | None, valid: Tensor | None) -> Tensor | None:
         own = self.setup.valid[pair]
+        if self.setup.parents[pair] is not None:
+            copies = self._others(tile, copies)
         if own is None or valid is None:
             return copies
         unseen = ~(own[tile.rows, :1] & valid[tile.columns])
         return unseen if copies is None else unseen | copies
+
+    def _others(self, tile: Tile, copies: Tensor | None) -> Tensor | None:
+        """Hard negatives that rows do not see: those of copies of their sample, or of all other samples; [t, c]."""
+        if self.setup.own:
+            copies = torch.ones(tile.shape, dtype=torch.bool, device=self.scale.device)
+        elif copies is None:
+            return None
+        else:
+            copies = copies.clone()  # the other pairs' too
+        tile.counterparts(copies).fill_(False)
+        return copies
 
     def _tile(self, pair: int, tile: Tile, keys: Tensor, hidden: Tensor | None, sums: Tensor | None) -> None:
         """Add a tile's negatives to all sums."""
@@ -150,8 +170,10 @@ class SigmoidSweep:
         logits.mul_(self.scale).add_(self.bias)
         if hidden is not None:
             logits.masked_fill_(hidden, -torch.inf)
-        tile.counterparts(logits).fill_(-torch.inf)
-        if self.setup.metrics:
+        positives = self.setup.parents[pair] is None
+        if positives:
+            tile.counterparts(logits).fill_(-torch.inf)
+        if self.setup.metrics and positives:
             # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
             tolerance = 8 * torch.finfo(dtype).eps * (self.scale.abs() + self.bias.abs())
             self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - tolerance)).sum(dim=1)

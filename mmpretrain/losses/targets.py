@@ -62,6 +62,10 @@ class Pair:
     query_valid, key_valid: bool [b], False for rows of a missing modality: what such rows hold is ignored, they get
     no gradient and are nobody's negatives. A sample counts in the mean if both of its sides are valid.
     one_way: only query rows look for their keys, and no key for its query (all targets but Soft).
+    key_negatives: [b, k, d], k hard negatives of each sample, further keys that query rows see as the config's
+    ``hard_negatives`` says; they have no query of their own. key_negatives_valid: bool [b, k], which of them there are;
+    None: all. query_negatives, query_negatives_valid: likewise, further queries that key rows see. With Diagonal; k is
+    the same on all ranks.
     """
 
     query: Tensor
@@ -71,6 +75,10 @@ class Pair:
     query_valid: Tensor | None = None
     key_valid: Tensor | None = None
     one_way: bool = False
+    key_negatives: Tensor | None = None
+    key_negatives_valid: Tensor | None = None
+    query_negatives: Tensor | None = None
+    query_negatives_valid: Tensor | None = None
 
     def check(self, rows: int) -> None:
         """Raises ValueError when the two sides cannot be compared, or options exclude one another. rows: b."""
@@ -94,6 +102,24 @@ class Pair:
             mask = getattr(self, name)
             if mask is not None and mask.dtype is not torch.bool:
                 raise ValueError(f"{name} is a tensor of {mask.dtype}: a bool per sample is needed")
+        self._check_negatives("key_negatives", self.key_negatives, self.key_negatives_valid)
+        self._check_negatives("query_negatives", self.query_negatives, self.query_negatives_valid)
+
+    def _check_negatives(self, name: str, negatives: Tensor | None, valid: Tensor | None) -> None:
+        if negatives is None:
+            if valid is not None:
+                raise ValueError(f"{name}_valid is given without {name}")
+            return
+        if not isinstance(self.targets, Diagonal):
+            raise ValueError(f"{name} go with Diagonal targets, not {type(self.targets).__name__}")
+        rows, width = self.query.shape
+        if negatives.dim() != 3 or negatives.shape[0] != rows or negatives.shape[2] != width:
+            raise ValueError(f"{name} of shape {list(negatives.shape)}: [{rows}, k, {width}] is needed")
+        if valid is not None and (valid.shape != negatives.shape[:2] or valid.dtype is not torch.bool):
+            raise ValueError(
+                f"{name}_valid of shape {list(valid.shape)} and {valid.dtype}: a bool for each of"
+                f" {list(negatives.shape[:2])} is needed"
+            )
 
     def _of_each_sample(self) -> dict[str, Tensor]:
         found = {"the query's first column": self.query[:, 0]} if self.query.shape[1] else {}
@@ -111,9 +137,11 @@ class PairLoss:
 
     accuracy, mean_rank: detached scalars of the same kind, over rows and columns: share of own counterparts nearer
     than every visible row of the other side that is no target, and their mean place in that order (1 is best, ties
-    count against it).
+    count against it); neither looks at hard negatives, and both at what is left out of the loss. left_out: with a
+    margin, the share of visible entries, of both directions and all ranks, that are left out as likely false negatives.
     """
 
     loss: Tensor
     accuracy: Tensor
     mean_rank: Tensor
+    left_out: Tensor | None = None

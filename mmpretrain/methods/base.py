@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
-from mmpretrain.data.batch import Batch, Mixing
+from mmpretrain.data.batch import NEGATIVES, PRESENT, Batch, Mixing
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Pair, PairLoss, contrastive
@@ -44,7 +44,8 @@ class Features:
 
     embeds: modality -> [b, d], not normalized. views: view name -> modality -> [b, d]. logits: [b, C] or
     None. fused: view name -> [b, d], all modalities together. labels: as in :class:`Batch`. sample_ids, positions:
-    int64 [b]. mixing, present: as in :class:`Batch`.
+    int64 [b]. mixing, present: as in :class:`Batch`. negatives: modality -> [b, count, d], embeddings of hard
+    negatives, and negatives_present, bool [b, count], which of them there are.
     """
 
     embeds: Embeds
@@ -56,6 +57,8 @@ class Features:
     fused: Embeds = field(default_factory=dict)
     mixing: dict[str, Mixing] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
+    negatives: Embeds = field(default_factory=dict)
+    negatives_present: Embeds = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Features:
         logits: Tensor | None = None,
         views: dict[str, Embeds] | None = None,
         fused: Embeds | None = None,
+        negatives: Embeds | None = None,
     ) -> Features:
         """The model's outputs together with what their batch says of its samples."""
         return cls(
@@ -77,6 +81,8 @@ class Features:
             positions=batch.positions,
             mixing=batch.mixing,
             present=batch.present,
+            negatives=negatives or {},
+            negatives_present={name: batch.views[NEGATIVES][name][PRESENT] for name in negatives or {}},
         )
 
     @property
@@ -84,7 +90,7 @@ class Features:
         """All that the model computed, [b, ...] each, always in the same order."""
         views = [embed for view in self.views.values() for embed in view.values()]
         logits = [] if self.logits is None else [self.logits]
-        return [*self.embeds.values(), *views, *self.fused.values(), *logits]
+        return [*self.embeds.values(), *views, *self.fused.values(), *logits, *self.negatives.values()]
 
     def with_tensors(self, tensors: Sequence[Tensor], batch: Batch) -> Features:
         """``tensors`` in the place of :attr:`tensors`, as features of ``batch``: the parts' rows put together."""
@@ -95,6 +101,7 @@ class Features:
             views={view: {name: next(supply) for name in embeds} for view, embeds in self.views.items()},
             fused={view: next(supply) for view in self.fused},
             logits=None if self.logits is None else next(supply),
+            negatives={name: next(supply) for name in self.negatives},
         )
 
 

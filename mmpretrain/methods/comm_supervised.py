@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,6 +82,6 @@ class CommSupervised(Method):
 def _classified(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """[b, C] and labels [b] or [b, C] -> the loss, and the share of labels that are right."""
     if labels.dim() == 1:
-        return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
+        return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).to(logits.dtype).mean()
     right = (logits > 0) == labels.bool()
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)), torch.mean(right.float())
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)), right.to(logits.dtype).mean()

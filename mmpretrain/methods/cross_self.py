@@ -14,6 +14,7 @@ through its head alone, with batch norm statistics of its own. What ships are th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -27,7 +28,7 @@ from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.contrastive import Pair
+from mmpretrain.losses.contrastive import Pair, PairLoss
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Embeds, Features, Losses, Method
 from mmpretrain.methods.projection import ProjectionHead
@@ -73,7 +74,7 @@ class CrossSelf(Method):
         pairs, scale = self._cross(features.embeds)
         results = self.contrastive(pairs, features, scale=scale, world=world)
         terms = {"cross": torch.stack([r.loss for r in results]).mean()}
-        diagnostics = {f"accuracy/{a}-{b}": r.accuracy for (a, b), r in zip(self.pairs, results, strict=True)}
+        diagnostics = _diagnostics([f"{a}-{b}" for a, b in self.pairs], results)
         if isinstance(scale, Tensor):
             diagnostics["scale"] = scale.detach().squeeze()
         if self.settings.augments:
@@ -81,7 +82,7 @@ class CrossSelf(Method):
             pairs = [Pair(first[name], second[name], same_side=True) for name in self.modalities]
             results = self.contrastive(pairs, features, scale=1 / self.settings.temperature, world=world)
             terms["self"] = torch.stack([r.loss for r in results]).sum()
-            diagnostics |= {f"accuracy/{m}": r.accuracy for m, r in zip(self.modalities, results, strict=True)}
+            diagnostics |= _diagnostics(self.modalities, results)
         return Losses(terms, {"self": self.settings.self_weight}, diagnostics)
 
     def clamp_(self) -> None:
@@ -98,3 +99,9 @@ class CrossSelf(Method):
 
     def _project(self, embeds: Embeds) -> Embeds:
         return {name: self.heads[f"projection_{name}"](embed) for name, embed in embeds.items()}
+
+
+def _diagnostics(names: Sequence[str], results: Sequence[PairLoss]) -> dict[str, Tensor]:
+    found = list(zip(names, results, strict=True))
+    accuracies = {f"accuracy/{name}": result.accuracy for name, result in found}
+    return accuracies | {f"masked/{name}": r.left_out for name, r in found if r.left_out is not None}

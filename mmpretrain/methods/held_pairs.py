@@ -32,10 +32,11 @@ class HeldPairs:
         losses = torch.stack([result.loss for result in results])
         return losses.mean() if len(self.counted) == len(self.pairs) else losses.sum() / len(self.counted)
 
-    def accuracies(self, results: Sequence[PairLoss]) -> dict[str, Tensor]:
-        """Diagnostics of the pairs that count."""
-        found = zip(self.pairs, results, strict=True)
-        return {f"accuracy/{a}-{b}": result.accuracy for (a, b), result in found if (a, b) in self.counted}
+    def diagnostics(self, results: Sequence[PairLoss]) -> dict[str, Tensor]:
+        """Of the pairs that count: the accuracy, and the share of what is left out where anything may be."""
+        found = [(f"{a}-{b}", r) for (a, b), r in zip(self.pairs, results, strict=True) if (a, b) in self.counted]
+        accuracies = {f"accuracy/{pair}": result.accuracy for pair, result in found}
+        return accuracies | {f"masked/{pair}": r.left_out for pair, r in found if r.left_out is not None}
 
 
 def held_pairs(names: Sequence[Names], features: Features, world: World) -> HeldPairs:
@@ -49,11 +50,27 @@ def held_pairs(names: Sequence[Names], features: Features, world: World) -> Held
     empty = {pair for pair, count in zip(some, counts, strict=True) if not count}
     if len(empty) == len(names):
         raise ValueError("no sample of this batch has two modalities: enlarge data.global_batch")
-    pairs = {
-        (a, b): Pair(features.embeds[a], features.embeds[b], query_valid=mask, key_valid=mask)
-        for (a, b), mask in masks.items()
-    }
+    pairs = {names: _pair(names, features, mask) for names, mask in masks.items()}
     return HeldPairs(pairs, [pair for pair in names if pair not in empty])
+
+
+def _pair(names: Names, features: Features, mask: Tensor | None) -> Pair:
+    """With the hard negatives of samples that have both modalities."""
+    given = [(features.negatives.get(name), features.negatives_present.get(name)) for name in names]
+    (queries, queries_there), (keys, keys_there) = (
+        (rows, there if mask is None or there is None else there & mask[:, None]) for rows, there in given
+    )
+    a, b = names
+    return Pair(
+        features.embeds[a],
+        features.embeds[b],
+        query_valid=mask,
+        key_valid=mask,
+        key_negatives=keys,
+        key_negatives_valid=keys_there,
+        query_negatives=queries,
+        query_negatives_valid=queries_there,
+    )
 
 
 def _both(masks: Sequence[Tensor]) -> Tensor | None:

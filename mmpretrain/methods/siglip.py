@@ -6,7 +6,8 @@ z_ij = -1 otherwise:
     L_ab = - 1/N sum_ij log sigmoid(z_ij (s u_i . v_j + bias))
     L    = mean of L_ab over all unordered pairs of modalities       (two modalities: SigLIP itself)
 
-Of samples that lack modalities, L_ab has those with both a and b, and the mean the pairs that some sample has.
+Of samples that lack modalities, L_ab has those with both a and b, and the mean the pairs that some sample has. Hard
+negatives of b (``data.modalities.b.negatives``) are further v_j with z = -1 in every row of a.
 
 t' starts at log 10 and bias at -10, so that the loss starts near that of negatives which are already told apart. t'
 has no limit unless ``max_scale`` is set.
@@ -31,6 +32,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Features, Losses, Method, Shipped, require_equal_widths
+from mmpretrain.methods.hard_negatives import encode_negatives
 from mmpretrain.methods.held_pairs import held_pairs
 from mmpretrain.methods.shipped_similarity import with_sigmoid
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -70,8 +72,9 @@ class Siglip(Method):
         self.pairs = list(combinations(self.modalities, 2))
 
     def encode(self, model: Any, batch: Batch) -> Features:
-        """One call of the model."""
-        return Features.of(batch, model(**batch.inputs).embeds)
+        """One call of the model, and one for hard negatives, if there are any."""
+        embeds = model(**batch.inputs).embeds
+        return Features.of(batch, embeds, negatives=encode_negatives(model, batch))
 
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Term ``sigmoid``; accuracy of every pair, the scale and the bias as diagnostics."""
@@ -87,7 +90,8 @@ class Siglip(Method):
         )
         return Losses(
             terms={"sigmoid": held.mean(results)},
-            diagnostics=held.accuracies(results) | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
+            diagnostics=held.diagnostics(results)
+            | {"scale": scale.detach().squeeze(), "bias": bias.detach().squeeze()},
         )
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:

@@ -148,14 +148,19 @@ def _when(record: Record) -> str:
 
 
 def _released(record: Record) -> str:
-    step, best = record.status.get("released_step"), record.status.get("best")
+    step = record.status.get("released_step")
     alpha = inner(record.status, "interpolation.alpha")
     said = [f"step {count(step)}"] if _is_number(step) and record.release else []
-    if isinstance(best, dict) and _is_number(best.get("step")):
-        said.append(f"best on validation: step {count(best['step'])}")
     if alpha is not None:
         said.append(f"interpolated with its start, alpha {alpha}")
     return "; ".join(said)
+
+
+def _best(record: Record) -> str:
+    step, value = inner(record.status, "best.step"), inner(record.status, "best.value")
+    if not _is_number(step):
+        return ""
+    return f"step {count(step)}" + (f", {short(value)}" if _is_number(value) else "")
 
 
 def _held_out(record: Record) -> str:
@@ -176,7 +181,6 @@ def _setting(key: str) -> Callable[[Record], str]:
 
 ROWS: dict[str, Callable[[Record], str]] = {
     "State": state_words,
-    "Cause of the end": cause,
     "Method": _method,
     "Data": data_name,
     "Steps": _steps,
@@ -185,6 +189,7 @@ ROWS: dict[str, Callable[[Record], str]] = {
     "Speed": _speed,
     "Waiting for data": _waiting,
     "Released": _released,
+    "Best on validation": _best,
     "Evaluated": _held_out,
     "Batch": _setting("data.global_batch"),
     "Learning rate": _setting("optim.lr"),

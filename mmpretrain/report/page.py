@@ -139,8 +139,9 @@ def _numbers(record: Record) -> list[tuple[str, str, str]]:
     loss, speed = overview.last_loss(record), overview.speed(record)
     column = record.columns.get("loss")
     found = []
-    if loss is not None and column is not None:
-        found.append(("Loss", short(loss), f"at the end; {short(float(column.values[0]))} at first"))
+    if column is not None:
+        ended = "nan" if loss is None else short(loss)
+        found.append(("Loss", ended, f"at the end; {short(float(column.values[0]))} at first"))
     if speed is not None:
         found.append(("Samples per second", count(speed), "median"))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from mmpretrain.comparison.rows import Cell, Row, result_rows
@@ -19,7 +19,7 @@ MOST_HEADLINES = 6
 
 @dataclass(frozen=True)
 class Bar:
-    """A score on a line from 0 to 1, in percent. style: the color of its run."""
+    """A score on a line from 0 to 1, in percent. style: the color of its run, and whether it is what it was before."""
 
     style: str
     at: float
@@ -38,23 +38,34 @@ class Shown:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table. verdict: what can be said of the runs."""
+    """A row of a table. verdict: what can be said of the columns. tone: good, bad or soft."""
 
     subject: str
     name: str
     cells: list[Shown | None]
     chance: str
     verdict: str
+    tone: str
     bars: list[Bar]
     chance_at: float | None
 
 
 @dataclass(frozen=True)
+class Column:
+    """A run, or what it was before training. name: in rows. before: whether it is what it was."""
+
+    name: str
+    label: str
+    style: str
+    before: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
-    """One metric. columns: runs, with what they were before training where that was measured, and their styles."""
+    """One metric. columns: runs, with what they were before training where that was measured."""
 
     title: str
-    columns: list[tuple[str, str]]
+    columns: list[Column]
     lines: list[Line]
     rest: list[Line]
     intervals: bool
@@ -94,7 +105,9 @@ def number(row: Row, value: float) -> str:
 
 def _tables(records: Sequence[Record], prefix: str) -> list[Table]:
     rows = _rows(records, prefix)
-    columns = [column for run, record in enumerate(records) for column in _columns(record, run, prefix)]
+    columns = [
+        column for run, record in enumerate(records) for column in _columns(record, run, prefix, len(records) == 1)
+    ]
     made = []
     for heading, group in groupby(rows, key=lambda row: row.heading):
         lines = [(row, _line(row, columns)) for row in group]
@@ -106,9 +119,12 @@ def _tables(records: Sequence[Record], prefix: str) -> list[Table]:
     return made
 
 
-def _columns(record: Record, run: int, prefix: str) -> list[tuple[str, str]]:
-    before = [(record.name + BEFORE, f"c{run % COLORS} before")] if _chosen(record.before, prefix) else []
-    return [*before, (record.name, f"c{run % COLORS}")] if before or _chosen(record.scores, prefix) else []
+def _columns(record: Record, run: int, prefix: str, alone: bool) -> list[Column]:
+    name, style = record.name, f"c{run % COLORS}"
+    label = "before" if alone else f"{name}, before"
+    before = [Column(name + BEFORE, label, f"{style} before", before=True)] if _chosen(record.before, prefix) else []
+    after = [Column(name, ("after" if before else "value") if alone else name, style)]
+    return [*before, *(after if before or _chosen(record.scores, prefix) else [])]
 
 
 def _rows(records: Sequence[Record], prefix: str) -> list[Row]:
@@ -129,16 +145,26 @@ def _chosen(scores: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key: value for key, value in found.items() if "/" in key}
 
 
-def _line(row: Row, columns: Sequence[tuple[str, str]]) -> Line:
-    best = row.best if len(row.cells) > 1 else None
-    cells = [_shown(row, row.cells.get(name), best == name) for name, _ in columns]
+def _line(row: Row, columns: Sequence[Column]) -> Line:
+    compared = _compared(row, columns)
+    best = compared.best if len(compared.cells) > 1 else None
+    cells = [_shown(row, row.cells.get(column.name), best == column.name) for column in columns]
     bars, chance_at = [], None
     if row.is_share:
-        bars = [_bar(style, row.cells[name]) for name, style in columns if name in row.cells]
+        bars = [_bar(column.style, row.cells[column.name]) for column in columns if column.name in row.cells]
         chance_at = None if row.chance is None else _percent(row.chance)
     chance = "" if row.chance is None else number(row, row.chance)
     subject = row.subject.replace("->", " → ") or "model"
-    return Line(subject, row.name.replace("_", " "), cells, chance, _verdict(row, best), bars, chance_at)
+    verdict, tone = _verdict(compared, best)
+    return Line(subject, row.name.replace("_", " "), cells, chance, verdict, tone, bars, chance_at)
+
+
+def _compared(row: Row, columns: Sequence[Column]) -> Row:
+    """Several runs are compared as they ended, one with what it was before."""
+    ended = {column.name for column in columns if not column.before}
+    if len(ended) < 2:
+        return row
+    return replace(row, cells={name: cell for name, cell in row.cells.items() if name in ended})
 
 
 def _shown(row: Row, cell: Cell | None, best: bool) -> Shown | None:
@@ -163,16 +189,19 @@ def _percent(value: float) -> float:
     return round(100 * min(max(value, 0.0), 1.0), 2)
 
 
-def _verdict(row: Row, best: str | None) -> str:
-    """Of several columns: which is best, or that chance may decide."""
+def _verdict(row: Row, best: str | None) -> tuple[str, str]:
+    """Of several columns: which is best, or that chance may decide; and its tone."""
     if len(row.cells) < 2:
-        return ""
+        return "", "soft"
+    changed = [name for name in row.cells if name.endswith(BEFORE) and name.removesuffix(BEFORE) in row.cells]
+    if best is not None and changed:
+        return ("worse than before", "bad") if best in changed else ("better than before", "good")
     if best is not None:
-        return f"best: {best}"
+        return f"best: {best}", "good"
     ahead = _ahead(row)
     if len(ahead) in (0, len(row.cells)):
-        return "not distinguishable" if ahead else ""
-    return f"ahead, not distinguishable: {', '.join(ahead)}"
+        return "not distinguishable" if ahead else "", "soft"
+    return f"ahead, not distinguishable: {', '.join(ahead)}", "soft"
 
 
 def _ahead(row: Row) -> list[str]:
@@ -204,8 +233,16 @@ def _headline(row: Row, cell: Cell) -> Headline:
     said += [f"chance {number(row, row.chance)}"] if row.chance is not None else []
     verdict, good = _against_chance(row, cell)
     subject = row.subject.replace("->", " → ")
-    name = "" if row.heading.lower().endswith(row.name) else row.name.replace("_", " ")
+    name = "" if row.heading.lower().endswith(row.name) else _meaning(row.name)
     return Headline(row.heading, " · ".join(filter(None, (subject, name))), text, ", ".join(said), verdict, good)
+
+
+def _meaning(name: str) -> str:
+    """recall@10 -> own pair among the 10 nearest."""
+    kind, _, rank = name.partition("@")
+    if kind != "recall" or not rank.isdigit():
+        return name.replace("_", " ")
+    return "own pair is the nearest" if rank == "1" else f"own pair among the {rank} nearest"
 
 
 def _against_chance(row: Row, cell: Cell) -> tuple[str, bool]:

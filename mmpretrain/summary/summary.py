@@ -63,6 +63,7 @@ def headline(run: RunFolder) -> str:
     parts = [run.path.resolve().name, str(status.get("state", "state unknown"))]
     done = status.get("step", steps[-1]["step"] if steps else 0)
     parts.append(f"{done:,} of {status['total_steps']:,} steps" if "total_steps" in status else f"{done:,} steps")
+    parts += ["stopped early"] if status.get("stopped_early") else []
     if steps:
         epochs = f" ({steps[-1]['epoch']:.1f} epochs)" if "epoch" in steps[-1] else ""
         parts.append(f"{steps[-1]['samples']:,} samples{epochs}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mmpretrain.config.averaging import Weights as Averaged
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
 from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.run_folder import RunFolder
@@ -26,6 +27,18 @@ def export_command(
     step: Annotated[int | None, typer.Option(help="Of which checkpoint; the newest complete one by default.")] = None,
     dtype: Annotated[Weights, typer.Option(help="Of the weights.")] = Weights.float32,
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
+    average: Annotated[
+        bool | None,
+        typer.Option(
+            "--average/--raw", help="The moving average of the weights, or the weights; as the run released by default."
+        ),
+    ] = None,
+    mixture: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training in a mixture with the start, 0 to 1; by default what the run chose, if it did."
+        ),
+    ] = None,
     native: Annotated[
         bool, typer.Option(help="Write an image and a text encoder of CLIP or SigLIP in their own format, too.")
     ] = True,
@@ -33,9 +46,9 @@ def export_command(
 ) -> None:
     """Make a release of any checkpoint of a run: of every ZeRO stage and number of ranks, by one process.
 
-    The weights are those of the training (no moving average of them is kept). Neither GPUs nor the data are needed,
-    but by methods that read the training split after their last step (mucmm). Needs memory for a tensor or two, and
-    disk space for twice the release.
+    A run with averaging.ema also has the average of its weights, and one with averaging.interpolate the weights that it
+    started from. Neither GPUs nor the data are needed, but by methods that read the training split after their last
+    step (mucmm). Needs memory for a tensor or two, and disk space for twice the release.
     """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
@@ -43,9 +56,13 @@ def export_command(
             raise CommandError([f"{to} exists: remove it, or name another folder"])
         from mmpretrain.training.export import export_run
 
+        kind = None if average is None else Averaged.ema if average else Averaged.raw
+
         try:
             with working(form, f"exporting {run}"):
-                made = export_run(RunFolder(run), to, step, dtype.value, max_shard_size, native=native)
+                made = export_run(
+                    RunFolder(run), to, step, dtype.value, max_shard_size, native=native, kind=kind, mixture=mixture
+                )
         except CheckpointError as error:
             raise CommandError([str(error)]) from None
         result = {
@@ -53,6 +70,8 @@ def export_command(
             "step": made.step,
             "steps": made.steps,
             "dtype": dtype.value,
+            "weights": made.chosen.kind.value,
+            "mixture": made.chosen.mixture,
             "scores": made.scores,
             "read_training_split": made.concluded,
             "notes": made.notes,

@@ -7,16 +7,20 @@ that looks at data after its last step (``Method.conclude``) has to run the whol
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
+from torch import Tensor
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.config.averaging import Weights
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.root import Config
@@ -33,6 +37,8 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError, one_line
 from mmpretrain.records import read_evaluation
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.training.chosen_weights import Chosen, ChosenWeights, choose, was_evaluated
+from mmpretrain.training.final_weights import in_words
 from mmpretrain.training.lazy_weights import LazyWeights, placeholders
 from mmpretrain.training.merging import adapters_of, merged
 from mmpretrain.training.once import once
@@ -40,6 +46,7 @@ from mmpretrain.training.parts import Parts, read_parts
 from mmpretrain.training.publish import Scores, card_facts, training_facts
 
 UNKNOWN = "whether the samples of this evaluation were kept from training was not recorded"
+Heads = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -47,7 +54,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Exported:
     """What was written. scores: how many of an evaluation of these very weights stand in the card. concluded: whether
     the training split was read for what the method sets after its last step. notes: in which formats of others it is
-    not written, and why."""
+    not written, and why. chosen: which weights of the step they are."""
 
     folder: Path
     step: int
@@ -55,6 +62,7 @@ class Exported:
     scores: int
     concluded: bool
     notes: list[str]
+    chosen: Chosen
 
 
 def export_run(
@@ -65,13 +73,16 @@ def export_run(
     max_shard_size: str = "5GB",
     *,
     native: bool = True,
+    kind: Weights | None = None,
+    mixture: float | None = None,
 ) -> Exported:
     """Write ``folder`` from the checkpoint after ``step`` steps (None: from the newest complete one).
 
     dtype: a name of DTYPES, of all weights that are floating-point numbers. max_shard_size: of a weights file, such as
     ``"5GB"``. native: whether a model that CLIP's or SigLIP's own format can hold is written in that, too, which takes
-    memory for the whole model. Raises UnusableError, CheckpointError or another ValueError if there is no such run or
-    checkpoint, it is damaged, or something is missing that its release needs.
+    memory for the whole model. kind, mixture: which weights of the step, see :func:`choose`. Raises UnusableError,
+    CheckpointError or another ValueError if there is no such run or checkpoint, it is damaged, or something is missing
+    that its release needs.
     """
     split_state_dict_into_shards_factory(
         {}, get_storage_size=lambda _: 0, filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
@@ -83,19 +94,23 @@ def export_run(
     manifest = checkpoint_files.read_manifest(source)
     parts = read_parts(run.parts) or _parts_of(config)
     stored = stored_weights(source / checkpoint.DEEPSPEED, manifest["world_size"])
-    adapters, stored = adapters_of(config, stored), merged(config, stored, parts.config)
+    chosen = choose(config.averaging, run.status(), manifest["step"], kind, mixture)
+    weights = ChosenWeights(chosen, stored, source, manifest["world_size"], run.start_weights)
+    # Mixtures are of adapters as they trained; what is released is merged after that.
+    adapters, stored = adapters_of(config, weights.weights), merged(config, weights.weights, parts.config)
     concludes = method_class(config.method.name).conclude is not Method.conclude
-    scores = scores_at(run, config, manifest["step"], concludes=concludes)
-    training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware)
+    scores = scores_at(run, config, manifest["step"], concludes=concludes, chosen=chosen)
+    words = in_words(config.averaging, chosen.kind, _mixture_facts(run, chosen))
+    training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware, words)
     card = card_facts(config, parts.info, training, scores)
     card = replace(card, rounded_to=None if dtype == "float32" else dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shipped = _concluded(config, parts, stored, source) if concludes else _shipped(config, parts, stored, source)
+    shipped = (_concluded if concludes else _shipped)(config, parts, stored, source, weights.heads)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as spool:
         state = LazyWeights(shipped.state, stored, DTYPES[dtype], shipped.model, Path(spool))
         shipped.model.to(dtype=DTYPES[dtype])  # type: ignore[call-arg]
         notes = export_release(shipped.model, state, shipped.processor, folder, card, max_shard_size, native, adapters)
-    return Exported(folder, manifest["step"], config.total_steps, len(scores.results), concludes, notes)
+    return Exported(folder, manifest["step"], config.total_steps, len(scores.results), concludes, notes, chosen)
 
 
 def usable_checkpoint(checkpoints: Path, step: int | None) -> Path:
@@ -118,18 +133,29 @@ def usable_checkpoint(checkpoints: Path, step: int | None) -> Path:
     raise CheckpointError(f"{'; '.join(problems)}: take another checkpoint")
 
 
-def scores_at(run: RunFolder, config: Config, step: int, *, concludes: bool) -> Scores:
+def scores_at(run: RunFolder, config: Config, step: int, *, concludes: bool, chosen: Chosen | None = None) -> Scores:
     """Of the weights after ``step`` steps, if they were evaluated: at the end of the run, or while it trained. Of a
-    method that sets more after its last step the latter were those of another model."""
+    method that sets more after its last step the latter were those of another model. chosen: which of that step; None:
+    those that the run released."""
     status, settings = run.status(), config.evaluation
-    if step == status.get("released_step", config.total_steps):
+    chosen = chosen or choose(config.averaging, status, step, None, None)
+    if was_evaluated(chosen, config.averaging, {"released_step": config.total_steps} | status, step):
         known = status.get("evaluated") or {"not_held_out": UNKNOWN}
         return Scores(read_evaluation(run), settings.split, known["not_held_out"])
     split = settings.watched_split
     prefix = f"eval/{split}/"
-    lines = [] if concludes else [line for line in read_lines(run.metrics) if line["step"] == step]
+    others = chosen.kind is not config.averaging.released or chosen.mixture not in (None, 1)
+    lines = [] if concludes or others else [line for line in read_lines(run.metrics) if line["step"] == step]
     found = {key.removeprefix(prefix): line[key] for line in lines for key in line if key.startswith(prefix)}
     return Scores(found, split, UNKNOWN)
+
+
+def _mixture_facts(run: RunFolder, chosen: Chosen) -> dict[str, Any] | None:
+    """What in_words is told of a mixture: how it was chosen, if the run chose it."""
+    if chosen.mixture is None:
+        return None
+    told = run.status().get("interpolation") or {}
+    return told if told.get("alpha") == chosen.mixture else {"alpha": chosen.mixture}
 
 
 def _parts_of(config: Config) -> Parts:
@@ -156,20 +182,20 @@ def _gone(path: str) -> bool:
     return "://" not in path and not Path(path).exists()
 
 
-def _shipped(config: Config, parts: Parts, stored: StoredWeights, source: Path) -> Shipped:
+def _shipped(config: Config, parts: Parts, stored: StoredWeights, source: Path, heads: Heads) -> Shipped:
     """What ships, its model without weights: those of the checkpoint are stood in for by tensors on the meta device."""
     with torch.device("meta"):
         model = MMPretrainModel(parts.config)
-    method = _method(config, model, source)
+    method = _method(config, model, source, heads)
     return method.ship(placeholders(stored), parts.processor)
 
 
-def _concluded(config: Config, parts: Parts, stored: StoredWeights, source: Path) -> Shipped:
+def _concluded(config: Config, parts: Parts, stored: StoredWeights, source: Path, heads: Heads) -> Shipped:
     """What ships after the method has looked at the training split, as at the end of a run."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MMPretrainModel(parts.config)
     model.load_state_dict(dict(stored))
-    method = _method(config, model.to(device), source)  # type: ignore[arg-type]
+    method = _method(config, model.to(device), source, heads)  # type: ignore[arg-type]
     try:
         stream = Stream(config.data, "train", config.seed, 0, 1, parts.processor, device=device)
     except (ValueError, OSError) as error:
@@ -187,12 +213,12 @@ def _concluded(config: Config, parts: Parts, stored: StoredWeights, source: Path
     return method.ship(state, parts.processor)
 
 
-def _method(config: Config, model: MMPretrainModel, source: Path) -> Method:
-    """The method with the heads that it had learned."""
+def _method(config: Config, model: MMPretrainModel, source: Path, heads: Heads) -> Method:
+    """The method with its heads: those that ``heads`` makes of what was learned."""
     method = method_class(config.method.name)(config, model)
-    heads = torch.load(source / checkpoint.HEADS, map_location="cpu", weights_only=True)
+    learned = torch.load(source / checkpoint.HEADS, map_location="cpu", weights_only=True)
     try:
-        method.heads.load_state_dict(heads["heads"]["modules"])
+        method.heads.load_state_dict(heads(learned["heads"]["modules"]))
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{source / checkpoint.HEADS} does not fit ({one_line(error)}): another version of mmpretrain wrote it"

@@ -49,23 +49,13 @@ def take_final_weights(folder: RunFolder, engine: Engine, measuring: Measuring) 
     mixed = interpolated(mixtures, settings.interpolate, best, lambda: agreed_score(best, measuring.deciding(), world))
     if world.rank == 0:
         folder.update_status(interpolation=mixed.facts())
-        print(told(mixed), flush=True)
     return mixed
-
-
-def told(mixed: Mixed) -> str:
-    """What was measured of the mixtures, in a few lines."""
-    rows = "\n".join(
-        f"  {alpha:>5g}  {value:.4f}{'  (released)' if alpha == mixed.alpha else ''}"
-        for alpha, value in mixed.scores.items()
-    )
-    return f"mixtures of the start (0) and the trained weights (1), {mixed.score} on {mixed.split}:\n{rows}"
 
 
 def in_words(settings: AveragingConfig, kind: Weights, mixture: Mapping[str, Any] | None) -> str | None:
     """Which weights of a step are meant, for a card; None if there is nothing to say.
 
-    mixture: the facts of the one that they are, as the run's status has them.
+    mixture: the facts of the one that they are, as the run's status has them, or its share alone (``alpha``).
     """
     whole = None
     if kind is Weights.ema:
@@ -73,8 +63,9 @@ def in_words(settings: AveragingConfig, kind: Weights, mixture: Mapping[str, Any
         whole = f"the exponential moving average of the training's (decay {settings.ema:g}{warmup})"
     if mixture is None:
         return whole
-    alpha, score = mixture["alpha"], mixture["score"]
-    return (
-        f"{alpha:g} of {whole or 'what was trained'} and {1 - alpha:g} of the start of the run, chosen among"
-        f" {len(mixture['scores'])} mixtures by {score} on the {mixture['split']} split"
-    )
+    alpha = mixture["alpha"]
+    said = f"{alpha:g} of {whole or 'what was trained'} and {1 - alpha:g} of the start of the run"
+    if "scores" not in mixture:
+        return said
+    count, score, split = len(mixture["scores"]), mixture["score"], mixture["split"]
+    return f"{said}, chosen among {count} mixtures by {score} on the {split} split"

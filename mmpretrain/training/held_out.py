@@ -16,8 +16,8 @@ def not_held_out(config: Config, trained: Index, measured: Index) -> str | None:
     split = config.evaluation.split
     if split == TRAIN or measured.fingerprint == trained.fingerprint:
         return "they are the samples that the model learned from"
-    seen = {shard.sha256 for shard in trained.shards}
-    common = sum(shard.sha256 in seen for shard in measured.shards)
+    seen = {shard.sha256: shard for shard in trained.shards}
+    common = sum(s.sha256 in seen and s.shares_samples(seen[s.sha256]) for s in measured.shards)
     if common:
         return f"{common} of the {len(measured.shards)} shards of {split} are shards that the model learned from"
     info = dataset_info(config.data)

@@ -56,7 +56,7 @@ class Mixtures:
     def put(self, alpha: float) -> None:
         """The mixture with this share of the training; a collective."""
         for name, (numbers, start) in self._live().items():
-            if not _KEPT.search(name):
+            if not stays_as_trained(name):
                 first = self._start.part(name, start, numbers.numel()).to(numbers)
                 numbers.copy_(torch.lerp(first, self._trained[name], alpha))
         self._engine.live.refresh()
@@ -78,6 +78,11 @@ class Mixtures:
                 f"averaging.interpolate: the adapters do not start at zero ({wrong or 'on another rank'}), so that no"
                 " mixture of them is one of the merged weights: leave averaging.interpolate out"
             )
+
+
+def stays_as_trained(name: str) -> bool:
+    """Whether a parameter is the factor of an adapter that is not mixed."""
+    return bool(_KEPT.search(name))
 
 
 def interpolated(mixtures: Mixtures, alphas: list[float], settings: BestConfig, measure: Callable[[], float]) -> Mixed:

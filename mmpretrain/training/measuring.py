@@ -15,7 +15,7 @@ from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine.engine import Engine
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
-from mmpretrain.evaluation.evaluate import evaluate
+from mmpretrain.evaluation.evaluate import Scores, measure, plain
 from mmpretrain.evaluation.same_items import with_items
 from mmpretrain.evaluation.texts import Processor, embed_own_texts, embed_texts
 
@@ -30,23 +30,25 @@ class Measuring:
         self.config, self._engine, self._processor, self._split = config, engine, processor, split
         self._settings = config.evaluation
 
-    def while_training(self) -> dict[str, float]:
-        """Results of the metrics that are watched, on rank 0; {} elsewhere."""
-        settings = self._settings
-        return self._evaluate(settings.watched, self.embed, settings.watched_split, classes=None, intervals=False)
+    def while_training(self) -> tuple[dict[str, float], Embeddings]:
+        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
+        settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
+        results = plain(self._evaluate(settings.watched, embed, split, classes=None), wanted=False)
+        return results, embed(split)
 
     def deciding(self) -> dict[str, float]:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
-        metric = Metric(score_metric(str(settings.best.score)))
-        return self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None, intervals=False)
+        metric = Metric.__members__[score_metric(str(settings.best.score))]
+        found = self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None)
+        return plain(found, wanted=False)
 
-    def final(self) -> tuple[dict[str, float], Embeddings | None]:
-        """Results of the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""
+    def final(self) -> tuple[Scores, Embeddings | None]:
+        """Scores by the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""
         settings, embed, info = self._settings, functools.cache(self.embed), dataset_info(self.config.data)
         names = info.classes if info else None
-        results = self._evaluate(settings.final, embed, settings.split, classes=names, intervals=settings.intervals)
-        return results, embed(settings.split) if settings.splits else None
+        found = self._evaluate(settings.final, embed, settings.split, classes=names)
+        return found, embed(settings.split) if settings.splits else None
 
     def _evaluate(
         self,
@@ -55,12 +57,11 @@ class Measuring:
         split: str,
         *,
         classes: Sequence[str] | None,
-        intervals: bool,
-    ) -> dict[str, float]:
+    ) -> Scores:
         info = dataset_info(self.config.data)
         if Metric.retrieval in metrics:
             embed = self._with_items(embed, split)
-        return evaluate(
+        return measure(
             metrics,
             embed,
             self._engine.world,
@@ -68,7 +69,6 @@ class Measuring:
             classes,
             info.factors if info else None,
             split=split,
-            intervals=intervals,
             prompts=self._prompts,
             embed_without=self.embed,
         )

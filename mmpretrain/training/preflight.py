@@ -71,7 +71,8 @@ def check(config: Config, ranks: int = 1, *, starts: bool = True) -> Checked:
     if note := native_note(model.config):
         notes.append(note)
     if config.method.contrasts:
-        exchange = config.method.exchange(model.embed_sizes)
+        widths = model.embed_sizes
+        exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
         size = exchange.width, exchange.pairs
         notes.append(memory_note(config.objective, config.data.global_batch, ranks, *size, rings=exchange.rings))
     if not problems and _readable(config):

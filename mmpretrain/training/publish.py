@@ -18,6 +18,7 @@ from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Shipped
+from mmpretrain.records import Change
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.start_sources import Start
 
@@ -27,11 +28,12 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Scores:
     """An evaluation of the very weights that are released. not_held_out: why it is of no held-out data; None if it
-    is."""
+    is. changes: what became of the scores since the start, where that was measured."""
 
     results: Mapping[str, float]
     split: str
     not_held_out: str | None = None
+    changes: Sequence[Change] = ()
 
 
 def publish(
@@ -61,6 +63,8 @@ def card_facts(config: Config, info: DatasetInfo | None, training: TrainingFacts
         evaluation=scores.results,
         split=scores.split,
         not_held_out=scores.not_held_out,
+        changes=scores.changes,
+        recipe=config.finetune.recipe,
     )
 
 

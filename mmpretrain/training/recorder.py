@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,8 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport, mean_over_ranks
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
+from mmpretrain.training.costs import Costs, memory_gib
+from mmpretrain.training.rates import rates
 from mmpretrain.training.trackers import TrackerFactory, run_trackers
 
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
@@ -37,6 +39,9 @@ class Recorder:
         self.stream = stream
         self.world = world
         self.trackers = trackers(folder, config) if world.rank == 0 else ()
+        self.takes_pictures = config.tracking.pictures and len(self.trackers) > 1
+        self.costs: Costs | None = None
+        self._rates = rates(config)
         self._waits: list[float] = []  # seconds for each batch since the last line
         self._last_time = time.perf_counter()
         self._last_done = 0
@@ -89,6 +94,16 @@ class Recorder:
         for tracker in self.trackers:
             tracker.log(line)
 
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """Hand a picture to every tracker."""
+        for tracker in self.trackers:
+            tracker.picture(step, name, png)
+
+    def conclude(self, done: int, results: Mapping[str, float]) -> None:
+        """Hand the final evaluation to every tracker."""
+        for tracker in self.trackers:
+            tracker.conclude(done, results)
+
     def flush(self) -> None:
         """Make the records written so far survive a crash."""
         for tracker in self.trackers:
@@ -108,6 +123,7 @@ class Recorder:
     def _log(self, done: int, values: dict[str, float], report: StepReport) -> None:
         now = time.perf_counter()
         batch, steps = self.config.data.global_batch, done - self._last_done
+        speed = steps * batch / (now - self._last_time)
         line = {
             "step": done,
             "samples": done * batch,
@@ -115,10 +131,12 @@ class Recorder:
             **self._by_source(done * batch),
             **values,
             "lr": report.lr,
+            **{name: factor * report.lr for name, factor in self._rates.items()},
             "grad_norm": report.grad_norm,
-            "samples_per_s": steps * batch / (now - self._last_time),
+            "samples_per_s": speed,
             "data_wait_s": sum(self._waits) / max(1, steps),
-            **self._longest_wait(),
+            **self._most_on_any_rank(),
+            **(self.costs.line(speed, self.world.size) if self.costs else {}),
             **self._store(),
         }
         self._last_time, self._last_done, self._waits = now, done, []
@@ -127,10 +145,12 @@ class Recorder:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now
 
-    def _longest_wait(self) -> dict[str, float]:
-        """For one batch, on any rank, since the last line: a mean hides it, and all ranks wait for the slowest."""
-        longest = torch.tensor(max(self._waits, default=0.0), device=self.world.device)
-        return {"data_wait_max_s": self.world.all_reduce_max(longest).item()}
+    def _most_on_any_rank(self) -> dict[str, float]:
+        """Since the last line, the longest wait for a batch (a mean hides it, and all ranks wait for the slowest), and
+        the most memory."""
+        most = [max(self._waits, default=0.0), memory_gib(self.world.device)]
+        wait, memory = self.world.all_reduce_max(torch.tensor(most, device=self.world.device)).tolist()
+        return {"data_wait_max_s": wait, "memory_gib": memory}
 
     def _store(self) -> dict[str, float]:
         """What fetching took, over all ranks, since they started; nothing for local data."""

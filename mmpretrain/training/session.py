@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,9 @@ from mmpretrain.assembly.build import build_processor, build_unaugmented_process
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
+from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
+from mmpretrain.config.kept_out import kept_out
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.changed_index import changed_index
 from mmpretrain.data.index import ShardError
@@ -31,17 +34,17 @@ from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
-from mmpretrain.evaluation.evaluate import log_entry, write_evaluation
+from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
+from mmpretrain.records import Change, change_lines, told_ending
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.embedding_map import MAP_FILE, write_map
-from mmpretrain.summary.grid_file import GRID_FILE
-from mmpretrain.summary.retrieval_grid import write_grid
-from mmpretrain.summary.summary import draw_summary
+from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
+from mmpretrain.training.costs import count_costs
+from mmpretrain.training.drawing import draw_end, draw_grid
 from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
@@ -85,6 +88,7 @@ class Session:
             parts = Parts(self.method.model.config, self.processor, info, hardware)  # type: ignore[arg-type]
             write_parts(folder.parts, parts)
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
+        self.before_after = self._before_after()
         self.best: Best | None = None
 
     def _agree_on_the_index(self, stream: Stream) -> None:
@@ -115,6 +119,8 @@ class Session:
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
         self.recorder.start(done)
+        if done == 0 and self.before_after is not None:
+            self.before_after.before(self.world)
         return done
 
     def _check_data(self, manifest: Mapping[str, Any]) -> None:
@@ -140,7 +146,14 @@ class Session:
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
-        return self.recorder.timed(self.stream.batches(done, self.config.total_steps))
+        for batch in self.recorder.timed(self.stream.batches(done, self.config.total_steps)):
+            if self.recorder.costs is None:
+                self.recorder.costs = count_costs(self.engine, batch, self.step(done))
+            yield batch
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank wishes it; a collective."""
+        return self.world.max_flag(wish)
 
     def step(self, index: int) -> Step:
         """What the method may know about the step with this index."""
@@ -166,8 +179,10 @@ class Session:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
         with self.engine.evaluated_weights():
-            results = self.measuring.while_training()
+            results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
+        if self.recorder.takes_pictures:
+            self._show(done, shown, settings.watched_split)
         self.best = better(self.best, settings.best, done, results, self.world)
 
     def out_of_patience(self, done: int) -> bool:
@@ -202,32 +217,58 @@ class Session:
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
-        self._tell_early_stop(done)
+        self._note_early_stop(done)
         released = self._take_best(done)
         mixed = take_final_weights(self.folder, self.engine, self.measuring)
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
-        results, shown = self.measuring.final()
+        scores, shown = self.measuring.final()
+        general = self.before_after.general() if self.before_after else {}
         state = self.engine.state_dict()
         if state is not None:
             keep_earlier(self.folder, released)
-            write_evaluation(self.folder.evaluation, results)
-            self._publish(state, results, released, mixed.facts() if mixed else None)
+            results = plain(scores, wanted=self.config.evaluation.intervals)
+            both = self.before_after.flat(scores, general) if self.before_after else results
+            write_evaluation(self.folder.evaluation, both)
+            changes = self.before_after.compared(scores, general) if self.before_after else []
+            print(*change_lines(changes), sep="\n", flush=True)
+            self._publish(state, results, changes, released, mixed.facts() if mixed else None)
+            self.recorder.conclude(done, both)
+            self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            self._draw(shown)
+            for line in told_ending(self.folder.status()):
+                print(line, flush=True)
+            split = self.config.evaluation.split
+            draw_end(self.folder, self.config, shown, split, self._whole_splits)
+
+    def _before_after(self) -> BeforeAfter | None:
+        """What measures the start as well as the end; None where that is not wanted."""
+        if not self.config.finetune.before:
+            return None
+        general, kept = None, kept_out(self.config)
+        if kept is not None:
+            split = functools.cache(functools.partial(self._stream, quarantine=None, data=kept.data))
+            general = Measuring(kept, self.engine, self.processor, split)
+        return BeforeAfter(self.folder, self.measuring, general, self.config.evaluation.intervals)
 
     def _publish(
-        self, state: dict[str, Tensor], results: dict[str, float], steps: int, mixture: dict[str, Any] | None
+        self,
+        state: dict[str, Tensor],
+        results: dict[str, float],
+        changes: Sequence[Change],
+        steps: int,
+        mixture: dict[str, Any] | None,
     ) -> None:
         """Write the release, and what was measured of it into the status; on rank 0 alone.
 
-        state: the whole weights. steps: that they have learned from. mixture: with the start, None if there is none.
+        state: the whole weights. changes: of the scores since the start. steps: that the weights have learned from.
+        mixture: with the start, None if there is none.
         """
         config, seen = self.config, self._seen(results)
         size = self.world.size
         weights = in_words(config.averaging, config.averaging.released, mixture)
         made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
-        scores = Scores(results, config.evaluation.split, seen)
+        scores = Scores(results, config.evaluation.split, seen, changes)
         shipped = without_adapters(config, self.method.ship(state, self.processor))
         publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
         facts = {
@@ -238,16 +279,12 @@ class Session:
         }
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
-    def _tell_early_stop(self, done: int) -> None:
-        """Why a run is complete before its last step, on the screen and in its status."""
+    def _note_early_stop(self, done: int) -> None:
+        """In the run's status, why it is complete before its last step."""
         if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            patience = self.config.evaluation.best.patience
-            self.folder.update_status(stopped_early={"step": done, "patience": patience})
-            print(
-                f"stopped after step {done} of {self.config.total_steps}: {patience} measurements in a row of"
-                f" {self.best.score} were no better than {self.best.value:.4f} after step {self.best.step}",
-                flush=True,
-            )
+            best, patience = self.best, self.config.evaluation.best.patience
+            facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+            self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:
         """Load what is to be released; the number of steps that it has learned from."""
@@ -262,19 +299,12 @@ class Session:
             return None
         return not_held_out(self.config, self.stream.index, self._split(self.config.evaluation.split).index)
 
-    def _draw(self, embeddings: Embeddings | None) -> None:
-        """embeddings: of the held-out split; None without one."""
-        kinds = {name: modality.kind for name, modality in self.config.data.modalities.items()}
-        try:
-            if embeddings is not None:
-                reader = self._whole_splits[self.config.evaluation.split].reader
-                write_grid(self.folder.path / GRID_FILE, embeddings, reader, kinds)
-                info = dataset_info(self.config.data)
-                classes, split = info.classes if info else None, self.config.evaluation.split
-                write_map(self.folder.path / MAP_FILE, embeddings, split, classes, reader, kinds)
-            draw_summary(self.folder.path)
-        except Exception:  # The run is complete; a picture must not turn it into a failure.
-            logger.exception("the summary could not be drawn")
+    def _show(self, done: int, embeddings: Embeddings | None, split: str) -> None:
+        """The retrieval grid, for the run folder and trackers; on rank 0. embeddings: of the split; None without."""
+        if embeddings is not None:
+            wanted, reader = self.recorder.takes_pictures, self._whole_splits[split].reader
+            if picture := draw_grid(self.folder, self.config, embeddings, reader, picture=wanted):
+                self.recorder.picture(done, "retrieval", picture)
 
     def _split(self, name: str) -> Stream:
         # Reading a split opens and checks its shards; evaluations while training come back to the same ones.
@@ -341,10 +371,11 @@ class Session:
         quarantine: Path | None,
         sources: MMPretrainProcessor | None = None,
         training: Training | None = None,
+        data: DataConfig | None = None,
     ) -> Stream:
         world = self.world
         return Stream(
-            self.config.data,
+            data or self.config.data,
             split,
             self.config.seed,
             world.rank,

@@ -1,11 +1,11 @@
-"""What a new run may start from: a release, or a checkpoint of a run. Names and shapes are read without the weights."""
+"""What a new run may start from: a release, or a checkpoint of a run. Names and shapes come without the weights."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.checkpoint_weights import StoredWeights, stored_weights
 from mmpretrain.methods.base import Method
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, missing_folder, one_line
 from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, foreign_code, verify_release, weights_sha256
@@ -105,28 +106,37 @@ class ReleaseSource(StartSource):
             raise UnusableError([f"{KEY}: {problem}" for problem in problems])
 
     def sizes(self) -> Sizes:
-        """See :class:`StartSource`; of the files' headers."""
-        found = {}
-        for path in self.files:
-            with _opened(path) as weights:
-                found |= {name: torch.Size(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-        return found
+        """See :class:`StartSource`; of its config, for transformers gives some tensors other names in files."""
+        with torch.device("meta"):
+            state = MMPretrainModel(self.config).state_dict()
+        return {name: tensor.shape for name, tensor in state.items()}
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """See :class:`StartSource`."""
-        with ExitStack() as stack:
-            opened = [stack.enter_context(_opened(path)) for path in self.files]
-            where = {name: weights for weights in opened for name in weights.keys()}  # noqa: SIM118
-            for name in names:
-                yield name, where[name].get_tensor(name)
+        """See :class:`StartSource`; the whole model is opened."""
+        try:
+            opened: Any = MMPretrainModel.from_pretrained(
+                self.folder, config=self.config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # Damaged files raise whatever their parser raises.
+            raise _unusable(f"{self.called} cannot be loaded ({one_line(error)})") from error
+        model, info = opened
+        if info["missing_keys"]:
+            raise _unusable(f"{self.called} has no weights for {sorted(info['missing_keys'])[0]}")
+        state = model.state_dict()
+        yield from ((name, state[name]) for name in names)
 
     def heads(self, name: str, method: type[Method]) -> dict[str, Tensor]:
         """See :class:`StartSource`; scale and bias, if the method learns a similarity of the same form."""
         form = (self.config.similarity or {}).get("form")
         if form is None or form != method.similarity:
             return {}
-        known = sorted(method.similarity_heads.keys() & self.sizes())
-        return {f"heads.{method.similarity_heads[name]}": tensor for name, tensor in self.tensors(known)}
+        found: dict[str, Tensor] = {}
+        for path in self.files:
+            with _opened(path) as weights:
+                held = set(weights.keys())
+                known = {n: head for n, head in method.similarity_heads.items() if n in held}
+                found |= {f"heads.{head}": weights.get_tensor(n) for n, head in known.items()}
+        return found
 
     def start(self, *, hashed: bool) -> Start:
         """See :class:`StartSource`."""

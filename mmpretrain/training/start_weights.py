@@ -75,6 +75,9 @@ class StartWeights:
                 f" be used ({why}): restore it"
             )
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
     def part(self, name: str, start: int, count: int) -> Tensor:
         """``count`` numbers of a tensor from number ``start``. Raises CheckpointError for a name that is not there."""
         if name not in self._where:

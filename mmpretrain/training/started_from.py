@@ -59,7 +59,7 @@ class Comparison:
 
 
 def findings(config: Config, method: Method, processor: MMPretrainProcessor | None) -> tuple[list[str], list[str]]:
-    """(problems, notes) of ``config.init_from``, by headers alone; nothing is raised.
+    """(problems, notes) of ``config.init_from``, without its weights; nothing is raised.
 
     method: around a model that may be on the meta device. processor: the run's; None: it cannot be made yet.
     """

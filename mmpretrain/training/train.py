@@ -27,6 +27,8 @@ def main(run_folder: Path) -> None:
 def fit(session: Session) -> None:
     """The loop. ``done`` counts finished steps, as checkpoints and metrics do."""
     done = session.resume()
+    if session.agreed(preemption_requested()):
+        raise PreemptedError(f"stopped after step {done}" if done else "stopped before the first step")
     over = session.out_of_patience(done)
     for batch in () if over else session.batches(done):
         report = session.engine.step(batch, session.step(done))

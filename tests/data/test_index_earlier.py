@@ -115,7 +115,7 @@ def test_a_run_of_that_version_goes_on(folder: Path, monkeypatch: pytest.MonkeyP
     index = load_index(folder)
     session: Any = object.__new__(Session)
     session.engine = session.folder = cast(Any, SimpleNamespace(checkpoints=None))
-    session.config = SimpleNamespace(data=SimpleNamespace(place=str(folder)))
+    session.config = SimpleNamespace(data=SimpleNamespace(place=str(folder), accept_index=None))
     session.recorder = SimpleNamespace(start=lambda done: None)
     for index in (load_index(folder), load_index(folder).kept(labeled)):
         session.stream = SimpleNamespace(index=index, plan=SimpleNamespace(facts={}))

@@ -54,9 +54,7 @@ def same(ours: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 1), (2, 3)])
-def test_it_is_the_plain_average_of_whole_weights(
-    ranks: Callable, tmp_path: Path, world_size: int, stage: int
-) -> None:
+def test_it_is_the_plain_average_of_whole_weights(ranks: Callable, tmp_path: Path, world_size: int, stage: int) -> None:
     folder = str(tmp_path) if world_size == 2 else None
     found = ranks(world_size, averaged, [f"engine=zero{stage}", "averaging.warmup=false"], folder)
     assert found == [(True, True, True)] * world_size

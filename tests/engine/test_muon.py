@@ -167,8 +167,9 @@ def test_every_direction_of_a_matrix_moves_alike(ranks: Callable) -> None:
     for name in ("muon", "adamw"):
         update = ranks(1, first_update, [*tokens, f"optim.name={name}"])[0]
         values = torch.linalg.svdvals(update["encoders.left.backbone.layers.0.mlp.fc1.weight"])
-        spreads[name] = float(values[0] / values[len(values) // 2])
-    assert spreads["muon"] < 2 < 4 < spreads["adamw"]
+        spreads[name] = float(values[0] / values[8])  # a batch of 16 samples gives few directions more
+    assert spreads["muon"] < 2.5
+    assert spreads["adamw"] > 4
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,12 @@ def module() -> nn.Module:
     return nn.ModuleDict({"encoders": nn.ModuleDict({"image": encoder, "text": nn.Linear(4, 4)})})
 
 
+def projected() -> nn.Module:
+    """A projection beside an encoder."""
+    parts = {name: nn.ModuleDict({"text": nn.Linear(4, 4)}) for name in ("encoders", "projections")}
+    return nn.ModuleDict(parts)
+
+
 def decays(config: OptimConfig, **encoders: EncoderConfig) -> dict[str, tuple[float, float]]:
     """Parameter -> its factor of the learning rate and its weight decay."""
     target = module()
@@ -44,6 +50,16 @@ def test_lr_scale_by_encoder() -> None:
     found = decays(OptimConfig(), text=EncoderConfig(lr_scale=0.1))
     assert found["encoders.text.weight"][0] == 0.1
     assert found["encoders.image.0.weight"][0] == 1.0
+
+
+def test_a_projection_may_have_a_factor_of_its_own() -> None:
+    target = projected()
+    scales = []
+    for own in (None, 5.0):
+        groups = parameter_groups(target, OptimConfig(), {"text": EncoderConfig(lr_scale=0.1, projection_lr_scale=own)})
+        by_parameter = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
+        scales.append([by_parameter[id(p)] for _, p in sorted(target.named_parameters())])
+    assert scales == [[0.1] * 4, [0.1, 0.1, 5.0, 5.0]]
 
 
 def test_frozen_parameters_are_left_out() -> None:

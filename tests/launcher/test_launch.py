@@ -46,7 +46,7 @@ def test_a_plan_is_checked_again_before_it_is_carried_out(tmp_path: Path) -> Non
     plan = toy_plan(tmp_path / "toy")
     prepare(toy_plan(tmp_path / "toy"))
     plan.composed.seed = 3
-    assert "was started with another config (seed: 0 -> 3)" in problem_of(plan)
+    assert "by another launcher in the meantime" in (problem := problem_of(plan)) and "seed: 0 -> 3" in problem
     plan.composed.seed = 0
     RunFolder(plan.run_folder).update_status(state=State.completed)
     assert "was completed by another launcher" in problem_of(plan)

@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import submitit
 from rich.console import Console
 from submitit.local.local import LocalJob
 
@@ -145,31 +144,6 @@ def test_a_signal_saves_and_the_same_command_continues(tmp_path: Path) -> None:
     code, out = run(toy_plan(tmp_path / "toy", steps=saved + 2), steps=saved + 2)
     assert code == Exit.completed, out
     assert [line["first"] for line in read_lines(plan.run_folder / "rank-1.jsonl")] == [0, saved]
-
-
-def test_ctrl_c_ends_the_ranks(tmp_path: Path) -> None:
-    plan = toy_plan(tmp_path / "toy", steps=1000)
-    thread = when_step(plan, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    code, out = run(plan, steps=1000, pause=0.1)
-    thread.join()
-    assert code == Exit.interrupted and "interrupted" in out
-    assert not ranks_alive(plan)
-    assert RunFolder(plan.run_folder).status()["state"] == "failed"
-
-
-def test_a_second_ctrl_c_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = toy_plan(tmp_path / "toy", steps=1000)
-    end_ranks = follow.end_ranks
-
-    def end_while_interrupted(job: submitit.Job[None]) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        end_ranks(job)
-
-    monkeypatch.setattr(follow, "end_ranks", end_while_interrupted)
-    thread = when_step(plan, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    code, _ = run(plan, steps=1000, pause=0.1)
-    thread.join()
-    assert code == Exit.interrupted and not ranks_alive(plan)
 
 
 def test_ranks_with_gpus_choose_their_accelerator_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_a_completed_run_is_complete(folder: RunFolder, config: Config) -> None:
 def test_another_config_or_world_size_is_refused_and_both_are_said(folder: RunFolder, config: Config) -> None:
     config.optim.lr, config.seed = 0.5, 9
     problems = read_history(folder, config, 4).problems
-    assert "optim.lr: 0.001 -> 0.5; seed: 0 -> 9" in problems[0] and "use another run.name" in problems[0]
+    assert "optim.lr: 0.001 -> 0.5; seed: 0 -> 9" in problems[0] and "start another run: " in problems[0]
     assert "was started with 2 ranks and cannot continue with 4" in problems[1]
 
 

@@ -159,6 +159,7 @@ def test_a_run_folder_with_another_config_is_refused(bare_clone: Path, tmp_path:
     folder.mkdir(parents=True)
     save_config(compose(["method=clip", "run.name=mine", "seed=3"]), folder / "config.yaml")
     (folder / "plan.json").write_text(json.dumps({"world_size": 2}))
+    (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
     done = submit(bare_clone, tmp_path, "--dry-run", "method=clip", "run.name=mine", "optim.lr=0.1")
     assert done.returncode == 1
     assert "was started with another config (optim.lr: 0.001 -> 0.1; seed: 3 -> 0)" in done.stderr

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from torch import Tensor
 
 from mmpretrain import losses
 from mmpretrain.distributed.world import World
-from mmpretrain.losses import InfoNCE, Pair, PairwiseLoss, SigmoidLoss, contrastive_losses, sigmoid_losses
+from mmpretrain.losses import (
+    InfoNCE,
+    ObjectiveConfig,
+    Pair,
+    PairwiseLoss,
+    SigmoidLoss,
+    contrastive_losses,
+    sigmoid_losses,
+)
 from tests.engine.runs import forget_engines
 from tests.rank_pool import Ranks
 
@@ -41,6 +50,19 @@ def test_the_modules_are_the_functions_with_numbers_that_are_learned() -> None:
     assert SigmoidLoss(bias=-4.0)(a, b).item() == pytest.approx(judged[0].loss.item(), rel=1e-6)
 
 
+def test_hard_negatives_and_the_margin_are_those_of_the_function() -> None:
+    a, b, c = whole()
+    mask, wrong = torch.arange(8) < 6, torch.stack([c, b + c], dim=1)
+    pair = Pair(a[mask], b[mask], key_negatives=wrong[mask])
+    settings = ObjectiveConfig(false_negative_margin=0.05)
+    (dense,) = contrastive_losses([pair], scale=1 / 0.2, world=World.single(), settings=settings)
+    loss = InfoNCE(temperature=0.2, false_negative_margin=0.05)
+    found = loss(a, b, present=[None, mask], negatives=[None, wrong])
+    assert found.item() == pytest.approx(dense.loss.item(), rel=1e-6)
+    assert found.item() != pytest.approx(loss(a, b, present=[None, mask]).item())
+    assert found.item() != pytest.approx(InfoNCE(0.2)(a, b, present=[None, mask], negatives=[None, wrong]).item())
+
+
 def test_samples_that_lack_a_modality_do_not_count() -> None:
     a, b = whole(2)
     there = torch.arange(8) < 5
@@ -53,6 +75,8 @@ def test_samples_that_lack_a_modality_do_not_count() -> None:
         (lambda: InfoNCE()(torch.ones(2, 3)), "at least two modalities"),
         (lambda: InfoNCE(temperature=0.0), "temperature is 0.0"),
         (lambda: InfoNCE()(torch.ones(2, 3), torch.ones(2, 3), present=[None]), "present has 1 masks"),
+        (lambda: InfoNCE()(torch.ones(2, 3), torch.ones(2, 3), negatives=[None]), "negatives has 1 tensors"),
+        (lambda: InfoNCE(false_negative_margin=3.0), "must lie between -2 and 2"),
         (lambda: SigmoidLoss()(torch.ones(2, 3), torch.ones(2, 4)), "cannot be compared"),
     ],
 )
@@ -66,7 +90,10 @@ def gradients(loss_class: Callable[[], PairwiseLoss]) -> dict[str, Tensor]:
     world, loss = World.current(), loss_class().double()
     own = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
     rows = [side[own].clone().requires_grad_() for side in whole()]
-    loss(*rows).backward()
+    wrong = whole()[2][own, None].clone().requires_grad_()
+    there = torch.arange(8)[own, None] % 3 > 0
+    loss(*rows, negatives=[None, wrong, None], negatives_present=[None, there, None]).backward()
+    rows.append(wrong)
     found = {f"rows {number}": side.grad for number, side in enumerate(rows)}
     return {name: grad for name, grad in (found | _own(loss)).items() if grad is not None}
 
@@ -75,7 +102,7 @@ def _own(loss: PairwiseLoss) -> dict[str, Tensor | None]:
     return {name: parameter.grad for name, parameter in loss.named_parameters()}
 
 
-@pytest.mark.parametrize("loss_class", [InfoNCE, SigmoidLoss])
+@pytest.mark.parametrize("loss_class", [InfoNCE, SigmoidLoss, partial(InfoNCE, false_negative_margin=0.1)])
 def test_gradients_are_those_of_one_process(ranks: Ranks, loss_class: Callable[[], PairwiseLoss]) -> None:
     alone, found = gradients(loss_class), ranks(2, gradients, loss_class)
     for name, exact in alone.items():

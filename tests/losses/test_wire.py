@@ -20,6 +20,8 @@ def test_sends_what_the_formula_says(ranks: Ranks, size: int, negatives: Negativ
         Load(1, 12, 2, negatives, metrics=False, copies=1),
         Load(4, 8, 2, negatives, copies=2),
         Load(4, 8, 2, negatives, labels=True, masks=True),
+        Load(4, 8, 2, negatives, further=3, margin=True),
+        Load(4, 8, 1, negatives, metrics=False, further=1, margin=True, masks=True),
     ]
     for load in loads:
         check(load, size, ranks)

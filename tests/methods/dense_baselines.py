@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from mmpretrain.config.methods.names import CrossInputs, CrossLoss, CrossSelfConfig, SupconConfig
+from mmpretrain.config.objective import HardNegatives
 from mmpretrain.config.root import Config
-from mmpretrain.data.batch import Inputs
+from mmpretrain.data.batch import NEGATIVES, Inputs
 from mmpretrain.data.step import Step
 from mmpretrain.losses.temperature import Temperature
 from mmpretrain.methods.base import Method
@@ -17,6 +19,7 @@ from mmpretrain.methods.cross_self import CrossSelf
 from mmpretrain.methods.siglip import Bias
 from mmpretrain.models.heads_mmpretrain import MLPHead
 from tests.losses import oracle
+from tests.losses.dense_negatives import Further, contrast_further, further_of
 from tests.methods.toys import having_both, make_batch
 from tests.submodules import linear_layers, submodule
 
@@ -27,6 +30,8 @@ def siglip_total(method: Method, config: Config, step: Step) -> Tensor:
     embeds = {name: oracle.unit(rows) for name, rows in method.model(**batch.inputs).embeds.items()}
     scale = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
     bias = submodule(method.heads, "bias", Bias).value
+    view = batch.views.get(NEGATIVES, {})
+    further = {name: further_of(method, name, tensors) for name, tensors in view.items()}
     losses = []
     for a, b in combinations(method.modalities, 2):
         both = having_both(batch, a, b)
@@ -34,8 +39,27 @@ def siglip_total(method: Method, config: Config, step: Step) -> Tensor:
         itself = torch.eye(size, dtype=torch.bool)
         logits = scale * embeds[a][both] @ embeds[b][both].T + bias
         terms = torch.log1p(torch.exp((1 - 2 * itself.double()) * logits))
-        losses.append(terms[(ids[:, None] != ids) | itself].sum() / size)
+        total = terms[(ids[:, None] != ids) | itself].sum()
+        for rows, name in ((embeds[a], b), (embeds[b], a)):
+            if name in further:
+                total = total + unlike(rows[both], further[name], both, ids, scale, bias, config)
+        losses.append(total / size)
     return torch.stack(losses).mean()
+
+
+def unlike(
+    rows: Tensor, further: Further, both: Tensor, ids: Tensor, scale: Tensor, bias: Tensor, config: Config
+) -> Tensor:
+    """Sum over these rows [n, d] and the hard negatives that they see, with z = -1."""
+    itself = torch.eye(len(rows), dtype=torch.bool)
+    own = config.objective.hard_negatives is HardNegatives.own
+    seen = itself if own else (ids[:, None] != ids) | itself
+    logits = (
+        scale
+        * torch.einsum("id,jkd->ijk", rows, oracle.unit(further.rows[both].flatten(0, 1)).unflatten(0, (len(rows), -1)))
+        + bias
+    )
+    return torch.log1p(torch.exp(logits))[seen[:, :, None] & further.there[both]].sum()
 
 
 def supcon_total(method: Method, config: Config, step: Step) -> Tensor:
@@ -68,7 +92,8 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
     settings, batch, scale = config.method, make_batch(config), 1 / config.method.temperature
     views = method.prepare(batch, step).views
     plain = views["first"] if settings.cross_inputs is CrossInputs.view else batch.inputs
-    ids = batch.sample_ids
+    ids, margin = batch.sample_ids, config.objective.false_negative_margin
+    contrast = oracle.contrast if margin is None else partial(contrast_further, margin=margin)
 
     def project(inputs: Inputs) -> dict[str, Tensor]:
         embeds = method.model(**inputs).embeds
@@ -79,15 +104,15 @@ def cross_self_total(method: Method, config: Config, step: Step) -> Tensor:
         learned = submodule(method.heads, "temperature", Temperature).logit_scale.exp()
         embeds = method.model(**plain).embeds
         rows = {m: e @ submodule(method.heads, f"linear_{m}", nn.Linear).weight.T for m, e in embeds.items()}
-        cross = [oracle.contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
+        cross = [contrast(rows[a], rows[b], learned, ids=ids).loss for a, b in pairs]
     else:
         rows = project(plain)
-        cross = [oracle.contrast(rows[a], rows[b], scale, ids=ids, same_side=True).loss for a, b in pairs]
+        cross = [contrast(rows[a], rows[b], scale, ids=ids, same_side=True).loss for a, b in pairs]
     total = torch.stack(cross).mean()
     if settings.self_weight:
         first, second = project(views["first"]), project(views["second"])
         for name in method.modalities:
-            term = oracle.contrast(first[name], second[name], scale, ids=ids, same_side=True).loss
+            term = contrast(first[name], second[name], scale, ids=ids, same_side=True).loss
             total = total + settings.self_weight * term
     return total
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mmpretrain.config.methods.names import M3colConfig, MixScope
+from mmpretrain.config.objective import HardNegatives
 from mmpretrain.config.root import Config
-from mmpretrain.data.batch import Batch, Inputs
+from mmpretrain.data.batch import NEGATIVES, Batch, Inputs
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.batch_norm import synchronize
 from mmpretrain.distributed.replicas import average_gradients
@@ -22,6 +23,7 @@ from mmpretrain.methods.clip import Clip
 from mmpretrain.methods.m3col import M3col, Phase
 from mmpretrain.models.encoders_mmpretrain import Encoder
 from tests.losses import oracle
+from tests.losses.dense_negatives import Further, contrast_further, further_of
 from tests.methods.dense_baselines import cross_self_total, siglip_total, supcon_total
 from tests.methods.dense_cmcr import cmcr_total
 from tests.methods.dense_comm import comm_total
@@ -108,11 +110,28 @@ def clip_total(method: Method, config: Config, step: Step) -> Tensor:
     batch = make_batch(config)
     embeds = method.model(**batch.inputs).embeds
     scale = method.temperature.logit_scale.exp()
+    further = {name: further_of(method, name, tensors) for name, tensors in batch.views.get(NEGATIVES, {}).items()}
     terms = []
     for a, b in combinations(method.modalities, 2):
         both = having_both(batch, a, b)
-        if both.any():
-            terms.append(oracle.contrast(embeds[a][both], embeds[b][both], scale, ids=batch.sample_ids[both]).loss)
+        if not both.any():
+            continue
+        sides, ids = (embeds[a][both], embeds[b][both]), batch.sample_ids[both]
+        if not further and config.objective.false_negative_margin is None:
+            terms.append(oracle.contrast(*sides, scale, ids=ids).loss)
+            continue
+        of_query, of_key = (Further(f.rows[both], f.there[both]) if f else None for f in map(further.get, (a, b)))
+        terms.append(
+            contrast_further(
+                *sides,
+                scale,
+                of_key=of_key,
+                of_query=of_query,
+                own=config.objective.hard_negatives is HardNegatives.own,
+                margin=config.objective.false_negative_margin,
+                ids=ids,
+            ).loss
+        )
     return torch.stack(terms).mean()
 
 

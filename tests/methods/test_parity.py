@@ -35,7 +35,8 @@ from mmpretrain.config.model import (
     ProjectorsConfig,
     ProjectorStart,
 )
-from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.config.negatives import NegativesConfig
+from mmpretrain.config.objective import HardNegatives, Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from tests.methods.parity import Outcome, add_batch_norms, run_oracle, run_step, worst_relative_error
 from tests.methods.toys import make_config
@@ -72,6 +73,17 @@ def fused(fusion: FusionConfig, modalities: int, **settings: Any) -> Config:
     return replace(make_config("comm", modalities, **settings), model=ModelConfig(fusion=fusion))
 
 
+def further(config: Config, *modalities: str, own: bool = False, margin: float | None = None) -> Config:
+    """With hard negatives of these modalities, and a margin of likely false ones."""
+    entries = {
+        name: replace(entry, negatives=NegativesConfig(count=2) if name in modalities else None)
+        for name, entry in config.data.modalities.items()
+    }
+    whose = HardNegatives.own if own else HardNegatives.all
+    objective = replace(config.objective, hard_negatives=whose, false_negative_margin=margin)
+    return replace(config, data=replace(config.data, modalities=entries), objective=objective)
+
+
 NARROW = ModelConfig(components=ComponentsConfig(2, 2, {"methylation": 1}))
 MLP = ModelConfig(components=ComponentsConfig(2, 3, hidden=6))
 
@@ -86,6 +98,13 @@ CASES: dict[str, Case] = {
     "clip-3": (make_config("clip", 3, temperature=0.3), M3CO),
     "clip-2-missing": (make_config("clip", 2, optional=("methylation",)), M3CO),
     "clip-3-missing": (make_config("clip", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
+    "clip-2-negatives": (further(make_config("clip", 2), "methylation"), M3CO),
+    "clip-3-negatives-missing": (
+        further(make_config("clip", 3, optional=("mrna", "mirna")), "mrna", "mirna", margin=0.1),
+        M3CO,
+    ),
+    "clip-2-negatives-own": (further(make_config("clip", 2), "mrna", own=True, margin=0.05), M3CO),
+    "clip-3-margin": (further(make_config("clip", 3), margin=0.1), M3CO),
     "cmcr-two-layer": (make_config("cmcr"), M3CO),
     "cmcr-half-separate": (projected(HALF, passes=Passes.separate, temperature=0.2, noise=0.03), M3CO),
     "cmcr-one-sided": (projected(ONE_SIDED, partner_temperature=0.3, partner_weight=0.7, intra=0.4), M3CO),
@@ -129,8 +148,18 @@ CASES: dict[str, Case] = {
     "mucmm-soft": (make_config("mucmm", 2, corr=Corr.soft, w_individual=0.5, ridge=1e-2), M3CO),
     "siglip-3": (make_config("siglip", 3, temperature=0.3, bias=-2.0), M3CO),
     "siglip-3-missing": (make_config("siglip", 3, optional=("mrna", "mirna"), temperature=0.3), M3CO),
+    "siglip-3-negatives": (
+        further(make_config("siglip", 3, optional=("mrna",), temperature=0.3, bias=-2.0), "mrna", "mirna"),
+        M3CO,
+    ),
+    "siglip-2-negatives-own": (
+        further(make_config("siglip", 2, temperature=0.3, bias=-2.0), "mrna", own=True),
+        M3CO,
+    ),
     "supcon-3": (make_config("supcon", 3, **SUPCON), M3CO),
     "cross-self-3": (make_config("cross_self", 3, **HEADS, self_weight=0.3), M3CO),
+    "cross-self-margin": (further(make_config("cross_self", 3, **HEADS), margin=0.1), M3CO),
+    "cross-self-clip-margin": (further(make_config("cross_self", 2, **HEADS, cross=CrossLoss.clip), margin=0.1), M3CO),
     "cross-self-clip": (make_config("cross_self", 3, **HEADS, cross=CrossLoss.clip, clip_temperature=0.3), M3CO),
     "cross-self-view": (make_config("cross_self", 2, **HEADS, cross_inputs=CrossInputs.view), M3CO),
     "cross-only": (make_config("cross_self", 2, **HEADS, self_weight=0.0), M3CO),
@@ -155,7 +184,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 def by_mode(case: Case, mode: str) -> Case:
     """The case with the objective's settings of that mode."""
     config, epoch = case
-    return replace(config, objective=MODES[mode]), epoch
+    asked = config.objective
+    whose, margin = asked.hard_negatives, asked.false_negative_margin
+    objective = replace(MODES[mode], hard_negatives=whose, false_negative_margin=margin)
+    return replace(config, objective=objective), epoch
 
 
 @pytest.mark.parametrize("mode", ["gather", "default"])
@@ -220,6 +252,7 @@ def test_single_precision_is_close(ranks: Ranks, name: str, tolerance: float) ->
 
 LOCAL = {
     "clip": make_config("clip", 3, Negatives.local),
+    "clip-negatives": further(make_config("clip", 2, Negatives.local), "mrna", margin=0.1),
     "m3co": make_config("m3col", 3, Negatives.local, **INPUT),
     "soft": make_config("m3col", 3, Negatives.local, switch=0.0),
 }

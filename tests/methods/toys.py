@@ -15,7 +15,7 @@ from mmpretrain.config.model import ComponentsConfig, FactorsConfig, FusionConfi
 from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
-from mmpretrain.data.batch import Batch
+from mmpretrain.data.batch import NEGATIVES, PRESENT, Batch, Inputs
 from mmpretrain.data.step import Step
 from mmpretrain.methods import method_class
 from mmpretrain.methods.base import Method
@@ -121,7 +121,20 @@ def make_batch(
         labels=_labels(config.data.label.form, ids, dtype)[own],
         sample_ids=ids[own],
         positions=torch.arange(len(ids))[own] + step * len(ids),
+        views={NEGATIVES: hard_negatives(config, ids, own, inputs, dtype)} if config.data.hard_negatives else {},
     )
+
+
+def hard_negatives(config: Config, ids: torch.Tensor, own: slice, inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Those of the batch's own samples, of which some have fewer than the others: much alike to what they have."""
+    generator = torch.Generator().manual_seed(11)
+    found: Inputs = {}
+    for name, entry in config.data.hard_negatives.items():
+        noise = torch.randn(len(ids), entry.count, FEATURES, generator=generator, dtype=torch.float64).to(dtype)
+        there = torch.rand(len(ids), entry.count, generator=generator) > 0.3
+        rows = inputs[name]["values"][:, None] + 0.7 * noise[ids][own]
+        found[name] = {"values": rows, PRESENT: there[ids][own]}
+    return found
 
 
 def _labels(form: LabelForm, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -17,6 +17,8 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.evaluate import plain
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.best import Best, better, known_best
 from mmpretrain.training.measuring import Measuring
@@ -57,6 +59,7 @@ def run_folder(data: Path, path: Path, *tokens: str) -> Path:
             "evaluation.batch=4",
             f"evaluation.best.score={SCORE}",
             "evaluation.release=best",
+            "tracking.tensorboard=off",
             *tokens,
         ]
     )
@@ -73,10 +76,10 @@ def trained(folder: str, kill_after: int | None = None) -> dict[str, Any]:
     measure, embed, step = Measuring.while_training, session.measuring.embed, session.engine.step
     done = [0]
 
-    def scored(measuring: Measuring) -> dict[str, float]:
-        results = measure(measuring)
+    def scored(measuring: Measuring) -> tuple[dict[str, float], Embeddings]:
+        results, shown = measure(measuring)
         seen["weights"][done[0]] = weights_digest(session.engine)
-        return {**results, SCORE: VALUES[done[0]]} if results else {}
+        return {**results, SCORE: VALUES[done[0]]} if results else {}, shown
 
     def noted(split: str, without: str | None = None) -> object:
         seen["splits"].append((done[0], split))
@@ -156,7 +159,7 @@ def measured(folder: str) -> dict[str, float]:
     """The final evaluation of a model that was never trained, on the ranks that there are."""
     forget_engines()
     torch.manual_seed(0)
-    return Session(RunFolder(Path(folder))).measuring.final()[0]
+    return plain(Session(RunFolder(Path(folder))).measuring.final()[0], wanted=True)
 
 
 def test_all_metrics_of_a_live_engine_are_the_same_on_1_2_and_3_ranks_and_under_zero(

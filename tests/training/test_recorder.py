@@ -28,6 +28,7 @@ def recorder(digits: Path, tmp_path: Path) -> tuple[Recorder, Batch]:
         f"data.path={digits}",
         f"model.encoders.caption.tokenizer={digits / 'tokenizer'}",
         "data.global_batch=8",
+        "tracking.tensorboard=off",
     ]
     config = compose(tokens)
     stream = Stream(config.data, "train", 0, 0, 1, build_processor(config))

@@ -17,6 +17,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport
 from mmpretrain.run_folder import RunFolder, State, read_lines
+from mmpretrain.training.background import Background
 from mmpretrain.training.recorder import Recorder
 from mmpretrain.training.trackers import MetricsFile, Tracker, run_trackers
 
@@ -37,6 +38,14 @@ class Memory:
         self.calls.append("log")
         self.records.append(dict(record))
 
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """Note the call."""
+        self.calls.append(f"picture {name} of {step}")
+
+    def conclude(self, step: int, scores: Mapping[str, float]) -> None:
+        """Note the call."""
+        self.calls.append(f"conclude {step}")
+
     def flush(self) -> None:
         """Note the call."""
         self.calls.append("flush")
@@ -52,7 +61,14 @@ class Run:
     def __init__(self, digits: Path, folder: Path, world: World) -> None:
         tokenizer = f"model.encoders.caption.tokenizer={digits / 'tokenizer'}"
         self.config = compose(
-            ["data=digits", f"data.path={digits}", tokenizer, "data.global_batch=8", "train.samples=24"]
+            [
+                "data=digits",
+                f"data.path={digits}",
+                tokenizer,
+                "data.global_batch=8",
+                "train.samples=24",
+                "tracking.tensorboard=off",
+            ]
         )
         self.folder, self.world = RunFolder(folder), world
         self.stream = Stream(self.config.data, "train", 0, world.rank, world.size, build_processor(self.config))
@@ -81,9 +97,13 @@ class Run:
         return list(read_lines(self.folder.metrics))
 
 
-def test_metrics_file_is_a_runs_only_sink(tmp_path: Path) -> None:
-    (tracker,) = run_trackers(RunFolder(tmp_path), compose())
+def test_metrics_file_is_a_runs_first_sink_and_the_only_one_if_no_other_is_wanted(tmp_path: Path) -> None:
+    (tracker,) = run_trackers(RunFolder(tmp_path), compose(["tracking.tensorboard=off"]))
     assert isinstance(tracker, MetricsFile)
+    tokens = ["tracking.tensorboard=on", "tracking.wandb.project=p", "tracking.trackio.project=q"]
+    first, *others = run_trackers(RunFolder(tmp_path), compose(tokens))
+    assert isinstance(first, MetricsFile)
+    assert [other.name for other in others if isinstance(other, Background)] == ["tensorboard", "wandb", "trackio"]
 
 
 def test_a_second_sink_gets_the_same_records_also_across_a_resumption(digits: Path, tmp_path: Path) -> None:

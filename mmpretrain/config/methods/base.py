@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mmpretrain.config.data import DataConfig, LabelForm
 from mmpretrain.config.model import ModelConfig
-from mmpretrain.config.objective import LARGEST_SCALE
+from mmpretrain.config.objective import LARGEST_SCALE, HardNegatives, ObjectiveConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,17 @@ class Exchange:
     width: int
     pairs: int
     rings: bool = True
+
+    def with_hard_negatives(self, widths: Mapping[str, int], data: DataConfig, objective: ObjectiveConfig) -> Exchange:
+        """The same with the hard negatives of ``data``: each is a further side, seen by all other modalities."""
+        counts = {name: entry.count for name, entry in data.hard_negatives.items()}
+        if not counts or objective.hard_negatives is HardNegatives.own:
+            return self
+        # Each pair of modalities has its own where samples may lack some: what is hidden differs.
+        missing = any(entry.optional for entry in data.modalities.values())
+        copies = len(widths) - 1 if missing else 1
+        width = self.width + copies * sum(count * widths[name] for name, count in counts.items())
+        return replace(self, width=width, pairs=self.pairs + (len(widths) - 1) * sum(counts.values()))
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,9 @@ class MethodConfig:
 
     implementation: its class, ``package.module.NAME``. contrasts: it compares samples with those of all ranks, as
     objective.negatives says.
-    takes_missing: it learns from samples that lack modalities. title, arxiv: of its paper.
+    takes_missing: it learns from samples that lack modalities. takes_hard_negatives: it learns from hard negatives of
+    samples. takes_margin: its rows have one counterpart, so that likely false negatives can be left out by its
+    similarity. title, arxiv: of its paper.
     """
 
     name: str = ""
@@ -65,6 +78,8 @@ class MethodConfig:
     implementation: ClassVar[str] = ""
     contrasts: ClassVar[bool] = True
     takes_missing: ClassVar[bool] = False
+    takes_hard_negatives: ClassVar[bool] = False
+    takes_margin: ClassVar[bool] = False
     title: ClassVar[str] = ""
     arxiv: ClassVar[str | None] = None
 
@@ -115,6 +130,27 @@ class MethodConfig:
     def model_problems(self, model: ModelConfig, data: DataConfig) -> list[str]:
         """What stands against training this model on this dataset by the method, one sentence each."""
         return []
+
+    def objective_problems(self, objective: ObjectiveConfig, data: DataConfig) -> list[str]:
+        """What of negatives the method has no use for, or has no meaning on this dataset, one sentence each."""
+        found = []
+        if data.hard_negatives and not self.takes_hard_negatives:
+            found.append(
+                f"data.modalities.{next(iter(data.hard_negatives))}.negatives: method={self.name} has no use for hard"
+                " negatives; leave them out, or choose method=clip or siglip"
+            )
+        if objective.false_negative_margin is not None and not self.takes_margin:
+            found.append(
+                f"objective.false_negative_margin is {objective.false_negative_margin}: method={self.name} does not"
+                " compare rows with one counterpart each, by which likely false negatives are told; set it to null, or"
+                " choose method=clip"
+            )
+        if objective.hard_negatives is HardNegatives.own and not data.hard_negatives:
+            found.append(
+                "objective.hard_negatives is own, and no modality has hard negatives: say where they lie by"
+                " data.modalities.NAME.negatives, or leave it out"
+            )
+        return found
 
     def bind(self, local_batch: int) -> None:
         """Fill what defaults to the local batch of the run's first start; stored with the run from then on."""

@@ -21,6 +21,8 @@ class ClipConfig(MethodConfig):
     """Upper limit of 1 / temperature while it is learned."""
 
     takes_missing = True
+    takes_hard_negatives = True
+    takes_margin = True
     implementation = "mmpretrain.methods.clip.Clip"
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"
     arxiv = "2103.00020"

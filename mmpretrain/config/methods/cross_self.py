@@ -67,6 +67,7 @@ class CrossSelfConfig(MethodConfig):
     clip_width: int = 512
     """``cross=clip``: width of its linear projectors."""
 
+    takes_margin = True
     implementation = "mmpretrain.methods.cross_self.CrossSelf"
     title = "Cross+Self, after SLIP: Self-supervision meets Language-Image Pre-training"
     arxiv = "2112.12750"

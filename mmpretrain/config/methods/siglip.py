@@ -26,6 +26,7 @@ class SiglipConfig(MethodConfig):
     """Upper limit of 1 / temperature while it is learned; null: none, as in the paper."""
 
     takes_missing = True
+    takes_hard_negatives = True
     implementation = "mmpretrain.methods.siglip.Siglip"
     title = "SigLIP: Sigmoid Loss for Language Image Pre-Training"
     arxiv = "2303.15343"

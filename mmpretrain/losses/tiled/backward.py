@@ -5,6 +5,8 @@ For rows i of this rank and all columns j, with exp and share of rows and column
     dS_ij = E_ij (exp_i + exp_j) - m_ij (share_i + share_j),   dq = dS k,   dk = dS^T q  (added up over the ranks)
 
 A matrix of one side against itself is symmetric: dS_ij + dS_ji comes from one tile, and its gradient needs no trip.
+Hard negatives have no rows of their own: dS_ij = E_ij exp_i. Where an entry is left out in one direction, that one's
+exp does not count.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.exchange import RowBlock, exchange
-from mmpretrain.losses.tiled.forward import TileName
+from mmpretrain.losses.tiled.forward import FURTHER, TileName
+from mmpretrain.losses.tiled.left_out import LeftOut
 from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.tile import Tile
@@ -48,6 +51,7 @@ class BackwardSweep(Sweep):
             torch.zeros_like(side) if wanted else None for side, wanted in zip(sides, needed, strict=True)
         ]
         keys = {term.key for term in setup.terms}
+        keys |= {further.side for term in setup.terms for further in term.negatives}
         # Where the gradients of key sides stand in the sums that travel.
         self.sums: dict[int, slice] = {}
         start = 0
@@ -57,11 +61,18 @@ class BackwardSweep(Sweep):
                 start = self.sums[number].stop
         self.sums_width = start
 
-    def run(self, features: Tensor | None, kept: dict[TileName, Tensor]) -> list[Tensor | None]:
-        """The gradient of every side, None where none is needed. features: [N, D], if gathered before."""
+    def run(
+        self,
+        features: Tensor | None,
+        kept: dict[TileName, Tensor],
+        bits: dict[TileName, Tensor],
+        own_terms: dict[tuple[int, int], Tensor],
+    ) -> list[Tensor | None]:
+        """The gradient of every side, None where none is needed. features: [N, D], if gathered before. The others: as
+        the forward sweep left them."""
         traveling = [] if features is not None else [self.traveling()]
         payload = [self.statistics, *traveling, *self.payload()]
-        self.kept, self.features = kept, features
+        self.kept, self.bits, self.features = kept, bits, features
         world, ring = self.setup.world, self.setup.ring
         home = exchange(payload, self.sums_width, self._visit, world=world, ring=ring, dtype=self.type)
         for number, place in self.sums.items():
@@ -71,6 +82,8 @@ class BackwardSweep(Sweep):
                 total = self.gradients[side]
                 if total is not None:
                     total.addcmul_(weight[:, None], self.sides[other].to(self.type))
+        for (number, which), exponentials in own_terms.items():
+            self._own_negatives(number, which, exponentials)
         return self.gradients
 
     def _visit(self, block: RowBlock) -> None:
@@ -84,6 +97,8 @@ class BackwardSweep(Sweep):
                 for part in term.parts[1:]:
                     of = slice(0, 2) if part is PairPart.query_side else slice(2, 4)
                     self._same_side(number, term, part, tile, keys, own[of], other[of])
+                for place in range(len(term.negatives) if self.setup.everyones else 0):
+                    self._further(number, term, place, tile, keys, block.sums, own)
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
         hidden = self.hidden(number, PairPart.cross, tile, keys)
@@ -113,6 +128,45 @@ class BackwardSweep(Sweep):
         term.rule.subtract(tile, gradient, hidden, keys.about(number, part, tile.columns), own[1], other[1])
         self.arithmetic.add_product(total[tile.rows], gradient, keys.side(side, tile.columns))
 
+    def _further(self, number: int, term: Term, place: int, tile: Tile, keys: Keys, sums: Tensor, own: Tensor) -> None:
+        further = term.negatives[place]
+        side, part = term.rows_of(further), FURTHER + place
+        exponentials = self.kept.get((number, part, tile.first_row, tile.first_column))
+        if exponentials is None:
+            similarities = self.product("similarities", side, further.side, tile, keys)
+            hidden = self.hidden_negatives(number, place, tile, keys)
+            if hidden is not None:
+                similarities.masked_fill_(hidden, -torch.inf)
+            exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+        exp = own[COLUMN_EXP if further.of_query else ROW_EXP]
+        gradient = self.scratch.take("gradient", tile.shape, self.dtype)
+        if (out := self._left_out(number, part, tile)) is None:
+            torch.mul(exponentials, exp[:, None], out=gradient)
+        else:
+            out.weighted(exponentials, exp, exp, gradient)
+        total = self.gradients[side]
+        if total is not None:
+            self.arithmetic.add_product(total[tile.rows], gradient, keys.side(further.side, tile.columns))
+        if further.side in self.sums:
+            negatives = sums[tile.columns, self.sums[further.side]]
+            self.arithmetic.add_product(negatives, gradient.T, self.sides[side][tile.rows])
+
+    def _own_negatives(self, number: int, place: int, exponentials: Tensor) -> None:
+        """Gradients of rows that see no hard negatives but their own, and of these."""
+        term = self.setup.terms[number]
+        further = term.negatives[place]
+        side = term.rows_of(further)
+        exp = self.statistics[:, number, COLUMN_EXP if further.of_query else ROW_EXP]
+        weight = (exponentials * exp).to(self.type)[:, None]
+        for one, other in ((side, further.side), (further.side, side)):
+            total = self.gradients[one]
+            if total is not None:
+                total.addcmul_(weight, self.sides[other].to(self.type))
+
+    def _left_out(self, number: int, part: int, tile: Tile) -> LeftOut | None:
+        bits = self.bits.get((number, part, tile.first_row, tile.first_column))
+        return None if bits is None else LeftOut.unpacked(bits, tile.shape[1])
+
     def _gradient(
         self,
         number: int,
@@ -126,11 +180,17 @@ class BackwardSweep(Sweep):
     ) -> Tensor:
         """E_ij (rows_i + columns_j) [t, c], in scratch memory."""
         out = self.scratch.take("gradient", tile.shape, self.dtype)
+        left_out = self._left_out(number, part, tile)
         exponentials = self.kept.get((number, part, tile.first_row, tile.first_column))
-        if exponentials is not None:
+        if exponentials is not None and left_out is None:
             return self.pointwise.weighted(exponentials, rows, columns, out)
-        similarities = self.similarities(term, part, tile, keys)
-        self.mask(similarities, hidden, tile)
+        if exponentials is None:
+            similarities = self.similarities(term, part, tile, keys)
+            self.mask(similarities, hidden, tile)
+            if left_out is not None:
+                exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+        if left_out is not None and exponentials is not None:
+            return left_out.weighted(exponentials, rows, columns, out)
         return self.pointwise.gradient(similarities, self.shift(term.bound), rows, columns, out)
 
     def _reference(self, term: Term, tile: Tile, keys: Keys, weights: Tensor, own: Tensor, other: Tensor) -> None:

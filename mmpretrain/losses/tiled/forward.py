@@ -4,6 +4,8 @@ With E_ij = exp(S_ij - shift) and the own counterpart left out of all sums (rows
 
     D_i = L_i - S_ii = log(1 + sum_j E_ij / E_ii)                     L_i: log-sum-exp of row i
     loss_i = w_i D_i - share_i (sim_i - mass_i S_ii),                 w_i = own_i + share_i mass_i   (rules.py)
+
+Hard negatives are further columns j that are in the sums of rows alone. What is left out (left_out.py) is in none.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.exchange import RowBlock, exchange
+from mmpretrain.losses.tiled.left_out import LeftOut
 from mmpretrain.losses.tiled.soft import add_soft_targets
 from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.target_rules import Entries
@@ -23,7 +26,8 @@ from mmpretrain.losses.tiled.tile import FLOOR, Tile
 EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as near as the own counterpart
 SUMS = 4
 
-TileName = tuple[int, PairPart, int, int]  # term, part, first row, first column
+TileName = tuple[int, int, int, int]  # term, part, first row, first column
+FURTHER = len(PairPart)  # as parts, a term's hard negatives are numbered from here on
 
 
 @dataclass
@@ -45,9 +49,12 @@ class Direction:
 
 
 class ForwardSweep(Sweep):
-    """Runs once over all tiles. kept: tiles of E, up to ``budget`` bytes. features: [N, D], if gathered."""
+    """Runs once over all tiles. kept: tiles of E, up to ``budget`` bytes. bits: of each tile, what is left out of it.
+    own_terms: E of hard negatives that only their own rows see, [b] each, by term and place. features: [N, D], if
+    gathered. budget: None where no backward sweep follows.
+    """
 
-    def __init__(self, setup: Setup, sides: Sequence[Tensor], dtype: torch.dtype, budget: int) -> None:
+    def __init__(self, setup: Setup, sides: Sequence[Tensor], dtype: torch.dtype, budget: int | None) -> None:
         super().__init__(setup, sides, dtype)
         count = len(setup.terms)
         # Of the same rounded rows as all other similarities, or counterparts would be off against them.
@@ -56,15 +63,22 @@ class ForwardSweep(Sweep):
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
         self.kept: dict[TileName, Tensor] = {}
+        self.bits: dict[TileName, Tensor] = {}
+        self.own_terms: dict[tuple[int, int], Tensor] = {}
         self.features: Tensor | None = None
-        self._budget = budget
+        self._budget, self._followed = budget or 0, budget is not None
+        # Of each term, how many entries are left out, and how many there would be.
+        self.left_out = torch.zeros(2, count, dtype=torch.float64, device=self.own.device)
 
     def run(self) -> list[tuple[Direction, Direction]]:
         """Rows and columns of every pair."""
-        payload = [self.traveling(), *([self.own] if self.setup.metrics else []), *self.payload()]
+        sends_own = self.setup.metrics or self.setup.margins
+        payload = [self.traveling(), *([self.own] if sends_own else []), *self.payload()]
         width = SUMS * len(self.setup.terms)
         world, ring = self.setup.world, self.setup.ring
         home = exchange(payload, width, self._visit, world=world, ring=ring, dtype=self.dtype)
+        if not self.setup.everyones:
+            self._add_own_terms()
         columns = home.view(self.count, -1, SUMS).transpose(0, 1) + self.key_rows
         return [
             (self._direction(term, rows, own, term.ways[0]), self._direction(term, cols, own, term.ways[1]))
@@ -73,7 +87,7 @@ class ForwardSweep(Sweep):
 
     def _visit(self, block: RowBlock) -> None:
         features, *rest = block.rows
-        own = rest.pop(0) if self.setup.metrics else None
+        own = rest.pop(0) if self.setup.metrics or self.setup.margins else None
         keys = self.keys(features, rest)
         keys.own = own
         if not self.setup.ring:
@@ -85,6 +99,8 @@ class ForwardSweep(Sweep):
                 for part in term.parts[1:]:
                     sums = self.rows if part is PairPart.query_side else self.key_rows
                     self._same_side(number, term, part, tile, keys, sums[number, tile.rows])
+                for place in range(len(term.negatives) if self.setup.everyones else 0):
+                    self._further(number, term, place, tile, keys)
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
@@ -97,7 +113,9 @@ class ForwardSweep(Sweep):
         about = keys.about(number, PairPart.cross, tile.columns)
         targets = term.rule.add(tile, similarities, hidden, about, rows, columns)
         self._count_nearer(number, tile, keys, similarities, targets, rows, columns)
-        exponentials, row_sums, column_sums = self.pointwise.exponentials(similarities, self.shift(term.bound))
+        out = self._leave_out(number, PairPart.cross, tile, keys, similarities)
+        exponentials, row_sums, column_sums = self._exponentials(term, similarities, out)
+        assert column_sums is not None
         rows[:, EXP] += row_sums
         columns[:, EXP] += column_sums
         if keep:
@@ -111,10 +129,82 @@ class ForwardSweep(Sweep):
         about = keys.about(number, part, tile.columns)
         # The other half of this symmetric matrix is counted where the columns are rows.
         term.rule.add(tile, similarities, hidden, about, rows, rows.new_zeros(tile.shape[1], SUMS))
-        exponentials, row_sums, _ = self.pointwise.exponentials(similarities, self.shift(term.bound))
+        out = self._leave_out(number, part, tile, keys, similarities)
+        exponentials, row_sums, _ = self._exponentials(term, similarities, out)
         rows[:, EXP] += row_sums
         if keep:
             self._keep(number, part, tile, exponentials)
+
+    def _further(self, number: int, term: Term, place: int, tile: Tile, keys: Keys) -> None:
+        """Add a tile of hard negatives to the sums of the rows that see them."""
+        further = term.negatives[place]
+        keep = self._may_keep(term, tile)
+        similarities = self.product("" if keep else "similarities", term.rows_of(further), further.side, tile, keys)
+        hidden = self.hidden_negatives(number, place, tile, keys)
+        if hidden is not None:
+            similarities.masked_fill_(hidden, -torch.inf)
+        out = self._leave_out(number, FURTHER + place, tile, keys, similarities)
+        exponentials, row_sums, _ = self._exponentials(term, similarities, out)
+        (self.key_rows if further.of_query else self.rows)[number, tile.rows, EXP] += row_sums
+        if keep:
+            self._keep(number, FURTHER + place, tile, exponentials)
+
+    def _add_own_terms(self) -> None:
+        """Add each row's own hard negatives to its sums, where it sees no others: no tiles, nothing travels."""
+        for number, term in enumerate(self.setup.terms):
+            for place, further in enumerate(term.negatives):
+                rows, negatives = (self.sides[n].to(self.type) for n in (term.rows_of(further), further.side))
+                similarities = torch.linalg.vecdot(rows, negatives)
+                if further.valid is not None:
+                    similarities = similarities.masked_fill(~further.valid, -torch.inf)
+                if term.margin is not None:
+                    out = similarities > self._threshold(term, self.own[:, number])
+                    self._count(number, out[:, None], similarities[:, None], term.rule.paired)
+                    similarities = similarities.masked_fill(out, -torch.inf)
+                exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+                (self.key_rows if further.of_query else self.rows)[number, :, EXP] += exponentials
+                if self._followed:
+                    self.own_terms[number, place] = exponentials
+
+    def _exponentials(
+        self, term: Term, similarities: Tensor, out: LeftOut | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """E [t, c], and its sums over columns [t] and over rows [c] without what is left out."""
+        if out is None:
+            return self.pointwise.exponentials(similarities, self.shift(term.bound))
+        exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+        return exponentials, *out.sums(exponentials)
+
+    def _leave_out(self, number: int, part: int, tile: Tile, keys: Keys, similarities: Tensor) -> LeftOut | None:
+        """What the pair's margin leaves out of a tile whose hidden entries are -inf; noted for the backward sweep."""
+        term = self.setup.terms[number]
+        if term.margin is None:
+            return None
+        assert keys.own is not None
+        rows = similarities > self._threshold(term, self.own[tile.rows, number])[:, None]
+        columns = None
+        if part < FURTHER:
+            columns = similarities > self._threshold(term, keys.own[tile.columns, number])
+        if self.setup.metrics:
+            self._count(number, rows, similarities, term.rule.paired[tile.rows])
+            if part == PairPart.cross and columns is not None and not term.one_way:
+                paired = keys.valid[number][tile.columns].all(dim=1) if number in keys.valid else None
+                self._count(number, columns.T, similarities.T, paired)
+        out = LeftOut(rows, columns)
+        if self._followed:
+            self.bits[number, part, tile.first_row, tile.first_column] = out.packed()
+        return out
+
+    def _threshold(self, term: Term, own: Tensor) -> Tensor:
+        """Above which similarity [t] an entry is left out, given those of own counterparts [t]."""
+        assert term.margin is not None
+        # Within rounding is not above: copies of a counterpart are treated alike in tiles of any size.
+        return own + (term.margin + 8 * torch.finfo(self.type).eps * term.bound)
+
+    def _count(self, number: int, out: Tensor, similarities: Tensor, paired: Tensor | None) -> None:
+        """Count what is left out [t, c], and what is visible, of rows that count (paired [t]; None: all)."""
+        counts = torch.stack([out.sum(dim=1), (similarities > -torch.inf).sum(dim=1)])
+        self.left_out[:, number] += (counts if paired is None else counts * paired).sum(dim=1)
 
     def _count_nearer(
         self, number: int, tile: Tile, keys: Keys, similarities: Tensor, targets: Entries | None, *sums: Tensor
@@ -136,7 +226,7 @@ class ForwardSweep(Sweep):
         size = tile.shape[0] * tile.shape[1] * self.dtype.itemsize
         return term.reference is None and size <= self._budget
 
-    def _keep(self, number: int, part: PairPart, tile: Tile, exponentials: Tensor) -> None:
+    def _keep(self, number: int, part: int, tile: Tile, exponentials: Tensor) -> None:
         self._budget -= exponentials.numel() * exponentials.element_size()
         self.kept[number, part, tile.first_row, tile.first_column] = exponentials
 
@@ -167,6 +257,11 @@ class ForwardSweep(Sweep):
             hits.append((counts * (above == 0)).sum())
             ranks.append((counts * (1 + above)).sum())
         return torch.stack(hits), torch.stack(ranks)
+
+    def share_left_out(self) -> Tensor:
+        """Of all visible entries of each pair, on all ranks and in both directions, how many are left out: [pairs]."""
+        out, visible = self.setup.world.all_reduce_sum(self.left_out).unbind()
+        return out / visible.clamp(min=1)
 
     def underflowed(self, directions: list[tuple[Direction, Direction]]) -> bool:
         """Whether some sum of E, on any rank, is so small that terms of it may be lost."""

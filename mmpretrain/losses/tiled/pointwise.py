@@ -24,20 +24,21 @@ class Pointwise:
         """E = exp(S - shift) [t, c] and its sums over columns [t] and over rows [c]."""
         if self.compiled:
             return _compiled(_exponentials)(similarities, self._tensor(shift))
-        exponentials = self._shifted(similarities, shift)
+        exponentials = self.shifted(similarities, shift)
         return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
 
     def gradient(self, similarities: Tensor, shift: float, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
         """exp(S - shift) (rows_i + columns_j), [t, c]; rows [t], columns [c], out [t, c] of ``dtype``."""
         if self.compiled:
             return _compiled(_gradient)(similarities, self._tensor(shift), rows, columns)
-        return self.weighted(self._shifted(similarities, shift), rows, columns, out)
+        return self.weighted(self.shifted(similarities, shift), rows, columns, out)
 
     def weighted(self, exponentials: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
         """E_ij (rows_i + columns_j), [t, c], for a tile that was kept."""
         return torch.add(rows[:, None], columns, out=out).mul_(exponentials)
 
-    def _shifted(self, similarities: Tensor, shift: float) -> Tensor:
+    def shifted(self, similarities: Tensor, shift: float) -> Tensor:
+        """E = exp(S - shift), [t, c]."""
         wide = similarities.to(self.dtype)
         return (wide.sub_(shift) if shift else wide).exp_()
 

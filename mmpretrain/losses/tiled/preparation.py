@@ -10,8 +10,8 @@ from torch import Tensor
 from mmpretrain.config.objective import LARGEST_SCALE, Negatives, ObjectiveConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import negatives_from, own_rows, resolve_negatives, unit_rows
-from mmpretrain.losses.targets import Labels, Mixup, Pair, Soft
-from mmpretrain.losses.tiled.sweep import Reference, Setup, Term
+from mmpretrain.losses.targets import Diagonal, Labels, Mixup, Pair, Soft
+from mmpretrain.losses.tiled.sweep import FurtherKey, Reference, Setup, Term
 from mmpretrain.losses.tiled.target_rules import LabelRule, MixupRule, Rule, SoftRule
 
 NO_SAMPLE = torch.iinfo(torch.int64).min
@@ -85,7 +85,45 @@ class Preparation:
         rule = self._rule(pair, paired)
         reference = self._reference(pair.targets, scale, valid) if isinstance(pair.targets, Soft) else None
         contents = self._contents(pair, rule)
-        return Term(query, key, self._bound(scale), rule, pair.same_side, pair.one_way, contents, valid, reference)
+        return Term(
+            query,
+            key,
+            self._bound(scale),
+            rule,
+            pair.same_side,
+            pair.one_way,
+            contents,
+            valid,
+            reference,
+            negatives=self._negatives(pair, scale, rows_apart),
+            margin=self._margin(pair, scale, rows_apart),
+        )
+
+    def _negatives(self, pair: Pair, scale: Scale, rows_apart: bool) -> tuple[FurtherKey, ...]:
+        if rows_apart and pair.query_negatives is not None:
+            raise ValueError("a scale per query row says nothing of query_negatives: use one scale")
+        found = []
+        given = (pair.key_negatives, pair.key_negatives_valid), (pair.query_negatives, pair.query_negatives_valid)
+        for of_query, (rows, valid) in enumerate(given):
+            for place in range(0 if rows is None else rows.shape[1]):
+                assert rows is not None
+                side = self._side(rows, valid, 1.0 if rows_apart else scale, place)
+                found.append(FurtherKey(side, bool(of_query), None if valid is None else valid[:, place]))
+        return tuple(found)
+
+    def _margin(self, pair: Pair, scale: Scale, rows_apart: bool) -> float | None:
+        """The margin in units of similarity."""
+        margin = self.settings.false_negative_margin
+        if margin is None:
+            return None
+        if not isinstance(pair.targets, Diagonal):
+            raise ValueError(
+                f"objective.false_negative_margin compares with the own pair: it goes with Diagonal targets, not"
+                f" {type(pair.targets).__name__}"
+            )
+        if rows_apart:
+            raise ValueError("objective.false_negative_margin needs one scale, not one per query row")
+        return margin * self._bound(scale)
 
     def _reference(self, targets: Soft, scale: Scale, valid: Tensor | None) -> Reference:
         own = scale if targets.scale is None else targets.scale
@@ -94,13 +132,18 @@ class Preparation:
         side = self._side(targets.reference, None if valid is None else valid.all(dim=1), own)
         return Reference(side, self._bound(own), targets.detach)
 
-    def _side(self, rows: Tensor, valid: Tensor | None, scale: Scale) -> int:
-        """Number of a side: unit rows times the root of a shared scale, or times a scale per row."""
-        name = (id(rows), id(valid), id(scale))
+    def _side(self, rows: Tensor, valid: Tensor | None, scale: Scale, place: int | None = None) -> int:
+        """Number of a side: unit rows times the root of a shared scale, or times a scale per row.
+
+        place: of hard negatives [b, k, d], which of each sample's.
+        """
+        name = (id(rows), id(valid), id(scale), -1 if place is None else place)
         if name not in self._numbers:
             factor = torch.as_tensor(scale, dtype=self.type, device=self.device)
             self._numbers[name] = len(self.sides)
             self._named += [rows, valid, scale]
+            if place is not None:
+                rows, valid = rows[:, place], None if valid is None else valid[:, place]
             length = factor if factor.dim() == 2 else factor.sqrt()
             self.sides.append(unit_rows(rows.to(self.type), valid, length))
         return self._numbers[name]

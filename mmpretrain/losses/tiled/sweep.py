@@ -14,7 +14,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from mmpretrain.config.objective import ObjectiveConfig
+from mmpretrain.config.objective import HardNegatives, ObjectiveConfig
 from mmpretrain.distributed.exchange import RowBlock
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.tiled.pointwise import Pointwise
@@ -40,11 +40,25 @@ class Reference:
 
 
 @dataclass
+class FurtherKey:
+    """One further key of every sample, which only rows of the other side see.
+
+    side: its number. of_query: whether it is of the query's side, so that key rows see it. valid: bool [b], which
+    samples have it; None: all.
+    """
+
+    side: int
+    of_query: bool
+    valid: Tensor | None = None
+
+
+@dataclass
 class Term:
     """A pair, prepared. query, key: numbers of its sides, which carry the scale. bound: its largest similarity.
 
     contents: int64 [b] each, ids of the samples that a query row contains (None: no id comes twice). valid: bool
-    [b, 2] of query and key, or None.
+    [b, 2] of query and key, or None. margin: by how much, in similarity, an entry may lie above the own pair before it
+    is left out as a likely false negative; None: however much.
     """
 
     query: int
@@ -56,6 +70,8 @@ class Term:
     contents: tuple[Tensor, ...] | None = None
     valid: Tensor | None = None
     reference: Reference | None = None
+    negatives: tuple[FurtherKey, ...] = ()
+    margin: float | None = None
 
     @property
     def largest(self) -> float:
@@ -73,8 +89,12 @@ class Term:
         own = [PairPart.query_side] if self.one_way else [PairPart.query_side, PairPart.key_side]
         return [PairPart.cross, *own] if self.same_side else [PairPart.cross]
 
+    def rows_of(self, negatives: FurtherKey) -> int:
+        """The side whose rows see these negatives."""
+        return self.key if negatives.of_query else self.query
+
     def traveling(self) -> list[int]:
-        """Numbers of the sides whose rows other ranks need."""
+        """Numbers of the sides whose rows other ranks need, but for hard negatives."""
         sides = [self.key]
         if self.same_side:
             sides.append(self.query)
@@ -96,9 +116,27 @@ class Setup:
     ids: Tensor | None
     labels: Tensor | None
 
+    @property
+    def everyones(self) -> bool:
+        """Whether rows see the hard negatives of all samples, and not those of their own alone."""
+        return self.settings.hard_negatives is HardNegatives.all
+
+    @property
+    def margins(self) -> bool:
+        """Whether likely false negatives are left out."""
+        return any(term.margin is not None for term in self.terms)
+
     def traveling(self) -> list[int]:
         """Numbers of the sides whose rows other ranks need, each once."""
-        return list(dict.fromkeys(side for term in self.terms for side in term.traveling()))
+        sides = [side for term in self.terms for side in term.traveling()]
+        if self.everyones:
+            sides += [negatives.side for term in self.terms for negatives in term.negatives]
+        return list(dict.fromkeys(sides))
+
+    def masked_negatives(self) -> list[tuple[int, int]]:
+        """(term, place among its hard negatives) of those that some samples lack, and that travel."""
+        places = [(number, place) for number, term in enumerate(self.terms) for place in range(len(term.negatives))]
+        return [(n, p) for n, p in places if self.everyones and self.terms[n].negatives[p].valid is not None]
 
 
 @dataclass
@@ -111,6 +149,7 @@ class Keys:
     labels: Tensor | None = None
     valid: dict[int, Tensor] = field(default_factory=dict)  # term -> bool [n, 2]
     own: Tensor | None = None  # [n, terms], similarities of counterparts
+    negatives_valid: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # term, place -> bool [n]
 
     def side(self, number: int, columns: slice) -> Tensor:
         """[c, d] rows of a side."""
@@ -155,6 +194,9 @@ class Sweep:
         setup = self.setup
         masks = [term.valid for term in setup.terms if term.valid is not None]
         optional = [setup.ids, setup.labels, torch.cat(masks, dim=1) if masks else None]
+        if lacking := setup.masked_negatives():
+            columns = [setup.terms[number].negatives[place].valid for number, place in lacking]
+            optional.append(torch.stack([valid for valid in columns if valid is not None], dim=1))
         return [tensor for tensor in optional if tensor is not None]
 
     def keys(self, features: Tensor, payload: Sequence[Tensor]) -> Keys:
@@ -168,6 +210,8 @@ class Sweep:
         masked = [number for number, term in enumerate(self.setup.terms) if term.valid is not None]
         if masked:
             keys.valid = dict(zip(masked, rest.pop(0).split(2, dim=1), strict=True))
+        if lacking := self.setup.masked_negatives():
+            keys.negatives_valid = dict(zip(lacking, rest.pop(0).unbind(dim=1), strict=True))
         return keys
 
     def tiles(self, block: RowBlock) -> Iterator[Tile]:
@@ -204,6 +248,19 @@ class Sweep:
             rows = term.valid[tile.rows, int(part is PairPart.key_side)]
             columns = keys.valid[number][tile.columns, _column_side(part)]
             unseen = ~(rows[:, None] & columns)
+            hidden = unseen if hidden is None else hidden | unseen
+        return hidden
+
+    def hidden_negatives(self, number: int, place: int, tile: Tile, keys: Keys) -> Tensor | None:
+        """bool [t, c]: of a term's hard negatives at this place, those that rows do not see; None: they see all."""
+        term, hidden = self.setup.terms[number], None
+        if term.contents is not None:
+            assert keys.ids is not None
+            hidden = term.contents[0][tile.rows, None] == keys.ids[tile.columns]
+            tile.counterparts(hidden).fill_(False)  # a row's own ones: of copies of its sample it sees no more
+        valid = keys.negatives_valid.get((number, place))
+        if valid is not None:
+            unseen = ~valid[tile.columns].expand(tile.shape)
             hidden = unseen if hidden is None else hidden | unseen
         return hidden
 

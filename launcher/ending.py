@@ -1,0 +1,81 @@
+"""What a completed run leaves on the screen: its scores, its release, and what can be done next."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from launcher.runs_show import after_completion
+from launcher.runs_view import ABSENT, final_scores, number, shown
+from mmpretrain.records import Score, change_lines, parse_scores, read_changes, told_ending
+from mmpretrain.run_folder import DamagedFileError, RunFolder, read_json
+from mmpretrain.words import command
+
+MOST = 24  # rows; `runs show` has the others
+# Of each metric what says most; scores of metrics that have none of these are all shown.
+HEADLINES = re.compile(r"accuracy|f1\w*|roc_auc|average_precision|r2|recall@1|recall@10")
+
+
+def show_end(folder: RunFolder, console: Console) -> None:
+    """The scores with intervals and chance, where the release is, and the next commands."""
+    scores = shown(final_scores(folder))
+    rows = headlines(scores)[:MOST]
+    if rows:
+        console.print()
+        console.print(score_table(rows, before_scores(folder)))
+    lines = [
+        *change_lines(read_changes(folder)),
+        *told_ending(folder.status()),
+        f"completed: {folder.path}",
+        f"release: {folder.release} (its README.md opens it)",
+    ]
+    if len(rows) < len(scores):
+        lines.insert(0, f"all {len(scores)} scores: {command('mmpretrain', 'runs', 'show', folder.path)}")
+    for line in [*lines, "next:", *(f"  {line}" for line in after_completion(folder.path).splitlines())]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def headlines(scores: list[Score]) -> list[Score]:
+    """The scores that say most."""
+    telling = {score.metric for score in scores if HEADLINES.fullmatch(score.name)}
+    return [score for score in scores if score.metric not in telling or HEADLINES.fullmatch(score.name)]
+
+
+def before_scores(folder: RunFolder) -> dict[tuple[str, str, str], Score]:
+    """Of evaluation_before.json, of a run that started from a release, by what they are of; empty without one."""
+    try:
+        results = read_json(folder.path / "evaluation_before.json")
+        return {(score.metric, score.subject, score.name): score for score in parse_scores(results)}
+    except (DamagedFileError, OSError, TypeError, ValueError):
+        return {}
+
+
+def score_table(scores: list[Score], before: dict[tuple[str, str, str], Score]) -> Table:
+    """A line per score; a column more if there are scores of before."""
+    made = Table(title="Final evaluation", title_justify="left", box=None, pad_edge=False)
+    made.add_column("score", overflow="fold")
+    for column in (*(["before"] if before else []), "value", "interval", "chance"):
+        made.add_column(column, justify="right", no_wrap=True)
+    for score in scores:
+        earlier = before.get((score.metric, score.subject, score.name))
+        told = [ABSENT if earlier is None else number(score, earlier.value)] if before else []
+        made.add_row(*map(Text, (_name(score), *told, number(score, score.value), interval(score), _chance(score))))
+    return made
+
+
+def interval(score: Score) -> str:
+    """``40.0 % to 62.5 %``."""
+    if score.low is None or score.high is None:
+        return ABSENT
+    return f"{number(score, score.low)} to {number(score, score.high)}"
+
+
+def _name(score: Score) -> str:
+    return " ".join(filter(None, (score.metric.replace("_", " "), score.subject.replace("->", " -> "), score.name)))
+
+
+def _chance(score: Score) -> str:
+    return ABSENT if score.chance is None else number(score, score.chance)

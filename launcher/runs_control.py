@@ -1,0 +1,107 @@
+"""Starting a run again and ending it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher import slurm_client
+from launcher.runs_choice import named
+from launcher.runs_reading import Life, Reading, Standing
+from launcher.runs_show import words_of
+from mmpretrain.console import CommandError
+from mmpretrain.run_folder import RunFolder, State
+
+POLL_S = 0.5
+
+
+def restart_words(run: Reading) -> list[str]:
+    """What follows ``mmpretrain`` to start the run again: its own command, or else one from its stored config.
+
+    Raises CommandError for a run that is complete, may be alive, or cannot be read.
+    """
+    refuse_resume(run)
+    words = words_of(str(run.plan.get("command") or ""))
+    if words[:1] == ["python"] and words[1:2] and Path(words[1]).name == "submit.py":
+        return ["train", *words[2:]]
+    if words[:1] == ["python"] and words[1:2] and Path(words[1]).name == "mmpretrain_command.py":
+        return words[2:]
+    if words[1:] and Path(words[0]).name.startswith("mmpretrain"):
+        return words[1:]
+    return _from_config(run)
+
+
+def refuse_resume(run: Reading) -> None:
+    """Raises CommandError, with what to do instead, where there is nothing to start again."""
+    if run.standing is Standing.completed:
+        raise CommandError([f"{run.path} is complete: a longer or another run needs another run.name"])
+    if run.standing is Standing.damaged:
+        raise CommandError([str(run.cause)])
+    if run.may_live:
+        raise CommandError([f"{run.path} is in use by {run.job.words}: wait for it, or cancel it first"])
+
+
+def _from_config(run: Reading) -> list[str]:
+    """Of a run that was not started by a command line, or whose plan is gone."""
+    config = RunFolder(run.path).config
+    if not config.exists():
+        raise CommandError([f"{run.path} has neither a command in plan.json nor a config.yaml: start it anew"])
+    words = ["train", "--config", str(config)]
+    if run.plan:
+        # A profile's name means its cluster, ranks and limits as well.
+        cluster = run.plan.get("profile_name") or run.plan.get("cluster", "auto")
+        words += [f"--cluster={cluster}", f"--nodes={run.plan.get('nodes', 1)}"]
+        words += [f"--gpus-per-node={run.plan['ranks_per_node']}"] if "ranks_per_node" in run.plan else []
+    return [*words, f"run.root={run.path.parent}", f"run.name={run.path.name}"]
+
+
+def directory_of(run: Reading) -> Path:
+    """Where the run's relative paths start. Raises CommandError if it is gone."""
+    directory = Path(str(run.plan.get("directory") or Path.cwd()))
+    if not directory.is_dir():
+        raise CommandError([f"{directory}, where {run.path} was started, is gone: its relative paths start there"])
+    return directory
+
+
+def cancel(run: Reading) -> str:
+    """Ask the run to save a checkpoint and end; what was done, in words. Raises CommandError, SlurmError."""
+    if run.job.life is Life.gone:
+        raise CommandError([f"{run.path} is not running ({run.standing.value})"])
+    if run.job.life is Life.unknown:
+        raise CommandError([f"{run.path}: its job cannot be reached from here: {run.job.words}"])
+    job = str(run.status["job_id"])
+    if run.plan.get("cluster") != "slurm":
+        os.kill(int(job), signal.SIGTERM)
+        return f"process {job} was asked to end: it saves a checkpoint after the step that it is at"
+    slurm_client.cancel(job)
+    if run.job.life is Life.waiting:
+        RunFolder(run.path).update_status(state=State.preempted, cause="cancelled while it waited in the queue")
+        return f"Slurm job {job} left the queue"
+    return f"Slurm job {job} was cancelled: it saves a checkpoint, if the step that it is at ends within KillWait"
+
+
+def wait_for_end(run: Reading, seconds: float) -> Reading:
+    """The run once no process of it lives. Raises CommandError if one still does after ``seconds``."""
+    end = time.monotonic() + seconds
+    while True:
+        (now,) = named([str(run.path)], run.path.parent)
+        if now.job.life is Life.gone:
+            return now
+        if time.monotonic() >= end:
+            raise CommandError([f"{run.path} has not ended within {seconds:.0f} s; it was asked to, and may yet"])
+        time.sleep(POLL_S)
+
+
+def start_again(group: Any, words: Sequence[str], directory: Path) -> None:
+    """Run ``mmpretrain WORDS`` in this process, in ``directory``; ends it with that command's exit code.
+
+    group: the whole command line.
+    """
+    os.chdir(directory)
+    sys.argv = ["mmpretrain", *words]  # what the plan will call the command
+    group.main(args=list(words), prog_name="mmpretrain")

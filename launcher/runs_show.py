@@ -1,0 +1,119 @@
+"""Everything that a run's folder says of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from launcher.runs_reading import Reading, Standing
+from launcher.runs_view import duration, final_scores, shown
+from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.run_folder import RunFolder
+from mmpretrain.words import command
+
+FILES = {
+    "config": "config.yaml",
+    "metrics": "metrics.jsonl",
+    "logs": "logs",
+    "checkpoints": "checkpoints",
+    "evaluation": "evaluation.json",
+    "release": "release",
+    "picture": "summary.png",
+    "tensorboard": "tensorboard",
+    "report": "report.html",
+}
+_TERMS = ("loss/", "accuracy", "scale", "lr", "grad_norm", "data_wait", "memory_gib", "tflops_per_s", "mfu")
+
+
+def facts(run: Reading) -> dict[str, Any]:
+    """What ``runs show`` prints of a run, in this order; JSON can hold it."""
+    folder, plan = RunFolder(run.path), run.plan
+    return {
+        "run": str(run.path),
+        "state": run.standing.value,
+        "cause": run.cause,
+        "job": run.job.words,
+        "step": f"{run.step:,}" if run.total is None else f"{run.step:,} of {run.total:,}",
+        "loss": run.loss,
+        "loss smoothed": run.smoothed,
+        "samples/s": run.speed,
+        "ETA": duration(run.left_s) if run.left_s is not None else None,
+        "last record": {name: value for name, value in run.last.items() if name.startswith(_TERMS)},
+        "written": _when(run.changed),
+        "method": run.method,
+        "data": run.data,
+        "ranks": _ranks(plan),
+        "checkpoints": [f"{step}" for step in steps(folder.checkpoints)],
+        "best": run.status.get("best"),
+        "released step": run.status.get("released_step"),
+        "evaluated": run.status.get("evaluated"),
+        "notes": list(plan.get("notes") or []),
+        "command": plan.get("command") or None,
+        "directory": plan.get("directory"),
+        "files": {name: str(run.path / file) for name, file in FILES.items() if (run.path / file).exists()},
+        "how to go on": next_step(run),
+    }
+
+
+def as_json(run: Reading) -> dict[str, Any]:
+    """The same, and the final scores as ``evaluation.json`` names them."""
+    scores = [
+        {
+            "metric": score.metric,
+            "of": score.subject,
+            "score": score.name,
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "chance": score.chance,
+        }
+        for score in shown(final_scores(RunFolder(run.path)))
+    ]
+    return {**facts(run), "scores": scores}
+
+
+def next_step(run: Reading) -> str:
+    """What to do with the run now."""
+    path = run.path
+    if run.standing is Standing.completed:
+        return after_completion(path)
+    if run.standing is Standing.damaged:
+        return "restore the file that is damaged"
+    if run.may_live:
+        return f"it goes on: {command('mmpretrain', 'runs', 'cancel', path)} saves a checkpoint and ends it"
+    where = "starts over, for there is no checkpoint" if run.checkpoint is None else f"continues after {run.checkpoint}"
+    return f"{command('mmpretrain', 'runs', 'resume', path)} {where}"
+
+
+def after_completion(run: Path) -> str:
+    """Commands for a run that has a release."""
+    release = run / "release"
+    return "\n".join(
+        [
+            command("mmpretrain", "evaluate", release, "--data", "YOUR_DATA"),
+            command("mmpretrain", "report", run),
+            command("mmpretrain", "push", release, "YOUR_NAME/" + run.name, "--dry-run"),
+        ]
+    )
+
+
+def _ranks(plan: Mapping[str, Any]) -> str | None:
+    if "world_size" not in plan:
+        return None
+    device = f"{plan['gpus_per_node']} GPUs per node" if plan.get("gpus_per_node") else "CPUs"
+    return f"{plan['world_size']} on {plan.get('nodes')} node(s), {device}, {plan.get('cluster')}"
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a stored command; empty if it cannot be read."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []

@@ -1,0 +1,61 @@
+"""Records for trackio, through its own package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import trackio
+from PIL import Image
+
+from mmpretrain.config.root import Config
+from mmpretrain.training.delivered import Delivered
+from mmpretrain.training.plain_config import plain_config
+
+
+class Trackio:
+    """A run of a project; the same one after every resumption."""
+
+    def __init__(self, folder: Path) -> None:
+        self._delivered = Delivered(folder / "tracking" / "trackio.json")
+        self._run: Any = None
+
+    def start(self, done: int, config: Config) -> None:
+        """Begin or continue the run. Raises what trackio raises."""
+        settings = config.tracking.trackio
+        self._run = trackio.init(
+            project=settings.project,
+            # Runs are known by name alone: another run folder of this name must not continue this one.
+            name=f"{config.run.name}-{self._delivered.id}",
+            space_id=settings.space_id,
+            private=True,  # a Space that does not exist yet would be made for everybody to see
+            config=plain_config(config),
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """One record, unless an earlier process delivered it."""
+        step = record["step"]
+        if self._delivered.is_new(step):
+            self._run.log({name: value for name, value in record.items() if name != "step"}, step=step)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """One picture, likewise."""
+        if self._delivered.is_new(step):
+            self._run.log({name: trackio.Image(Image.open(BytesIO(png)))}, step=step)
+
+    def flush(self) -> None:
+        """trackio's own thread delivers every half a second."""
+
+    def conclude(self, step: int, scores: Mapping[str, float]) -> None:
+        """The final scores as one more record."""
+        self.log({"step": step, **{f"final/{name}": value for name, value in scores.items()}})
+
+    def complete(self) -> None:
+        """Deliver what is left."""
+        self._run.finish()

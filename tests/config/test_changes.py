@@ -1,0 +1,62 @@
+"""What a run may change when it goes on: keys by their marks, sections for what is below them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmpretrain.config.changes import changes, may_change
+from mmpretrain.config.compose import compose
+from mmpretrain.config.root import Config
+
+
+def config(*tokens: str) -> Config:
+    """A small config."""
+    return compose(["method=clip", *tokens])
+
+
+@pytest.mark.parametrize(
+    ("token", "may"),
+    [
+        ("data.workers=3", True),
+        ("data.max_bad_fraction=0.5", True),
+        ("data.accept_index=0123456789ab", True),
+        ("checkpoint.every_steps=7", True),
+        ("train.log_every_steps=9", True),
+        ("engine.timeout_s=99", True),
+        ("run.root=elsewhere", True),
+        ("run.license=mit", True),
+        ("evaluation.final=[retrieval]", True),
+        ("evaluation.knn.k=3", True),
+        ("evaluation.release=best", False),
+        ("optim.lr=0.5", False),
+        ("engine.micro_batches=2", False),
+        ("objective.tile=64", False),
+        ("method.temperature=0.5", False),
+        ("data.global_batch=64", False),
+        ("init_from=runs/a", False),
+        ("seed=3", False),
+        ("model.encoders.left.config.num_hidden_layers=1", False),
+    ],
+)
+def test_a_key_changes_results_or_it_does_not(token: str, may: bool) -> None:
+    old, new = config(), config()
+    if token != "evaluation.release=best":  # which composes with a score only
+        new = config(token)
+    (key,) = [change.key for change in changes(old, new)] or [token.partition("=")[0]]
+    assert may_change(key, old, new) is may
+
+
+def test_scores_that_choose_what_is_released_are_fixed() -> None:
+    best = ("evaluation.best.score=retrieval/left->caption/recall@1", "evaluation.every_steps=5")
+    old, new = config(*best), config(*best, "evaluation.max_samples=9", "evaluation.intervals=false")
+    assert {change.key: may_change(change.key, old, new) for change in changes(old, new)} == {
+        "evaluation.max_samples": False,
+        "evaluation.intervals": True,
+    }
+
+
+def test_a_key_that_only_one_of_the_two_has_is_fixed() -> None:
+    old = config()
+    (first, *_) = found = changes(old, config("data.modalities.right=null", "model.encoders.right=null"))
+    assert found and not any(may_change(change.key, old, old) for change in found)
+    assert str(first).startswith(first.key)
