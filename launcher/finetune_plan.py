@@ -94,7 +94,8 @@ def reduced(asked: Asked) -> Asked:
     """The same without the encoders that ``model.encoders.NAME=null`` leaves out."""
     start, out = asked.start, {f"model.encoders.{name}=null": name for name in asked.start.entries}
     gone = {out[token] for token in asked.tokens if token in out}
-    entries, sources = ({n: v for n, v in given.items() if n not in gone} for given in (start.entries, start.sources))
+    entries = {name: entry for name, entry in start.entries.items() if name not in gone}
+    sources = {name: source for name, source in start.sources.items() if name not in gone}
     tokens = tuple(token for token in asked.tokens if token not in out)
     return replace(asked, start=replace(start, entries=entries, sources=sources), tokens=tokens)
 
@@ -111,8 +112,9 @@ def _of_start(asked: Asked) -> list[str]:
             tokens.append(f"model.encoders.{name}.projection=kept")
     if start.form is Form.encoders:
         return [*tokens, f"model.embed_dim={NEW_WIDTH}"]
-    # What no encoder brings: fusion, heads, the learned scale; of a run also the heads that do not ship.
-    return [*tokens, *_parts(start.model), f"init_from={start.run or start.source}"]
+    # What no encoder brings: fusion, heads, the learned scale. Of a run its release counts, which may be an average or
+    # a mixture that no checkpoint holds.
+    return [*tokens, *_parts(start.model), f"init_from={start.source}"]
 
 
 def _parts(model: Mapping[str, Any]) -> list[str]:

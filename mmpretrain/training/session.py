@@ -39,7 +39,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
-from mmpretrain.records import Change, change_lines, told_ending
+from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
@@ -230,13 +230,12 @@ class Session:
             both = self.before_after.flat(scores, general) if self.before_after else results
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
-            print(*change_lines(changes), sep="\n", flush=True)
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            for line in told_ending(self.folder.status()):
+            for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
@@ -280,10 +279,11 @@ class Session:
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
     def _note_early_stop(self, done: int) -> None:
-        """In the run's status, why it is complete before its last step."""
-        if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            best, patience = self.best, self.config.evaluation.best.patience
+        """In the run's status, why it is complete before its last step; nothing of an end before it went on."""
+        facts, best, patience = None, self.best, self.config.evaluation.best.patience
+        if best is not None and self.out_of_patience(done):
             facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+        if self.world.rank == 0 and (facts or self.folder.status().get("stopped_early")):
             self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:

@@ -38,13 +38,6 @@ def test_scores_stand_with_interval_and_chance_and_the_rest_is_counted(tmp_path:
     assert f"release: {tmp_path / 'release'}" in text and f"mmpretrain report {tmp_path}" in text
 
 
-def test_scores_of_before_stand_beside(tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text(json.dumps(SCORES))
-    (tmp_path / "evaluation_before.json").write_text(json.dumps({"retrieval/a->b/recall@1": 0.25}))
-    text = end(tmp_path)
-    assert "before" in text and "25.0 %" in text
-
-
 @pytest.mark.parametrize("content", [None, "{", "[]"])
 def test_without_scores_the_release_is_named_all_the_same(tmp_path: Path, content: str | None) -> None:
     if content:
