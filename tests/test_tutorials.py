@@ -35,6 +35,22 @@ SMALL: dict[str, dict[str, str]] = {
         "test=0.1": "test=0.3",
         "train.samples=20000": "train.samples=128",
     },
+    "cluster": {"photos 2000": "photos 60", "test=0.1": "test=0.3"},
+    "connect": {
+        "notes 1000": "notes 90",
+        "train.samples=20000": "train.samples=128",
+        "train.samples=100000": "train.samples=512",
+        "global_batch=256": "global_batch=32",
+    },
+    "fine-tune": {
+        "photos 2000": "photos 120",
+        "night 400": "night 90",
+        "test=0.1": "test=0.3",
+        "train.samples=40000": "train.samples=128",
+        "--epochs 20": "--epochs 1",
+    },
+    "information": {"train.samples=40000": "train.samples=256"},
+    "third-modality": {"notes 1000": "notes 90", "train.samples=20000": "train.samples=128"},
     "choosing": {"photos 2000": "photos 60", "test=0.1": "test=0.3"},
     "open-clip": {"tars 1000": "tars 60"},
     "own-images": {
