@@ -97,7 +97,9 @@ def test_a_classifier_ships_and_is_called() -> None:
     assert isinstance(classifier, nn.Linear)
     torch.testing.assert_close(output.logits, classifier(output.fused_embeds))
     assert output.loss.item() == pytest.approx(lose(method, method.encode(method.model, batch)).total.item())
-    copied = MMPretrainModel(MMPretrainConfig.from_dict(method.model.config.to_dict()))
+    config = MMPretrainConfig.from_dict(method.model.config.to_dict())
+    assert isinstance(config, MMPretrainConfig)
+    copied = MMPretrainModel(config)
     copied.double().load_state_dict(method.model.state_dict())
     torch.testing.assert_close(copied.eval()(**batch.inputs).logits, output.logits)
 
