@@ -19,7 +19,7 @@ RUNS = Path("runs")  # where a run's name is looked for
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or names in ./runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or names in ./runs.")],
     out: Annotated[
         Path | None, typer.Option(help="Page to write (default: RUN/report.html; of several runs ./report.html).")
     ] = None,

@@ -177,7 +177,7 @@ def _notes(records: Sequence[Record], content: dict[str, Any]) -> list[str]:
         found.append("No training step was logged yet.")
     without = [record.name for record in records if not record.scores]
     if without:
-        found.append(f"No final evaluation{' of ' + ', '.join(without) if several else ' yet'}.")
+        found.append(f"No final evaluation{' of ' + ', '.join(without) if several else ''}.")
     return found
 
 

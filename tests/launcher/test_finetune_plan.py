@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from launcher.finetune import split_words
+from launcher.finetune_asked import Asked, reduced
+from launcher.finetune_data import fitting_batch
 from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Asked, fitting_batch, reduced, run_tokens
+from launcher.finetune_plan import run_tokens
 from launcher.finetune_start import StartError, find_start, of_encoders
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose, diff_configs, save_config

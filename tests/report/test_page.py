@@ -60,7 +60,7 @@ def test_a_run_that_is_not_complete_has_a_page(tmp_path: Path, state: State, sai
     with (folder / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 21, "loss": 1.0}\n{"step": 22, "loss": NaN}\nhalf a li')
     text = page([read_record(folder, "a")])
-    assert said in text and "No final evaluation yet." in text and "No release yet." in text
+    assert said in text and "No final evaluation." in text and "No release." in text
 
 
 def test_a_run_that_logged_nothing_has_a_page(tmp_path: Path) -> None:
