@@ -67,7 +67,8 @@ class CommSupervised(Method):
         assert features.labels is not None
         name, labels = self.settings.loss.value, features.labels
         if self.settings.loss.contrasts:
-            pair = Pair(*(features.fused[view] for view in VIEWS), Labels(labels), same_side=True)
+            first, second = (features.fused[view] for view in VIEWS)
+            pair = Pair(first, second, Labels(labels), same_side=True)
             result = self.contrastive([pair], features, scale=1 / self.settings.temperature, world=world)[0]
             return Losses({name: result.loss}, diagnostics={f"accuracy/{name}": result.accuracy})
         if not self.settings.loss.classifies:

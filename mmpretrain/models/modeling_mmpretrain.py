@@ -98,11 +98,13 @@ class MMPretrainModel(ToolsMixin, Asked):
         self.post_init()
 
     def _new_classifier(self, config: MMPretrainConfig) -> MLPHead | nn.Linear | None:
+        if config.num_labels is None:
+            return None
         if config.fused_classifier and self.fusion is not None:
             classifier = nn.Linear(self.fusion.width, config.num_labels)
             init_linear(classifier)
             return classifier
-        if config.classifier_hidden is not None and config.num_labels is not None:
+        if config.classifier_hidden is not None:
             return MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
         return None
 

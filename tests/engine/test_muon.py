@@ -40,11 +40,9 @@ def orthogonal_in_float32() -> Iterator[None]:
             x = a * x + (b * gram + c * gram @ gram) @ x
         return x.T if matrix.shape[0] > matrix.shape[1] else x
 
-    original, _muon._zeropower_via_newtonschulz = _muon._zeropower_via_newtonschulz, iterate
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_muon, "_zeropower_via_newtonschulz", iterate)
         yield
-    finally:
-        _muon._zeropower_via_newtonschulz = original
 
 
 def engine_run(tokens: list[str]) -> runs.Outcome:

@@ -16,6 +16,8 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.methods.comm import FUSED, VIEWS
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from tests.methods.toys import CLASSES, GLOBAL_BATCH, make_batch, make_config, make_method, make_step
 
 HEADED = [loss for loss in SupervisedLoss if not loss.contrasts]
@@ -95,7 +97,9 @@ def test_a_classifier_ships_and_is_called() -> None:
     assert isinstance(classifier, nn.Linear)
     torch.testing.assert_close(output.logits, classifier(output.fused_embeds))
     assert output.loss.item() == pytest.approx(lose(method, method.encode(method.model, batch)).total.item())
-    copied = type(method.model)(type(method.model.config).from_dict(method.model.config.to_dict()))
+    config = MMPretrainConfig.from_dict(method.model.config.to_dict())
+    assert isinstance(config, MMPretrainConfig)
+    copied = MMPretrainModel(config)
     copied.double().load_state_dict(method.model.state_dict())
     torch.testing.assert_close(copied.eval()(**batch.inputs).logits, output.logits)
 
