@@ -15,8 +15,8 @@ class NegativesConfig:
 
     member: list[str] = dataclasses.field(default_factory=list)
     """What follows the key in the names of the members that hold them: JSON (a list of strings, or with ``field`` an
-    object with one) or plain text, one per line. Empty: ``NAME.negatives.json`` or ``NAME.negatives.txt``, or what ``shards
-    build`` makes of a column, ``NAME_negatives.json`` or ``NAME_negatives.txt``."""
+    object with one) or plain text, one per line. Empty: ``NAME.negatives.json`` or ``NAME.negatives.txt``, or what
+    ``shards build`` makes of a column, ``NAME_negatives.json`` or ``NAME_negatives.txt``."""
 
     field: list[str] = dataclasses.field(default_factory=list)
     """In JSON members: the keys whose values (a string or a list of strings) are hard negatives. Empty: the member is
