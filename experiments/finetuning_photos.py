@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -30,8 +31,8 @@ GROUNDS = {"white": (250, 250, 250), "black": (20, 20, 20), "gray": (130, 130, 1
 PLACES = {"left": 10, "middle": 16, "right": 22}
 SIZES = {"small": 4, "large": 8}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-WORDS = ("a", "of", "sign", "photo", "on", "the", "ground", "stripes", ",")
-WORDS += (*PHOTO_SHAPES, *SIGN_SHAPES, *PHOTO_COLORS, *SIGN_COLORS, *GROUNDS, *PLACES, *SIZES)
+_PLAIN = ("a", "of", "sign", "photo", "on", "the", "ground", "stripes", ",")
+WORDS = (*_PLAIN, *PHOTO_SHAPES, *SIGN_SHAPES, *PHOTO_COLORS, *SIGN_COLORS, *GROUNDS, *PLACES, *SIZES)
 
 
 def photo(number: int) -> tuple[Image.Image, str, int]:
@@ -87,7 +88,7 @@ def write_domain(folder: Path, domain: str, **splits: int) -> Path:
     for split, count in splits.items():
         samples[split] = [_sample(*drawn(number), number) for number in range(numbers, numbers + count)]
         numbers += count
-    modalities = {"image": {"kind": "image", "size": [SIDE, SIDE]}, "text": {"kind": "text"}}
+    modalities: dict[str, dict[str, Any]] = {"image": {"kind": "image", "size": [SIDE, SIDE]}, "text": {"kind": "text"}}
     info = DatasetInfo(domain, f"Drawn {domain}", "drawn by a program", "MIT", modalities, list(shapes))
     build_dataset(folder, info, samples)
     return folder

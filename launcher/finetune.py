@@ -28,9 +28,10 @@ from launcher.cli import (
     typed,
 )
 from launcher.completion import complete
+from launcher.finetune_asked import Asked, reduced, run_name
 from launcher.finetune_convert import FOLDER, convert, converted
 from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Asked, Tokens, reduced, run_name, run_tokens
+from launcher.finetune_plan import Tokens, run_tokens
 from launcher.finetune_start import Form, Start, StartError, find_start, of_encoders
 from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.resources import Purpose, Request, choose

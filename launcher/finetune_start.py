@@ -49,8 +49,7 @@ class Start:
     source: folder or Hub id that encoders are taken from; of single encoders: their names. origin: what that was made
     of, if it was. name: part of the run's name. model: the content of config.json. entries: modality -> its entry in
     the processor; of single encoders what is known of it. sources: modality -> what its encoder is taken from. method:
-    as the model was trained; settings: what its run set of it. run: that run's folder,
-    which has the heads that only training needs, too.
+    as the model was trained; settings: what its run set of it.
     """
 
     form: Form
@@ -63,7 +62,6 @@ class Start:
     method: str = "clip"
     settings: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
-    run: str | None = None
 
     @property
     def called(self) -> str:
@@ -84,10 +82,9 @@ def find_start(model: str, revision: str | None = None) -> Start:
     config = read_config(model, revision)
     if config.get("model_type") == RELEASE:
         if revision:
-            folder = Path(model).name
             raise StartError(
                 f"--revision is for models that are converted, and {model} is a release: fetch that revision,"
-                f" `hf download {model} --revision {revision} --local-dir {folder}`, and name the folder"
+                f" `hf download {model} --revision {revision} --local-dir {folder.name}`, and name the folder"
             )
         return opened_release(model, None, config)
     towers = [kind for kind in ("vision", "audio") if f"{kind}_config" in config]
@@ -141,7 +138,7 @@ def _of_run(folder: Path) -> Start:
             f"{folder} has no release yet: wait for its end, or make one of a checkpoint,"
             f" `mmpretrain export {folder} --to FOLDER`"
         )
-    start = replace(opened_release(str(run.release), None), run=str(folder))
+    start = opened_release(str(run.release), None)
     try:
         method = load_config(run.config).method
     except ConfigError:

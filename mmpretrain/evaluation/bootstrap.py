@@ -75,7 +75,7 @@ def _intervals(scores: Mapping[str, Measured]) -> dict[str, float]:
         for name, total in zip(means, totals, strict=True):
             drawn[name].append(total / sizes)
         for name, score in medians.items() if first.groups is not None else ():
-            drawn[name].append(medians(score, weights, units))
+            drawn[name].append(drawn_medians(score, weights, units))
     if first.groups is None:
         drawn |= {name: [_medians_alone(score.outcomes)] for name, score in medians.items()}
     edges = {name: np.percentile(np.concatenate(parts), LEVELS) for name, parts in drawn.items()}
@@ -112,7 +112,7 @@ def _medians_alone(outcomes: np.ndarray) -> np.ndarray:
     return (values[places[0]] + values[places[1]]) / 2
 
 
-def medians(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
+def drawn_medians(score: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
     """[r]: the score's median in each draw; weights: [r, u], units: the unit of each sample, [n]."""
     order = np.argsort(score.outcomes, kind="stable")
     values, reached = score.outcomes[order], np.cumsum(weights[:, units[order]], axis=1)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from mmpretrain.evaluation.bootstrap import LEVELS, Measured, draws, medians
+from mmpretrain.evaluation.bootstrap import LEVELS, Measured, drawn_medians, draws
 from mmpretrain.files import replace_bytes
 
 _NAMES = "names"
@@ -39,9 +40,11 @@ def change(before: Measured, after: Measured) -> tuple[float, float] | None:
 def _differences(before: Measured, after: Measured, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
     """[r], in each of the draws. weights: [r, u]; units: of each sample, [n]."""
     if before.median:
-        return medians(after, weights, units) - medians(before, weights, units)
+        return drawn_medians(after, weights, units) - drawn_medians(before, weights, units)
     totals = np.bincount(units, after.outcomes - before.outcomes)
-    return (weights @ totals) / (weights @ np.bincount(units))
+    # As in bootstrap.py, whose last digits do not depend on the number of threads either.
+    with threadpool_limits(1, user_api="blas"):
+        return (weights @ totals) / (weights @ np.bincount(units))
 
 
 def save_outcomes(path: Path, measured: Mapping[str, Measured]) -> None:

@@ -77,8 +77,21 @@ def changes(
         difference = None
         if name in outcomes_before and name in outcomes_after:
             difference = change(outcomes_before[name], outcomes_after[name])
-        edges = (before.get(name + LOW), before.get(name + HIGH), after.get(name + LOW), after.get(name + HIGH))
-        found.append(Change(name, before[name], value, *edges, *(difference or (None, None)), after.get(name + CHANCE)))
+        low, high = difference or (None, None)
+        found.append(
+            Change(
+                name,
+                before[name],
+                value,
+                before.get(name + LOW),
+                before.get(name + HIGH),
+                after.get(name + LOW),
+                after.get(name + HIGH),
+                low,
+                high,
+                after.get(name + CHANCE),
+            )
+        )
     return found
 
 

@@ -23,7 +23,6 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
 from mmpretrain.config.kept_out import kept_out
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.changed_index import changed_index
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
@@ -31,7 +30,6 @@ from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
-from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
@@ -39,7 +37,7 @@ from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
-from mmpretrain.records import Change, change_lines, told_ending
+from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
@@ -48,6 +46,7 @@ from mmpretrain.training.drawing import draw_end, draw_grid
 from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
+from mmpretrain.training.known_data import known_data
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
@@ -114,7 +113,9 @@ class Session:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest:
-            self._check_data(manifest)
+            self.accepted = known_data(manifest, self.stream, self.config.data)
+            if self.accepted and self.world.rank == 0:
+                self.folder.update_status(accepted_index=self.accepted)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
@@ -122,27 +123,6 @@ class Session:
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
         return done
-
-    def _check_data(self, manifest: Mapping[str, Any]) -> None:
-        """Raises CheckpointError if the stream is another one than that of a checkpoint, and nobody has accepted it."""
-        self.accepted = list(manifest.get("accepted_index", []))
-        data = self.config.data
-        found = changed_index(self.stream.index, manifest["index"], data.accept_index)
-        if found is not None and found.accepted:
-            self.accepted.append(found.facts(manifest["step"]))
-            if self.world.rank == 0:
-                logger.warning(found.words(manifest["position"]))
-                self.folder.update_status(accepted_index=self.accepted)
-        elif found is not None:
-            raise CheckpointError(
-                f"the shards in {data.place}, or their order, have changed since the checkpoint was written: restore"
-                f" them, go on with them as they are by {found.token}, or start a run with another run.name"
-            )
-        elif manifest.get("mixture", {}) != self.stream.plan.facts:
-            raise CheckpointError(
-                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
-                " data.mixing and data.temperature, or start a run with another run.name"
-            )
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -230,13 +210,12 @@ class Session:
             both = self.before_after.flat(scores, general) if self.before_after else results
             write_evaluation(self.folder.evaluation, both)
             changes = self.before_after.compared(scores, general) if self.before_after else []
-            print(*change_lines(changes), sep="\n", flush=True)
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
         self.recorder.complete(done)
         if self.world.rank == 0:
-            for line in told_ending(self.folder.status()):
+            for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)

@@ -12,7 +12,7 @@ from mmpretrain.data.sides import TOP, Side, rest, sides
 from mmpretrain.data.source_checks import check_data_split
 from mmpretrain.data.sources import open_data
 from mmpretrain.data.split import side_of
-from mmpretrain.data.writing import build_dataset
+from mmpretrain.data.writing import RawSample, build_dataset
 from mmpretrain.training.held_out import not_held_out
 from tests.data.small_dataset import png
 
@@ -22,7 +22,7 @@ SHARES = {"validation": 0.2, "test": 0.3}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     folder = tmp_path_factory.mktemp("sides") / "data"
-    samples = [
+    samples: list[RawSample] = [
         {"__key__": f"s{number:04d}", "image.png": png(number % 256, (2, 2)), "caption.txt": b"a word"}
         for number in range(400)
     ]

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from launcher.finetune import split_words
+from launcher.finetune_asked import Asked, reduced
+from launcher.finetune_data import fitting_batch
 from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Asked, fitting_batch, reduced, run_tokens
+from launcher.finetune_plan import run_tokens
 from launcher.finetune_start import StartError, find_start, of_encoders
 from mmpretrain.config.choices import Choices
-from mmpretrain.config.compose import ConfigError, compose, save_config
+from mmpretrain.config.compose import ConfigError, compose, diff_configs, save_config
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import build_index
 from mmpretrain.data.info import DatasetInfo
@@ -117,11 +119,12 @@ def test_sources_are_matched_one_by_one(model: str, data: str, tmp_path: Path) -
     assert members == [["caption.txt"], ["title.txt"]] and config.data.modalities["image"].size == [8, 8]
 
 
-def test_a_run_that_has_begun_keeps_its_warm_up_and_may_get_longer(model: str, data: str, tmp_path: Path) -> None:
+def test_the_same_command_goes_on_and_a_longer_one_keeps_the_warm_up(model: str, data: str, tmp_path: Path) -> None:
     place = [f"run.root={tmp_path}", "run.name=run"]
     first, _ = composed(model, data, *place, epochs=2.0)
     (tmp_path / "run").mkdir()
     save_config(first, tmp_path / "run" / "config.yaml")
+    assert diff_configs(first, composed(model, data, *place, epochs=2.0)[0]) == []
     longer, _ = composed(model, data, *place, epochs=4.0)
     assert longer.train.samples > first.train.samples
     assert longer.optim.warmup_samples == first.optim.warmup_samples

@@ -46,7 +46,6 @@ def test_of_a_run_its_release_counts_and_what_it_set_of_its_method(tmp_path: Pat
     write_release(tmp_path / "run" / "release", method="comm")
     save_config(compose(["method=comm", "method.pairing=code", "run.name=run"]), tmp_path / "run" / "config.yaml")
     start = find_start(str(tmp_path / "run"))
-    assert start.run == str(tmp_path / "run")
     assert (start.source, start.name, start.settings) == (str(tmp_path / "run" / "release"), "run", {"pairing": "code"})
 
 
