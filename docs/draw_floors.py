@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "floors.svg"
 WIDTH, ROW, BOX, LANE = 14.0, 1.35, 1.0, 0.22  # width of the picture, height of a row, room and share of a box, a lane
-COLORS = ("#4269d0", "#9467bd", "#3ca951", "#e07b00", "#c2456b", "#2a9da8", "#777777", "#a2664a", "#8a8a1f")
+COLORS = ("#4269d0", "#9467bd", "#3ca951", "#e07b00", "#c2456b", "#2a9da8", "#777777", "#a2664a", "#8a8a1f", "#5b6bd6")
 
 Layers = list[list[str]]  # from the top
 Arrows = list[tuple[str, str]]

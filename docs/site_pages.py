@@ -55,6 +55,8 @@ def turned(text: str, source: str, page: str, titles: dict[str, str]) -> str:
         on_site = BROUGHT.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
         if on_site is None:
             return link[0]
+        if link[2].endswith("/"):
+            return label  # a folder is no page
         if label.strip("`").endswith(".md"):
             label = titles.get(on_site, label)
         return f"[{label}]({posixpath.relpath(on_site, posixpath.dirname(page) or '.')}{anchor})"

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from launcher.runs_show import after_completion
 from launcher.runs_view import ABSENT, final_scores, number, shown
-from mmpretrain.records import Score, change_lines, parse_scores, read_changes, told_ending
-from mmpretrain.run_folder import DamagedFileError, RunFolder, read_json
+from mmpretrain.records import Score, change_lines, read_changes, told_ending
+from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import command
 
 MOST = 24  # rows; `runs show` has the others
@@ -30,7 +30,7 @@ def show_end(folder: RunFolder, console: Console) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     elif rows:
         console.print()
-        console.print(score_table(rows, before_scores(folder)))
+        console.print(score_table(rows))
     lines = [
         *change_lines(read_changes(folder)),
         *told_ending(folder.status()),
@@ -49,25 +49,14 @@ def headlines(scores: list[Score]) -> list[Score]:
     return [score for score in scores if score.metric not in telling or HEADLINES.fullmatch(score.name)]
 
 
-def before_scores(folder: RunFolder) -> dict[tuple[str, str, str], Score]:
-    """Of evaluation_before.json, of a run that started from a release, by what they are of; empty without one."""
-    try:
-        results = read_json(folder.path / "evaluation_before.json")
-        return {(score.metric, score.subject, score.name): score for score in parse_scores(results)}
-    except (DamagedFileError, OSError, TypeError, ValueError):
-        return {}
-
-
-def score_table(scores: list[Score], before: dict[tuple[str, str, str], Score]) -> Table:
-    """A line per score; a column more if there are scores of before."""
+def score_table(scores: list[Score]) -> Table:
+    """A line per score."""
     made = Table(title="Final evaluation", title_justify="left", box=None, pad_edge=False)
     made.add_column("score", overflow="fold")
-    for column in (*(["before"] if before else []), "value", "interval", "chance"):
+    for column in ("value", "interval", "chance"):
         made.add_column(column, justify="right", no_wrap=True)
     for score in scores:
-        earlier = before.get((score.metric, score.subject, score.name))
-        told = [ABSENT if earlier is None else number(score, earlier.value)] if before else []
-        made.add_row(*map(Text, (_name(score), *told, number(score, score.value), interval(score), _chance(score))))
+        made.add_row(*map(Text, (_name(score), number(score, score.value), interval(score), _chance(score))))
     return made
 
 

@@ -183,7 +183,10 @@ def stops(plan: RunPlan, step: int) -> str:
             "the last step is made and saved: evaluation and release are finished first; Ctrl-C again ends the run at"
             " once, and the same command then does these again"
         )
-    return "stopping: the run saves a checkpoint at its next step and ends; Ctrl-C again ends it at once"
+    return (
+        "stopping: the run saves a checkpoint at its next step and ends (while it still starts: before its next step);"
+        " Ctrl-C again ends it at once"
+    )
 
 
 def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Console) -> Exit:

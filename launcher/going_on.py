@@ -34,7 +34,8 @@ def differences(folder: RunFolder, stored: Config, asked: Config, step: int | No
 
     typed: the command of this submission, for the commands that messages name.
     """
-    found = changes(stored, asked)
+    # Another run.root is another spelling of the same place, or this folder would not have been found.
+    found = [change for change in changes(stored, asked) if change.key != "run.root"]
     if step is None and not _holds_something(folder):
         said = f"no checkpoint yet, so that the run starts over as it is asked for now ({listed(found, between='; ')})"
         return Differences(notes=(said,) if found else ())

@@ -12,7 +12,7 @@ from rich.console import Console
 from launcher import runs_compare, runs_show
 from launcher.runs_choice import Order, below, chosen, named, ordered
 from launcher.runs_clean import Leftover, Part, delete, leftovers
-from launcher.runs_control import cancel, directory_of, restart_words, start_again, wait_for_end
+from launcher.runs_control import cancel, directory_of, restart_words, start_again, wait_for_end, wait_until_heard
 from launcher.runs_reading import Reading, Standing
 from launcher.runs_view import as_json, list_view, show_view
 from launcher.slurm_client import SlurmError
@@ -110,6 +110,7 @@ def cancel_command(
         found, done = named(runs, root), []
         for run in found:
             done.append({"run": str(run.path), "done": _cancelled(run)})
+            wait_until_heard(run)
         if wait:
             ended = [wait_for_end(run, timeout) for run in found]
             done = [_ended(row, run) for row, run in zip(done, ended, strict=True)]

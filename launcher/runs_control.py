@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmpretrain.console import CommandError
 from mmpretrain.run_folder import RunFolder, State
 
 POLL_S = 0.5
+START_S = 120.0  # ranks that still start do not listen yet, and are told again and again
 
 
 def restart_words(run: Reading) -> list[str]:
@@ -74,10 +76,10 @@ def cancel(run: Reading) -> str:
         raise CommandError([f"{run.path} is not running ({run.standing.value})"])
     if run.job.life is Life.unknown:
         raise CommandError([f"{run.path}: its job cannot be reached from here: {run.job.words}"])
-    job = str(run.status["job_id"])
     if run.plan.get("cluster") != "slurm":
-        os.kill(int(job), signal.SIGTERM)
-        return f"process {job} was asked to end: it saves a checkpoint after the step that it is at"
+        _ask_to_stop(run)
+        return f"{run.job.words} was asked to end: it saves a checkpoint after the step that it is at"
+    job = str(run.status["job_id"])
     slurm_client.cancel(job)
     if run.job.life is Life.waiting:
         RunFolder(run.path).update_status(state=State.preempted, cause="cancelled while it waited in the queue")
@@ -85,16 +87,35 @@ def cancel(run: Reading) -> str:
     return f"Slurm job {job} was cancelled: it saves a checkpoint, if the step that it is at ends within KillWait"
 
 
+def wait_until_heard(run: Reading) -> None:
+    """Of a local run that still starts: until its ranks listen, and have been told."""
+    end = time.monotonic() + START_S
+    while run.standing is Standing.queued and run.job.life is Life.alive and time.monotonic() < end:
+        time.sleep(POLL_S)
+        run = _again(run)
+
+
 def wait_for_end(run: Reading, seconds: float) -> Reading:
     """The run once no process of it lives. Raises CommandError if one still does after ``seconds``."""
     end = time.monotonic() + seconds
-    while True:
-        (now,) = named([str(run.path)], run.path.parent)
-        if now.job.life is Life.gone:
-            return now
+    while (run := _again(run)).job.life is not Life.gone:
         if time.monotonic() >= end:
             raise CommandError([f"{run.path} has not ended within {seconds:.0f} s; it was asked to, and may yet"])
         time.sleep(POLL_S)
+    return run
+
+
+def _again(run: Reading) -> Reading:
+    """The run as it is now; one on this machine is told to stop once more."""
+    (now,) = named([str(run.path)], run.path.parent)
+    if now.job.life is Life.alive and now.plan.get("cluster") != "slurm":
+        _ask_to_stop(now)
+    return now
+
+
+def _ask_to_stop(run: Reading) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(int(run.status["job_id"]), signal.SIGTERM)
 
 
 def start_again(group: Any, words: Sequence[str], directory: Path) -> None:

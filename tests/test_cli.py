@@ -59,6 +59,8 @@ def test_entry_point_is_the_one_of_the_package() -> None:
         ("evaluate", "--help"),
         ("evaluate", "nowhere", "--data", "nowhere"),
         ("shards", "preview", "--help"),
+        ("report", "--help"),
+        ("report", "nowhere"),
         ("tokenizer", "train", "--help"),
         ("train", "--cluster=local", "method=m4col", "optim.lrr=1"),
         ("train", "--cluster=local", "data.path=nowhere"),

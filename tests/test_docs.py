@@ -23,6 +23,7 @@ FOLDER = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/(?:\w+/)*)(?![\w*.-]
 MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?![\w(/])")
 STARTED = re.compile(rf"python -m ((?:{'|'.join(PACKAGES)})(?:\.\w+)+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+WRITTEN = re.compile(r"^<!-- file: (\S+) -->$", re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
@@ -51,6 +52,11 @@ def module_exists(name: str) -> bool:
     return path.name in {getattr(node, "name", None) for node in tree.body}
 
 
+def _owner(name: str) -> str:
+    """The file without its ending of the module that would define ``name``."""
+    return "/".join(name.split(".")[:-1])
+
+
 def anchors(page: Path) -> set[str]:
     """The headings of a page in the form that GitHub gives their anchors."""
     headings = HEADING.findall(page.read_text())
@@ -74,8 +80,10 @@ def link_problem(target: str, page: Path) -> str | None:
 def test_what_a_page_names_exists(page: Path) -> None:
     """Every file, folder and module in a page's text."""
     text = page.read_text()
-    gone = [name for name in named_files(text) if not exists(name, page)]
-    gone += [name for name in MODULE.findall(text) if not PLACEHOLDER.search(name) and not module_exists(name)]
+    made = {Path(name).with_suffix("").as_posix() for name in WRITTEN.findall(text)}  # by the reader
+    gone = [n for n in named_files(text) if Path(n).with_suffix("").as_posix() not in made and not exists(n, page)]
+    modules = [name for name in MODULE.findall(text) if not PLACEHOLDER.search(name)]
+    gone += [n for n in modules if not module_exists(n) and not made & {n.replace(".", "/"), _owner(n)}]
     assert not gone
 
 

@@ -124,7 +124,7 @@ def test_the_wheel_holds_code_and_data_under_two_names(wheel: Path, sources: Pat
         files = [
             path
             for path in (ROOT / part).rglob("*")
-            if path.suffix in (".py", ".yaml", ".html") or path.name == "py.typed"
+            if path.suffix in (".py", ".yaml", ".html", ".css", ".js") or path.name == "py.typed"
         ]
         expected |= {home + str(path.relative_to(ROOT)) for path in files}
     assert held == expected

@@ -56,7 +56,7 @@ def test_run_folder_is_complete(uninterrupted: RunFolder) -> None:
     assert wanted <= set(lines[-1])
     assert "loss/m3co" in lines[0] and "loss/soft" in lines[-1]
     assert lines[-1]["loss"] < lines[0]["loss"]
-    assert (run.path / "summary.png").stat().st_size > 10_000
+    assert (run.path / "summary.png").stat().st_size > 10_000 and (run.path / "embeddings_map.json").exists()
     scores = json.loads(run.evaluation.read_text())
     assert scores["linear_probe/left/accuracy"] > scores["linear_probe/left/accuracy/chance"]
     assert not (run.checkpoints / "step-00000005").exists()  # keep_last=2

@@ -1,6 +1,7 @@
 """Draw captioned pictures as a stand-in for photos: FOLDER/images/00000.jpg ... and FOLDER/metadata.csv.
 
 python make_photos.py photos 2000
+python make_photos.py night 300 9000 --night     # from number 9000 on, as a camera sees them at night
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
 
 COLORS = {
     "red": (215, 45, 45),
@@ -59,7 +60,14 @@ def picture(number: int) -> tuple[Image.Image, str]:
     return image, f"a {size} {color} {shape} {place}, {ground} ground"
 
 
-def main(folder: Path, pictures: int, first: int = 0) -> None:
+def at_night(image: Image.Image, number: int) -> Image.Image:
+    """Dark, without most of its color, and grainy."""
+    grain = Image.frombytes("L", image.size, random.Random(number).randbytes(image.width * image.height))
+    gray = ImageEnhance.Brightness(ImageEnhance.Color(image).enhance(0.4)).enhance(0.25)
+    return Image.blend(gray, Image.merge("RGB", [grain] * 3), 0.12)
+
+
+def main(folder: Path, pictures: int, first: int = 0, *, night: bool = False) -> None:
     """Write the pictures and the table of their captions."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -67,9 +75,11 @@ def main(folder: Path, pictures: int, first: int = 0) -> None:
         table.writerow(["file_name", "caption"])
         for number in range(first, first + pictures):
             image, caption = picture(number)
+            image = at_night(image, number) if night else image
             image.save(folder / "images" / f"{number:05d}.jpg", quality=90)
             table.writerow([f"images/{number:05d}.jpg", caption])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    words = [word for word in sys.argv[1:] if word != "--night"]
+    main(Path(words[0]), *map(int, words[1:]), night="--night" in sys.argv)

@@ -92,7 +92,10 @@ class Engine:
         if muon and not matrices:
             raise ValueError(NO_MATRICES)
         self._model_rates = [group["lr"] for group in groups]
-        self._trained = [list(group["params"]) for group in groups]  # ZeRO takes them out of the groups
+        self._trained: dict[str, list[torch.nn.Parameter]] = {}  # ZeRO takes them out of the groups
+        for group in groups:
+            by = "Muon" if group.get("matrices") else "the optimizer"
+            self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
@@ -118,7 +121,7 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch.
 
-        Raises ValueError when a run's first steps have left a whole group of parameters where it was.
+        Raises ValueError when a run's first steps have moved nothing that an optimizer trains.
         """
         lr = self._set_lr(step.index)
         if step.index == 0:
@@ -140,7 +143,7 @@ class Engine:
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         if self._movement and math.isfinite(grad_norm):
-            self._movement.stepped()
+            self._movement.stepped((step.index + 1) * self.config.data.global_batch < self.config.optim.warmup_samples)
             self._movement = None if self._movement.decided else self._movement
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)

@@ -8,7 +8,7 @@ that start at zero, or with a modality that a batch lacks), so it is taken sever
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,56 +18,56 @@ from mmpretrain.words import listed
 
 logger = logging.getLogger(__name__)
 
-AFTER = (1, 2, 4, 8)  # steps; the last one decides
+ENOUGH = 8  # steps of which, with warm-up over, a power of two decides
 
 
 class Movement:
     """Watches the trainable parameters of a model that has not been stepped yet."""
 
-    def __init__(self, module: nn.Module, groups: Sequence[Iterable[nn.Parameter]], world: World) -> None:
-        """groups: of the optimizer, whose parameters are those of ``module``; each of them must move."""
+    def __init__(self, module: nn.Module, optimizers: Mapping[str, Iterable[nn.Parameter]], world: World) -> None:
+        """optimizers: name -> what it trains of ``module``; each of them must move something."""
         names = {id(parameter): name for name, parameter in module.named_parameters()}
-        self._groups = [{names[id(p)]: p for p in group} for group in groups]
+        self._optimizers = {key: [names[id(p)] for p in trained] for key, trained in optimizers.items()}
         self._world = world
-        self._still: Mapping[str, nn.Parameter] = {n: p for group in self._groups for n, p in group.items()}
+        watched = {name for trained in self._optimizers.values() for name in trained}
+        self._still = {name: p for name, p in module.named_parameters() if name in watched}
+        self._watched = len(watched)
         self._before = self._sums()
         self._steps = 0
+        self.decided = False
 
-    @property
-    def decided(self) -> bool:
-        """Whether there is nothing more to see."""
-        return not self._still or self._steps >= AFTER[-1]
+    def stepped(self, warming_up: bool = False) -> None:
+        """After every step that was taken, until it is ``decided``; a collective of those whose number is a power of 2.
 
-    def stepped(self) -> None:
-        """After every step that was taken, until :attr:`decided`; a collective of some of them.
-
-        Warns of parameters that have not moved when the last of ``AFTER`` was taken. Raises ValueError when a whole
-        group of the optimizer has not.
+        warming_up: whether rates are still below what was asked for, perhaps too small for float32; nothing is decided
+        then but that all has moved. Otherwise, from ``ENOUGH`` steps on, parameters that have not moved are warned of.
+        Raises ValueError when an optimizer has not moved anything.
         """
         self._steps += 1
-        if self._steps not in AFTER:
+        if self._steps & (self._steps - 1):
             return
         moved = self._world.all_reduce_max((self._sums() != self._before).long()).tolist()
         resting = [number for number, flag in enumerate(moved) if not flag]
         names = list(self._still)
         self._before = self._before[resting]
         self._still = {names[number]: self._still[names[number]] for number in resting}
+        self.decided = not self._still or (self._steps >= ENOUGH and not warming_up)
         if self.decided and self._still:
             self._tell()
 
     def _tell(self) -> None:
         names = list(self._still)
-        for group in self._groups:
-            if group and all(name in self._still for name in group):
+        for optimizer, trained in self._optimizers.items():
+            if trained and self._still.keys() >= set(trained):
                 raise ValueError(
-                    f"no parameter of a group of the optimizer has moved in {self._steps} steps"
-                    f" ({listed(list(group))}): no loss depends on them, or their learning rate is too small for"
-                    " float32; freeze them (model.encoders.NAME.freeze), or raise optim.lr or their lr_scale"
+                    f"{optimizer} has moved none of its parameters in {self._steps} steps ({listed(trained)}): no loss"
+                    " depends on them, or their learning rate is too small for float32; raise optim.lr, or report it if"
+                    " that does not help"
                 )
         if self._world.rank == 0:
             logger.warning(
-                "%d of %d trained parameters have not moved in %d steps, as no loss depends on them yet: %s",
-                len(names), sum(map(len, self._groups)), self._steps, listed(names),
+                "%d of %d trained parameters have not moved in %d steps, as no loss depended on them: %s",
+                len(names), self._watched, self._steps, listed(names),
             )  # fmt: skip
 
     def _sums(self) -> Tensor:

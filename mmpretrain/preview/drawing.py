@@ -25,16 +25,19 @@ _SIGNED = np.linspace(-1, 1, len(_COLORS))
 _DEEP = ("I", "F")  # and whatever starts with I;
 
 
-def picture(image: Image.Image, says: str) -> Markup:
-    """An image as it is, transparent parts on a checkerboard. says: what it is, for those who cannot see it."""
+def picture(image: Image.Image, says: str, largest: int = LARGEST, quality: int = 90) -> Markup:
+    """An image as it is, transparent parts on a checkerboard. says: what it is, for those who cannot see it.
+
+    largest: pixels of the longer side. quality: of JPEG, which pictures of more than SMALL pixels become.
+    """
     image = _eight_bits(image)
     small = max(image.size) <= SMALL
     stored = image.copy()
     if not small:
-        stored.thumbnail((LARGEST, LARGEST))
+        stored.thumbnail((largest, largest))
     lossless = small or stored.mode == "RGBA"
     file = io.BytesIO()
-    stored.save(file, "PNG") if lossless else stored.save(file, "JPEG", quality=90)
+    stored.save(file, "PNG") if lossless else stored.save(file, "JPEG", quality=quality)
     factor = max(1, ENLARGED // max(image.size)) if small else 1
     width, height = (side * factor for side in stored.size)
     return Markup('<img class="{}" width="{}" height="{}" alt="{}" title="{}" src="{}">').format(

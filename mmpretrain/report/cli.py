@@ -19,7 +19,7 @@ RUNS = Path("runs")  # where a run's name is looked for
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or names in ./runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or names in ./runs.")],
     out: Annotated[
         Path | None, typer.Option(help="Page to write (default: RUN/report.html; of several runs ./report.html).")
     ] = None,
@@ -38,6 +38,7 @@ def report_command(
         records = [read_record(*pair) for pair in zip(folders, unique_names(folders), strict=True)]
         text = page(records, title)
         path = out or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
+        path = path / PAGE if path.is_dir() else path
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
         notes = [f"{record.name}: {note}" for record in records for note in record.notes]

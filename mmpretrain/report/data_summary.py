@@ -64,11 +64,9 @@ def _sources(record: Record) -> Pairs:
 
 def _modalities(record: Record) -> Pairs:
     rows: Pairs = []
-    for name, entry in (record.setting("data.modalities") or {}).items():
-        if not isinstance(entry, dict):
-            continue
-        encoder = record.setting("model.encoders") or {}
-        own = encoder.get(name) if isinstance(encoder.get(name), dict) else {}
+    for name, entry in record.modalities.items():
+        own = record.setting(f"model.encoders.{name}")
+        own = own if isinstance(own, dict) else {}
         size = " x ".join(map(str, entry.get("size") or []))
         parts = [str(entry.get("kind", "")), size, "may be missing" if entry.get("optional") else ""]
         parts.append(f"encoder {own.get('pretrained') or own.get('architecture')}" if own else "")

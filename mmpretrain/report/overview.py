@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from mmpretrain.records import told_ending
 from mmpretrain.report.axis import count, duration, percent, short
 from mmpretrain.report.record import Record, inner, silent_for
 from mmpretrain.words import listed, without_secrets
@@ -52,6 +53,14 @@ def cause(record: Record) -> str:
     """Why the run ended, where somebody noted it."""
     text = record.status.get("cause")
     return without_secrets(str(text)) if text else ""
+
+
+def ending(record: Record) -> list[str]:
+    """Lines on how a run ended in other than the plain way."""
+    try:
+        return told_ending(record.status)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []  # of another version
 
 
 def last_loss(record: Record) -> float | None:
@@ -240,5 +249,5 @@ def _last(record: Record, name: str) -> float | None:
     return float(known) if _is_number(known) else None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

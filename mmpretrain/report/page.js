@@ -37,7 +37,9 @@
       }
       if (at === null) return leave();
       tip.textContent = "";
-      make(tip, "p", "soft", at.x.toLocaleString("en") + " samples · step " + Math.round(at.x / at.b).toLocaleString("en"));
+      const alike = data.curves.every((curve) => curve.b === data.curves[0].b);  // else a step is another one in each run
+      const step = alike ? " · step " + Math.round(at.x / at.b).toLocaleString("en") : "";
+      make(tip, "p", "soft", at.x.toLocaleString("en") + " samples" + step);
       for (const [curve, value] of lines) make(make(tip, "p", curve.c, curve.n + " "), "b", "", value);
       hair.hidden = tip.hidden = false;
       const left = (at.x - data.low) / (data.high - data.low || 1) * box.width;

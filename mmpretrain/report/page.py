@@ -23,10 +23,11 @@ from mmpretrain.report.axis import count, duration, short
 from mmpretrain.report.chart import COLORS, Chart, Panel, chart
 from mmpretrain.report.configs import differences, sections
 from mmpretrain.report.data_summary import Pairs, data_facts
+from mmpretrain.report.headlines import Headline, headlines
 from mmpretrain.report.panels import evaluation_panels, training_panels
 from mmpretrain.report.pictures import GridView, MapView, embedding_map, grids
 from mmpretrain.report.record import Record
-from mmpretrain.report.scores import Headline, headlines, tables
+from mmpretrain.report.scores import tables
 from mmpretrain.words import without_secrets
 
 TEMPLATE, CSS, SCRIPT = "page.html", "page.css", "page.js"
@@ -44,6 +45,7 @@ class RunView:
     progress: float | None
     left: str
     cause: str
+    ending: list[str]
     headlines: list[Headline]
     numbers: list[tuple[str, str, str]]
     grids: list[GridView]
@@ -111,6 +113,7 @@ def _view(record: Record, place: int) -> RunView:
         overview.progress(record),
         _time_left(record),
         overview.cause(record),
+        overview.ending(record),
         headlines(record),
         _numbers(record),
         grids(record),
@@ -151,7 +154,7 @@ def _time_left(record: Record) -> str:
     done, total, speed = record.status.get("step"), record.status.get("total_steps"), overview.speed(record)
     batch = record.setting("data.global_batch")
     numbers = (done, total, batch)
-    if record.state != "running" or not speed or not all(isinstance(number, int) for number in numbers):
+    if overview.state_words(record) != "running" or not speed or not all(isinstance(number, int) for number in numbers):
         return ""
     return f"about {duration((total - done) * batch / speed / 60)} left at its usual speed"  # type: ignore[operator]
 
@@ -174,7 +177,7 @@ def _notes(records: Sequence[Record], content: dict[str, Any]) -> list[str]:
         found.append("No training step was logged yet.")
     without = [record.name for record in records if not record.scores]
     if without:
-        found.append(f"No final evaluation{' of ' + ', '.join(without) if several else ' yet'}.")
+        found.append(f"No final evaluation{' of ' + ', '.join(without) if several else ''}.")
     return found
 
 

@@ -7,7 +7,7 @@ chart, with a line per run. Numbers that this file does not know come last, each
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,10 +150,10 @@ def _panel(
     return Panel(title, curves, note, kind.shares, kind.zero, kind.log, chance, named=one and len(curves) > 1)
 
 
-def _names(records: Sequence[Record], wanted: object) -> list[str]:
+def _names(records: Sequence[Record], wanted: Callable[[str], bool]) -> list[str]:
     """Of all runs, in the order in which they come first."""
     every = dict.fromkeys(name for record in records for name in record.columns)
-    return [name for name in every if wanted(name)]  # type: ignore[operator]
+    return [name for name in every if wanted(name)]
 
 
 def _repeats(name: str, group: Sequence[str], records: Sequence[Record]) -> bool:

@@ -19,6 +19,7 @@ MARKS = {
     RetrievalVerdict.same_class: ("same", "✓ same class"),
     RetrievalVerdict.wrong: ("wrong", "✗"),
 }
+LARGEST, QUALITY = 112, 80  # of pictures; a page has up to 70 per run
 MOST_CLASSES = 12  # that colors tell apart
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 
@@ -85,7 +86,8 @@ def _cell(grid: Grid, modality: str, ordinal: int, style: str, mark: str) -> Cel
     shown = grid.shown.get((modality, ordinal))
     if shown is None or isinstance(shown, str):
         return Cell(style, mark, None, shown or "")
-    return Cell(style, mark, picture(Image.fromarray(shown), f"{modality}, sample {ordinal}: {mark}"), "")
+    says = f"{modality}, sample {ordinal}: {mark}"
+    return Cell(style, mark, picture(Image.fromarray(shown), says, LARGEST, QUALITY), "")
 
 
 def embedding_map(record: Record) -> MapView | None:
@@ -108,7 +110,7 @@ def _map(content: Mapping[str, Any]) -> MapView:
         for sample, places in enumerate(zip(*(view["points"][name] for view in views), strict=True)):
             if None in places:
                 continue
-            color = kinds.index(str(labels[sample])) if by_class else shape
+            color = kinds.index(str(labels[sample])) if labels and by_class else shape
             said = _said(content, labels, sample, name)
             points.append(Point(sample, f"c{color}", SHAPES[shape % len(SHAPES)], [_place(p) for p in places], said))
     legend = [(f"c{number}", kind) for number, kind in enumerate(kinds)] if by_class else []

@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 import yaml
 
 from mmpretrain.engine.checkpoint_files import steps as checkpoint_steps
+from mmpretrain.records import Change, read_changes
 from mmpretrain.report.attempts import Attempt, read_attempts, read_quarantine
 from mmpretrain.report.metrics import Column, Metrics, read_metrics
 from mmpretrain.run_folder import RunFolder, read_json
-from mmpretrain.summary.embedding_map import MAP_FILE
-from mmpretrain.summary.grid_file import GRID_FILE, Grid, load_grid
+from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE, Grid, load_grid
 from mmpretrain.words import without_secrets
 
-BEFORE = "evaluation_before.json"
 T = TypeVar("T")
 
 
@@ -29,7 +28,8 @@ T = TypeVar("T")
 class Record:
     """A run. name: unique among those of a page. before: scores of what training started from, empty if not measured.
 
-    map: the content of embeddings_map.json. facts: what parts/ says of data and hardware.
+    changes: the same scores side by side, by name, with intervals of the differences. map: the content of
+    embeddings_map.json. facts: what parts/ says of data and hardware.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Record:
     metrics: Metrics
     scores: dict[str, float]
     before: dict[str, float]
+    changes: dict[str, Change]
     grid: Grid | None
     map: dict[str, Any]
     quarantine: Counter[str]
@@ -64,6 +65,11 @@ class Record:
         """The release, if there is one."""
         folder = RunFolder(self.path).release
         return folder if folder.is_dir() else None
+
+    @property
+    def modalities(self) -> dict[str, dict[str, Any]]:
+        """What the config says of each modality."""
+        return {str(name): _as_mapping(entry) for name, entry in _as_mapping(self.setting("data.modalities")).items()}
 
     def setting(self, key: str, default: Any = None) -> Any:
         """The value of a dotted key of the config."""
@@ -92,7 +98,7 @@ def read_record(path: Path, name: str) -> Record:
             notes.append(f"{file} cannot be read and is left out: {reason[0]}")
             return default
 
-    plan = tried(lambda: read_json(run.plan), {}, run.plan.name)
+    plan: dict[str, Any] = tried(lambda: read_json(run.plan), {}, run.plan.name)
     config = tried(lambda: _mapping(run.config), {}, run.config.name) or _as_mapping(plan.get("config"))
     metrics = read_metrics(run.metrics, _number(inner(config, "data.global_batch")))
     if metrics.damaged:
@@ -106,7 +112,8 @@ def read_record(path: Path, name: str) -> Record:
         plan,
         metrics,
         tried(lambda: _scores(run.evaluation), {}, run.evaluation.name),
-        tried(lambda: _scores(path / BEFORE), {}, BEFORE),
+        tried(lambda: _scores(run.evaluation_before), {}, run.evaluation_before.name),
+        tried(lambda: {change.score: change for change in read_changes(run)}, {}, run.changes.name),
         tried(lambda: load_grid(grid), None, GRID_FILE) if grid.is_file() else None,
         tried(lambda: read_json(path / MAP_FILE), {}, MAP_FILE),
         read_quarantine(run.quarantine),

@@ -1,4 +1,4 @@
-"""Evaluations as tables, several runs side by side, and what they mean in a few numbers."""
+"""Evaluations as tables, several runs side by side."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from itertools import groupby
 
 from mmpretrain.comparison.rows import Cell, Row, result_rows
 from mmpretrain.config.evaluation_sections import LOWER_IS_BETTER
+from mmpretrain.records import GENERAL, Verdict
 from mmpretrain.report.axis import short
 from mmpretrain.report.chart import COLORS
 from mmpretrain.report.record import Record
 
-GENERAL = "general/"  # scores of a kept-out data set
 BEFORE = " before"
-MOST_HEADLINES = 6
+CHANGES = {
+    Verdict.better: ("better than before", "good"),
+    Verdict.worse: ("worse than before", "bad"),
+    Verdict.same: ("not distinguishable", "soft"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,31 +75,9 @@ class Table:
     intervals: bool
 
 
-@dataclass(frozen=True)
-class Headline:
-    """One number that matters. verdict: against chance."""
-
-    title: str
-    subject: str
-    text: str
-    beside: str
-    verdict: str
-    good: bool
-
-
 def tables(records: Sequence[Record]) -> list[Table]:
     """One per metric, of the user's data first; empty without evaluations."""
     return [*_tables(records, ""), *_tables(records, GENERAL)]
-
-
-def headlines(record: Record) -> list[Headline]:
-    """At most MOST_HEADLINES scores of a run, one or two a metric."""
-    rows = [row for row in _rows([record], "") if row.is_drawn and record.name in row.cells]
-    found: list[Row] = []
-    for _, group in groupby(rows, key=lambda row: row.metric):
-        ranked = sorted(group, key=lambda row: _weight(row, record))
-        found += ranked[: 2 if ranked[0].metric in ("retrieval", "zero_shot") else 1]
-    return [_headline(row, row.cells[record.name]) for row in found[:MOST_HEADLINES]]
 
 
 def number(row: Row, value: float) -> str:
@@ -104,13 +86,13 @@ def number(row: Row, value: float) -> str:
 
 
 def _tables(records: Sequence[Record], prefix: str) -> list[Table]:
-    rows = _rows(records, prefix)
-    columns = [
-        column for run, record in enumerate(records) for column in _columns(record, run, prefix, len(records) == 1)
-    ]
+    rows = rows_of(records, prefix)
+    alone = len(records) == 1
+    columns = [column for run, record in enumerate(records) for column in _columns(record, run, prefix, alone)]
     made = []
     for heading, group in groupby(rows, key=lambda row: row.heading):
-        lines = [(row, _line(row, columns)) for row in group]
+        changed = _changed(records[0], prefix) if alone else {}
+        lines = [(row, _line(row, columns, changed)) for row in group]
         main = [line for row, line in lines if row.is_main]
         rest = [line for row, line in lines if not row.is_main]
         title = f"{heading}, on the kept-out data" if prefix else heading
@@ -127,7 +109,8 @@ def _columns(record: Record, run: int, prefix: str, alone: bool) -> list[Column]
     return [*before, *(after if before or _chosen(record.scores, prefix) else [])]
 
 
-def _rows(records: Sequence[Record], prefix: str) -> list[Row]:
+def rows_of(records: Sequence[Record], prefix: str) -> list[Row]:
+    """All scores of all runs, those before training as runs of their own. prefix: GENERAL (kept-out data) or ""."""
     models = []
     for record in records:
         if before := _chosen(record.before, prefix):
@@ -145,17 +128,24 @@ def _chosen(scores: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key: value for key, value in found.items() if "/" in key}
 
 
-def _line(row: Row, columns: Sequence[Column]) -> Line:
+def _changed(record: Record, prefix: str) -> dict[str, Verdict]:
+    """What intervals of differences say of a run's scores, which is more than those of the scores do."""
+    known = {name.removeprefix(prefix): change.verdict for name, change in record.changes.items() if prefix in name}
+    return {name: verdict for name, verdict in known.items() if verdict is not None}
+
+
+def _line(row: Row, columns: Sequence[Column], changed: Mapping[str, Verdict]) -> Line:
+    key = "/".join(part for part in (row.metric, row.subject, row.name) if part)
     compared = _compared(row, columns)
     best = compared.best if len(compared.cells) > 1 else None
-    cells = [_shown(row, row.cells.get(column.name), best == column.name) for column in columns]
+    cells = [_shown(row, row.cells.get(column.name), best == column.name and key not in changed) for column in columns]
     bars, chance_at = [], None
     if row.is_share:
         bars = [_bar(column.style, row.cells[column.name]) for column in columns if column.name in row.cells]
         chance_at = None if row.chance is None else _percent(row.chance)
     chance = "" if row.chance is None else number(row, row.chance)
     subject = row.subject.replace("->", " → ") or "model"
-    verdict, tone = _verdict(compared, best)
+    verdict, tone = _verdict(compared, best) if key not in changed else CHANGES[changed[key]]
     return Line(subject, row.name.replace("_", " "), cells, chance, verdict, tone, bars, chance_at)
 
 
@@ -170,10 +160,11 @@ def _compared(row: Row, columns: Sequence[Column]) -> Row:
 def _shown(row: Row, cell: Cell | None, best: bool) -> Shown | None:
     if cell is None:
         return None
-    return Shown(number(row, cell.value), _interval(row, cell), best)
+    return Shown(number(row, cell.value), interval_words(row, cell), best)
 
 
-def _interval(row: Row, cell: Cell) -> str:
+def interval_words(row: Row, cell: Cell) -> str:
+    """The interval of a score; empty where it is not known."""
     if cell.low is None or cell.high is None:
         return ""
     return f"{number(row, cell.low)} to {number(row, cell.high)}"
@@ -195,7 +186,7 @@ def _verdict(row: Row, best: str | None) -> tuple[str, str]:
         return "", "soft"
     changed = [name for name in row.cells if name.endswith(BEFORE) and name.removesuffix(BEFORE) in row.cells]
     if best is not None and changed:
-        return ("worse than before", "bad") if best in changed else ("better than before", "good")
+        return CHANGES[Verdict.worse if best in changed else Verdict.better]
     if best is not None:
         return f"best: {best}", "good"
     ahead = _ahead(row)
@@ -216,41 +207,3 @@ def _ahead(row: Row) -> list[str]:
         return []
     first = max(edges, key=lambda name: sign * row.cells[name].value)
     return [name for name, (_, high) in edges.items() if high >= edges[first][0]]
-
-
-def _weight(row: Row, record: Record) -> tuple[float, ...]:
-    """Order of headlines: scores of all modalities together first, and of retrieval those of texts and pictures."""
-    kinds = {name: (entry or {}).get("kind") for name, entry in (record.setting("data.modalities") or {}).items()}
-    ends = row.subject.split("->")
-    texts = sum(kinds.get(end) == "text" for end in ends)
-    deep = {"recall@10": 0, "recall@1": 1}.get(row.name, 2)
-    return (deep, 0 if len(ends) == 2 and texts == 1 else 1, -row.subject.count("+"), 0 if row.subject == "" else 1)
-
-
-def _headline(row: Row, cell: Cell) -> Headline:
-    text = f"{number(row, cell.value)} %" if row.is_share else number(row, cell.value)
-    said = [f"interval {_interval(row, cell)}"] if _interval(row, cell) else []
-    said += [f"chance {number(row, row.chance)}"] if row.chance is not None else []
-    verdict, good = _against_chance(row, cell)
-    subject = row.subject.replace("->", " → ")
-    name = "" if row.heading.lower().endswith(row.name) else _meaning(row.name)
-    return Headline(row.heading, " · ".join(filter(None, (subject, name))), text, ", ".join(said), verdict, good)
-
-
-def _meaning(name: str) -> str:
-    """recall@10 -> own pair among the 10 nearest."""
-    kind, _, rank = name.partition("@")
-    if kind != "recall" or not rank.isdigit():
-        return name.replace("_", " ")
-    return "own pair is the nearest" if rank == "1" else f"own pair among the {rank} nearest"
-
-
-def _against_chance(row: Row, cell: Cell) -> tuple[str, bool]:
-    if row.chance is None or cell.low is None or cell.high is None:
-        return "", True
-    worse = row.name.rpartition("/")[2] in LOWER_IS_BETTER
-    if (cell.high < row.chance) if worse else (cell.low > row.chance):
-        return "better than chance", True
-    if (cell.low > row.chance) if worse else (cell.high < row.chance):
-        return "worse than chance", False
-    return "not distinguishable from chance", False

@@ -28,14 +28,18 @@ def thin(column: Column, *, smoothing: bool, buckets: int = BUCKETS) -> Thin:
     x, y = column.samples, column.values
     finite = np.isfinite(y)
     if not finite.any():
-        return Thin(np.zeros((0, 2)), np.zeros((0, 2)), x[:: max(1, len(x) // buckets)])
+        return Thin(np.zeros((0, 2)), np.zeros((0, 2)), _some(x, buckets))
     chosen = _extremes(x, y, finite, buckets)
     raw = np.column_stack([x[chosen], np.where(finite[chosen], y[chosen], np.nan)])
     mean = smooth(np.where(finite, y, np.nan)) if smoothing else np.where(finite, y, np.nan)
     ends = _ends(x, buckets) if smoothing else chosen
     line = np.column_stack([x[ends], mean[ends]])
-    broken = x[~finite]
-    return Thin(raw, line, broken[:: max(1, len(broken) // buckets)])
+    return Thin(raw, line, _some(x[~finite], buckets))
+
+
+def _some(places: np.ndarray, most: int) -> np.ndarray:
+    """At most ``most`` of ``places``, the first and the last among them."""
+    return places[np.unique(np.linspace(0, len(places) - 1, most).round().astype(int))] if len(places) else places
 
 
 def _bucket(x: np.ndarray, buckets: int) -> np.ndarray:

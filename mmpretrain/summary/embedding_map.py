@@ -2,7 +2,6 @@
 
 There are two views: ``whole``, of the embeddings as they are, in which the gap between modalities is often what differs
 most, and ``centered``, of each modality around its own middle, in which it is what the samples are.
-No torch here: reports read it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from mmpretrain.data.reader import Reader
     from mmpretrain.evaluation.embeddings import Embeddings
 
-MAP_FILE = "embeddings_map.json"  # in the run folder
 MOST_POINTS = 500
 LONGEST_TEXT = 80  # characters
 DIGITS = 4

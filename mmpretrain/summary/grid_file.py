@@ -1,4 +1,4 @@
-"""What a retrieval grid is, and its file in the run folder (no torch here: reports read it).
+"""What a retrieval grid is, its file in the run folder, and the name of the map beside it (no torch: reports read it).
 
 Shapes: q queries, t retrieved items each.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 Shown = np.ndarray | str
 GRID_FILE = "retrieval_grid.npz"  # in the run folder
+MAP_FILE = "embeddings_map.json"  # beside it; embedding_map.py writes it
 
 
 class RetrievalVerdict(IntEnum):

@@ -12,8 +12,8 @@ from mmpretrain.data.reader import Reader
 from mmpretrain.data.stream import Stream
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.summary.embedding_map import MAP_FILE, write_map
-from mmpretrain.summary.grid_file import GRID_FILE, load_grid
+from mmpretrain.summary.embedding_map import write_map
+from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE, load_grid
 from mmpretrain.summary.grid_picture import grid_picture
 from mmpretrain.summary.retrieval_grid import write_grid
 from mmpretrain.summary.summary import draw_summary

@@ -23,7 +23,6 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
 from mmpretrain.config.kept_out import kept_out
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.changed_index import changed_index
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
@@ -31,7 +30,6 @@ from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
-from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
@@ -48,6 +46,7 @@ from mmpretrain.training.drawing import draw_end, draw_grid
 from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.held_out import not_held_out
+from mmpretrain.training.known_data import known_data
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
@@ -114,7 +113,9 @@ class Session:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest:
-            self._check_data(manifest)
+            self.accepted = known_data(manifest, self.stream, self.config.data)
+            if self.accepted and self.world.rank == 0:
+                self.folder.update_status(accepted_index=self.accepted)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
@@ -122,27 +123,6 @@ class Session:
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
         return done
-
-    def _check_data(self, manifest: Mapping[str, Any]) -> None:
-        """Raises CheckpointError if the stream is another one than that of a checkpoint, and nobody has accepted it."""
-        self.accepted = list(manifest.get("accepted_index", []))
-        data = self.config.data
-        found = changed_index(self.stream.index, manifest["index"], data.accept_index)
-        if found is not None and found.accepted:
-            self.accepted.append(found.facts(manifest["step"]))
-            if self.world.rank == 0:
-                logger.warning(found.words(manifest["position"]))
-                self.folder.update_status(accepted_index=self.accepted)
-        elif found is not None:
-            raise CheckpointError(
-                f"the shards in {data.place}, or their order, have changed since the checkpoint was written: restore"
-                f" them, go on with them as they are by {found.token}, or start a run with another run.name"
-            )
-        elif manifest.get("mixture", {}) != self.stream.plan.facts:
-            raise CheckpointError(
-                "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
-                " data.mixing and data.temperature, or start a run with another run.name"
-            )
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -279,10 +259,11 @@ class Session:
         self.folder.update_status(released_step=steps, evaluated=facts if results else None)
 
     def _note_early_stop(self, done: int) -> None:
-        """In the run's status, why it is complete before its last step."""
-        if self.world.rank == 0 and self.best is not None and self.out_of_patience(done):
-            best, patience = self.best, self.config.evaluation.best.patience
+        """In the run's status, why it is complete before its last step; nothing of an end before it went on."""
+        facts, best, patience = None, self.best, self.config.evaluation.best.patience
+        if best is not None and self.out_of_patience(done):
             facts = {"step": done, "patience": patience, "best": best.step, "score": best.score, "value": best.value}
+        if self.world.rank == 0 and (facts or self.folder.status().get("stopped_early")):
             self.folder.update_status(stopped_early=facts)
 
     def _take_best(self, done: int) -> int:

@@ -28,6 +28,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError, missing_folder, one_line
 from mmpretrain.release_folder import CHECKSUMS, WEIGHTS, foreign_code, verify_release, weights_sha256
 from mmpretrain.run_folder import DamagedFileError, RunFolder
+from mmpretrain.training.chosen_weights import ChosenWeights, choose
 
 KEY = "init_from"
 Sizes = dict[str, torch.Size]
@@ -161,11 +162,15 @@ class CheckpointSource(StartSource):
         self.called = f"the run {named} after step {self.step}"
         self.folder = checkpoint_files.step_folder(run.checkpoints, self.step)
         try:
-            self.method = load_config(run.config).method.name
+            config = load_config(run.config)
+            self.method = config.method.name
             self.manifest = checkpoint_files.read_manifest(self.folder)
-            self.weights: StoredWeights = stored_weights(
-                self.folder / checkpoint.DEEPSPEED, self.manifest["world_size"]
-            )
+            ranks = self.manifest["world_size"]
+            stored = stored_weights(self.folder / checkpoint.DEEPSPEED, ranks)
+            # As the run released them: perhaps an average, perhaps mixed with what it started from itself.
+            chosen = choose(config.averaging, run.status(), self.step, None, None)
+            self._chosen = ChosenWeights(chosen, stored, self.folder, ranks, run.start_weights)
+            self.weights: StoredWeights = self._chosen.weights
         except ConfigError as error:
             raise _unusable(
                 f"{run.config} does not fit this version of the code ({one_line(error)}): name its release"
@@ -191,7 +196,7 @@ class CheckpointSource(StartSource):
             return {}
         try:
             state = torch.load(self.folder / checkpoint.HEADS, map_location="cpu", weights_only=True)
-            found = {kind: state[kind]["modules"] for kind in ("heads", "critics")}
+            found = {"heads": self._chosen.heads(state["heads"]["modules"]), "critics": state["critics"]["modules"]}
         except Exception as error:  # A damaged file raises whatever its parser raises.
             raise _unusable(f"{self.folder / checkpoint.HEADS} cannot be read ({one_line(error)})") from error
         return {f"{kind}.{name}": tensor for kind, tensors in found.items() for name, tensor in tensors.items()}

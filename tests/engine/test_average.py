@@ -82,7 +82,7 @@ def looking(tokens: list[str], look: bool) -> str:
     return runs.weights_digest(engine)
 
 
-@pytest.mark.parametrize("tokens", [["engine=zero2"], ["engine=zero3"]])
+@pytest.mark.parametrize("tokens", [["engine=zero2"], pytest.param(["engine=zero3"], marks=pytest.mark.slow)])
 def test_looking_at_it_does_not_change_the_training(ranks: Callable, tokens: list[str]) -> None:
     assert ranks(2, looking, tokens, True)[0] == ranks(2, looking, tokens, False)[0]
 

@@ -94,10 +94,18 @@ def test_only_what_trains_moves_and_has_a_state(ranks: Callable, stage: int) -> 
 
 @pytest.mark.parametrize(
     "change",
-    ["rank=3", "alpha=1", "dropout=0.3", "targets=[query,q_proj]", "modalities=[left]"],
+    [
+        "model.lora.rank=3",
+        "model.lora.alpha=1",
+        "model.lora.dropout=0.3",
+        "model.lora.targets=[query,q_proj]",
+        "model.lora.modalities=[left]",
+        "model.encoders.left.lr_scale=0.1",
+        "optim.layer_decay=0.5",
+    ],
 )
 def test_every_option_changes_something(ranks: Callable, reference: list[float], change: str) -> None:
-    assert ranks(1, runs.train, [*LORA, "engine=zero0", f"model.lora.{change}"], 3)[0] != reference[:3]
+    assert ranks(1, runs.train, [*LORA, "engine=zero0", change], 3)[0] != reference[:3]
 
 
 def gradients(tokens: list[str], merged: bool = False) -> dict[str, Tensor]:

@@ -11,14 +11,15 @@ from torch import nn
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import Engine
-from mmpretrain.engine.movement import AFTER, Movement
+from mmpretrain.engine.movement import ENOUGH, Movement
 from tests.engine import runs
 
 
 def watch(*groups: nn.Module) -> tuple[Movement, nn.Module]:
-    """Each module's parameters are a group."""
+    """Each module has an optimizer of its own, called 0, 1 and so on."""
     whole = nn.ModuleList(groups)
-    return Movement(whole, [list(group.parameters()) for group in groups], World.single()), whole
+    optimizers = {str(number): list(group.parameters()) for number, group in enumerate(groups)}
+    return Movement(whole, optimizers, World.single()), whole
 
 
 def test_all_that_moved_is_fine() -> None:
@@ -40,15 +41,15 @@ def test_equal_moves_up_and_down_count() -> None:
     assert movement.decided
 
 
-def test_a_group_that_rests_ends_the_run() -> None:
+def test_an_optimizer_that_moves_nothing_ends_the_run() -> None:
     movement, module = watch(nn.Linear(2, 2), nn.Linear(3, 3))
-    for step in range(AFTER[-1]):
+    for step in range(ENOUGH):
         with torch.no_grad():
             for parameter in module[0].parameters():  # type: ignore[index]
                 parameter.add_(1)
-        if step + 1 < AFTER[-1]:
+        if step + 1 < ENOUGH:
             movement.stepped()
-    with pytest.raises(ValueError, match=r"has moved in 8 steps \(1.weight, 1.bias\)"):
+    with pytest.raises(ValueError, match=r"1 has moved none of its parameters in 8 steps \(1.weight, 1.bias\)"):
         movement.stepped()
 
 
@@ -57,23 +58,31 @@ def test_a_parameter_that_rests_is_warned_of(caplog: pytest.LogCaptureFixture) -
     with torch.no_grad():
         module[0].weight.add_(1)  # type: ignore[index]
     with caplog.at_level(logging.WARNING):
-        for _ in range(AFTER[-1]):
+        for _ in range(ENOUGH):
             movement.stepped()
     assert "1 of 2 trained parameters have not moved in 8 steps" in caplog.text
     assert movement.decided
 
 
+def test_nothing_is_decided_while_rates_warm_up() -> None:
+    movement, _ = watch(nn.Linear(2, 2))
+    for _ in range(2 * ENOUGH - 1):
+        movement.stepped(warming_up=True)
+    with pytest.raises(ValueError, match="in 16 steps"):
+        movement.stepped(warming_up=False)
+
+
 def silent(tokens: list[str]) -> Engine:
-    """A run whose optimizer does nothing for the first group."""
+    """A run whose optimizer does nothing."""
     engine = runs.start(runs.tiny_config(*tokens))
     base = engine.deepspeed.optimizer
     base = getattr(base, "optimizer", base)
     base.step = lambda *_: None
-    runs._run(engine, range(AFTER[-1]))
+    runs._run(engine, range(ENOUGH))
     return engine
 
 
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 3)])
 def test_an_optimizer_that_is_off_ends_the_run(ranks: Callable, world_size: int, stage: int) -> None:
     answers = ranks(world_size, runs.refusal, silent, ["method=clip", f"engine=zero{stage}"])
-    assert all("has moved in 8 steps" in answer for answer in answers)
+    assert all("has moved none of its parameters in 8 steps" in answer for answer in answers)

@@ -139,12 +139,6 @@ def two_pictures(folder: Path) -> Path:
     return folder
 
 
-def test_report_says_what_it_is_called_now() -> None:
-    outcome = CliRunner().invoke(app, ["report", "runs/x/release", "--data", "data/digits", "--json"])
-    assert outcome.exit_code == 2 and "is called `mmpretrain information` now" in outcome.stderr
-    assert "\n report" not in CliRunner().invoke(app, ["--help"]).stdout
-
-
 def test_a_model_that_decomposes_is_explained_by_its_own_codes(folder: Path, tmp_path: Path) -> None:
     options = ("--samples=1", "--weight-by-rho", f"--out={tmp_path}")
     outcome = call("explain", folder, "own/release", *options)

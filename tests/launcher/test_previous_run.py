@@ -103,7 +103,7 @@ def test_what_was_filled_in_for_the_ranks_is_not_the_configs(folder: RunFolder, 
     shutil.rmtree(folder.checkpoints / "step-00000040")
     assert read_history(folder, config, 4) == History(Action.resume, None)
     config.method.bind(32)
-    assert "(method.mix_group: 64 -> 32)" in read_history(folder, config, 4).problems[0]
+    assert "(method.mix_group: 64 -> 32)" in read_history(folder, config, 4).notes[0]
 
 
 @pytest.mark.parametrize("name", ["plan.json", "status.json"])

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from launcher import runs_control, runs_reading, slurm_client
-from launcher.runs_control import cancel, directory_of, restart_words, start_again
-from launcher.runs_reading import Reading, read_run
+from launcher.runs_control import cancel, directory_of, restart_words, start_again, wait_for_end, wait_until_heard
+from launcher.runs_reading import Reading, Standing, read_run
 from mmpretrain.console import CommandError
-from mmpretrain.run_folder import RunFolder
+from mmpretrain.run_folder import RunFolder, State
 from tests.launcher.test_runs_reading import make_run
 
 
@@ -108,3 +108,27 @@ def test_a_slurm_job_is_cancelled_and_a_waiting_one_noted(
 def test_what_cannot_be_reached_is_not_signalled(tmp_path: Path, host: str | None, said: str) -> None:
     with pytest.raises(CommandError, match=said):
         cancel(reading(tmp_path / "a", "running", **({"host": host} if host else {})))
+
+
+def test_a_run_that_still_starts_is_told_until_it_listens_and_then_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    lives = [True]
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: lives[0])
+    monkeypatch.setattr(runs_control.os, "kill", lambda pid, number: sent.append(number))
+    run = reading(tmp_path / "a", "queued")
+    naps = iter([None, {"state": State.running}, {"state": State.preempted, "cause": "stopped after step 3"}])
+
+    def nap(_: float) -> None:
+        if change := next(naps):
+            RunFolder(run.path).update_status(**change)
+            lives[0] = change["state"] is State.running
+
+    monkeypatch.setattr(runs_control.time, "sleep", nap)
+    cancel(run)
+    wait_until_heard(run)
+    assert len(sent) == 3  # at once, while it starts, and once it listens
+    ended = wait_for_end(run, 60)
+    assert (ended.standing, ended.cause) == (Standing.preempted, "stopped after step 3")
+    assert set(sent) == {signal.SIGTERM}

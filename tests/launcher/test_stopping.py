@@ -149,6 +149,7 @@ def test_a_signal_to_all_processes_while_they_start_is_no_loss(tmp_path: Path) -
     assert (plan.run_folder / "toy.step").exists() and not ranks_alive(plan)
 
 
+@pytest.mark.slow
 @real
 def test_a_run_that_is_not_followed_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     """Its processes ignore what a terminal sends to them."""

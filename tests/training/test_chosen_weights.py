@@ -21,6 +21,7 @@ from mmpretrain.training.chosen_weights import Chosen, choose, was_evaluated
 from mmpretrain.training.export import export_run
 from mmpretrain.training.interpolation import Mixtures
 from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.start_sources import open_source
 from mmpretrain.training.start_weights import StartWeights, write_start
 from tests.engine import runs
 
@@ -90,6 +91,8 @@ def test_average_and_mixture_are_those_of_the_engine(
     raw = MMPretrainModel.from_pretrained(export_run(run, tmp_path / "raw", kind=Weights.raw).folder).state_dict()
     average = torch.load(run.path / "average.pt")
     assert any(not torch.equal(raw[name], average[name]) for name in average)
+    ((_, started),) = open_source(str(run.path)).tensors(["projections.left.weight"])
+    assert torch.equal(started, average["projections.left.weight"])
     for path in (run.checkpoints / "step-00000002").glob("ema-*"):
         path.unlink()
     with pytest.raises(CheckpointError, match=r"ema-00000\.safetensors is missing"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmpretrain.config.compose import save_config
-from mmpretrain.data.index import load_index, reindex
+from mmpretrain.data.index import build_index, load_index
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine import checkpoint_files
 from mmpretrain.release_folder import verify_release
@@ -53,7 +53,7 @@ def test_a_complete_run_goes_on_with_more_shards_and_keeps_its_release(
 
     shard = sorted((data / "train").glob("*.tar"))[0]
     shutil.copy(shard, shard.with_name("zzz-more.tar"))
-    reindex(data / "train")
+    build_index(data / "train")
     now = load_index(data / "train").fingerprint
     write_config(run, data, 4)
     with pytest.raises(RankError, match=f"data.accept_index={now[:12]}"):

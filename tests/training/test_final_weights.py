@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mmpretrain.config.averaging import AveragingConfig, Weights
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training.export import export_run
 from mmpretrain.training.final_weights import in_words
 from mmpretrain.training.interpolation import Mixed
 from mmpretrain.training.session import Session
@@ -88,9 +89,9 @@ def equal(ours: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return all(torch.equal(ours[name], right[name]) for name in right)
 
 
-def released(run: Path) -> dict[str, Tensor]:
-    """The weights in the release."""
-    return load_file(run / "release" / "model.safetensors")
+def opened(release: Path) -> dict[str, Tensor]:
+    """The weights in a release, by the names that they have in the model."""
+    return MMPretrainModel.from_pretrained(release).state_dict()
 
 
 def mixture(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -98,7 +99,7 @@ def mixture(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> d
     return {n: torch.lerp(start[n], end[n], share) if end[n].is_floating_point() else end[n] for n in end}
 
 
-@pytest.mark.parametrize("zero", [0, 3])
+@pytest.mark.parametrize("zero", [3, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 1, 2))])
 def test_the_best_mixture_of_start_and_average_is_released(
     ranks: Ranks, with_validation: Path, tmp_path: Path, zero: int
 ) -> None:
@@ -113,9 +114,8 @@ def test_the_best_mixture_of_start_and_average_is_released(
     scores = {"0": 0.5, "0.25": 0.8, "0.5": 0.8, "1": 0.3}
     assert status["interpolation"] == {"alpha": 0.25, "score": SCORE, "split": "validation", "scores": scores}
     assert status["released_step"] == 6 and status["evaluated"]["weights"] == "ema"
-    shipped = released(run)
-    for name in ("encoders.left.backbone.layers.0.layernorm_before.weight", "projections.left.weight"):
-        assert torch.equal(shipped[name], seen["final"][name])
+    shipped = opened(run / "release")
+    assert all(torch.equal(shipped[name], seen["final"][name]) for name in shipped if name != "logit_scale")
     assert shipped["logit_scale"].item() == pytest.approx(seen["final"]["heads.temperature.logit_scale"].item())
     assert "0.25 of the exponential moving average" in (run / "release" / "README.md").read_text()
 
@@ -188,3 +188,23 @@ def test_a_card_says_which_weights_they_are() -> None:
     assert in_words(settings, Weights.ema, None) == (
         "the exponential moving average of the training's (decay 0.999, with warm-up)"
     )
+
+
+def test_a_mixture_of_adapters_is_that_of_the_merged_weights(
+    ranks: Ranks, with_validation: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    tokens = ["method=clip", "model.lora.rank=2", "engine.zero=1", "optim.layer_decay=0.5", SHARES]
+    run = run_folder(with_validation, tmp_path / "run", *tokens, "optim.lr=0.05", "optim.warmup_samples=0")
+    ranks(1, trained, str(run))
+    shares = {}
+    for share in (0.0, 0.25, 1.0):
+        made = export_run(RunFolder(run), tmp_path / f"share-{share}", mixture=share, native=False)
+        shares[share] = opened(made.folder)
+    adapted = "encoders.left.backbone.layers.0.attention.q_proj.weight"
+    assert (shares[1.0][adapted] - shares[0.0][adapted]).abs().max() > 1e-3
+    for name, right in mixture(shares[0.0], shares[1.0], 0.25).items():
+        if name != "logit_scale":
+            torch.testing.assert_close(shares[0.25][name], right, rtol=1e-4, atol=1e-6, msg=name)
+    chosen = opened(run / "release")
+    assert all(torch.equal(chosen[name], tensor) for name, tensor in shares[0.25].items())
