@@ -106,7 +106,7 @@ def test_peft_opens_the_adapters_on_what_the_encoders_were(run: tuple[RunFolder,
     assert sorted(path.name for path in (release / "adapter").iterdir()) == ["caption", "left"]
     for name in ("left", "caption"):
         bare = base.get_submodule(f"encoders.{name}.backbone")
-        adapted = peft.PeftModel.from_pretrained(bare, release / "adapter" / name)  # type: ignore[arg-type]
+        adapted = peft.PeftModel.from_pretrained(bare, release / "adapter" / name)
         model.encoders[name].backbone = adapted.merge_and_unload()
     assert close(embeddings(model), trained)
 
