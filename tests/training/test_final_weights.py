@@ -201,7 +201,7 @@ def test_a_mixture_of_adapters_is_that_of_the_merged_weights(
     ranks(1, trained, str(run))
     shares = {}
     for share in (0.0, 0.25, 1.0):
-        made = export_run(RunFolder(run), tmp_path / f"share-{share}", mixture=share, native=False)
+        made = export_run(RunFolder(run), tmp_path / f"share-{share}", 6, mixture=share, native=False)
         shares[share] = opened(made.folder)
     adapted = "encoders.left.backbone.layers.0.attention.q_proj.weight"
     assert (shares[1.0][adapted] - shares[0.0][adapted]).abs().max() > 1e-3
