@@ -78,7 +78,8 @@ def _plain_steps(tokens: list[str]) -> runs.Outcome:
     ]
     heads = list(method.heads.parameters())
     if heads:
-        optimizers.append((torch.optim.AdamW(heads, weight_decay=0.0), [optim.lr]))
+        groups = parameter_groups(method.heads, optim, {})
+        optimizers.append((torch.optim.AdamW(groups), [optim.lr] * len(groups)))
     losses, norms = [], []
     for index in range(STEPS):
         step = runs.step_of(index, config)
