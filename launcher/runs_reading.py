@@ -235,7 +235,7 @@ def _standing(status: Mapping[str, Any], job: JobSeen) -> Standing:
         return Standing.queued
     if job.life is Life.gone and state in (State.queued.value, State.running.value):
         return Standing.lost
-    return Standing(state) if state in Standing.__members__ else Standing.lost
+    return Standing(str(state)) if state in Standing.__members__ else Standing.lost
 
 
 def _cause(status: Mapping[str, Any], standing: Standing) -> str | None:

@@ -139,7 +139,7 @@ def show_view(run: Reading, facts: dict[str, Any]) -> RenderableType:
         if value not in (None, "", [], {}):
             made.add_row(Text(name.replace("_", " "), style="bold"), Text(_plain(value)))
     scores = final_scores(RunFolder(run.path))
-    return Group(made, *([Text(), score_view(scores, "Final evaluation")] if scores else []))
+    return Group(made, Text(), score_view(scores, "Final evaluation")) if scores else Group(made)
 
 
 def _plain(value: Any) -> str:

@@ -98,8 +98,9 @@ def read_record(path: Path, name: str) -> Record:
             notes.append(f"{file} cannot be read and is left out: {reason[0]}")
             return default
 
-    plan: dict[str, Any] = tried(lambda: read_json(run.plan), {}, run.plan.name)
-    config = tried(lambda: _mapping(run.config), {}, run.config.name) or _as_mapping(plan.get("config"))
+    nothing: dict[str, Any] = {}
+    plan = tried(lambda: read_json(run.plan), nothing, run.plan.name)
+    config = tried(lambda: _mapping(run.config), nothing, run.config.name) or _as_mapping(plan.get("config"))
     metrics = read_metrics(run.metrics, _number(inner(config, "data.global_batch")))
     if metrics.damaged:
         notes.append(f"{metrics.damaged:,} damaged lines of {run.metrics.name} are left out")

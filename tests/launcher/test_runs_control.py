@@ -41,7 +41,7 @@ def test_a_run_starts_again_by_its_own_command(tmp_path: Path, command: str, wor
 
 @pytest.mark.parametrize("command", ["", "python other.py", "mmpretrain 'unbalanced"])
 def test_without_one_it_starts_from_its_config_with_its_ranks(tmp_path: Path, command: str) -> None:
-    plan = {"command": command, "nodes": 2, "ranks_per_node": 4, "profile_name": "mine"}
+    plan: dict[str, Any] = {"command": command, "nodes": 2, "ranks_per_node": 4, "profile_name": "mine"}
     config = ["--config", str(tmp_path / "a" / "config.yaml")]
     ranks = ["--cluster=mine", "--nodes=2", "--gpus-per-node=4"]
     place = [f"run.root={tmp_path}", "run.name=a"]
@@ -106,8 +106,9 @@ def test_a_slurm_job_is_cancelled_and_a_waiting_one_noted(
 
 @pytest.mark.parametrize(("host", "said"), [("elsewhere", "cannot be reached from here"), (None, "is not running")])
 def test_what_cannot_be_reached_is_not_signalled(tmp_path: Path, host: str | None, said: str) -> None:
+    given: dict[str, Any] = {"host": host} if host else {}
     with pytest.raises(CommandError, match=said):
-        cancel(reading(tmp_path / "a", "running", **({"host": host} if host else {})))
+        cancel(reading(tmp_path / "a", "running", **given))
 
 
 def test_a_run_that_still_starts_is_told_until_it_listens_and_then_waited_for(

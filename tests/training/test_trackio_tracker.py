@@ -31,7 +31,7 @@ class FakeRun:
 
 def test_a_run_keeps_its_name_and_gets_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, begun, package = FakeRun(), [], ModuleType("trackio")
-    monkeypatch.setattr(package, "init", lambda **given: begun.append(given) or run, raising=False)
+    monkeypatch.setattr(package, "init", lambda **given: begun.append(given) or run, raising=False)  # type: ignore[func-returns-value]
     monkeypatch.setattr(package, "Image", lambda picture: picture, raising=False)
     monkeypatch.setitem(sys.modules, "trackio", package)
     monkeypatch.delitem(sys.modules, "mmpretrain.training.trackio_tracker", raising=False)
