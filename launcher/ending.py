@@ -32,7 +32,6 @@ def show_end(folder: RunFolder, console: Console) -> None:
         console.print()
         console.print(score_table(rows))
     lines = [
-        *change_lines(read_changes(folder)),
         *told_ending(folder.status()),
         f"completed: {folder.path}",
         f"release: {folder.release} (its README.md opens it)",

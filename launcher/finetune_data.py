@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.finetune_asked import Asked, run_name, said
@@ -97,14 +98,20 @@ def evaluation(asked: Asked, config: Config) -> list[str]:
         single = config.data.label.form is LabelForm.one_class
         shown = bool(texts) and single and config.data.classes == len(names_of_classes)
         metrics.append(Metric.zero_shot if shown else Metric.linear_probe)
-    tokens = [f"evaluation.final=[{','.join(metrics)}]"]
-    query, item = names[0], next((name for name in texts if name != names[0]), names[1])
-    score = "classification/accuracy" if config.parts.classifier else f"retrieval/{query}->{item}/recall@1"
-    if not asked.chooses:
-        return tokens
+    tokens = [f"evaluation.final=[{','.join(metrics)}]", *chosen_by(asked, names)]
     return [
         *tokens,
-        f"evaluation.best.score={score}",
+        *(["evaluation.best.score=classification/accuracy"] if config.parts.classifier and asked.chooses else []),
+    ]
+
+
+def chosen_by(asked: Asked, names: Sequence[str]) -> list[str]:
+    """What chooses the step that is released: retrieval of texts by the first modality. names: of the modalities."""
+    if not asked.chooses or len(names) < 2:
+        return []
+    texts = [name for name in names[1:] if asked.start.kinds.get(name) is Kind.text]
+    return [
+        f"evaluation.best.score=retrieval/{names[0]}->{[*texts, names[1]][0]}/recall@1",
         f"evaluation.best.split={VALIDATION}",
         f"evaluation.best.patience={PATIENCE}",
         "evaluation.release=best",

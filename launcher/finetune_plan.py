@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.finetune_asked import Asked
-from launcher.finetune_data import evaluation, general_data, held_out, lengths, of_data
+from launcher.finetune_data import chosen_by, evaluation, general_data, held_out, lengths, of_data
 from launcher.finetune_look import FinetuneLook
 from launcher.finetune_model import frozen, new_projections, of_start
 from mmpretrain.config.choices import Choices
@@ -28,9 +28,14 @@ def run_tokens(asked: Asked, world_size: int, choices: Choices) -> Tokens:
     names = list(asked.start.entries)
     first = [*of_start(asked), *frozen(asked, names), *of_data(asked)]
     look = FinetuneLook(asked.start)
-    known = compose([*first, *asked.tokens], None, choices, look)
+    # What the user says may rest on what is only known below.
+    meanwhile = [
+        *chosen_by(asked, names),
+        *([] if asked.says("evaluation.every_steps") else ["evaluation.every_steps=1"]),
+    ]
+    known = compose([*first, *meanwhile, *asked.tokens], None, choices, look)
     second, notes = held_out(asked, known, look)
-    known = compose([*first, *second, *asked.tokens], None, choices, FinetuneLook(asked.start))
+    known = compose([*first, *meanwhile, *second, *asked.tokens], None, choices, FinetuneLook(asked.start))
     third, more = lengths(asked, known, world_size)
     second += [*third, *new_projections(asked, known), *evaluation(asked, known)]
     general, told = general_data(asked, names)

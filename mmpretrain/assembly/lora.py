@@ -100,7 +100,7 @@ def adapter_notes(config: Config, name: str, backbone: nn.Module) -> list[str]:
     if name not in lora.adapted(config.model.encoders) or lora.rank is None:
         return []
     layers = [backbone.get_submodule(layer) for layer in chosen_layers(lora, backbone)]
-    sizes = [tuple(layer.weight.shape) for layer in layers]  # type: ignore[union-attr, arg-type]
+    sizes = [tuple(layer.weight.shape) for layer in layers]  # type: ignore[arg-type]
     trained = sum(lora.rank * (rows + columns) for rows, columns in sizes)
     found = [f"encoder {name}: LoRA of rank {lora.rank} in {len(layers)} layers, {trained:,} parameters trained"]
     smallest = min(min(size) for size in sizes)
@@ -124,10 +124,7 @@ def noted_calls(encoder: nn.Module) -> Iterator[list[str]]:
     Some architectures take the weights out of their layers, and whatever stands beside them has no effect.
     """
     called, known, passed_over = set[str](), dict[str, nn.Module](_first_matrices(encoder)), list[str]()
-    hooks = [
-        part.register_forward_hook(lambda *_, name=name: called.add(_kind(name)))  # type: ignore[misc]
-        for name, part in known.items()
-    ]
+    hooks = [part.register_forward_hook(lambda *_, name=name: called.add(_kind(name))) for name, part in known.items()]
     try:
         yield passed_over
         passed_over += sorted({_kind(name) for name in known} - called)

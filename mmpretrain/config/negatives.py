@@ -15,7 +15,8 @@ class NegativesConfig:
 
     member: list[str] = dataclasses.field(default_factory=list)
     """What follows the key in the names of the members that hold them: JSON (a list of strings, or with ``field`` an
-    object with one) or plain text, one per line. Empty: ``NAME.negatives.json`` or ``NAME.negatives.txt``."""
+    object with one) or plain text, one per line. Empty: ``NAME.negatives.json`` or ``NAME.negatives.txt``, or what
+    ``shards build`` makes of a column, ``NAME_negatives.json`` or ``NAME_negatives.txt``."""
 
     field: list[str] = dataclasses.field(default_factory=list)
     """In JSON members: the keys whose values (a string or a list of strings) are hard negatives. Empty: the member is
@@ -27,7 +28,7 @@ class NegativesConfig:
 
     def members_of(self, name: str) -> list[str]:
         """``member``, or its default for the modality ``name``."""
-        return list(self.member) or [f"{name}.negatives.json", f"{name}.negatives.txt"]
+        return list(self.member) or [f"{name}{sign}negatives.{end}" for sign in "._" for end in ("json", "txt")]
 
     def problems(self, key: str) -> list[str]:
         """What is wrong with this entry, called ``key``, one sentence each."""

@@ -21,6 +21,7 @@ def without_adapters(config: Config, shipped: Shipped) -> Shipped:
     """``shipped`` as a model without LoRA, on the meta device; as it is if there is none."""
     if not has_adapters(shipped.state):
         return shipped
+    assert isinstance(shipped.model.config, MMPretrainConfig)
     with torch.device("meta"):
         plain = MMPretrainModel(shipped.model.config)
     layout = Layout.of(shipped.state, plain, config.model.lora.scaling)

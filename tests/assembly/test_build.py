@@ -86,7 +86,7 @@ def test_classifier_only_for_methods_that_learn_from_labels() -> None:
     model = small_model(small_config(M3colConfig(), embed_dim=None))
     assert model.embed_sizes == {"picture": 16, "caption": 16, "genes": 5} and not len(model.projections)
     assert model.classifier is not None
-    assert model.classifier.hidden.in_features == 37 and model.config.method == "m3col"
+    assert model.get_submodule("classifier.hidden").in_features == 37 and model.config.method == "m3col"
     assert model(**build_processor(small_config())(**small_samples())).logits.shape == (2, 3)
 
 

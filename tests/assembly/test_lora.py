@@ -17,6 +17,7 @@ from mmpretrain.assembly.lora_weights import Layout, MergedState
 from mmpretrain.config.lora import LoraConfig
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.config.root import Config
+from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
 from tests.models.small import BERT, VIT, small_config
@@ -49,6 +50,7 @@ def randomized(model: nn.Module) -> None:
 
 def merged(model: MMPretrainModel, scaling: float) -> MMPretrainModel:
     """The same without adapters."""
+    assert isinstance(model.config, MMPretrainConfig)
     plain = MMPretrainModel(model.config)
     plain.load_state_dict(dict(MergedState(model.state_dict(), Layout.of(model.state_dict(), plain, scaling))))
     return plain.eval()
@@ -134,14 +136,14 @@ def test_dropout_and_checkpointing_act_on_adapters() -> None:
         model.zero_grad()
         logits = model(**INPUTS).logits
         logits.square().sum().backward()
-        return logits.detach(), [p.grad.clone() for n, p in model.named_parameters() if ".lora_" in n]  # type: ignore
+        return logits.detach(), [p.grad.clone() for n, p in model.named_parameters() if ".lora_" in n]
 
     (first, gradients), (again, same), (other, _) = run(1), run(1), run(2)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert all(torch.equal(*pair) for pair in zip(gradients, same, strict=True))
     # Computed again for the backward with the same draws: as without checkpointing.
     for name in LARGE:
-        model.get_submodule(f"encoders.{name}.backbone").gradient_checkpointing_disable()  # type: ignore[operator]
+        model.get_submodule(f"encoders.{name}.backbone").gradient_checkpointing_disable()
     kept, plain = run(1)
     assert torch.equal(first, kept)
     assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(gradients, plain, strict=True))
@@ -197,7 +199,7 @@ def test_layers_that_are_never_called_are_noticed() -> None:
         encoder(**INPUTS["caption"])
     assert none == []
     layer = model.get_submodule("encoders.caption.backbone.encoder.layer.0.attention.self.query")
-    layer.forward = lambda x: nn.functional.linear(x, layer.weight)  # type: ignore[method-assign, arg-type]
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight)  # type: ignore[arg-type]
     with noted_calls(encoder) as passed_over:
         encoder(**INPUTS["caption"])
     assert passed_over == ["encoder.layer.attention.self.query"]

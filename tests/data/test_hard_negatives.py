@@ -107,7 +107,7 @@ def test_evaluations_and_other_splits_have_none(tmp_path: Path) -> None:
 def test_plain_text_has_one_per_line_and_a_sample_may_have_none(tmp_path: Path) -> None:
     def lines(number: int) -> dict[str, bytes]:
         members = {"jpg": picture(number, "JPEG"), "caption.txt": f"right {number}".encode()}
-        return members | ({"caption.negatives.txt": b"wrong 7\n\nwrong 8\n"} if number % 2 else {})
+        return members | ({"caption_negatives.txt": b"wrong 7\n\nwrong 8\n"} if number % 2 else {})
 
     made(tmp_path, lines)
     entry = ModalityConfig(Kind.text, negatives=NegativesConfig(count=2))

@@ -133,7 +133,7 @@ def gradients(tokens: list[str], merged: bool = False) -> dict[str, Tensor]:
 
 
 def _sum_of(method: Method, config: Config) -> Any:
-    plain = type(method.model)(method.model.config).double()
+    plain = type(method.model)(method.model.config).double()  # type: ignore[arg-type]
     state = method.model.state_dict()
     layout = Layout.of(state, plain, config.model.lora.scaling)
     summed = {name: _exact(layout, state, name) for name in MergedState(state, layout)}

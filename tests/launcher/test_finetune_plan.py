@@ -112,6 +112,11 @@ def test_who_chooses_nothing_by_a_score_needs_no_validation(model: str, data: st
     assert config.data.held_out == {"test": 0.1, "validation": 0.1} and config.evaluation.best.patience is None
 
 
+def test_what_the_user_says_may_rest_on_what_the_command_fills_in(model: str, data: str) -> None:
+    config, _ = composed(model, data, "averaging.interpolate=[0,0.5,1]")
+    assert config.averaging.interpolate == [0.0, 0.5, 1.0] and config.evaluation.best.score
+
+
 def test_sources_are_matched_one_by_one(model: str, data: str, tmp_path: Path) -> None:
     other = write_data(tmp_path / "other", ("picture", "title"), train=30)
     config, _ = composed(model, None, f"data.sources.a.path={data}", f"data.sources.b.path={other}")

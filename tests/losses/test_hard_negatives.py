@@ -263,11 +263,12 @@ def test_finite_differences_agree() -> None:
     case = CASES["margin-everything"]
     settings = replace(case.settings, negatives=Negatives.gather)
     rows = rows_of(case)
-    sides = [side.clone().requires_grad_() for side in (rows.query, rows.key, rows.key_negatives)]
+    few = slice(0, 5)  # two passes for each of their numbers
+    sides = [side[few].clone().requires_grad_() for side in (rows.query, rows.key, rows.key_negatives)]
     scale = torch.tensor([4.0], dtype=torch.float64, requires_grad=True)
 
     def loss(query: Tensor, key: Tensor, negatives: Tensor, scale: Tensor) -> Tensor:
-        pair = Pair(query, key, key_negatives=negatives, key_negatives_valid=rows.there)
+        pair = Pair(query, key, key_negatives=negatives, key_negatives_valid=rows.there[few])
         return contrastive([pair], scale=scale, world=World.single(), settings=settings)[0].loss
 
     assert torch.autograd.gradcheck(loss, (*sides, scale))

@@ -153,7 +153,7 @@ def test_a_file_that_would_run_code_is_refused(run: RunFolder, tmp_path: Path) -
     path = newest / "deepspeed" / "zero_pp_rank_0_mp_rank_00_model_states.pt"
     torch.save({"module": Evil(canary)}, path)
     manifest = json.loads((newest / checkpoint_files.MANIFEST).read_text())
-    manifest["files"][f"deepspeed/{path.name}"] = checkpoint_files._describe(path)
+    manifest["files"][f"deepspeed/{path.name}"] = checkpoint_files.describe(path)
     (newest / checkpoint_files.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="cannot be read"):
         export_run(again, tmp_path / "release")

@@ -14,12 +14,14 @@ from mmpretrain.config.averaging import AveragingConfig, Weights
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.records import told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.export import export_run
 from mmpretrain.training.final_weights import in_words
 from mmpretrain.training.interpolation import Mixed
+from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.session import Session
 from mmpretrain.training.train import fit
 from tests.engine.runs import forget_engines
@@ -57,10 +59,10 @@ def trained(folder: str, kill_after: int | None = None, kill_at_mixture: int | N
         seen["steps"].append(at.index + 1)
         return step(batch, at)
 
-    def while_training() -> dict[str, float]:
+    def while_training() -> tuple[dict[str, float], Embeddings]:
         done = seen["steps"][-1]
         seen["watched"][done] = whole(session)
-        return {SCORE: WHILE_TRAINING[done]}
+        return {SCORE: WHILE_TRAINING[done]}, Measuring.while_training(session.measuring)[1]
 
     def deciding() -> dict[str, float]:
         if len(seen["mixtures"]) == kill_at_mixture:
@@ -199,7 +201,7 @@ def test_a_mixture_of_adapters_is_that_of_the_merged_weights(
     ranks(1, trained, str(run))
     shares = {}
     for share in (0.0, 0.25, 1.0):
-        made = export_run(RunFolder(run), tmp_path / f"share-{share}", mixture=share, native=False)
+        made = export_run(RunFolder(run), tmp_path / f"share-{share}", 6, mixture=share, native=False)
         shares[share] = opened(made.folder)
     adapted = "encoders.left.backbone.layers.0.attention.q_proj.weight"
     assert (shares[1.0][adapted] - shares[0.0][adapted]).abs().max() > 1e-3

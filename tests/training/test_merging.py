@@ -76,8 +76,8 @@ def run(ranks: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunF
 
 
 def close(ours: Embeddings, right: Embeddings) -> bool:
-    """Whether all embeddings are the same to 1e-6."""
-    return all((ours[name] - embeds).abs().max() < 1e-6 for name, embeds in right.items())
+    """Whether all embeddings are the same to 1e-6 of their largest number: float32 adds in another order."""
+    return all((ours[name] - embeds).abs().max() < 1e-6 * embeds.abs().max() for name, embeds in right.items())
 
 
 def test_release_and_export_are_the_model_that_trained(
@@ -106,7 +106,7 @@ def test_peft_opens_the_adapters_on_what_the_encoders_were(run: tuple[RunFolder,
     assert sorted(path.name for path in (release / "adapter").iterdir()) == ["caption", "left"]
     for name in ("left", "caption"):
         bare = base.get_submodule(f"encoders.{name}.backbone")
-        adapted = peft.PeftModel.from_pretrained(bare, release / "adapter" / name)  # type: ignore[arg-type]
+        adapted = peft.PeftModel.from_pretrained(bare, release / "adapter" / name)
         model.encoders[name].backbone = adapted.merge_and_unload()
     assert close(embeddings(model), trained)
 
