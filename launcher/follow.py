@@ -210,10 +210,15 @@ def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ex
     if plan.resources.cluster is Cluster.slurm:
         _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
         return Exit.interrupted
+    folder = RunFolder(plan.run_folder)
     # A further one changes nothing: the ranks are being ended.
     with ignored(signal.SIGINT), ignored(signal.SIGTERM):
         end_ranks(job)
-        RunFolder(plan.run_folder).update_status(state=State.failed, cause="interrupted by a second signal")
+        cause = "interrupted by a second signal"
+        folder.update_status(unless=State.completed, state=State.failed, cause=cause)
+    if folder.status().get("state") == State.completed.value:  # only pictures were still missing
+        show_end(folder, console)
+        return Exit.completed
     _print(console, "interrupted; all ranks have ended without saving", _how_to_go_on(plan))
     return Exit.interrupted
 

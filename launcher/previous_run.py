@@ -79,18 +79,23 @@ def living_job(folder: RunFolder) -> str | None:
         state = slurm_client.job_state(job_id)
         return f"Slurm job {job_id} ({state})" if state in slurm_client.ACTIVE else None
     if plan.get("host") == socket.gethostname():
-        return f"process {job_id}" if is_controller(int(job_id)) else None
+        return f"process {job_id}" if is_controller(int(job_id), folder.path / "logs") else None
     if status.get("state") in (State.queued.value, State.running.value):
         return f"process {job_id} on {plan.get('host')} (if it is gone, delete {folder.path / 'status.json'})"
     return None
 
 
-def is_controller(pid: int) -> bool:
-    """Whether the process is submitit's local controller, and not another one that got the same number later."""
+def is_controller(pid: int, logs: Path) -> bool:
+    """Whether the process is submitit's local controller of the run with these ``logs``, and not another process, or
+    the controller of another run, that got the same number later."""
     try:
-        return "submitit.local._local" in psutil.Process(pid).cmdline()
+        words = psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
+    if "submitit.local._local" not in words:
+        return False
+    named = Path(words[-1])  # gone if the folder of a living run was moved
+    return not named.exists() or (logs.exists() and named.samefile(logs))
 
 
 def _stored(folder: RunFolder) -> tuple[Config | None, list[str]]:

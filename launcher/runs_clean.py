@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from launcher.runs_choice import named
 from launcher.runs_reading import Reading
 from mmpretrain.console import CommandError
-from mmpretrain.engine.checkpoint_files import MANIFEST, step_folder, steps
+from mmpretrain.engine.checkpoint_files import MANIFEST, find_problem, read_manifest, step_folder, steps
 from mmpretrain.run_folder import Busy, RunFolder, locked
 
 
@@ -77,9 +79,13 @@ def refuse_living(run: Reading) -> None:
 
 
 def delete(run: Reading, things: Sequence[Leftover]) -> None:
-    """Delete them; no launcher can start the run meanwhile. Raises CommandError if one does already, OSError."""
+    """Delete them; no launcher can start the run meanwhile. Raises CommandError if one does already, if the run was
+    started since it was read, or if a checkpoint would go that it needs; OSError."""
     try:
         with locked(run.path / ".lock", Busy.fail):
+            (now,) = named([str(run.path)], run.path.parent)
+            refuse_living(now)
+            _refuse_needed(run, things)
             for thing in things:
                 if thing.path.is_dir() and not thing.path.is_symlink():
                     shutil.rmtree(thing.path)
@@ -97,10 +103,29 @@ def _checkpoints(run: Reading, *, everything: bool) -> list[Path]:
     newest = next((step for step in done if is_complete(step_folder(folder, step))), None)
     if newest is None:  # nothing is certain enough to be deleted
         return sorted(folder.glob("step-*.tmp"))
-    best = (run.status.get("best") or {}).get("step")
+    needed = _needed(run, step_folder(folder, newest))
     # A newer one that is damaged stays, too: it tells what happened.
-    old = [step_folder(folder, step) for step in done if step < newest and step != best]
+    old = [step_folder(folder, step) for step in done if step < newest and step not in needed]
     return [*sorted(old), *sorted(folder.glob("step-*.tmp"))]
+
+
+def _needed(run: Reading, newest: Path) -> set[Any]:
+    """Steps that the run or a start from it looks for beside the newest one: the best, as the status and as the
+    checkpoint that the run goes on from know it, and the one that is released."""
+    bests = [facts.get("best") for facts in (run.status, read_manifest(newest))]
+    return {run.status.get("released_step"), *(best.get("step") for best in bests if isinstance(best, dict))}
+
+
+def _refuse_needed(run: Reading, things: Sequence[Leftover]) -> None:
+    """Raises CommandError if the newest checkpoint, which stays, turns out to be damaged when all of it is read: then
+    the run goes on from an older one."""
+    folder = RunFolder(run.path).checkpoints
+    doomed = {thing.path for thing in things}
+    old = {step for step in steps(folder) if step_folder(folder, step) in doomed}
+    kept = [step_folder(folder, step) for step in steps(folder) if step not in old]
+    newest = next((checkpoint for checkpoint in kept if is_complete(checkpoint)), None)
+    if old and newest is not None and (problem := find_problem(newest)):
+        raise CommandError([f"{newest} is damaged ({problem}), so that older ones are needed: nothing was deleted"])
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -45,7 +45,7 @@ def list_command(
     form = AnswerForm.of(json_flag)
     with command_errors(form):
         runs = ordered(chosen(below(root), state or [], name, method), sort)
-        answer(form, {"runs": [as_json(run) for run in runs]}, list_view(runs))
+        answer(form, {"runs": [as_json(run) for run in runs]}, list_view(runs), wide=True)
 
 
 @app.command("show", epilog="Example: mmpretrain runs show demo")
@@ -89,7 +89,7 @@ def resume_command(
     """Start a run again by its own command, in the directory where it was given; what follows RUN is added to it."""
     with command_errors(AnswerForm.rich):
         (found,) = named([run], root)
-        words, directory = [*restart_words(found), *context.args], directory_of(found)
+        words, directory = [*restart_words(found, context.args), *context.args], directory_of(found)
     said = f"{command('cd', directory)} && {command('mmpretrain', *words)}"
     Console(highlight=False).print(said, markup=False, soft_wrap=True)
     if not show:

@@ -18,6 +18,7 @@ from launcher.runs_view import ABSENT, final_scores, number, shown
 from mmpretrain.config.merging import leaves
 from mmpretrain.records import Score, read_training
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.words import without_secrets
 
 OWN = ("run.name", "run.root")  # differ in any two runs
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -42,7 +43,7 @@ def _config(run: Reading) -> dict[str, str]:
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return without_secrets(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def scores(runs: Sequence[Reading]) -> dict[str, list[Score | None]]:

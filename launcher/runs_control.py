@@ -12,22 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from launcher import slurm_client
+from launcher.follow import SLURM_POLL_S
+from launcher.going_on import LENGTH
 from launcher.runs_choice import named
 from launcher.runs_reading import Life, Reading, Standing
 from launcher.runs_show import words_of
 from mmpretrain.console import CommandError
 from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.words import command
 
 POLL_S = 0.5
 START_S = 120.0  # ranks that still start do not listen yet, and are told again and again
 
 
-def restart_words(run: Reading) -> list[str]:
+def restart_words(run: Reading, added: Sequence[str] = ()) -> list[str]:
     """What follows ``mmpretrain`` to start the run again: its own command, or else one from its stored config.
 
-    Raises CommandError for a run that is complete, may be alive, or cannot be read.
+    added: what will stand behind it. Raises CommandError for a run that may be alive or cannot be read, and for one
+    that is complete unless it is to become longer.
     """
-    refuse_resume(run)
+    refuse_resume(run, longer=any(word.startswith(f"{LENGTH}=") for word in added))
+    if _moved(run):  # its command would start another run where this one was
+        return _from_config(run)
     words = words_of(str(run.plan.get("command") or ""))
     if words[:1] == ["python"] and words[1:2] and Path(words[1]).name == "submit.py":
         return ["train", *words[2:]]
@@ -38,14 +44,30 @@ def restart_words(run: Reading) -> list[str]:
     return _from_config(run)
 
 
-def refuse_resume(run: Reading) -> None:
-    """Raises CommandError, with what to do instead, where there is nothing to start again."""
-    if run.standing is Standing.completed:
-        raise CommandError([f"{run.path} is complete: a longer or another run needs another run.name"])
+def refuse_resume(run: Reading, *, longer: bool = False) -> None:
+    """Raises CommandError, with what to do instead, where there is nothing to start again. longer: whether the run is
+    to have more steps than before."""
+    if run.standing is Standing.completed and not longer:
+        further = command("mmpretrain", "runs", "resume", run.path)
+        raise CommandError(
+            [f"{run.path} is complete: {further} {LENGTH}=MORE makes it longer, and another run needs another run.name"]
+        )
     if run.standing is Standing.damaged:
         raise CommandError([str(run.cause)])
     if run.may_live:
         raise CommandError([f"{run.path} is in use by {run.job.words}: wait for it, or cancel it first"])
+
+
+def _moved(run: Reading) -> bool:
+    """Whether the run's folder is not where it was started. Raises CommandError if it has another name now."""
+    started = Path(str(run.plan.get("run_folder") or run.path))
+    if started.resolve() == run.path.resolve():
+        return False
+    if started.name != run.path.name:
+        raise CommandError(
+            [f"{run.path} was started as {started}: name its folder {started.name} again, for a run keeps its run.name"]
+        )
+    return True
 
 
 def _from_config(run: Reading) -> list[str]:
@@ -91,7 +113,7 @@ def wait_until_heard(run: Reading) -> None:
     """Of a local run that still starts: until its ranks listen, and have been told."""
     end = time.monotonic() + START_S
     while run.standing is Standing.queued and run.job.life is Life.alive and time.monotonic() < end:
-        time.sleep(POLL_S)
+        _pause(run)
         run = _again(run)
 
 
@@ -101,8 +123,13 @@ def wait_for_end(run: Reading, seconds: float) -> Reading:
     while (run := _again(run)).job.life is not Life.gone:
         if time.monotonic() >= end:
             raise CommandError([f"{run.path} has not ended within {seconds:.0f} s; it was asked to, and may yet"])
-        time.sleep(POLL_S)
+        _pause(run)
     return run
+
+
+def _pause(run: Reading) -> None:
+    """Until the run is looked at again; Slurm is asked less often."""
+    time.sleep(SLURM_POLL_S if run.plan.get("cluster") == "slurm" else POLL_S)
 
 
 def _again(run: Reading) -> Reading:

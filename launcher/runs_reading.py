@@ -20,6 +20,7 @@ from launcher import slurm_client
 from launcher.previous_run import is_controller
 from mmpretrain.engine.checkpoint_files import newest_step
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
+from mmpretrain.words import without_secrets
 
 TAIL = 64 * 1024  # bytes of metrics.jsonl: some tens of lines
 SMOOTHED = 20  # lines
@@ -130,11 +131,15 @@ def read_run(path: Path, name: str, jobs: Mapping[str, str] | None) -> Reading:
     try:
         status, plan = folder.status(), _plan(folder)
         tail = read_tail(folder.metrics)
-        job = living(status, plan, jobs)
+        job = living(status, plan, jobs, path / "logs")
         return _reading(folder, name, status, plan, tail, job)
     except (DamagedFileError, OSError, TypeError, ValueError, AttributeError) as error:
         return Reading(
-            path, name, Standing.damaged, cause=str(error), job=JobSeen(Life.unknown, "its job is not known")
+            path,
+            name,
+            Standing.damaged,
+            cause=without_secrets(str(error)),
+            job=JobSeen(Life.unknown, "its job is not known"),
         )
 
 
@@ -151,6 +156,7 @@ def _reading(
     last = tail[-1] if tail else {}
     standing = _standing(status, job)
     step, total = int(max(status.get("step", 0), last.get("step", 0))), status.get("total_steps")
+    total = None if total is None else int(total)
     speed = statistics.median(speeds) if speeds else None
     batch = _inside(plan, "batches", "global_batch")
     goes_on = standing is Standing.running and speed and total and batch
@@ -202,15 +208,15 @@ def read_tail(path: Path, size: int = TAIL) -> list[dict[str, Any]]:
     return found
 
 
-def living(status: Mapping[str, Any], plan: Mapping[str, Any], jobs: Mapping[str, str] | None) -> JobSeen:
-    """What became of a run's job. jobs: as of :func:`read_run`."""
+def living(status: Mapping[str, Any], plan: Mapping[str, Any], jobs: Mapping[str, str] | None, logs: Path) -> JobSeen:
+    """What became of a run's job. jobs: as of :func:`read_run`. logs: folder that submitit keeps its files in."""
     job, state = str(status.get("job_id") or ""), status.get("state")
     if not job or state == State.completed.value:
         return NO_JOB
     if plan.get("cluster") == "slurm":
         return _slurm_job(job, state, jobs)
     if plan.get("host") == socket.gethostname():
-        alive = job.isdigit() and is_controller(int(job))
+        alive = job.isdigit() and is_controller(int(job), logs)
         return JobSeen(Life.alive, f"process {job}") if alive else NO_JOB
     if state in (State.queued.value, State.running.value):
         return JobSeen(Life.unknown, f"process {job} on {plan.get('host')}, which cannot be seen from here")
@@ -240,7 +246,8 @@ def _standing(status: Mapping[str, Any], job: JobSeen) -> Standing:
 
 def _cause(status: Mapping[str, Any], standing: Standing) -> str | None:
     if standing is not Standing.lost:
-        return status.get("cause")
+        cause = status.get("cause")
+        return None if cause is None else without_secrets(str(cause))
     said = status.get("state")
     if said is None:
         return "it was never started, or its status.json is gone"

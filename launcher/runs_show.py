@@ -12,7 +12,7 @@ from launcher.runs_reading import Reading, Standing
 from launcher.runs_view import duration, final_scores, shown
 from mmpretrain.engine.checkpoint_files import steps
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.words import command
+from mmpretrain.words import command, without_secrets
 
 FILES = {
     "config": "config.yaml",
@@ -50,8 +50,8 @@ def facts(run: Reading) -> dict[str, Any]:
         "best": run.status.get("best"),
         "released step": run.status.get("released_step"),
         "evaluated": run.status.get("evaluated"),
-        "notes": list(plan.get("notes") or []),
-        "command": plan.get("command") or None,
+        "notes": [without_secrets(str(note)) for note in plan.get("notes") or []],
+        "command": without_secrets(str(plan.get("command") or "")) or None,
         "directory": plan.get("directory"),
         "files": {name: str(run.path / file) for name, file in FILES.items() if (run.path / file).exists()},
         "how to go on": next_step(run),

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.runs_reading import Reading, Standing, age
+from mmpretrain.comparison.rows import NO_SHARES
 from mmpretrain.records import Score, parse_scores, read_evaluation
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import shortened
@@ -24,7 +25,6 @@ COLORS = {
     Standing.lost: "red",
     Standing.damaged: "magenta",
 }
-PLAIN = ("median_rank", "mae", "strength")  # scores that are no shares
 ABSENT = "-"
 
 
@@ -118,8 +118,9 @@ def shown(scores: Sequence[Score]) -> list[Score]:
 
 def number(score: Score, value: float) -> str:
     """Shares in percent, others as they are."""
-    if score.name in PLAIN:
-        return f"{value:.1f}" if score.name == "median_rank" else f"{value:.3f}"
+    name = score.name.rpartition("/")[2]
+    if name in NO_SHARES:
+        return f"{value:.1f}" if name == "median_rank" else f"{value:.3f}"
     return f"{100 * value:.1f} %"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os.path
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+WIDE = 1000  # columns
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -39,12 +41,27 @@ class CommandError(Exception):
         super().__init__("\n".join(problems))
 
 
-def answer(form: AnswerForm, result: dict[str, Any], view: RenderableType) -> None:
-    """Print the result of a command on stdout: ``result`` as JSON, or ``view`` for people."""
+def answer(form: AnswerForm, result: dict[str, Any], view: RenderableType, *, wide: bool = False) -> None:
+    """Print the result of a command on stdout: ``result`` as JSON, or ``view`` for people.
+
+    wide: whether a file or a pipe gets lines as long as they are, to be searched, in place of 80 columns.
+    """
     if form is AnswerForm.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(_finite(result), indent=2, ensure_ascii=False))
     else:
-        Console(highlight=False).print(view, markup=False, soft_wrap=isinstance(view, str))
+        console = Console(highlight=False)
+        if wide and not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = WIDE
+        console.print(view, markup=False, soft_wrap=isinstance(view, str))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for numbers that are nan or infinite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def at_home(words: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from mmpretrain.config.keys import Freedom, freedom_of
 from mmpretrain.config.merging import leaves, show
 from mmpretrain.config.root import Config
+from mmpretrain.words import without_secrets
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Change:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {show(self.before)} -> {show(self.after)}"
+        return without_secrets(f"{self.key}: {show(self.before)} -> {show(self.after)}")
 
 
 def changes(old: Config, new: Config) -> list[Change]:

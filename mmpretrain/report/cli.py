@@ -39,8 +39,11 @@ def report_command(
         text = page(records, title)
         path = out or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
         path = path / PAGE if path.is_dir() else path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(path, text)
+        except OSError as error:  # the runs of others are not ours to write into
+            raise CommandError([f"{path} cannot be written ({error.strerror}): --out names another place"]) from None
         notes = [f"{record.name}: {note}" for record in records for note in record.notes]
         size = len(text.encode())
         result = {"page": str(path), "bytes": size, "runs": [str(folder) for folder in folders], "notes": notes}

@@ -19,7 +19,7 @@ def data_facts(record: Record) -> Pairs:
     info = info if isinstance(info, dict) else {}
     rows: Pairs = [
         ("data set", str(info.get("title") or record.setting("data.name") or "")),
-        ("from", str(info.get("source") or "")),
+        ("from", without_secrets(str(info.get("source") or ""))),
         ("license", str(info.get("license") or "")),
         ("place", without_secrets(str(record.setting("data.path") or ""))),
         ("training samples", _training(record)),
@@ -69,7 +69,7 @@ def _modalities(record: Record) -> Pairs:
         own = own if isinstance(own, dict) else {}
         size = " x ".join(map(str, entry.get("size") or []))
         parts = [str(entry.get("kind", "")), size, "may be missing" if entry.get("optional") else ""]
-        parts.append(f"encoder {own.get('pretrained') or own.get('architecture')}" if own else "")
+        parts.append(f"encoder {without_secrets(str(own.get('pretrained') or own.get('architecture')))}" if own else "")
         parts.append("frozen" if own and own.get("freeze") else "")
         rows.append((f"modality {name}", ", ".join(part for part in parts if part)))
     return rows

@@ -177,7 +177,9 @@ def _held_out(record: Record) -> str:
     if not isinstance(evaluated, dict):
         return ""
     why = evaluated.get("not_held_out")
-    return f"no held-out data: {why}" if why else f"on {evaluated.get('split', 'a split')}, held out"
+    return (
+        f"no held-out data: {without_secrets(str(why))}" if why else f"on {evaluated.get('split', 'a split')}, held out"
+    )
 
 
 def _setting(key: str) -> Callable[[Record], str]:

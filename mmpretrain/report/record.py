@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,18 @@ from mmpretrain.summary.grid_file import GRID_FILE, MAP_FILE, Grid, load_grid
 from mmpretrain.words import without_secrets
 
 T = TypeVar("T")
+# What readers of JSON, YAML and archives raise where bytes are not what they were.
+DAMAGE: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    yaml.YAMLError,
+)
 
 
 @dataclass
@@ -93,7 +106,7 @@ def read_record(path: Path, name: str) -> Record:
         """Damage of one file leaves out what it says."""
         try:
             return what()
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, yaml.YAMLError, RecursionError) as error:
+        except DAMAGE as error:
             reason = without_secrets(str(error)).splitlines() or [type(error).__name__]
             notes.append(f"{file} cannot be read and is left out: {reason[0]}")
             return default

@@ -49,6 +49,9 @@ def draw_end(
             info = dataset_info(config.data)
             classes = info.classes if info else None
             write_map(folder.path / MAP_FILE, embeddings, split, classes, splits[split].reader, _kinds(config))
+    except Exception:
+        logger.exception("the map of embeddings could not be drawn")
+    try:
         draw_summary(folder.path)
     except Exception:
         logger.exception("the summary could not be drawn")

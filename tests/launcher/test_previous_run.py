@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.previous_run import Action, History, read_history
+from launcher.previous_run import Action, History, is_controller, read_history
 from mmpretrain.config.compose import compose, save_config
 from mmpretrain.config.root import Config
 from mmpretrain.run_folder import RunFolder, State
@@ -73,6 +73,13 @@ def test_a_living_local_job_is_left_alone(folder: RunFolder, config: Config) -> 
         process.kill()
     assert f"is in use by process {process.pid}" in problems[0]
     assert read_history(folder, config, 2).problems == ()
+    other = folder.path.parent / "other" / "logs"
+    other.mkdir(parents=True)
+    with subprocess.Popen([*program, str(other)]) as process:  # of another run, which got the number later
+        folder.update_status(job_id=str(process.pid))
+        found = read_history(folder, config, 2).problems, is_controller(process.pid, other)
+        process.kill()
+    assert found == ((), True)
     folder.update_status(job_id=str(os.getpid()))
     assert read_history(folder, config, 2).problems == ()
 

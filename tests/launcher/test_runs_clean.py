@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,13 @@ from mmpretrain.run_folder import Busy, locked
 from tests.launcher.test_runs_reading import make_run
 
 
-def checkpoint(run: Path, step: int, *, whole: bool = True) -> None:
-    """A checkpoint with one file of 10 bytes."""
+def checkpoint(run: Path, step: int, *, whole: bool = True, **facts: Any) -> None:
+    """A checkpoint with one file of 10 bytes, and such facts in its manifest."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(b"0" * (10 if whole else 4))
-    (folder / "MANIFEST.json").write_text(json.dumps({"files": {"weights": {"size": 10, "sha256": ""}}}))
+    files = {"weights": {"size": 10, "sha256": hashlib.sha256(b"0" * 10).hexdigest()}}
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": files, **facts}))
 
 
 @pytest.fixture
@@ -60,6 +63,31 @@ def test_everything_includes_them_and_leaves_the_records(run: Reading) -> None:
     assert left == [".lock", "config.yaml", "metrics.jsonl", "plan.json", "status.json"]
 
 
+def test_the_best_step_of_the_checkpoint_to_go_on_from_and_the_released_one_stay(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", "failed", best={"step": 50}, released_step=20)
+    for step in (10, 20, 30):
+        checkpoint(folder, step)
+    checkpoint(folder, 40, best={"step": 10})
+    checkpoint(folder, 50, whole=False)  # the status speaks of this one
+    assert names(read_run(folder, "a", {}), Part.checkpoints) == ["checkpoints/step-00000030"]
+
+
+def test_older_checkpoints_stay_if_the_newest_does_not_hold_what_it_says(run: Reading) -> None:
+    things = leftovers(run, [Part.checkpoints])
+    (run.path / "checkpoints" / "step-00000030" / "weights").write_bytes(b"1" * 10)
+    with pytest.raises(CommandError, match=r"has changed since it was written.*nothing was deleted"):
+        delete(run, things)
+    assert all(thing.path.exists() for thing in things)
+
+
+def test_a_run_that_was_started_since_it_was_read_is_left_alone(run: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    things = leftovers(run, [Part.code])
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: True)
+    with pytest.raises(CommandError, match="may be in use"):
+        delete(run, things)
+    assert (run.path / "code").exists()
+
+
 def test_without_a_whole_checkpoint_none_is_offered(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", "failed")
     for step in (10, 20):
@@ -74,7 +102,7 @@ def test_living_runs_and_those_that_are_being_started_are_refused(
     with locked(run.path / ".lock", Busy.fail), pytest.raises(CommandError, match="a launcher is starting"):
         delete(run, things)
     assert (run.path / "code").exists()
-    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: True)
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: True)
     with pytest.raises(CommandError, match="may be in use \\(process 1\\)"):
         leftovers(read_run(make_run(tmp_path / "b"), "b", {}), [Part.code])
 

@@ -94,3 +94,29 @@ def test_refusals_name_the_run(root: Path, words: list[str], said: str) -> None:
 
 def test_a_missing_folder_of_runs_is_named(tmp_path: Path) -> None:
     assert "there is no such folder" in run("list", "--root", str(tmp_path / "no"), code=1)
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    url = "s3://key:secret@bucket/photos"
+    for name in ("a", "b"):
+        words = {"command": f"mmpretrain train data.path={url}", "notes": [f"data.path: {url}/{name}"]}
+        folder = make_run(tmp_path / name, "failed", plan=words, cause=f"{url}/{name} is gone")
+        (folder / "config.yaml").write_text(f"data:\n  path: {url}/{name}\n")
+    shown = [["list"], ["show", "a"], ["compare", "a", "b"]]
+    text = "".join(run(*words, *form, "--root", str(tmp_path)) for words in shown for form in ([], ["--json"]))
+    assert text.count("s3://***@bucket") >= 10 and "secret" not in text
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", "failed")
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 31, "loss": NaN}\n')
+    told = json.loads(run("list", "--root", str(tmp_path), "--json"), parse_constant=pytest.fail)
+    assert told["runs"][0]["loss"] is None
+
+
+def test_a_pipe_gets_one_line_for_each_run(tmp_path: Path) -> None:
+    name = "a-long-name " * 10 + "<b>"
+    make_run(tmp_path / name, "completed")
+    done = CliRunner(env={"COLUMNS": None}).invoke(app, ["list", "--root", str(tmp_path)])
+    assert done.output.splitlines()[1].startswith(f"{name}  completed")

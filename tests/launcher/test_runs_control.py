@@ -52,9 +52,24 @@ def test_without_one_it_starts_from_its_config_with_its_ranks(tmp_path: Path, co
 def test_what_is_complete_or_lives_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, said: str
 ) -> None:
-    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: True)
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: True)
     with pytest.raises(CommandError, match=said):
         restart_words(reading(tmp_path / "a", state))
+
+
+def test_a_complete_run_starts_again_to_become_longer(tmp_path: Path) -> None:
+    run = reading(tmp_path / "a", "completed", command="mmpretrain train method=clip")
+    assert restart_words(run, ["train.samples=900"]) == ["train", "method=clip"]
+    with pytest.raises(CommandError, match=r"train\.samples=MORE makes it longer"):
+        restart_words(run, ["data.workers=2"])
+
+
+def test_a_moved_run_does_not_start_another_one_at_its_old_place(tmp_path: Path) -> None:
+    words = "mmpretrain train method=clip"
+    moved = reading(tmp_path / "a", command=words, run_folder=str(tmp_path / "before" / "a"))
+    assert restart_words(moved)[-2:] == [f"run.root={tmp_path}", "run.name=a"]
+    with pytest.raises(CommandError, match=r"was started as .*/b: name its folder b again"):
+        restart_words(reading(tmp_path / "c", command=words, run_folder=str(tmp_path / "b")))
 
 
 def test_it_starts_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +102,7 @@ def test_it_starts_where_it_was_started(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_local_run_gets_the_signal_that_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: True)
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: True)
     monkeypatch.setattr(runs_control.os, "kill", lambda *sending: sent.append(sending))
     assert "saves a checkpoint" in cancel(reading(tmp_path / "a", "running"))
     assert sent == [(1, signal.SIGTERM)]
@@ -116,7 +131,7 @@ def test_a_run_that_still_starts_is_told_until_it_listens_and_then_waited_for(
 ) -> None:
     sent: list[int] = []
     lives = [True]
-    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: lives[0])
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: lives[0])
     monkeypatch.setattr(runs_control.os, "kill", lambda pid, number: sent.append(number))
     run = reading(tmp_path / "a", "queued")
     naps = iter([None, {"state": State.running}, {"state": State.preempted, "cause": "stopped after step 3"}])

@@ -38,7 +38,7 @@ def make_run(
 @pytest.fixture
 def alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every local job lives."""
-    monkeypatch.setattr(runs_reading, "is_controller", lambda pid: True)
+    monkeypatch.setattr(runs_reading, "is_controller", lambda pid, logs: True)
 
 
 @pytest.mark.usefixtures("alive")

@@ -21,7 +21,7 @@ from launcher.follow import Exit
 from launcher.launch import launch
 from launcher.plan import RunPlan
 from launcher.stopping import Stopping, handled_by
-from mmpretrain.run_folder import RunFolder
+from mmpretrain.run_folder import RunFolder, State
 from tests.launcher.test_local_run import importable_toys, interrupts, ranks_alive, run, when_step  # noqa: F401
 from tests.launcher.toy import ROOT, toy_job, toy_plan
 
@@ -112,6 +112,17 @@ def test_a_second_one_ends_at_once_and_a_third_changes_nothing(tmp_path: Path, m
     thread.join()
     assert code == Exit.interrupted and "ended without saving" in out
     assert not ranks_alive(plan) and not (plan.run_folder / "toy.step").exists()
+
+
+def test_a_second_signal_does_not_undo_a_complete_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures are drawn when the release and the scores are there already."""
+    monkeypatch.setattr(follow, "end_ranks", lambda job: None)
+    plan, out = toy_plan(tmp_path / "toy"), io.StringIO()
+    plan.run_folder.mkdir()
+    RunFolder(plan.run_folder).update_status(state=State.completed)
+    code = follow._interrupted(plan, cast(Any, NoJob()), Console(file=out, width=200))
+    assert code == Exit.completed and f"completed: {plan.run_folder}" in out.getvalue()
+    assert RunFolder(plan.run_folder).status()["state"] == "completed"
 
 
 @pytest.mark.slow

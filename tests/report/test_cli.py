@@ -38,6 +38,14 @@ def test_a_run_is_found_by_its_name_and_several_make_a_page_here(
     assert start("a", "--out", "deep/er/page.html").exit_code == 0 and Path("deep/er/page.html").is_file()
 
 
+def test_a_page_that_cannot_be_written_there_is_told_to_go_elsewhere(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    (folder / "report.html").mkdir()
+    (folder / "report.html" / "report.html").mkdir()
+    outcome = start(folder)
+    assert outcome.exit_code == 1 and "cannot be written" in outcome.stderr and "--out" in outcome.stderr
+
+
 def test_what_is_no_run_is_named_with_the_fix(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs" / "a", "release")
     (tmp_path / "empty").mkdir()

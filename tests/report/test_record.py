@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mmpretrain.report.overview import checkpoints_words, facts, state_words
 from mmpretrain.report.record import is_run, read_record, unique_names
@@ -31,6 +33,16 @@ def test_damaged_files_are_left_out_and_named(tmp_path: Path) -> None:
     record = read_record(folder, "a")
     assert len(record.notes) == 6 and all("left out" in note for note in record.notes)
     assert record.columns and not record.scores and record.grid is None
+
+
+def test_a_grid_whose_bytes_have_changed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "a", "grid")
+
+    def load(path: Path) -> None:
+        raise zlib.error("invalid block type")
+
+    monkeypatch.setattr("mmpretrain.report.record.load_grid", load)
+    assert read_record(folder, "a").notes == ["retrieval_grid.npz cannot be read and is left out: invalid block type"]
 
 
 def test_pickles_in_a_grid_are_not_opened(tmp_path: Path) -> None:
