@@ -94,8 +94,9 @@ class Engine:
         self._model_rates = [group["lr"] for group in groups]
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # ZeRO takes them out of the groups
         for group in groups:
-            by = "Muon" if group.get("matrices") else "the optimizer"
-            self._trained.setdefault(by, []).extend(group["params"])
+            if group["lr"]:  # not with lr_scale=0
+                by = "Muon" if group.get("matrices") else "the optimizer"
+                self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
@@ -124,7 +125,7 @@ class Engine:
         Raises ValueError when a run's first steps have moved nothing that an optimizer trains.
         """
         lr = self._set_lr(step.index)
-        if step.index == 0:
+        if step.index == 0 and self._trained:
             self._movement = Movement(self.method.model, self._trained, self.world)
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)

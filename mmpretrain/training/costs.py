@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 import psutil
@@ -19,12 +20,13 @@ GIB = 2**30
 logger = logging.getLogger(__name__)
 
 # TFLOP/s of dense products as the makers state them, (16 bits, float32 without TF32), by the device's name; the first
-# name that is part of it counts.
+# whose words are in it counts.
 PEAKS: tuple[tuple[str, float, float], ...] = (
     ("H100 PCIe", 756, 51),
     ("H100 NVL", 835, 60),
     ("H100", 989, 67),
     ("H200", 989, 67),
+    ("GH200", 989, 67),
     ("A100", 312, 19.5),
     ("L40S", 362, 91.6),
     ("L4", 121, 30.3),
@@ -72,8 +74,9 @@ def peak(precision: Precision, device: torch.device) -> float | None:
 
 def known_peak(name: str, precision: Precision, *, tf32: bool) -> float | None:
     """From the table. tf32: whether products of float32 are allowed to be less exact; the table does not say those."""
-    found = next((row for row in PEAKS if row[0] in name), None)
-    if found is None or "MIG" in name:  # a slice of a device
+    # Whole words: an L40 is no L4, and an RTX A1000 no A100.
+    found = next((row for row in PEAKS if re.search(rf"\b{row[0]}\b", name)), None)
+    if found is None or "MIG" in name or "Laptop" in name:  # a slice of a device, a slower one of the same name
         return None
     if precision is Precision.float32:
         return None if tf32 else found[2]

@@ -86,3 +86,18 @@ def silent(tokens: list[str]) -> Engine:
 def test_an_optimizer_that_is_off_ends_the_run(ranks: Callable, world_size: int, stage: int) -> None:
     answers = ranks(world_size, runs.refusal, silent, ["method=clip", f"engine=zero{stage}"])
     assert all("has moved none of its parameters in 8 steps" in answer for answer in answers)
+
+
+def resting(tokens: list[str]) -> int:
+    """A run whose encoders have a rate of 0; how many parameters it trains all the same."""
+    tokens = [*tokens, *(f"model.encoders.{name}.lr_scale=0" for name in runs.MODALITIES)]
+    engine = runs.start(runs.tiny_config(*tokens))
+    runs._run(engine, range(ENOUGH))
+    return sum(len(trained) for trained in engine._trained.values())
+
+
+def test_what_is_to_rest_may_rest(ranks: Callable) -> None:
+    """Muon's matrices all lie in encoders: with a rate of 0 it moves nothing, as was asked for."""
+    tokens = ["method=clip", "optim.name=muon", "engine=zero0"]
+    projected = [*tokens, *(f"model.encoders.{name}.projection_lr_scale=1" for name in runs.MODALITIES)]
+    assert [ranks(1, resting, case)[0] for case in (projected, tokens)] == [len(runs.MODALITIES), 0]

@@ -17,6 +17,8 @@ from mmpretrain.training.costs import Costs, known_peak, memory_gib
         ("NVIDIA A100-SXM4-40GB", Precision.float32, False, 19.5),
         ("NVIDIA A100-SXM4-40GB", Precision.float32, True, None),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", Precision.bfloat16, False, None),
+        ("NVIDIA L40", Precision.bfloat16, False, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", Precision.bfloat16, False, None),
         ("Some New GPU", Precision.bfloat16, False, None),
     ],
 )
