@@ -115,11 +115,15 @@ def finetune(
         start = _named(model, encoder or [], revision)
         if epochs is not None and epochs <= 0:
             raise StartError(f"--epochs is {epochs}: it must be above 0")
-        folders = [folder and os.path.expanduser(folder) for folder in (data, general)]  # no shell does in --data=~/x
-        return plan_of(Asked(start, *folders, tuple(lock or ()), epochs, tuple(tokens)), request)
+        return plan_of(Asked(start, _home(data), _home(general), tuple(lock or ()), epochs, tuple(tokens)), request)
 
     show = shower(whole_config, as_json) if dry_run else None
     raise typer.Exit(carried_out(lambda: _as_plan_errors(planned), follow, show))
+
+
+def _home(folder: str | None) -> str | None:
+    """With ``~`` spelled out, which no shell does in ``--data=~/photos``."""
+    return None if folder is None else os.path.expanduser(folder)
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
