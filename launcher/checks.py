@@ -94,7 +94,8 @@ def check_data(config: Config, purpose: Purpose) -> Findings:
     notes = [note for one in checked.values() for note in one.notes]
     if (kept := kept_out(config)) is not None:
         general = check_data_split(kept.data, kept.evaluation.split)
-        found += [f"finetune.general: {problem}" for problem in [*general.problems, *_unmet_names(kept)]]
+        wrong = [*general.problems, *_unmet_names(kept)] or _learned_from(config, kept)
+        found += [f"finetune.general: {problem}" for problem in wrong]
         notes += [f"kept-out data: {note}" for note in general.notes]
     sizes = {split: one.samples for split, one in checked.items() if one.samples is not None and not one.problems}
     if (size := sizes.get("train", data.global_batch)) < data.global_batch:
@@ -129,6 +130,21 @@ def _unmet_names(config: Config) -> list[str]:
     wanted = any(Need.class_names in metric.needs for metric in config.evaluation.final)
     nameless = _lacking_names(config) if wanted else None
     return [f"zero_shot {nameless}"] if nameless else []
+
+
+def _learned_from(config: Config, kept: Config) -> list[str]:
+    """That some of the kept-out data are what the run learns from."""
+    try:
+        trained, measured = open_data(config.data, "train").index, open_data(kept.data, kept.evaluation.split).index
+    except ShardError:
+        return []  # said already
+    known = {shard.sha256: shard for shard in trained.shards}
+    if not (seen := [s for s in measured.shards if s.sha256 in known and s.shares_samples(known[s.sha256])]):
+        return []
+    return [
+        f"{len(seen)} of the {len(measured.shards)} shards in {measured.folder} are shards that the run learns from"
+        f" ({seen[0].name}): name data that are kept out of training"
+    ]
 
 
 def _lacking_names(config: Config) -> str | None:

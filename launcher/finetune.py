@@ -29,7 +29,7 @@ from launcher.cli import (
 )
 from launcher.completion import complete
 from launcher.finetune_asked import Asked, reduced, run_name
-from launcher.finetune_convert import FOLDER, convert, converted
+from launcher.finetune_convert import convert, converted
 from launcher.finetune_look import FinetuneLook
 from launcher.finetune_plan import Tokens, run_tokens
 from launcher.finetune_start import Form, Start, StartError, find_start, of_encoders
@@ -40,6 +40,7 @@ from mmpretrain.config.compose import ConfigError
 from mmpretrain.console import HomeCommand
 from mmpretrain.data.discovery import no_shards
 from mmpretrain.data.index import ShardError, is_remote
+from mmpretrain.release_folder import START
 
 HELP = """Fine-tune a model on data of your own, and compare it with what it was: the same command continues.
 
@@ -114,10 +115,15 @@ def finetune(
         start = _named(model, encoder or [], revision)
         if epochs is not None and epochs <= 0:
             raise StartError(f"--epochs is {epochs}: it must be above 0")
-        return plan_of(Asked(start, data, general, tuple(lock or ()), epochs, tuple(tokens)), request)
+        return plan_of(Asked(start, _home(data), _home(general), tuple(lock or ()), epochs, tuple(tokens)), request)
 
     show = shower(whole_config, as_json) if dry_run else None
     raise typer.Exit(carried_out(lambda: _as_plan_errors(planned), follow, show))
+
+
+def _home(folder: str | None) -> str | None:
+    """With ``~`` spelled out, which no shell does in ``--data=~/photos``."""
+    return None if folder is None else os.path.expanduser(folder)
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -139,12 +145,12 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
     if asked.start.form is not Form.published:
         return _made(asked, request)
     folder = _run_folder(asked)
-    if request.purpose is Purpose.run or (folder / FOLDER).is_dir():
+    if request.purpose is Purpose.run or (folder / START).is_dir():
         return _made(replace(asked, start=converted(asked.start, folder)), request)
     with tempfile.TemporaryDirectory() as place:
-        start = convert(asked.start, Path(place) / FOLDER)
+        start = convert(asked.start, Path(place) / START)
         plan = _made(replace(asked, start=start), request)
-        return _moved(plan, start.source, str(folder / FOLDER))
+        return _moved(plan, start.source, str(folder / START))
 
 
 def _made(asked: Asked, request: Request) -> RunPlan:
@@ -183,9 +189,7 @@ def _named(model: str | None, encoders: Sequence[str], revision: str | None) -> 
 def _run_folder(asked: Asked) -> Path:
     """Where the run will lie, as its tokens say."""
     said = {key: value for key, _, value in (token.partition("=") for token in asked.tokens)}
-    name = said.get("run.name") or run_name(
-        asked.start, said.get("data.path") or asked.data or said.get("data", "data")
-    )
+    name = said.get("run.name") or run_name(asked.start, asked.data_name)
     return Path(os.path.expanduser(said.get("run.root", "runs"))) / name
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from launcher.finetune_start import Start
 from mmpretrain.config.finetune import Recipe
 
+NO_CHOICE = "evaluation.best.score=null"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -30,7 +32,13 @@ class Asked:
     @property
     def chooses(self) -> bool:
         """Whether a score chooses the step that is released."""
-        return "evaluation.best.score=null" not in self.tokens
+        return NO_CHOICE not in self.tokens
+
+    @property
+    def data_name(self) -> str:
+        """What the data are called by who asks: a folder, or a choice."""
+        said = (token.partition("=")[2] for token in self.tokens if token.startswith(("data=", "data.path=")))
+        return next(said, self.data) or "data"
 
     @property
     def says_data(self) -> bool:
@@ -57,7 +65,7 @@ def reduced(asked: Asked) -> Asked:
 
 def run_name(start: Start, data: str) -> str:
     """``finetune-MODEL-DATA``, of letters that a run's name may have."""
-    name = f"finetune-{start.name}-{Path(data).name}"
+    name = f"finetune-{start.name}-{Path(data).name.strip('.') or Path(data).resolve().name}"
     return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in name)
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from launcher.checks import own_process
 from launcher.finetune_start import Start, StartError, opened_release
 from mmpretrain.files import replace_text
+from mmpretrain.release_folder import ORIGIN, START
 from mmpretrain.words import shortened
 
-FOLDER, ORIGIN = "start", "start.json"
 TIMEOUT_S = 1800  # of a conversion: large weights may still have to be fetched
 
 
 def converted(start: Start, run_folder: Path) -> Start:
     """``start`` as a release in ``RUN/start``, made unless it is there. Raises StartError."""
-    folder, origin = run_folder / FOLDER, run_folder / ORIGIN
-    asked = {"source": start.source, "revision": start.revision}
+    folder, origin = run_folder / START, run_folder / ORIGIN
+    here = Path(start.source).exists()  # however its path is spelled
+    asked = {"source": str(Path(start.source).resolve()) if here else start.source, "revision": start.revision}
     if folder.is_dir():
         there = json.loads(origin.read_text(encoding="utf-8")) if origin.exists() else {}
         if there != asked:
@@ -29,7 +30,7 @@ def converted(start: Start, run_folder: Path) -> Start:
                 " use another run.name"
             )
         return _renamed(start, folder)
-    fresh = run_folder / f".{FOLDER}.{os.getpid()}"
+    fresh = run_folder / f".{START}.{os.getpid()}"
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
         convert(start, fresh)

@@ -24,8 +24,8 @@ _OF_DATA = (*LAYOUT, "optional")
 class FinetuneLook(Discovery):
     """Looks into folders of shards for the modalities of ``start``."""
 
-    def __init__(self, start: Start) -> None:
-        super().__init__()
+    def __init__(self, start: Start, split: str = TRAIN) -> None:
+        super().__init__(split)
         self.start = start
 
     def data(self, path: str, given: Mapping[str, Any], least: int = 2) -> Entry:
@@ -64,7 +64,7 @@ class FinetuneLook(Discovery):
         entry = prepared(self.start.entries[name], found)
         entry |= {key: found[key] for key in _OF_DATA if found.get(key)}
         if name != mine:
-            members = _members(path, mine, found)
+            members = _members(path, self.split, mine, found)
             entry["member"] = list(members)
             self.notes.append(f"{name} of the model is {mine} of the data ({listed(members)})")
         return entry
@@ -115,25 +115,25 @@ def prepared(model: Mapping[str, Any], found: Mapping[str, Any]) -> Entry:
     return {"kind": kind.value} | {key: model.get(key, found.get(key)) for key in keys if key in {**found, **model}}
 
 
-def _members(path: str, name: str, entry: Entry) -> tuple[str, ...]:
+def _members(path: str, split: str, name: str, entry: Entry) -> tuple[str, ...]:
     """What follows the keys of the members that hold a modality of the data."""
     known = {key: value for key, value in entry.items() if key in ModalityConfig.__dataclass_fields__}
     modality = ModalityConfig(**{**known, "kind": Kind(entry["kind"])})
-    index = load_index(split_folder(path, TRAIN))
+    index = load_index(split_folder(path, split))
     members, problems = find_members(DataConfig(modalities={name: modality}), index.extensions)
     if problems:
         raise ShardError("; ".join(problems))
     return members.modalities[name].members
 
 
-def layouts(start: Start, path: str, said: list[str]) -> tuple[dict[str, Entry], int | None, list[str]]:
+def layouts(start: Start, path: str, split: str, said: list[str]) -> tuple[dict[str, Entry], int | None, list[str]]:
     """(modality -> where it lies, number of classes, notes) of another data set for the same model: the kept-out one.
 
-    said: the modalities whose members the user names. Raises ShardError with the fix.
+    split: that is measured. said: the modalities whose members the user names. Raises ShardError with the fix.
     """
-    look = FinetuneLook(start)
+    look = FinetuneLook(start, split)
     try:
-        found = look.data(path, {name: {"member": [f"{name}.txt"]} for name in said})
+        found = look.data(path, {name: {"member": [f"{name}.txt"]} for name in said}, least=1)
     except ShardError as error:
         raise ShardError(str(error).replace("data.modalities", "finetune.general.modalities")) from None
     where = {name: {key: entry[key] for key in LAYOUT if entry.get(key)} for name, entry in found["modalities"].items()}

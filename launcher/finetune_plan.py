@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from launcher.finetune_asked import Asked
-from launcher.finetune_data import chosen_by, evaluation, general_data, held_out, lengths, of_data
+from launcher.finetune_data import (
+    chosen_by,
+    evaluation,
+    general_data,
+    held_out,
+    lengths,
+    of_data,
+    without_choice,
+)
 from launcher.finetune_look import FinetuneLook
 from launcher.finetune_model import frozen, new_projections, of_start
 from mmpretrain.config.choices import Choices
@@ -28,15 +36,17 @@ def run_tokens(asked: Asked, world_size: int, choices: Choices) -> Tokens:
     names = list(asked.start.entries)
     first = [*of_start(asked), *frozen(asked, names), *of_data(asked)]
     look = FinetuneLook(asked.start)
-    # What the user says may rest on what is only known below.
-    meanwhile = [
-        *chosen_by(asked, names),
-        *([] if asked.says("evaluation.every_steps") else ["evaluation.every_steps=1"]),
-    ]
-    known = compose([*first, *meanwhile, *asked.tokens], None, choices, look)
+    known = compose([*first, *_meanwhile(asked, names), *asked.tokens], None, choices, look)
+    asked, unchosen = without_choice(asked, known)
     second, notes = held_out(asked, known, look)
-    known = compose([*first, *meanwhile, *second, *asked.tokens], None, choices, FinetuneLook(asked.start))
+    tokens = [*first, *_meanwhile(asked, names), *second, *asked.tokens]
+    known = compose(tokens, None, choices, FinetuneLook(asked.start))
     third, more = lengths(asked, known, world_size)
     second += [*third, *new_projections(asked, known), *evaluation(asked, known)]
     general, told = general_data(asked, names)
-    return Tokens((*first, *second, *general, *asked.tokens), (*notes, *more, *told))
+    return Tokens((*first, *second, *general, *asked.tokens), (*unchosen, *notes, *more, *told))
+
+
+def _meanwhile(asked: Asked, names: list[str]) -> list[str]:
+    """What stands for what is only known later, since what the user says may rest on it."""
+    return [*chosen_by(asked, names), *([] if asked.says("evaluation.every_steps") else ["evaluation.every_steps=1"])]

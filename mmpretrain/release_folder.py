@@ -18,6 +18,8 @@ WEIGHTS = "*.safetensors"
 NATIVE = "native"
 # What encoders learned by LoRA, apart from what they were before: a folder per encoder, for peft.
 ADAPTERS = "adapter"
+# In a run's folder: the release that a published model became to start from, and what it was made of.
+START, ORIGIN = "start", "start.json"
 # What the Hub and its client add to a folder: nothing that a model is opened from.
 HUB_EXTRAS = (".gitattributes", ".cache")
 
@@ -126,6 +128,18 @@ def weights_sha256(folder: Path) -> str:
     if len(sums) == 1:
         return next(iter(sums.values()))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()).hexdigest()
+
+
+def made_of(release: str, revision: str | None = None) -> tuple[str, str | None]:
+    """(folder or Hub id, revision) of what a run's ``start`` was converted from; of any other release itself."""
+    folder = Path(release)
+    if folder.name != START:
+        return release, revision
+    try:
+        told = json.loads((folder.parent / ORIGIN).read_text(encoding="utf-8"))
+        return str(told["source"]), told["revision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return release, revision
 
 
 def release_name(release: str) -> str:

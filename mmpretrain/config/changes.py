@@ -34,10 +34,13 @@ def changes(old: Config, new: Config) -> list[Change]:
 
 def may_change(key: str, old: Config, new: Config) -> bool:
     """Whether a run of the config ``old`` may go on with another value of ``key``, as in ``new``: that changes neither
-    weights nor which of them are released."""
+    weights nor which of them are released, nor what is compared with the scores of the start."""
     freedom = _freedom(key, new)
+    compared = old.finetune.before or new.finetune.before
     if freedom is Freedom.measured:
-        return old.evaluation.best.score is None and new.evaluation.best.score is None
+        return not (compared or old.evaluation.best.score or new.evaluation.best.score)
+    if compared and key == "evaluation.split":
+        return False
     return freedom is Freedom.free
 
 

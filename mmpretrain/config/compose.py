@@ -183,6 +183,11 @@ def _file_layers(
             layers.append(Layer(found.file, Table({group: found.table})))
     if (recipe := chosen.get("recipe")) is not None:  # of several sections, over what was chosen for them
         layers.append(_read(choices.find("recipe", recipe, problems), problems))
+        if "optim" in layers[-1].table and asked.get("optim", OWN_OPTIM) != OWN_OPTIM:
+            problems.append(
+                f"optim={asked['optim']} has no effect beside recipe={recipe}, which sets the optimizer and its rates:"
+                " leave it out, and set what shall be another by its key, such as optim.name=adam"
+            )
     named = [] if experiment is None else [Layer(None, Table({"experiment": Scalar(experiment, plain=False)}))]
     return [*layers, overlay, *named], chosen.get("model")
 

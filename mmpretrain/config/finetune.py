@@ -48,6 +48,9 @@ class GeneralConfig:
     metrics: list[Metric] = field(default_factory=lambda: [Metric.retrieval])
     """What is measured: metrics that learn nothing (retrieval, zero_shot, classification)."""
 
+    lacks: list[str] = field(default_factory=list)
+    """Modalities of the run that it does not hold, such as texts beside pictures of classes."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         if self.path is None:
@@ -84,6 +87,11 @@ class FinetuneConfig:
         """What is wrong with this section, one sentence each. encoders, lora: of the run, which have to fit the
         recipe."""
         found = self.general.problems()
+        found += [
+            f"finetune.general.lacks names {name!r}, and there is no such encoder: there are {', '.join(encoders)}"
+            for name in self.general.lacks
+            if encoders and name not in encoders
+        ]
         if self.general.path is not None and not self.before:
             found.append("finetune.general.path has no effect without finetune.before=true: set it, too")
         if self.recipe is Recipe.lora and lora.rank is None:

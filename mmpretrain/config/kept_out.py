@@ -25,7 +25,11 @@ def kept_out(config: Config) -> Config | None:
         held_out={},
         classes=general.classes,
         label=LabelConfig(),
-        modalities={name: replace(entry, **layouts[name]) for name, entry in config.data.modalities.items()},
+        modalities={
+            name: replace(entry, **layouts[name], negatives=None)
+            for name, entry in config.data.modalities.items()
+            if name not in general.lacks
+        },
     )
     shots = replace(config.evaluation.zero_shot, classes=[])
     evaluation = replace(config.evaluation, split=general.split, final=list(general.metrics), zero_shot=shots)

@@ -36,7 +36,8 @@ class Freedom(StrEnum):
     """Yes: weights, and which of them are released, do not depend on it."""
 
     measured = "measured"
-    """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them."""
+    """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them, or they are
+    compared with those of the start (``finetune.before``)."""
 
 
 PATH, MINUTES, SHELL = ({_MARK: meaning} for meaning in (Meaning.path, Meaning.minutes, Meaning.shell))

@@ -38,10 +38,12 @@ Entry = dict[str, Any]
 
 
 class Discovery:
-    """Looks into folders of shards on behalf of ``compose``. notes: what was found, one sentence each."""
+    """Looks into folders of shards on behalf of ``compose``. notes: what was found, one sentence each. split: that is
+    looked into."""
 
-    def __init__(self) -> None:
+    def __init__(self, split: str = TRAIN) -> None:
         self.notes: list[str] = []
+        self.split = split
 
     def data(self, path: str, given: Mapping[str, Any], least: int = 2) -> Entry:
         """The section ``data`` of the config: name, modalities, classes.
@@ -104,7 +106,7 @@ class Discovery:
         return not Path(path).is_dir() or holds_shards(split_folder(path, split))
 
     def _from_index(self, path: str, given: Mapping[str, Any], least: int) -> Entry:
-        index = _open(path)
+        index = _open(path, self.split)
         modalities: dict[str, Entry] = {}
         for name, members in _by_modality(index).items():
             stated = (given.get(name) or {}).get("kind")
@@ -141,8 +143,8 @@ def placed(modalities: Mapping[str, ModalityConfig], index: Index) -> tuple[dict
     return found, find_members(DataConfig(modalities=found), index.extensions)[0]
 
 
-def _open(path: str) -> Index:
-    folder = split_folder(path, TRAIN)
+def _open(path: str, split: str) -> Index:
+    folder = split_folder(path, split)
     if is_remote(path) or holds_shards(folder):
         try:
             return load_index(folder)

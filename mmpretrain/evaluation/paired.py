@@ -17,10 +17,13 @@ from mmpretrain.evaluation.bootstrap import LEVELS, Measured, drawn_medians, dra
 from mmpretrain.files import replace_bytes
 
 _NAMES = "names"
+# Of fewer units even a change of all of them to one side is no rarer than 5 % by chance alone: 2 / 2^5 = 0.06.
+LEAST = 6
 
 
 def change(before: Measured, after: Measured) -> tuple[float, float] | None:
-    """(low, high) of ``after`` - ``before``; None where they are not of the same samples, or of fewer than two."""
+    """(low, high) of ``after`` - ``before``; None where they are not of the same samples, or of fewer than LEAST that
+    are drawn."""
     if before.outcomes.shape != after.outcomes.shape or before.median != after.median:
         return None
     size = len(before.outcomes)
@@ -30,7 +33,7 @@ def change(before: Measured, after: Measured) -> tuple[float, float] | None:
         return None
     units = np.unique(first, return_inverse=True)[1]
     count = int(units.max()) + 1 if size else 0
-    if count < 2:
+    if count < LEAST:
         return None
     found = np.concatenate([_differences(before, after, weights, units) for weights in draws(count)])
     low, high = np.percentile(found, LEVELS)

@@ -93,4 +93,6 @@ def _peft_config(adapter: EncoderAdapter, turned: set[str]) -> Any:
 
 def _public(base: str | None) -> str | None:
     """A name on the Hub as it is; of a folder what its release is called, for where it lay helps nobody."""
-    return release_name(base) if base is not None and Path(base).exists() else base
+    if base is None or not (Path(base).is_absolute() or Path(base).exists()):
+        return base
+    return release_name(base) if Path(base).exists() else Path(base).name

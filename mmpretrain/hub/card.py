@@ -14,6 +14,7 @@ from mmpretrain.hub import card_text
 from mmpretrain.hub.card_facts import CardFacts, ConvertedFacts, Offered, TrainingFacts
 from mmpretrain.hub.card_usage import Modalities
 from mmpretrain.records import Score, parse_scores
+from mmpretrain.release_folder import made_of
 
 __all__ = ["CardFacts", "ConvertedFacts", "Offered", "TrainingFacts", "model_card", "public"]
 
@@ -117,7 +118,7 @@ def _base_models(facts: CardFacts) -> Iterator[str]:
     made = [str(origin["release"]) for origin in origins if isinstance(origin, Mapping) and "release" in origin]
     # What is called without an owner there was a folder.
     sources += [name if "/" in name else f"./{name}" for name in made]
-    yield from (str(source) for source in sources if source)
+    yield from (made_of(str(source))[0] for source in sources if source)
 
 
 def _start(facts: CardFacts) -> str | None:

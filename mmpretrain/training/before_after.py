@@ -29,10 +29,10 @@ class BeforeAfter:
         self._folder, self._own, self._general, self._intervals = folder, own, general, intervals
 
     def before(self, world: World) -> None:
-        """Measure what the run starts from, once, and write it down."""
-        missing = not (self._folder.evaluation_before.exists() and self._folder.outcomes_before.exists())
-        if not world.max_flag(missing):  # ranks may see a shared folder at different times
-            return
+        """Measure what the run starts from and write it down, at its first start.
+
+        What an earlier attempt wrote counts no more: without a checkpoint it may have been of another config.
+        """
         found = self._own.final()[0]
         more = self.general()
         if world.rank == 0:
@@ -69,13 +69,17 @@ def changes(
     outcomes_before: Mapping[str, Measured],
     outcomes_after: Mapping[str, Measured],
 ) -> list[Change]:
-    """The scores that both have, in the order of ``after``; chances and intervals stand beside them."""
+    """The scores of the same samples that both have, in the order of ``after``; chances and intervals stand beside
+    them."""
     found = []
     for name, value in after.items():
         if name not in before or stands_beside(name, after):
             continue
         difference = None
         if name in outcomes_before and name in outcomes_after:
+            if outcomes_before[name].outcomes.shape != outcomes_after[name].outcomes.shape:
+                logger.warning("%s was measured on other samples before the run: it is not compared", name)
+                continue
             difference = change(outcomes_before[name], outcomes_after[name])
         low, high = difference or (None, None)
         found.append(

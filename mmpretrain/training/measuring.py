@@ -23,12 +23,20 @@ from mmpretrain.evaluation.texts import Processor, embed_own_texts, embed_texts
 class Measuring:
     """Evaluations of the live engine; everything is a collective.
 
-    split: name -> the stream of a whole split.
+    split: name -> the stream of a whole split. texts: the model's modalities that are texts; None: those of the data.
     """
 
-    def __init__(self, config: Config, engine: Engine, processor: Processor, split: Callable[[str], Stream]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        processor: Processor,
+        split: Callable[[str], Stream],
+        texts: Sequence[str] | None = None,
+    ) -> None:
         self.config, self._engine, self._processor, self._split = config, engine, processor, split
         self._settings = config.evaluation
+        self.texts = self._texts() if texts is None else list(texts)
 
     def while_training(self) -> tuple[dict[str, float], Embeddings]:
         """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
@@ -104,7 +112,7 @@ class Measuring:
 
     def _prompts(self, texts: Sequence[str]) -> Mapping[str, np.ndarray]:
         engine, batch = self._engine, self._settings.batch
-        return embed_texts(engine.deepspeed, self._processor, self._texts(), texts, engine.world, engine.device, batch)
+        return embed_texts(engine.deepspeed, self._processor, self.texts, texts, engine.world, engine.device, batch)
 
     def _own_texts(self, modality: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         engine, batch = self._engine, self._settings.batch

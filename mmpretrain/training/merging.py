@@ -15,6 +15,7 @@ from mmpretrain.hub.adapters import EncoderAdapter
 from mmpretrain.methods.base import Shipped
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.release_folder import made_of
 
 
 def without_adapters(config: Config, shipped: Shipped) -> Shipped:
@@ -30,11 +31,13 @@ def without_adapters(config: Config, shipped: Shipped) -> Shipped:
 
 def adapters_of(config: Config, state: Mapping[str, Tensor]) -> list[EncoderAdapter]:
     """The adapters among the run's weights (not merged), as they are released beside them."""
-    lora, encoders = config.model.lora, config.model.encoders
-    return [
-        EncoderAdapter(name, lora, encoders[name].pretrained, encoders[name].revision, matrices)
-        for name, matrices in adapters(state).items()
-    ]
+    found = []
+    for name, matrices in adapters(state).items():
+        base, revision = config.model.encoders[name].pretrained, config.model.encoders[name].revision
+        if base is not None:
+            base, revision = made_of(base, revision)
+        found.append(EncoderAdapter(name, config.model.lora, base, revision, matrices))
+    return found
 
 
 def merged(config: Config, stored: StoredWeights, model: MMPretrainConfig) -> StoredWeights:

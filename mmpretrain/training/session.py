@@ -227,7 +227,7 @@ class Session:
         general, kept = None, kept_out(self.config)
         if kept is not None:
             split = functools.cache(functools.partial(self._stream, quarantine=None, data=kept.data))
-            general = Measuring(kept, self.engine, self.processor, split)
+            general = Measuring(kept, self.engine, self.processor, split, self.measuring.texts)
         return BeforeAfter(self.folder, self.measuring, general, self.config.evaluation.intervals)
 
     def _publish(

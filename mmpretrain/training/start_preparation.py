@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mmpretrain.config.kind import Kind
 from mmpretrain.config.root import Config
+from mmpretrain.models.images_mmpretrain import BACKGROUND
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.training.start_sources import KEY, StartSource
 from mmpretrain.words import shortened
@@ -41,5 +43,11 @@ def preparation(
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    here, there = _told(here), _told(there)
     keys = [key for key in dict.fromkeys([*there, *here]) if key not in INCIDENTAL]
     return [f"{key} {there.get(key)} -> {here.get(key)}" for key in keys if here.get(key) != there.get(key)]
+
+
+def _told(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the background that an image lies on where its entry, as that of a converted model, does not name one."""
+    return {"background": BACKGROUND, **entry} if entry["kind"] == Kind.image else entry

@@ -55,6 +55,14 @@ def test_scores_that_choose_what_is_released_are_fixed() -> None:
     }
 
 
+def test_scores_that_are_compared_with_those_of_the_start_are_measured_alike() -> None:
+    old = config("finetune.before=true")
+    new = config("finetune.before=true", "evaluation.max_samples=9", "evaluation.split=other")
+    found = changes(old, new)
+    assert len(found) == 2 and not any(may_change(change.key, old, new) for change in found)
+    assert may_change("evaluation.split", config(), config("evaluation.split=other"))
+
+
 def test_a_key_that_only_one_of_the_two_has_is_fixed() -> None:
     old = config()
     (first, *_) = found = changes(old, config("data.modalities.right=null", "model.encoders.right=null"))

@@ -34,9 +34,11 @@ def test_what_contradicts_a_recipe_is_a_problem(tokens: list[str], sentence: str
 
 def test_every_recipe_has_a_file_and_sets_rates_over_those_of_the_optimizer() -> None:
     assert {path.stem for path in (CONFIGS / "recipe").glob("*.yaml")} == set(Recipe)
-    config = compose(["recipe=lora", "optim=adam", "optim.clip=3"])
+    config = compose(["recipe=lora", "optim.clip=3"])
     assert (config.finetune.recipe, config.model.lora.rank, config.optim.lr) == (Recipe.lora, 16, 2e-4)
     assert (config.optim.name, config.optim.clip) == ("adamw", 3)
+    with pytest.raises(ConfigError, match="optim=adam has no effect beside recipe=lora"):
+        compose(["recipe=lora", "optim=adam"])
 
 
 def test_kept_out_data_are_prepared_as_the_runs_own_and_lie_elsewhere(tmp_path: Path) -> None:

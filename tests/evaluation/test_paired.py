@@ -50,6 +50,13 @@ def test_what_is_not_of_the_same_samples_is_not_compared(after: Measured) -> Non
     assert change(mean_of(HARD), after) is None
 
 
+@pytest.mark.parametrize(("size", "told"), [(5, False), (6, True)])
+def test_so_few_samples_that_chance_may_change_all_of_them_tell_nothing(size: int, told: bool) -> None:
+    assert (change(mean_of(np.zeros(size)), mean_of(np.ones(size))) is not None) is told
+    groups = np.repeat(np.arange(size), 4)
+    assert (change(mean_of(np.zeros(4 * size), groups), mean_of(np.ones(4 * size), groups)) is not None) is told
+
+
 def test_outcomes_survive_a_file(tmp_path: Path) -> None:
     scores = {
         "retrieval/a->b/recall@1": mean_of(HARD, np.arange(200) // 4),

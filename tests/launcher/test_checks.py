@@ -54,6 +54,15 @@ def test_mixing_groups_divide_the_local_batch(group: int, right: bool) -> None:
         assert f"method.mix_group={group} does not divide the local batch of 64" in problems[0]
 
 
+def test_kept_out_data_that_the_run_learns_from_are_refused(tmp_path: Path) -> None:
+    write_split(tmp_path / "train", 12)
+    write_split(tmp_path / "test", 4)
+    general = ["evaluation.final=[retrieval]", "finetune.before=true", f"finetune.general.path={tmp_path}"]
+    assert check_data(rosmap(tmp_path, *general), Purpose.run).problems == ()
+    (problem,) = check_data(rosmap(tmp_path, *general, "finetune.general.split=train"), Purpose.run).problems
+    assert "finetune.general: 1 of the 1 shards in" in problem and "are shards that the run learns from" in problem
+
+
 def test_arithmetic_of_a_built_dataset(tmp_path: Path) -> None:
     write_split(tmp_path / "train", 12)
     config = rosmap(tmp_path, "data.global_batch=8", "train.samples=30")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from launcher.finetune_plan import run_tokens
 from launcher.finetune_start import StartError, find_start, of_encoders
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose, diff_configs, save_config
+from mmpretrain.config.kept_out import kept_out
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import build_index
 from mmpretrain.data.info import DatasetInfo
@@ -101,6 +103,7 @@ def test_splits_that_the_data_lack_are_held_out_and_chosen_by(model: str, data: 
     assert config.data.held_out == {"test": 0.1, "validation": 0.1}
     assert config.evaluation.best.score == "retrieval/image->text/recall@1"
     assert any("no test and no validation" in note for note in notes)
+    assert any(re.match(r"test has \d+ samples and validation has \d+ samples: scores of so few", n) for n in notes)
     whole = write_data(tmp_path / "whole", train=30, validation=4, test=4)
     assert composed(model, whole)[0].data.held_out == {}
 
@@ -124,15 +127,22 @@ def test_sources_are_matched_one_by_one(model: str, data: str, tmp_path: Path) -
     assert members == [["caption.txt"], ["title.txt"]] and config.data.modalities["image"].size == [8, 8]
 
 
-def test_the_same_command_goes_on_and_a_longer_one_keeps_the_warm_up(model: str, data: str, tmp_path: Path) -> None:
+def test_the_same_command_goes_on_and_a_longer_one_keeps_warm_up_and_batch(
+    model: str, data: str, tmp_path: Path
+) -> None:
     place = [f"run.root={tmp_path}", "run.name=run"]
     first, _ = composed(model, data, *place, epochs=2.0)
     (tmp_path / "run").mkdir()
     save_config(first, tmp_path / "run" / "config.yaml")
     assert diff_configs(first, composed(model, data, *place, epochs=2.0)[0]) == []
     longer, _ = composed(model, data, *place, epochs=4.0)
-    assert longer.train.samples > first.train.samples
-    assert longer.optim.warmup_samples == first.optim.warmup_samples
+    assert longer.optim.warmup_samples > first.optim.warmup_samples  # without a checkpoint it starts over
+    (tmp_path / "run" / "checkpoints" / "step-00000002").mkdir(parents=True)
+    longer, _ = composed(model, data, *place, epochs=4.0)
+    assert [line.split(":")[0] for line in diff_configs(first, longer)] == ["train.samples"]
+    more = write_data(tmp_path / "more", train=300)
+    grown = {line.split(":")[0] for line in diff_configs(first, composed(model, more, *place, epochs=2.0)[0])}
+    assert grown == {"data.path", "train.samples"}
 
 
 def test_batch_and_length_fit_the_samples_and_epochs_are_a_view_of_samples(model: str, data: str) -> None:
@@ -191,6 +201,19 @@ def test_the_parts_of_a_release_are_the_parts_of_the_run(data: str, tmp_path: Pa
     assert composed(mucmm, data)[0].parts.components == components
 
 
+def test_the_embedding_of_all_modalities_is_chosen_by_labels_or_by_nothing(data: str, tmp_path: Path) -> None:
+    fusion = {"form": "transformer", "width": 24, "heads": 4, "layers": 1, "vectors": "one"}
+    comm = write_release(tmp_path / "comm", method="comm", embed_dim=None, fusion=fusion)
+    labeled = composed(comm, data)[0].evaluation
+    assert (labeled.best.score, labeled.final) == ("linear_probe/fused/accuracy", ["linear_probe"])
+    config, notes = composed(comm, data, "data.classes=null")
+    assert (config.evaluation.best.score, config.evaluation.release) == (None, "last")
+    assert config.data.held_out == {"test": 0.1} and any("the last step is released" in note for note in notes)
+    several = ["method=comm_supervised", "method.loss=binary", "data.label.form=several"]
+    found = composed(comm, data, *several)[0].evaluation
+    assert (found.best.score, found.final) == ("linear_probe/fused/average_precision", ["linear_probe"])
+
+
 def test_kept_out_data_are_matched_as_well_and_measured_by_what_they_have(
     model: str, data: str, tmp_path: Path
 ) -> None:
@@ -198,6 +221,20 @@ def test_kept_out_data_are_matched_as_well_and_measured_by_what_they_have(
     general = composed(model, data, general=other)[0].finetune.general
     assert (general.path, general.split, general.classes) == (other, "test", 2)
     assert general.modalities["text"].member == ["title.txt"] and general.metrics == ["retrieval", "zero_shot"]
+
+
+def test_kept_out_pictures_of_classes_need_no_texts(model: str, data: str, tmp_path: Path) -> None:
+    pictures = write_data(tmp_path / "general", ("picture",), test=6)
+    config, notes = composed(model, data, general=pictures)
+    general = config.finetune.general
+    assert (general.lacks, general.classes, general.metrics) == (["text"], 2, ["zero_shot"])
+    kept = kept_out(config)
+    assert kept is not None and list(kept.data.modalities) == ["image"]
+    assert any("the kept-out data have no text" in note for note in notes)
+    write(tmp_path / "none" / "test", lambda number: {"jpg": downloaded(number)["jpg"]}, 4)
+    build_index(tmp_path / "none" / "test")
+    with pytest.raises(StartError, match=r"has image of image, text, and no names of classes.*modalities\.text\.mem"):
+        composed(model, data, general=str(tmp_path / "none"))
 
 
 def test_a_pair_of_encoders_gets_projections_that_learn_faster(data: str, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_a_row_has_both_values_their_intervals_and_that_of_the_difference() -> N
     assert (row.before, row.after, row.before_low, row.after_high) == (0.4, 0.6, 0.3, 0.7)
     assert row.change_low is not None and 0 < row.change_low < 0.2 and row.verdict is Verdict.better
     assert changes(before, after, {}, {})[0].verdict is None
+    assert changes(before, after, {"a/accuracy": mean_of(first[1:])}, {"a/accuracy": mean_of(second)}) == []
 
 
 @pytest.mark.parametrize(
