@@ -43,8 +43,8 @@ def held_out(asked: Asked, config: Config, look: FinetuneLook) -> tuple[list[str
     paths = config.data.paths
     wanted = [] if asked.says("evaluation.split") else [TEST]
     wanted += [] if asked.says("evaluation.best.split") or not asked.chooses else [VALIDATION]
-    lacking = [name for name in wanted if not look.has(paths, name)]
-    if not lacking or asked.says("data.held_out"):
+    lacking = [name for name in wanted if not look.has(paths, name) and not asked.says(f"data.held_out.{name}")]
+    if not lacking or any(token.startswith("data.held_out=") for token in asked.tokens):
         return [], []
     named = " and ".join(f"{name} ({HELD_OUT:.0%})" for name in lacking)
     note = f"the data have no {' and no '.join(lacking)}: {named} are held out of {TRAIN} by the hash of each key"

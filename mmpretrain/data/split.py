@@ -117,7 +117,8 @@ def of_indexes(config: DataConfig, split: str, indexes: list[Index], lacking: bo
         whole, index = index, index.on_side(side)
         if not len(index):
             raise ShardError(
-                f"data.held_out leaves nothing for {split}: {whole.folder} has {len(whole)} samples; change the shares"
+                f"data.held_out leaves nothing for {split}: {whole.folder} has {len(whole)} samples;"
+                f" {_other_share(config, split)}"
             )
     if not len(index):
         raise ShardError(f"{index.folder} has no samples: {again(config.build)}")
@@ -133,6 +134,14 @@ def of_indexes(config: DataConfig, split: str, indexes: list[Index], lacking: bo
         causes = ", ".join(f"{cause} ({count})" for cause, count in dropped.items())
         raise ShardError(f"{index.folder}: data.incomplete=drop leaves none of its {len(index)} samples: {causes}")
     return Split(kept, members, dropped, held=held)
+
+
+def _other_share(config: DataConfig, split: str) -> str:
+    """What to do where a side is empty."""
+    if split == TRAIN:
+        return "hold out less of them"
+    share = min(max(2 * config.held_out[split], 0.2), 0.5)
+    return f"hold out more, such as data.held_out.{split}={share:g}, or give it a folder of its own"
 
 
 def find_faults(config: DataConfig, index: Index, members: Members) -> dict[str, Fault]:

@@ -104,6 +104,8 @@ def test_splits_that_the_data_lack_are_held_out_and_chosen_by(model: str, data: 
     assert config.evaluation.best.score == "retrieval/image->text/recall@1"
     assert any("no test and no validation" in note for note in notes)
     assert any(re.match(r"test has \d+ samples and validation has \d+ samples: scores of so few", n) for n in notes)
+    more, _ = composed(model, data, "data.held_out.test=0.3")
+    assert more.data.held_out == {"test": 0.3, "validation": 0.1}
     whole = write_data(tmp_path / "whole", train=30, validation=4, test=4)
     assert composed(model, whole)[0].data.held_out == {}
 
