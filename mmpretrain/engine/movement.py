@@ -66,8 +66,8 @@ class Movement:
                 )
         if self._world.rank == 0:
             logger.warning(
-                "%d of %d trained parameters have not moved in %d steps: no loss depended on them, or their learning rate"
-                " is too small for float32 (%s)",
+                "%d of %d trained parameters have not moved in %d steps: no loss depended on them, or their learning"
+                " rate is too small for float32 (%s)",
                 len(names), self._watched, self._steps, listed(names),
             )  # fmt: skip
 
