@@ -7,8 +7,10 @@ sample hard for either model cancels out. The interval is the middle 95 % of the
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -64,11 +66,14 @@ def save_outcomes(path: Path, measured: Mapping[str, Measured]) -> None:
 
 
 def load_outcomes(path: Path) -> dict[str, Measured]:
-    """What :func:`save_outcomes` wrote; nothing is unpickled. Raises OSError and ValueError."""
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {}
-        for number, name in enumerate(arrays[_NAMES].tolist()):
-            groups = arrays.get(f"{number}.groups")
-            value, median = arrays[f"{number}.facts"].tolist()
-            found[name] = Measured(value, arrays[f"{number}.outcomes"], groups, bool(median))
-        return found
+    """What :func:`save_outcomes` wrote; nothing is unpickled. Raises OSError, and ValueError for a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {}
+            for number, name in enumerate(arrays[_NAMES].tolist()):
+                groups = arrays.get(f"{number}.groups")
+                value, median = arrays[f"{number}.facts"].tolist()
+                found[name] = Measured(value, arrays[f"{number}.outcomes"], groups, bool(median))
+            return found
+    except (BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
