@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from launcher.finetune import command_line
 from mmpretrain.records import read_changes
 from mmpretrain.run_folder import RunFolder, State
-from tests.embedding.spaces import write_bert, write_clap, write_clip, write_siglip
+from tests.embedding.spaces import write_bert, write_clip, write_siglip
+from tests.hub.test_conversion_forms import write_sounds
 from tests.launcher.test_finetune_plan import write_data
 from tests.launcher.test_finetune_start import write_release
 from tests.small_runs import ROOT
@@ -74,7 +75,7 @@ def test_a_siglip_keeps_its_method(tmp_path: Path) -> None:
 @pytest.mark.processes
 def test_a_dry_run_converts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
-    write_clap(tmp_path / "clap")
+    write_sounds(tmp_path / "clap")
     write_clip(tmp_path / "clip")
     write_data(tmp_path / "own", train=60)
     done = finetune(tmp_path, "clip", "--data=own", "--dry-run", *QUICK)
