@@ -108,7 +108,7 @@ def test_a_token_is_nowhere_in_the_run(uninterrupted: RunFolder) -> None:
     assert len(files) > 30 and not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("after_step", "which"), [(7, -1), (13, 0)])
+@pytest.mark.parametrize(("after_step", "which"), [(7, -1), pytest.param(13, 0, marks=pytest.mark.slow)])
 def test_sigkill_then_the_same_command(
     digits: Path, tmp_path: Path, uninterrupted: RunFolder, after_step: int, which: int
 ) -> None:

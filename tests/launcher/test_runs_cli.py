@@ -44,8 +44,9 @@ def run(*words: str, code: int = 0) -> str:
 def test_the_list_has_every_run_and_the_causes(root: Path) -> None:
     text = run("list", "--root", str(root), "--sort", "name")
     assert [line.split("  ")[0] for line in text.splitlines()[1:5]] == ["bad [x]", "base", "other", "worse"]
-    words = " ".join(text.split())  # long paths are broken
-    assert "rank 1: [bold]no[/bold] memory" in words and "is damaged" in words and "7.0000" in words
+    words = " ".join(text.split())  # long paths are broken, and what surrounds them is cut in its middle
+    assert "rank 1: [bold]no[/bold] memory" in words and "worse damaged" in words and "7.0000" in words
+    assert "restore it, or delete it if no job of this run is alive" in words
     rows = json.loads(run("list", "--root", str(root), "--state", "failed", "--json"))["runs"]
     assert [(row["name"], row["state"], row["step"]) for row in rows] == [("bad [x]", "failed", 30)]
 

@@ -32,7 +32,7 @@ def job_state(job_id: str) -> str:
     return next(word.partition("=")[2] for word in shown.split() if word.startswith("JobState="))
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_two_nodes(cluster: object, digits: Path, tmp_path: Path, stage: int) -> None:
     name = f"zero{stage}"
     done = launch(slurm_command(digits, tmp_path, name, f"engine=zero{stage}"))

@@ -112,7 +112,7 @@ def check_released(run: Path, seen: dict[str, Any], at_best: str) -> None:
     assert json.loads((run / "evaluation.json").read_text())["retrieval/left->caption/recall@1/low"] >= 0
 
 
-@pytest.mark.parametrize("zero", [0, 3])
+@pytest.mark.parametrize("zero", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_the_best_step_is_released_and_the_test_split_is_read_once(
     ranks: Ranks, with_validation: Path, tmp_path: Path, zero: int
 ) -> None:
