@@ -11,18 +11,18 @@ from torch import Tensor
 
 from mmpretrain.engine.average import FILE
 from mmpretrain.engine.checkpoint_files import CheckpointError
-from mmpretrain.engine.checkpoint_weights import StoredWeights
+from mmpretrain.engine.checkpoint_weights import DelegatedWeights, StoredWeights
 from mmpretrain.engine.live_weights import HEADS, MODEL
 
 
-class AveragedWeights(StoredWeights):
+class AveragedWeights(DelegatedWeights):
     """As ``stored``, the average in the place of what it averages; frozen weights and buffers as they are.
 
     folder: of the checkpoint that was written by ``ranks`` ranks. Raises CheckpointError if it holds no average.
     """
 
     def __init__(self, stored: StoredWeights, folder: Path, ranks: int) -> None:
-        self._stored = stored
+        super().__init__(stored)
         self._where: dict[str, list[Path]] = defaultdict(list)  # files in the order of ranks
         for path in (folder / FILE.format(rank) for rank in range(ranks)):
             for name in _names(path):
@@ -44,20 +44,6 @@ class AveragedWeights(StoredWeights):
             yield piece
         if left:
             raise CheckpointError(f"the average of {name} has {left} numbers too few: the checkpoint is damaged")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def like(self, name: str) -> Tensor:
-        """See :class:`StoredWeights`."""
-        return self._stored.like(name)
-
-    def origin(self, name: str) -> str:
-        """See :class:`StoredWeights`."""
-        return self._stored.origin(name)
 
     def heads(self) -> dict[str, Tensor]:
         """Flat tensors of the method's heads, by name."""

@@ -99,6 +99,27 @@ class StoredWeights(Mapping[str, Tensor]):
             self.contents = [open_safely(path) for path in self.files]
 
 
+class DelegatedWeights(StoredWeights):
+    """As other stored weights, but for their numbers, which a class below decides (``pieces``)."""
+
+    def __init__(self, stored: StoredWeights) -> None:
+        self._stored = stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def like(self, name: str) -> Tensor:
+        """See :class:`StoredWeights`."""
+        return self._stored.like(name)
+
+    def origin(self, name: str) -> str:
+        """See :class:`StoredWeights`."""
+        return self._stored.origin(name)
+
+
 class WholeWeights(StoredWeights):
     """Of ZeRO 0 to 2, whose every rank holds the whole model: rank 0 wrote it."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmpretrain.config.averaging import AveragingConfig, Weights
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.checkpoint_average import AveragedWeights
-from mmpretrain.engine.checkpoint_weights import StoredWeights
+from mmpretrain.engine.checkpoint_weights import DelegatedWeights, StoredWeights
 from mmpretrain.engine.live_weights import HEADS, MODEL
 from mmpretrain.problems import UnusableError
 from mmpretrain.training.interpolation import stays_as_trained
@@ -86,11 +86,12 @@ class ChosenWeights:
         return {name: mixed(f"{HEADS}{name}", 0, tensor, self._start, self._mixture) for name, tensor in found.items()}
 
 
-class MixedWeights(StoredWeights):
+class MixedWeights(DelegatedWeights):
     """As ``stored``, of everything that trained a mixture with the start."""
 
     def __init__(self, stored: StoredWeights, start: StartWeights, share: float) -> None:
-        self._stored, self._start, self._share = stored, start, share
+        super().__init__(stored)
+        self._start, self._share = start, share
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """See :class:`StoredWeights`."""
@@ -98,20 +99,6 @@ class MixedWeights(StoredWeights):
         for piece in self._stored.pieces(name):
             yield mixed(key, begins, piece, self._start, self._share)
             begins += piece.numel()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def like(self, name: str) -> Tensor:
-        """See :class:`StoredWeights`."""
-        return self._stored.like(name)
-
-    def origin(self, name: str) -> str:
-        """See :class:`StoredWeights`."""
-        return self._stored.origin(name)
 
 
 def mixed(name: str, begins: int, piece: Tensor, start: StartWeights, share: float) -> Tensor:
