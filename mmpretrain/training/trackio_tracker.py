@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import trackio
 from PIL import Image
 
 from mmpretrain.config.root import Config
-from mmpretrain.training.delivered import Delivered
+from mmpretrain.training.delivered_run import DeliveredRun
 from mmpretrain.training.plain_config import plain_config
 
 
-class Trackio:
+class Trackio(DeliveredRun):
     """A run of a project; the same one after every resumption."""
 
     def __init__(self, folder: Path) -> None:
-        self._delivered = Delivered(folder / "tracking" / "trackio.json")
-        self._run: Any = None
+        super().__init__(folder / "tracking" / "trackio.json")
 
     def start(self, done: int, config: Config) -> None:
         """Begin or continue the run. Raises what trackio raises."""
@@ -38,12 +36,6 @@ class Trackio:
             auto_log_gpu=False,
         )
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """One record, unless an earlier process delivered it."""
-        step = record["step"]
-        if self._delivered.is_new(step):
-            self._run.log({name: value for name, value in record.items() if name != "step"}, step=step)
-
     def picture(self, step: int, name: str, png: bytes) -> None:
         """One picture, likewise."""
         if self._delivered.is_new(step):
@@ -55,7 +47,3 @@ class Trackio:
     def conclude(self, step: int, scores: Mapping[str, float]) -> None:
         """The final scores as one more record."""
         self.log({"step": step, **{f"final/{name}": value for name, value in scores.items()}})
-
-    def complete(self) -> None:
-        """Deliver what is left."""
-        self._run.finish()

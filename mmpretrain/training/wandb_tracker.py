@@ -11,19 +11,18 @@ import wandb
 from PIL import Image
 
 from mmpretrain.config.root import Config
-from mmpretrain.training.delivered import Delivered
+from mmpretrain.training.delivered_run import DeliveredRun
 from mmpretrain.training.plain_config import plain_config
 
 START_S, FINISH_S = 60.0, 50.0  # for reaching the server, and for delivering the rest at the end
 
 
-class Wandb:
+class Wandb(DeliveredRun):
     """A run of a project; the same one after every resumption. Offline it lies below the run folder's ``wandb``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._delivered = Delivered(folder / "tracking" / "wandb.json")
-        self._run: Any = None
+        super().__init__(folder / "tracking" / "wandb.json")
 
     def start(self, done: int, config: Config) -> None:
         """Begin or continue the run. Raises what wandb raises."""
@@ -44,12 +43,6 @@ class Wandb:
         where = self._run.url or f"{self._folder / 'wandb'} (`wandb sync` delivers it)"
         print(f"wandb: {where}", flush=True)
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """One record, unless an earlier process delivered it."""
-        step = record["step"]
-        if self._delivered.is_new(step):
-            self._run.log({name: value for name, value in record.items() if name != "step"}, step=step)
-
     def picture(self, step: int, name: str, png: bytes) -> None:
         """One picture, likewise."""
         if self._delivered.is_new(step):
@@ -61,10 +54,6 @@ class Wandb:
     def conclude(self, step: int, scores: Mapping[str, float]) -> None:
         """The final scores as the run's summary."""
         self._run.summary.update({f"final/{name}": value for name, value in scores.items()})
-
-    def complete(self) -> None:
-        """Deliver what is left."""
-        self._run.finish()
 
 
 def _settings() -> Any:
