@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from launcher import slurm_client
+from launcher.copied_run import Copied, holds_checkpoints, look_for_copies
 from launcher.going_on import Differences, differences
 from mmpretrain.config.compose import ConfigError, load_config
 from mmpretrain.config.root import Config
@@ -45,9 +46,12 @@ class History:
 def read_history(folder: RunFolder, config: Config, world_size: int, typed: str = "") -> History:
     """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet. typed: the
     command of this submission."""
+    copied = None if holds_checkpoints(folder) else look_for_copies(config)
     if not folder.config.exists():
-        return History()
+        return _from_copies(folder, copied, config, world_size, typed) if copied else History()
     step = newest_step(folder.checkpoints)
+    if step is None and copied:
+        step = copied.step
     try:
         stored, problems = _stored(folder)
         found = _differences(folder, stored, config, world_size, step, typed) if stored else Differences()
@@ -58,7 +62,23 @@ def read_history(folder: RunFolder, config: Config, world_size: int, typed: str 
         return History(Action.resume, step, (str(error),))
     complete = state == State.completed.value and not found.longer
     action = Action.complete if complete else Action.resume
-    return History(action, step, tuple(problems), found.notes, stored)
+    return History(action, step, tuple(problems), (*found.notes, *(copied.notes if copied else ())), stored)
+
+
+def _from_copies(folder: RunFolder, copied: Copied, config: Config, world_size: int, typed: str) -> History:
+    """Of a run that is not here, but whose checkpoints have copies."""
+    if copied.step is None or copied.records is None:
+        return History(notes=copied.notes)
+    with copied.as_folder() as there:
+        try:
+            stored, problems = _stored(there)
+            before = _world_size_before(there, world_size)
+            found = _differences(folder, stored, config, before, copied.step, typed) if stored else Differences()
+            problems += [f"{problem}; its checkpoints are in {copied.place}" for problem in found.problems]
+            problems += _world_problems(there, world_size)
+        except DamagedFileError as error:
+            return History(Action.resume, copied.step, (f"{copied.place}: {error}",))
+    return History(Action.resume, copied.step, tuple(problems), (*found.notes, *copied.notes), stored)
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:

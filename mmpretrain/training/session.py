@@ -31,7 +31,6 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.engine import Engine, StepReport
-from mmpretrain.engine.saving import Saved, Saving
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
@@ -52,13 +51,14 @@ from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.preemption import PreemptedError
 from mmpretrain.training.publish import Scores, device_name, publish, training_facts
 from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.run_checkpoints import RunCheckpoints, bring_back
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
-LAST_SAVE_S = 20.0  # that a rank which failed waits for the checkpoint in flight
 
 
 class Session:
@@ -91,7 +91,7 @@ class Session:
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.before_after = self._before_after()
         self.best: Best | None = None
-        self.saving = Saving(self.engine, folder.checkpoints, self._saved)
+        self.checkpoints = RunCheckpoints(folder, self.engine, self.recorder.saved)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -112,7 +112,7 @@ class Session:
         if error is None:
             self.engine.close()
         elif isinstance(error, Exception):  # not after a second Ctrl-C, which is to end everything at once
-            self.saving.leave(LAST_SAVE_S)
+            self.checkpoints.leave(stopped=isinstance(error, PreemptedError))
 
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
@@ -124,6 +124,7 @@ class Session:
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
+        self.checkpoints.start(self.best)
         self.recorder.start(done)
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
@@ -153,7 +154,7 @@ class Session:
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
         # A rank that could not write a checkpoint must not go on alone: all stop, and the next save says why.
-        return self.recorder.record(done, batch, report, stop=stop or self.saving.failed)
+        return self.recorder.record(done, batch, report, stop=stop or self.checkpoints.failed)
 
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
@@ -200,16 +201,8 @@ class Session:
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        keep = [self.best.step] if self.best else []
-        now = now or done == self.config.total_steps or not self.config.checkpoint.background
         with self.recorder.standing_still():
-            (self.saving.save if now else self.saving.start)(done, facts, keep)
-
-    def _saved(self, saved: Saved) -> None:
-        """On rank 0, perhaps in a thread: only what is complete is told of."""
-        self.recorder.saved(saved.seconds)
-        if best := saved.facts.get("best"):
-            self.folder.update_status(best=best)
+            self.checkpoints.save(done, facts, now=now)
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
@@ -229,6 +222,7 @@ class Session:
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
+        self.checkpoints.finish()
         self.recorder.complete(done)
         if self.world.rank == 0:
             for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
@@ -311,6 +305,7 @@ class Session:
     def _initialize(self, world: World) -> None:
         """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
         self.world = world
+        bring_back(self.folder, self.config, world)
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
         self._settle_padding(world)
