@@ -73,6 +73,12 @@ class Saving:
         """Whether this rank could not write; all ranks must then call :meth:`join`, which says why."""
         return self._job is not None and self._job.error is not None
 
+    @property
+    def possible(self) -> bool:
+        """Whether DeepSpeed writes by ``torch.save``; another writer (``engine.deepspeed.checkpoint``) has ways of its
+        own, and :meth:`start` is not to be called."""
+        return type(self._engine.deepspeed.checkpoint_engine).__name__ == "TorchCheckpointEngine"
+
     def save(self, step: int, facts: dict[str, Any], keep: Collection[int] = ()) -> None:
         """Have the one in flight complete, then write one at once, as :func:`checkpoint.save` does; a collective."""
         self.join()

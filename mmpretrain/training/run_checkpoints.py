@@ -39,6 +39,11 @@ class RunCheckpoints:
     def __init__(self, folder: RunFolder, engine: Engine, saved: Callable[[float], None]) -> None:
         self._folder, self._engine, self._told = folder, engine, saved
         self._saving = Saving(engine, folder.checkpoints, self._saved)
+        self._beside = engine.config.checkpoint.background and self._saving.possible
+        if engine.config.checkpoint.background and not self._beside and engine.world.rank == 0:
+            logger.warning(
+                "checkpoints are not written beside training: engine.deepspeed.checkpoint has its own writer"
+            )
         store = CheckpointStore.of(engine.config) if engine.world.rank == 0 else None
         self._copies = Copies(store, folder, engine.config.checkpoint) if store else None
 
@@ -59,7 +64,7 @@ class RunCheckpoints:
         before that was written beside training.
         """
         config = self._engine.config
-        now = now or done == config.total_steps or not config.checkpoint.background
+        now = now or done == config.total_steps or not self._beside
         (self._saving.save if now else self._saving.start)(done, facts, _best_of(facts))
 
     def leave(self, *, stopped: bool) -> None:
