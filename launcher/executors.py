@@ -16,13 +16,13 @@ from submitit.core.utils import environment_variables
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
+from launcher.controller import LocalRanks
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.ports import free_port
 from launcher.resources import Cluster
 from launcher.signals import ignored
 
-NO_LIMIT_MIN = 60 * 24 * 365
 # What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
 PYTHON, LOCAL_PYTHON = (
     shlex.join(["sh", "-c", f'trap "" {name}; exec "$@"', "sh", sys.executable]) for name in ("USR2", "TERM")
@@ -56,8 +56,8 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
     with _own_environment():
         if plan.resources.cluster is Cluster.slurm:
             return _slurm_executor(SlurmExecutor, plan).submit(job)
-        executor = submitit.AutoExecutor(folder=logs, cluster="local", local_python=LOCAL_PYTHON)
-        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
+        executor = LocalRanks(logs, python=LOCAL_PYTHON)
+        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
         # Neither closing the terminal nor Ctrl-C in it may end the ranks: the launcher tells them to stop, by SIGTERM,
         # which their controller hands on as soon as it listens.

@@ -178,6 +178,15 @@ class EngineConfig:
     timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another in a collective before the run ends with an error."""
 
+    hang_s: int = field(default=480, metadata=FREE)
+    """Seconds without any progress of a rank, or without a sign of life from it, after which the run is ended as hung,
+    with the rank, its host and where all ranks stood as the cause. Starting, evaluating and saving may take twice as
+    long without progress, what is done for a release three times. Keep it below ``engine.timeout_s``."""
+
+    skip_nonfinite: int = 0
+    """How many steps in a row whose loss or gradient is not finite are skipped, on all ranks: weights, optimizers and
+    averages stay as they are, and the stream goes on. One more ends the run; 0: the first one does."""
+
     threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
@@ -200,6 +209,10 @@ class EngineConfig:
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
+        if self.hang_s < 1:
+            found.append(f"engine.hang_s is {self.hang_s}: it must be at least 1 second")
+        if self.skip_nonfinite < 0:
+            found.append(f"engine.skip_nonfinite is {self.skip_nonfinite}: it must be 0 or more")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found
