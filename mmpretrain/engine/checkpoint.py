@@ -14,7 +14,7 @@ import torch
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
 from mmpretrain.engine.checkpoint_files import CheckpointError
-from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, written_layout
+from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, not_divisible, written_layout
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.resharding import reshard
 
@@ -128,6 +128,8 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
                 f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
             )
     else:
+        if why := not_divisible(written) or not_divisible(own):
+            raise CheckpointError(f"{folder} was written by {written} and this run has {own}: {why}")
         stage, names = engine.config.engine.zero, engine.trained_names
         reshard(engine.deepspeed, stage, names, engine.live, folder / DEEPSPEED, written.ranks)
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)

@@ -20,7 +20,6 @@ from mmpretrain.engine.checkpoint_states import STEP, WEIGHT, StoredStates, Stre
 from mmpretrain.engine.live_weights import LiveWeights
 
 ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
-UNKNOWN = ("zero_hpz_partition_size", "mics_shard_size", "zenflow")  # divide in other ways than by rank
 
 
 class Place(NamedTuple):
@@ -41,7 +40,6 @@ def reshard(deepspeed: Any, stage: int, order: list[str], live: LiveWeights, fol
     A collective. deepspeed: DeepSpeed's engine at ``stage``. order: see :class:`StoredStates`. live: of the same
     engine. Raises CheckpointError when the checkpoint does not hold exactly what this engine needs.
     """
-    _refuse_unknown(deepspeed, stage)
     stored = StoredStates(folder, ranks, order)
     trained, frozen = dict(_trained(deepspeed, stage, live.rank)), dict(_frozen(deepspeed, stage, live.rank))
     states = _empty_states(deepspeed, stage, stored.step)
@@ -164,19 +162,3 @@ def _take_buffers(module: torch.nn.Module, stored: StoredStates) -> None:
         if found is None or found.shape != buffer.shape:
             raise CheckpointError(f"{stored.folder} lacks the buffer {name}: it was not written by this run")
         buffer.copy_(found)
-
-
-def _refuse_unknown(deepspeed: Any, stage: int) -> None:
-    zero = deepspeed.config.get("zero_optimization", {})
-    keys = [key for key in UNKNOWN if zero.get(key)]
-    nvme = stage and (getattr(deepspeed.optimizer, "swap_optimizer", False) or _on_nvme(zero))
-    if keys or nvme:
-        what = f"engine.deepspeed.zero_optimization.{keys[0]}" if keys else "offload to NVMe"
-        raise CheckpointError(
-            f"{what} divides the state in a way that only the same ranks can read: go on with the ranks, ZeRO stage and"
-            " precision that the checkpoint was written with, or leave it out"
-        )
-
-
-def _on_nvme(zero: dict[str, Any]) -> bool:
-    return any((zero.get(key) or {}).get("device") == "nvme" for key in ("offload_optimizer", "offload_param"))
