@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from mmpretrain.config.keys import FREE
+from mmpretrain.config.keys import FREE, ROUNDING
 
 
 class OptimizerName(StrEnum):
@@ -160,18 +160,18 @@ class OptimConfig:
 class EngineConfig:
     """What DeepSpeed does, and how encoders compute."""
 
-    zero: int = 1
+    zero: int = field(default=1, metadata=ROUNDING)
     """Stage of ZeRO, 0 to 3: what is divided among the ranks instead of copied to each. 0: nothing, 1: the states of
     the optimizer, 2: the gradients as well, 3: the weights as well."""
 
-    precision: Precision = Precision.float32
+    precision: Precision = field(default=Precision.float32, metadata=ROUNDING)
     """Type in which encoders compute. Weights, heads, losses and optimizers are float32 in any case."""
 
-    micro_batches: int = 1
+    micro_batches: int = field(default=1, metadata=ROUNDING)
     """Parts of a rank's batch that encoders see one after another, to save memory; must divide that batch. Losses still
     see the whole batch, and the gradients are the same."""
 
-    coalesce_reduction: bool = False
+    coalesce_reduction: bool = field(default=False, metadata=ROUNDING)
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
@@ -190,7 +190,7 @@ class EngineConfig:
     threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
-    deepspeed: dict[str, Any] = field(default_factory=dict)
+    deepspeed: dict[str, Any] = field(default_factory=dict, metadata=ROUNDING)
     """For experts: further keys of the DeepSpeed config, laid over what this project writes. Those that other keys of
     this page decide are refused."""
 

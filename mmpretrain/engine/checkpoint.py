@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
 from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, not_divisible, written_layout
 from mmpretrain.engine.engine import Engine
+from mmpretrain.engine.resharding import reshard
 
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
@@ -41,7 +43,8 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
         checkpoint_files.describe_share(writing, world.rank, world.size)
         world.barrier()
         if world.rank == 0:
-            checkpoint_files.commit(writing, {"step": step, **facts}, world.size)
+            layout = layout_of(engine.config.engine, world.size).facts()
+            checkpoint_files.commit(writing, {"step": step, LAYOUT: layout, **facts}, world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
         world.barrier()
 
@@ -56,8 +59,9 @@ def exists(checkpoints: Path, world: World) -> bool:
 def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
-    Every rank must call it. Raises CheckpointError when there were checkpoints but none is usable (a run never
-    silently starts from scratch), or when the newest was written by another number of ranks.
+    Every rank must call it. One that was written by other ranks, at another stage or in another precision is divided
+    anew. Raises CheckpointError when there were checkpoints but none is usable (a run never silently starts from
+    scratch).
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
@@ -79,8 +83,7 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
 def load_step(engine: Engine, checkpoints: Path, step: int) -> dict[str, Any]:
     """Load the checkpoint after ``step`` steps, into an engine that may have trained on; its manifest.
 
-    Every rank must call it. Raises CheckpointError, on all of them, if it is missing or damaged, or was written by
-    another number of ranks.
+    Every rank must call it. Raises CheckpointError, on all of them, if it is missing or damaged.
     """
     folder = checkpoint_files.step_folder(checkpoints, step)
     problem = checkpoint_files.find_problem(folder, engine.world.rank, engine.world.size)
@@ -116,16 +119,19 @@ def _write(engine: Engine, writing: Path) -> None:
 
 def _read(engine: Engine, folder: Path) -> dict[str, Any]:
     manifest = checkpoint_files.read_manifest(folder)
-    if manifest["world_size"] != engine.world.size:
-        raise CheckpointError(
-            f"{folder} was written by {manifest['world_size']} ranks and this run has {engine.world.size}:"
-            " start it with the same number of ranks"
-        )
-    loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
-    if loaded is None:
-        raise CheckpointError(
-            f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
-        )
+    own = layout_of(engine.config.engine, engine.world.size)
+    written = written_layout(manifest) or replace(own, ranks=manifest["world_size"])
+    if written == own:
+        loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
+        if loaded is None:
+            raise CheckpointError(
+                f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
+            )
+    else:
+        if why := not_divisible(written) or not_divisible(own):
+            raise CheckpointError(f"{folder} was written by {written} and this run has {own}: {why}")
+        stage, names = engine.config.engine.zero, engine.trained_names
+        reshard(engine.deepspeed, stage, names, engine.live, folder / DEEPSPEED, written.ranks)
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
     try:
         engine.heads.load_state_dict(state["heads"])
@@ -136,8 +142,8 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             " a run with another run.name"
         ) from error
     if engine.average:
-        engine.average.load(folder)
-    if engine.loss_scale:
+        engine.average.load(folder, None if written == own else written.ranks)
+    if engine.loss_scale and state["loss_scale"]:  # another precision has none: float16 then begins with its own
         engine.loss_scale.restore(**state["loss_scale"])
     return manifest
 

@@ -53,6 +53,18 @@ def newest_step(checkpoints: Path) -> int | None:
     return next(iter(steps(checkpoints)), None)
 
 
+def newest_manifest(checkpoints: Path) -> tuple[int | None, dict[str, Any]]:
+    """The newest checkpoint's step and manifest, for messages; None without one, and empty where it cannot be read."""
+    step = newest_step(checkpoints)
+    if step is None:
+        return None, {}
+    try:
+        found = read_manifest(step_folder(checkpoints, step))
+    except (OSError, ValueError):
+        return step, {}  # whoever loads it passes it over
+    return step, found if isinstance(found, dict) else {}
+
+
 def start_writing(checkpoints: Path, step: int) -> Path:
     """An empty ``step-N.tmp`` to write into; leftovers of earlier attempts are removed."""
     checkpoints.mkdir(parents=True, exist_ok=True)

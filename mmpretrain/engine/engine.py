@@ -37,7 +37,7 @@ from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.movement import Movement
 from mmpretrain.engine.muon import MuonAdamW
-from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
@@ -92,6 +92,7 @@ class Engine:
         if muon and not matrices:
             raise ValueError(NO_MATRICES)
         self._model_rates = [group["lr"] for group in groups]
+        self.trained_names = names_in_order(method.model, groups)
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # ZeRO takes them out of the groups
         for group in groups:
             if group["lr"]:  # not with lr_scale=0

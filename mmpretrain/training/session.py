@@ -30,6 +30,7 @@ from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
+from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
@@ -74,6 +75,7 @@ class Session:
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
+        self.sizes: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
@@ -116,6 +118,9 @@ class Session:
             self.accepted = known_data(manifest, self.stream, self.config.data)
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
+        self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
+        if self.world.rank == 0:
+            self.folder.update_status(sizes=self.sizes)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
@@ -187,6 +192,7 @@ class Session:
             **({"best": self.best.facts()} if self.best else {}),
             **({"started_from": self.started_from} if self.started_from else {}),
             **({"accepted_index": self.accepted} if self.accepted else {}),
+            "sizes": self.sizes,
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -246,7 +252,7 @@ class Session:
         config, seen = self.config, self._seen(results)
         size = self.world.size
         weights = in_words(config.averaging, config.averaging.released, mixture)
-        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
+        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights, self.sizes)
         scores = Scores(results, config.evaluation.split, seen, changes)
         shipped = without_adapters(config, self.method.ship(state, self.processor))
         publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
