@@ -272,12 +272,17 @@ class CheckpointConfig:
     keep_every: int | None = field(default=None, metadata=FREE)
     """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
+    background: bool = field(default=True, metadata=FREE)
+    """Whether checkpoints are written beside training: it stands still while each rank copies its share of the state
+    into host memory, which takes that much of it, and not while that is written. The last checkpoint, and one that a
+    signal asks for, are complete before anything else goes on in any case."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return [
             f"checkpoint.{key} is {value}: it must be at least 1"
-            for key, value in vars(self).items()
-            if value is not None and value < 1
+            for key in ("every_steps", "keep_last", "keep_every")
+            if (value := getattr(self, key)) is not None and value < 1
         ]
 
 

@@ -32,6 +32,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
 from mmpretrain.engine.engine import Engine, StepReport
+from mmpretrain.engine.saving import Saved, Saving
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
@@ -58,6 +59,7 @@ from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
+LAST_SAVE_S = 20.0  # that a rank which failed waits for the checkpoint in flight
 
 
 class Session:
@@ -91,6 +93,7 @@ class Session:
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.before_after = self._before_after()
         self.best: Best | None = None
+        self.saving = Saving(self.engine, folder.checkpoints, self._saved)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -110,6 +113,8 @@ class Session:
         # After an error the other ranks must notice at once, which an orderly goodbye would delay.
         if error is None:
             self.engine.close()
+        elif isinstance(error, Exception):  # not after a second Ctrl-C, which is to end everything at once
+            self.saving.leave(LAST_SAVE_S)
 
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
@@ -152,7 +157,8 @@ class Session:
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
-        return self.recorder.record(done, batch, report, stop=stop)
+        # A rank that could not write a checkpoint must not go on alone: all stop, and the next save says why.
+        return self.recorder.record(done, batch, report, stop=stop or self.saving.failed)
 
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
@@ -182,8 +188,11 @@ class Session:
         new_best = self.best is not None and self.best.step == done
         return new_best or done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
 
-    def save(self, done: int) -> None:
-        """Write a checkpoint together with all other ranks."""
+    def save(self, done: int, *, now: bool) -> None:
+        """Write a checkpoint together with all other ranks, beside training unless it must be complete ``now``.
+
+        Raises CheckpointError; also, on all ranks alike, for the one before that was written beside training.
+        """
         facts = {
             "position": done * self.config.data.global_batch,
             "index": self.stream.index.fingerprint,
@@ -197,9 +206,16 @@ class Session:
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        checkpoint.save(self.engine, self.folder.checkpoints, done, facts, [self.best.step] if self.best else [])
-        if self.best is not None and self.world.rank == 0:
-            self.folder.update_status(best=self.best.facts())
+        keep = [self.best.step] if self.best else []
+        now = now or done == self.config.total_steps or not self.config.checkpoint.background
+        with self.recorder.standing_still():
+            (self.saving.save if now else self.saving.start)(done, facts, keep)
+
+    def _saved(self, saved: Saved) -> None:
+        """On rank 0, perhaps in a thread: only what is complete is told of."""
+        self.recorder.saved(saved.seconds)
+        if best := saved.facts.get("best"):
+            self.folder.update_status(best=best)
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""

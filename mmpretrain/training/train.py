@@ -43,7 +43,7 @@ def fit(session: Session) -> None:
         over = session.out_of_patience(done)
         if stop or over or session.checkpoint_due(done):
             with phase("save"):
-                session.save(done)
+                session.save(done, now=stop or over)
         if over:
             break
         if stop and done < session.config.total_steps:
