@@ -30,6 +30,7 @@ from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
+from mmpretrain.engine.deepspeed_setup import join
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
@@ -67,14 +68,16 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        joined = join(self.config, parts=True)
         torch.manual_seed(self.config.seed)
         sources = EncoderSources(self.config)
         self.processor = build_processor(self.config, sources)
-        self.method = build_method(self.config, self.processor, sources)
+        with joined.building():
+            self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
-        self.engine = Engine(self.config, self.method, self._initialize)
+        self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
