@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
+from mmpretrain.engine.whole_state import gathered_state
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
 
 CRITICS_NORM = "critics/grad_norm"
@@ -161,8 +163,13 @@ class Engine:
         released = self.config.averaging.released
         return self.average.in_place() if self.average and released is Weights.ema else nullcontext()
 
-    def state_dict(self) -> dict[str, Tensor] | None:
-        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
+    def state_dict(self, spool: Path | None = None) -> dict[str, Tensor] | None:
+        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it.
+
+        spool: a folder in whose disk those of a model that is divided lie (ZeRO-3), so that no rank holds it whole.
+        """
+        if self.config.engine.zero == 3:
+            return gathered_state(self.deepspeed.module, spool, keeps=self.world.rank == 0)
         state = self.accelerator.get_state_dict(self.deepspeed)
         return {k: v.detach().cpu() for k, v in state.items()} if self.world.rank == 0 else None
 

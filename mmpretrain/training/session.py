@@ -206,7 +206,7 @@ class Session:
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         scores, shown = self.measuring.final()
         general = self.before_after.general() if self.before_after else {}
-        state = self.engine.state_dict()
+        state = self.engine.state_dict(self.folder.path)
         if state is not None:
             keep_earlier(self.folder, released)
             results = plain(scores, wanted=self.config.evaluation.intervals)
@@ -251,7 +251,8 @@ class Session:
         weights = in_words(config.averaging, config.averaging.released, mixture)
         made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
         scores = Scores(results, config.evaluation.split, seen, changes)
-        shipped = without_adapters(config, self.method.ship(state, self.processor))
+        spool = self.folder.path if config.engine.zero == 3 else None
+        shipped = without_adapters(config, self.method.ship(state, self.processor), spool)
         publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
         facts = {
             "split": config.evaluation.split,
@@ -296,7 +297,7 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
+        """Look at the model before DeepSpeed has it; at a first start, let the method look at data."""
         self.world = world
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
