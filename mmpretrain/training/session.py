@@ -31,6 +31,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
+from mmpretrain.engine.deepspeed_setup import join
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.engine.saving import Saved, Saving
 from mmpretrain.evaluation.embeddings import Embeddings
@@ -70,15 +71,17 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        joined = join(self.config, parts=True)
         torch.manual_seed(self.config.seed)
         sources = EncoderSources(self.config)
         self.processor = build_processor(self.config, sources)
-        self.method = build_method(self.config, self.processor, sources)
+        with joined.building():
+            self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
         self.sizes: list[dict[str, Any]] = []
-        self.engine = Engine(self.config, self.method, self._initialize)
+        self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
@@ -225,7 +228,7 @@ class Session:
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         scores, shown = self.measuring.final()
         general = self.before_after.general() if self.before_after else {}
-        state = self.engine.state_dict()
+        state = self.engine.state_dict(self.folder.path)
         if state is not None:
             keep_earlier(self.folder, released)
             results = plain(scores, wanted=self.config.evaluation.intervals)
@@ -270,7 +273,8 @@ class Session:
         weights = in_words(config.averaging, config.averaging.released, mixture)
         made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights, self.sizes)
         scores = Scores(results, config.evaluation.split, seen, changes)
-        shipped = without_adapters(config, self.method.ship(state, self.processor))
+        spool = self.folder.path if config.engine.zero == 3 else None
+        shipped = without_adapters(config, self.method.ship(state, self.processor), spool)
         publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
         facts = {
             "split": config.evaluation.split,
@@ -315,7 +319,7 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
+        """Look at the model before DeepSpeed has it; at a first start, let the method look at data."""
         self.world = world
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
