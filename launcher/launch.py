@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import submitit
 from rich.console import Console
@@ -33,12 +34,22 @@ class LaunchError(RuntimeError):
         super().__init__("\n".join(problems))
 
 
-def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it: bool) -> Exit:
-    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError."""
+def launch(
+    plan: RunPlan,
+    console: Console,
+    job: Job | None = None,
+    *,
+    follow_it: bool,
+    snapshot: Callable[[Path], Path] = take_snapshot,
+) -> Exit:
+    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError.
+
+    snapshot: what puts the code into a run's folder.
+    """
     try:
         with _only_launcher(plan):
             plan = _as_it_stands(plan)
-            prepare(plan)
+            prepare(plan, snapshot)
             handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
         raise LaunchError(f"{error.filename or plan.run_folder}: {error.strerror}") from error
@@ -52,11 +63,11 @@ def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it
     return Exit.completed
 
 
-def prepare(plan: RunPlan) -> None:
-    """Write config, code snapshot, plan and status into the run folder."""
+def prepare(plan: RunPlan, snapshot: Callable[[Path], Path] = take_snapshot) -> None:
+    """Write config, code snapshot, plan and status into the run folder. snapshot: as of :func:`launch`."""
     folder = RunFolder(plan.run_folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    take_snapshot(folder.path)
+    snapshot(folder.path)
     replace_text(folder.plan, json.dumps(plan.to_json(), indent=1))
     status = folder.status()
     if status.get("state") == State.completed.value and folder.release.exists():
