@@ -14,6 +14,7 @@ from pathlib import Path
 
 from submitit.core.utils import JobPaths, pickle_load
 
+from launcher.setup_lines import setup_failure
 from mmpretrain.engine.checkpoint_files import replace_text
 from mmpretrain.words import shortened
 
@@ -61,6 +62,8 @@ def one_line(error: BaseException) -> str:
 def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     """The most telling reason that the ranks of a failed job left behind."""
     tasks = [JobPaths(logs, job_id, rank) for rank in range(ranks)]
+    if failed := setup_failure(tasks[0].stderr):
+        return Cause(failed, tasks[0].stderr)
     told = sorted(filter(None, map(_told, tasks)), key=lambda pair: pair[0])
     causes = [cause for _, cause in told]
     telling = [cause for cause in causes if not LOST_PEER.search(cause.text)]

@@ -47,8 +47,8 @@ def launch(
     snapshot: what puts the code into a run's folder.
     """
     try:
-        with _only_launcher(plan):
-            plan = _as_it_stands(plan)
+        with only_launcher(plan):
+            plan = as_it_stands(plan)
             prepare(plan, snapshot)
             handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
@@ -78,7 +78,7 @@ def prepare(plan: RunPlan, snapshot: Callable[[Path], Path] = take_snapshot) -> 
 
 
 @contextmanager
-def _only_launcher(plan: RunPlan) -> Iterator[None]:
+def only_launcher(plan: RunPlan) -> Iterator[None]:
     """Until the job's id is in the run folder, nothing else there would tell a second launcher about the first."""
     plan.run_folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def _only_launcher(plan: RunPlan) -> Iterator[None]:
         yield
 
 
-def _as_it_stands(plan: RunPlan) -> RunPlan:
+def as_it_stands(plan: RunPlan) -> RunPlan:
     """The plan for what the run folder holds now: others may have used it since the plan was made."""
     history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size, plan.command)
     if history.problems:

@@ -17,7 +17,9 @@ from launcher.changed_data import changed_data
 from launcher.checks import Batches, Findings
 from launcher.going_on import Differences, length_of_method
 from launcher.previous_run import Action, History, read_history
-from launcher.resources import Cluster, Purpose, Request, Resources, choose
+from launcher.resources import Purpose, Request, Resources, choose
+from launcher.setup_lines import setup_problems
+from launcher.submitting_shell import passed_on
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
@@ -130,7 +132,7 @@ def drafted(
         # What defaults to the local batch is fixed now and stored with the run.
         config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(run_folder(config), composed, resources.world_size, command)
-        problems += [*history.problems, *_folder_problems(run_folder(config).path)]
+        problems += [*history.problems, *_folder_problems(run_folder(config).path), *_setup_problems(resources)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
     return Draft(composed, config, resources, history, tuple(notes), command)
@@ -155,7 +157,15 @@ def finished(draft: Draft, model: Findings, first: Sequence[str] = ()) -> RunPla
         batches=batches,
         action=history.action,
         step=history.step,
-        notes=(*first, *again.notes, *draft.notes, *said, *_time_notes(resources), *model.notes),
+        notes=(
+            *first,
+            *again.notes,
+            *draft.notes,
+            *said,
+            *_time_notes(resources),
+            *_shell_notes(resources),
+            *model.notes,
+        ),
         command=draft.command,
     )
 
@@ -188,14 +198,24 @@ def run_folder(config: Config) -> RunFolder:
 
 
 def _folder_problems(folder: Path) -> list[str]:
-    """The logs lie in the run folder, and Slurm (submitit too) replaces %j and the like in their paths."""
-    if "%" not in str(folder):
+    """The logs lie in the run folder, and submitit replaces these in their paths."""
+    found = [sign for sign in ("%j", "%t", "%A", "%a") if sign in str(folder)]
+    if not found:
         return []
-    return [f"{folder} has a % in it, which stands for the job's number in paths of logs: use another run.root"]
+    return [
+        f"{folder} has {found[0]} in it, which stands for a number in paths of logs: use another run.root or run.name"
+    ]
 
 
-def _time_notes(resources: Resources) -> list[str]:
+def _setup_problems(resources: Resources) -> list[str]:
+    return setup_problems(resources.profile.setup) if resources.profile is not None else []
+
+
+def _job_notes(resources: Resources) -> list[str]:
     profile = resources.profile
-    if resources.cluster is Cluster.slurm and profile is not None and profile.time_limit_min < 15:
-        return [f"time_limit_min is {profile.time_limit_min}: a job this short spends much of its time starting"]
-    return []
+    if profile is None:
+        return []
+    notes = passed_on(profile)
+    if profile.time_limit_min < 15:
+        notes.append(f"time_limit_min is {profile.time_limit_min}: a job this short spends much of its time starting")
+    return notes
