@@ -14,6 +14,7 @@ from launcher.launch import LaunchError
 from launcher.plan import PlanError
 from launcher.render import show_problems
 from launcher.resources import Cluster, Purpose, Request
+from launcher.sweep_array import array_problems, submit_array
 from launcher.sweep_local import run_locally, slots
 from launcher.sweep_plan import Composed, SweepPlan, make_sweep
 from launcher.sweep_record import write_record
@@ -84,6 +85,8 @@ def _refuse(plan: SweepPlan, options: SweepOptions) -> None:
     if options.as_json and not options.dry_run:
         raise PlanError(["--json is for --dry-run: `mmpretrain runs list --json` tells how the runs of a sweep stand"])
     if plan.resources.cluster is not Cluster.local:
+        if problems := array_problems(plan):
+            raise PlanError(problems)
         return
     slots(plan)
     if options.follow is False:
@@ -98,6 +101,4 @@ def _refuse(plan: SweepPlan, options: SweepOptions) -> None:
 def _started(plan: SweepPlan, options: SweepOptions, console: Console) -> int:
     if plan.resources.cluster is Cluster.local:
         return run_locally(plan, console)
-    from launcher.sweep_array import submit_array
-
     return submit_array(plan, console, follow=bool(options.follow))

@@ -88,7 +88,7 @@ def slots(plan: SweepPlan) -> list[Slot]:
 
 def run_locally(plan: SweepPlan, console: Console) -> int:
     """Run what the sweep starts; the exit code: that of its ends, see :func:`exit_code`. Raises PlanError, OSError."""
-    free, snapshot = slots(plan), shared_code(plan.folder)
+    free, (snapshot, _) = slots(plan), shared_code(plan.folder)
     stop, signals = _FORK.RawValue("b", 0), _Signals()
     waiting, under, codes = deque(plan.starting), [], []  # type: ignore[var-annotated]
     began, done = time.monotonic(), 0

@@ -81,8 +81,9 @@ def _update(folder: Path, changed: Callable[[Mapping[str, Any]], dict[str, Any]]
         replace_text(folder / RECORD, json.dumps(changed(read_record(folder)), indent=1, default=str))
 
 
-def shared_code(folder: Path) -> Callable[[Path], Path]:
-    """Copy the code once for all runs of a submission; what then links to it as ``code`` in a run's folder.
+def shared_code(folder: Path) -> tuple[Callable[[Path], Path], Path]:
+    """Copy the code once for all runs of a submission; what then links to it as ``code`` in a run's folder, and where
+    it is.
 
     A copy is named by what is in it and never changes, for runs of an earlier submission may still use theirs.
     """
@@ -97,7 +98,7 @@ def shared_code(folder: Path) -> Callable[[Path], Path]:
         if not kept.is_dir():
             raise
     shutil.rmtree(fresh)
-    return lambda run_folder: _link(run_folder / "code", kept)
+    return (lambda run_folder: _link(run_folder / "code", kept)), kept
 
 
 def _link(link: Path, code: Path) -> Path:

@@ -14,6 +14,7 @@ from launcher.plan import RunPlan
 from launcher.previous_run import Action
 from launcher.render import summary
 from launcher.resources import Cluster
+from launcher.sweep_array import array_script
 from launcher.sweep_plan import Element, Fate, SweepPlan
 from mmpretrain.config.folding import folded_text
 from mmpretrain.config.merging import show
@@ -77,8 +78,6 @@ def _element(element: Element) -> dict[str, Any]:
 def _script(plan: SweepPlan) -> str | None:
     if plan.resources.cluster is Cluster.local or not plan.starting:
         return None
-    from launcher.sweep_array import array_script
-
     return array_script(plan)
 
 
