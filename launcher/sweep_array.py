@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
@@ -64,8 +64,11 @@ def array_problems(plan: SweepPlan) -> list[str]:
     return found
 
 
-def submit_array(plan: SweepPlan, console: Console, *, follow: bool) -> int:
-    """Submit what the sweep starts as one array, and follow it if asked; the exit code. Raises LaunchError."""
+def submit_array(plan: SweepPlan, console: Console, job: Callable[[Path], Job] = Job, *, follow: bool) -> int:
+    """Submit what the sweep starts as one array, and follow it if asked; the exit code. Raises LaunchError.
+
+    job: what the ranks of the run in a folder do.
+    """
     try:
         snapshot, code = shared_code(plan.folder)
         with ExitStack() as stack:
@@ -74,7 +77,7 @@ def submit_array(plan: SweepPlan, console: Console, *, follow: bool) -> int:
             runs = [as_it_stands(run) for run in plan.starting]
             for run in runs:
                 prepare(run, snapshot)
-            ids = _submitted(replace_plans(plan, runs), runs, code)
+            ids = _submitted(replace_plans(plan, runs), code, job)
     except OSError as error:
         raise LaunchError(f"{error.filename or plan.folder}: {error.strerror}") from error
     except DamagedFileError as error:
@@ -92,8 +95,9 @@ def replace_plans(plan: SweepPlan, runs: Sequence[RunPlan]) -> SweepPlan:
     return replace(plan, elements=tuple(elements))
 
 
-def _submitted(plan: SweepPlan, runs: Sequence[RunPlan], code: Path) -> list[str]:
+def _submitted(plan: SweepPlan, code: Path, job: Callable[[Path], Job]) -> list[str]:
     """The elements' job ids, which are in the run folders by then. Raises LaunchError."""
+    runs = plan.starting
     links = _linked(plan.folder / ARRAYS, runs)
     path = links / "submission.sh"
     path.write_text(_script(plan, links, code))
@@ -108,7 +112,7 @@ def _submitted(plan: SweepPlan, runs: Sequence[RunPlan], code: Path) -> list[str
         raise LaunchError(f"the array was not accepted: {cause}") from error
     ids = [f"{array}_{number}" for number in range(len(runs))]
     for run, job_id in zip(runs, ids, strict=True):
-        _hand_over(run, job_id)
+        _hand_over(run, job_id, job(run.run_folder))
     for run, job_id in zip(runs, ids, strict=True):  # first what an element waits for, that may start by now
         RunFolder(run.run_folder).update_status(job_id=job_id)
     return ids
@@ -130,10 +134,10 @@ def _linked(folder: Path, runs: Sequence[RunPlan]) -> Path:
     return links
 
 
-def _hand_over(run: RunPlan, job_id: str) -> None:
+def _hand_over(run: RunPlan, job_id: str, job: Job) -> None:
     """Leave what the element loads, where it waits for it: at once whole."""
     assert run.resources.profile is not None
-    task = DelayedSubmission(Job(run.run_folder))
+    task = DelayedSubmission(job)
     task.set_timeout(run.resources.profile.time_limit_min, MAX_TIMEOUTS)
     target = JobPaths(log_folder(run.run_folder), job_id).submitted_pickle
     fresh = target.with_suffix(".new")
