@@ -2,71 +2,43 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psutil
 from rich.console import Console
 
-from launcher.executors import log_folder
-from launcher.launch import LaunchError, launch
+from launcher.job import Job
 from launcher.plan import PlanError, RunPlan
-from launcher.render import show_problems
 from launcher.resources import local_gpus
-from launcher.stopping import AGAIN_AFTER_S, Stopping
+from launcher.stopping import AGAIN_AFTER_S
+from launcher.sweep_child import FORK, LOOK_S, Slot, Ways, code_of, launcher_log, start
 from launcher.sweep_plan import SweepPlan
 from launcher.sweep_record import note_launcher, shared_code
 from mmpretrain.endings import Ending
-from mmpretrain.run_folder import DamagedFileError
-
-POLL_S = 0.2
-_FORK = multiprocessing.get_context("fork")  # the plans are in memory; nothing here has threads yet
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A part of this machine for one run at a time. gpus: as CUDA_VISIBLE_DEVICES names them. cores: None: all."""
+def run_locally(plan: SweepPlan, console: Console, job: Callable[[Path], Job] = Job) -> int:
+    """Run what the sweep starts; the exit code: that of its ends, see :func:`exit_code`. Raises PlanError, OSError.
 
-    gpus: tuple[str, ...] = ()
-    cores: frozenset[int] | None = None
-
-
-@dataclass
-class _Signals:
-    """What came: the first asks the runs to save and stop, a later one ends them at once."""
-
-    first: float | None = None
-    again: bool = False
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = now
-        elif now - self.first > AGAIN_AFTER_S:
-            self.again = True
-
-
-@dataclass
-class _Under:
-    """A run under way."""
-
-    plan: RunPlan
-    slot: Slot
-    process: BaseProcess
-    number: int
-    since: float = field(default_factory=time.monotonic)
+    job: what the ranks of the run in a folder do.
+    """
+    free, (snapshot, _) = slots(plan), shared_code(plan.folder)
+    runner = _Runner(plan, console, free, Ways(snapshot, job, FORK.RawValue("b", 0), alone=len(free) == 1))
+    note_launcher(plan.folder, alive=True)
+    try:
+        with _handled_by(runner.signals):
+            return runner.run()
+    finally:
+        note_launcher(plan.folder, alive=False)
 
 
 def slots(plan: SweepPlan) -> list[Slot]:
@@ -86,41 +58,8 @@ def slots(plan: SweepPlan) -> list[Slot]:
     return [Slot(gpus[at * ranks : (at + 1) * ranks], shares[at]) for at in range(count)]
 
 
-def run_locally(plan: SweepPlan, console: Console) -> int:
-    """Run what the sweep starts; the exit code: that of its ends, see :func:`exit_code`. Raises PlanError, OSError."""
-    free, (snapshot, _) = slots(plan), shared_code(plan.folder)
-    stop, signals = _FORK.RawValue("b", 0), _Signals()
-    waiting, under, codes = deque(plan.starting), [], []  # type: ignore[var-annotated]
-    began, done = time.monotonic(), 0
-    note_launcher(plan.folder, alive=True)
-    try:
-        with _handled_by(signals):
-            while under or (waiting and signals.first is None):
-                while waiting and free and signals.first is None:
-                    run, slot = waiting.popleft(), free.pop(0)
-                    number = len(plan.starting) - len(waiting)
-                    _say(console, f"run {number} of {len(plan.starting)}: {run.run_folder}{_left(plan, began, done)}")
-                    under.append(_Under(run, slot, _started(run, slot, snapshot, stop, plan), number))
-                _hand_on(signals, stop, under)
-                time.sleep(POLL_S)
-                for one in [one for one in under if not one.process.is_alive()]:
-                    under.remove(one)
-                    free.append(one.slot)
-                    codes.append(_code_of(one.process))
-                    done += 1
-                    _say_end(console, one, codes[-1], plan)
-    finally:
-        note_launcher(plan.folder, alive=False)
-    return exit_code(codes, stopped=signals.first is not None)
-
-
-def _code_of(process: BaseProcess) -> int:
-    code = process.exitcode
-    return Ending.lost.code if code is None or code < 0 else code
-
-
 def exit_code(codes: list[int], *, stopped: bool) -> int:
-    """Of the runs' exit codes that of the sweep. stopped: by a signal.
+    """Of the runs' exit codes that of the sweep. stopped: by a signal, before all was done.
 
     130 if a run was ended at once; 75 if a signal stopped the sweep; else what the runs that failed have in common,
     or 1 if that is nothing; else 75 if one was stopped by itself; else 0.
@@ -135,64 +74,94 @@ def exit_code(codes: list[int], *, stopped: bool) -> int:
     return Ending.preempted.code if Ending.preempted.code in codes else Ending.completed.code
 
 
-def _started(run: RunPlan, slot: Slot, snapshot: Callable[[Path], Path], stop: Any, plan: SweepPlan) -> BaseProcess:
-    alone = (plan.at_once or 1) == 1
-    output = None if alone else launcher_log(run)
-    sys.stdout.flush()
-    run = replace(run, resources=replace(run.resources, visible_gpus=slot.gpus))
-    process = _FORK.Process(target=_child, args=(run, slot, snapshot, stop, output))
-    process.start()
-    return process
+@dataclass
+class _Signals:
+    """What came: the first asks the runs to save and stop, a later one ends them at once."""
+
+    first: float | None = None
+    again: bool = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+        elif now - self.first > AGAIN_AFTER_S:
+            self.again = True
 
 
-def launcher_log(run: RunPlan) -> Path:
-    """What the launcher says of a run that shares its terminal with others."""
-    return log_folder(run.run_folder) / "launcher.log"
+@dataclass
+class _Under:
+    """A run under way. number: from 1. since: by the monotonic clock."""
+
+    plan: RunPlan
+    slot: Slot
+    process: BaseProcess
+    number: int
+    since: float = field(default_factory=time.monotonic)
 
 
-def _child(run: RunPlan, slot: Slot, snapshot: Callable[[Path], Path], stop: Any, output: Path | None) -> None:
-    """One run, in a process of its own: start and follow it as `train` does."""
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-    if slot.cores is not None:
-        psutil.Process().cpu_affinity(list(slot.cores))  # ranks inherit it, and count their threads by it
-    _listen(stop)
-    if stop.value:
-        sys.exit(Ending.preempted.code)
-    try:
-        code = launch(run, Console(), follow_it=True, snapshot=snapshot)
-        sys.exit(int(getattr(code, "code", code)))
-    except (PlanError, LaunchError) as error:
-        show_problems(error.problems, Console(stderr=True))
-    except DamagedFileError as error:
-        show_problems([str(error)], Console(stderr=True))
-    sys.exit(Ending.failed.code)
+class _Runner:
+    """Starts the runs of a sweep as slots are free, until all have ended or a signal stops it."""
 
+    def __init__(self, plan: SweepPlan, console: Console, free: list[Slot], ways: Ways) -> None:
+        self.signals = _Signals()
+        self.waiting = deque(plan.starting)
+        self.total = len(plan.starting)
+        self.codes: list[int] = []
+        self._under: list[_Under] = []
+        self._console, self._free, self._ways = console, free, ways
+        self._began = time.monotonic()
 
-def _listen(stop: Any) -> None:
-    """Hand the wish to stop on to what follows the run, as soon as that listens."""
+    def run(self) -> int:
+        """The exit code."""
+        told = False
+        while self._under or (self.waiting and self.signals.first is None):
+            while self.waiting and self._free and self.signals.first is None:
+                self._start(self.waiting.popleft(), self._free.pop(0))
+            self._hand_on()
+            if self.signals.first is not None and self.waiting and not told:
+                self._say(f"stopping: {len(self.waiting)} runs are not started; the same command starts them")
+                told = True
+            time.sleep(LOOK_S)
+            for one in [one for one in self._under if not one.process.is_alive()]:
+                self._end(one)
+        undone = bool(self.waiting) or Ending.preempted.code in self.codes
+        return exit_code(self.codes, stopped=self.signals.first is not None and undone)
 
-    def look(*_: object) -> None:
-        handler = signal.getsignal(signal.SIGTERM)
-        if stop.value and isinstance(handler, Stopping):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            if not handler.asked:  # Ctrl-C in a terminal reaches all processes
-                os.kill(os.getpid(), signal.SIGTERM)
+    def _start(self, plan: RunPlan, slot: Slot) -> None:
+        number = self.total - len(self.waiting)
+        self._say(f"run {number} of {self.total}: {plan.run_folder}{self._left()}")
+        self._under.append(_Under(plan, slot, start(plan, slot, self._ways), number))
 
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, POLL_S, POLL_S)
+    def _end(self, one: _Under) -> None:
+        self._under.remove(one)
+        self._free.append(one.slot)
+        code = code_of(one.process)
+        self.codes.append(code)
+        words = {0: "completed", Ending.preempted.code: "stopped, can go on", Ending.interrupted.code: "ended at once"}
+        text = words.get(code, f"failed (exit code {code})")
+        took = timedelta(seconds=round(time.monotonic() - one.since))
+        where = "" if self._ways.alone or code == 0 else f"; see {launcher_log(one.plan)}"
+        self._say(f"run {one.number} of {self.total} {text} after {took}: {one.plan.run_folder.name}{where}")
 
+    def _hand_on(self) -> None:
+        if self.signals.first is not None:
+            self._ways.stop.value = 1
+        if self.signals.again:
+            self.signals.again = False
+            for one in self._under:
+                one.process.terminate()
 
-def _hand_on(signals: _Signals, stop: Any, under: list[_Under]) -> None:
-    if signals.first is not None:
-        stop.value = 1
-    if signals.again:
-        signals.again = False
-        for one in under:
-            one.process.terminate()
+    def _left(self) -> str:
+        """The time until all runs are over, from the pace of those that are."""
+        done = len(self.codes)
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self._began) / done * (self.total - done)
+        return f" (all in about {timedelta(seconds=round(seconds))})"
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -206,23 +175,3 @@ def _handled_by(signals: _Signals) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _left(plan: SweepPlan, began: float, done: int) -> str:
-    """The time until all runs are over, from the pace of those that are."""
-    if not done:
-        return ""
-    seconds = (time.monotonic() - began) / done * (len(plan.starting) - done)
-    return f" (all in about {timedelta(seconds=round(seconds))})"
-
-
-def _say_end(console: Console, one: _Under, code: int, plan: SweepPlan) -> None:
-    words = {0: "completed", Ending.preempted.code: "stopped, can go on", Ending.interrupted.code: "ended at once"}
-    text = words.get(code, f"failed (exit code {code})")
-    took = timedelta(seconds=round(time.monotonic() - one.since))
-    where = "" if (plan.at_once or 1) == 1 or code == 0 else f"; see {launcher_log(one.plan)}"
-    _say(console, f"run {one.number} of {len(plan.starting)} {text} after {took}: {one.plan.run_folder.name}{where}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the folder of a sweep holds beside its runs: ``sweep.json``, and the code that they run from."""
+"""Writing what the folder of a sweep holds beside its runs: ``sweep.json``, and the code that they run from."""
 
 from __future__ import annotations
 
@@ -14,30 +14,12 @@ from typing import Any
 import psutil
 
 from launcher.snapshot import take_snapshot
+from launcher.sweep_folder import RECORD, read_record
 from launcher.sweep_plan import Fate, SweepPlan
 from mmpretrain.files import replace_text
-from mmpretrain.run_folder import Busy, locked, read_json
+from mmpretrain.run_folder import Busy, locked
 
-RECORD, CODE = "sweep.json", ".code"
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether a folder is that of a sweep."""
-    return (folder / RECORD).is_file()
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """name, command, directory; runs: name, path, values of each, doubles left out; launcher: the process that runs
-    them, of a sweep on one machine. Raises DamagedFileError."""
-    return read_json(folder / RECORD)
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """The folders of a sweep's runs that were started, also those that lie elsewhere. Raises DamagedFileError."""
-    paths = [Path(entry["path"]) for entry in read_record(folder).get("runs", [])]
-    # Of a sweep that was moved the runs have moved as well.
-    found = [folder / path.name if not path.exists() else path for path in paths]
-    return [path for path in found if (path / "status.json").exists() or (path / "config.yaml").exists()]
+CODE = ".code"
 
 
 def write_record(plan: SweepPlan) -> None:
@@ -62,18 +44,6 @@ def note_launcher(folder: Path, *, alive: bool) -> None:
     """Note that this process runs the sweep, or that it no longer does."""
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": psutil.Process().create_time()}
     _update(folder, lambda before: {**before, "launcher": own if alive else None})
-
-
-def living_launcher(folder: Path) -> int | None:
-    """The process on this machine that runs the sweep. Raises DamagedFileError."""
-    noted = read_record(folder).get("launcher")
-    if not isinstance(noted, dict) or noted.get("host") != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(int(noted["pid"]))
-        return process.pid if abs(process.create_time() - noted["since"]) < 1 else None
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return None
 
 
 def _update(folder: Path, changed: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
