@@ -41,12 +41,14 @@ SRUN = """\
 srun() {{
   command srun "$@" && return
   local code=$?
-  if [ $code -eq {killed} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+  # Of an array, one element has the job id of them all.
+  local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"; fi
   return $code
 }}"""
 
 
-class _Executor(SlurmExecutor):
+class Executor(SlurmExecutor):
     """submitit's executor for Slurm, for folders with any signs in their names."""
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
@@ -54,7 +56,7 @@ class _Executor(SlurmExecutor):
         return _make_sbatch_string(command=command, folder=str(self.folder).replace("%", "%%"), **self.parameters)
 
 
-class _Renderer(_Executor):
+class Renderer(Executor):
     """The same, which also renders scripts where Slurm's commands are not installed."""
 
     @classmethod
@@ -65,7 +67,7 @@ class _Renderer(_Executor):
 
 def sbatch_script(plan: RunPlan) -> str:
     """The script that :func:`submit` would hand to sbatch, to the letter."""
-    executor = _slurm_executor(_Renderer, plan)
+    executor = _slurm_executor(Renderer, plan)
     return executor._make_submission_file_text(executor._submitit_command_str, uid="")
 
 
@@ -75,7 +77,7 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
     logs.mkdir(parents=True, exist_ok=True)
     if plan.resources.cluster is Cluster.slurm:
         with submitting(kept_back=KEPT_BACK):
-            return _slurm_executor(_Executor, plan).submit(job)
+            return _slurm_executor(Executor, plan).submit(job)
     with submitting():
         executor = LocalRanks(logs, python=LOCAL_PYTHON)
         executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node)
@@ -95,11 +97,13 @@ def log_folder(run_folder: Path) -> Path:
 
 def _slurm_executor(kind: type[SlurmExecutor], plan: RunPlan) -> SlurmExecutor:
     executor = kind(log_folder(plan.run_folder), python=PYTHON)
-    executor.update_parameters(**{key: value for key, value in _slurm_parameters(plan).items() if value is not None})
+    executor.update_parameters(**{key: value for key, value in slurm_parameters(plan).items() if value is not None})
     return executor
 
 
-def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
+def slurm_parameters(plan: RunPlan, run: str | None = None, code: Path | None = None) -> dict[str, Any]:
+    """What submitit writes the script of; None asks for nothing. run: the run's folder as a word of the shell, code:
+    where the job's copy of the code is, if that is not as of one run alone."""
     resources, profile = plan.resources, plan.resources.profile
     assert profile is not None
     return {
@@ -115,7 +119,7 @@ def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
         "mem": profile.mem and memory(profile.mem)[0],
         "time": profile.time_limit_min,
         "signal_delay_s": profile.signal_lead_s,
-        "setup": _script_lines(plan),
+        "setup": _script_lines(plan, run or shlex.quote(str(plan.run_folder)), code or plan.run_folder / "code"),
         "srun_args": _srun_arguments(plan),
         "additional_parameters": {"requeue": True, "export": profile.export or "ALL", **profile.sbatch_options()},
     }
@@ -131,14 +135,14 @@ def _srun_arguments(plan: RunPlan) -> list[str]:
     return [*fixed, *profile.srun_args]  # these last: they may name a program that starts the ranks
 
 
-def _script_lines(plan: RunPlan) -> list[str]:
+def _script_lines(plan: RunPlan, run: str, code: Path) -> list[str]:
     """From the script's start to srun; what Slurm and the shell left for srun is forgotten before setup may speak."""
     profile, python = plan.resources.profile, shlex.quote(sys.executable)
     assert profile is not None
     return [
         f'unset "${{!SRUN_@}}" {" ".join(f"SLURM_{name}" for name in FORGOTTEN)}',
-        *guarded(profile.setup, plan.run_folder),
-        f"export PYTHONPATH={shlex.quote(str(plan.run_folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *guarded(profile.setup, run),
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         # The script runs on the job's first node, where rank 0 will be.
         f"MASTER_PORT=$({python} -m launcher.ports)",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import submitit
 from rich.console import Console
@@ -34,12 +35,22 @@ class LaunchError(RuntimeError):
         super().__init__("\n".join(problems))
 
 
-def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it: bool) -> Ending:
-    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError."""
+def launch(
+    plan: RunPlan,
+    console: Console,
+    job: Job | None = None,
+    *,
+    follow_it: bool,
+    snapshot: Callable[[Path], Path] = take_snapshot,
+) -> Ending:
+    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError.
+
+    snapshot: what puts the code into a run's folder.
+    """
     try:
-        with _only_launcher(plan):
-            plan = _as_it_stands(plan)
-            prepare(plan)
+        with only_launcher(plan):
+            plan = as_it_stands(plan)
+            prepare(plan, snapshot)
             handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
         raise LaunchError(_unusable(plan, error)) from error
@@ -62,11 +73,11 @@ def _unusable(plan: RunPlan, error: OSError) -> str:
     return f"{place}: {said}: {fix}, or let runs lie elsewhere by run.root=FOLDER"
 
 
-def prepare(plan: RunPlan) -> None:
-    """Write config, code snapshot, plan and status into the run folder."""
+def prepare(plan: RunPlan, snapshot: Callable[[Path], Path] = take_snapshot) -> None:
+    """Write config, code snapshot, plan and status into the run folder. snapshot: as of :func:`launch`."""
     folder = RunFolder(plan.run_folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    take_snapshot(folder.path)
+    snapshot(folder.path)
     replace_text(folder.plan, json.dumps(plan.to_json(), indent=1))
     status = folder.status()
     if status.get("state") == State.completed.value and folder.release.exists():
@@ -77,7 +88,7 @@ def prepare(plan: RunPlan) -> None:
 
 
 @contextmanager
-def _only_launcher(plan: RunPlan) -> Iterator[None]:
+def only_launcher(plan: RunPlan) -> Iterator[None]:
     """Until the job's id is in the run folder, nothing else there would tell a second launcher about the first."""
     plan.run_folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -91,7 +102,7 @@ def _only_launcher(plan: RunPlan) -> Iterator[None]:
         yield
 
 
-def _as_it_stands(plan: RunPlan) -> RunPlan:
+def as_it_stands(plan: RunPlan) -> RunPlan:
     """The plan for what the run folder holds now: others may have used it since the plan was made."""
     history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size, plan.command)
     if history.problems:

@@ -72,9 +72,16 @@ def job_state(job_id: str) -> str:
 
 
 def living_jobs() -> dict[str, str]:
-    """Slurm's word for every job of this user that is not over, by the job's id. Raises SlurmError."""
-    lines = _run("squeue", "--noheader", "--me", "--format=%A %T", seconds=PROBE_S).splitlines()
+    """Slurm's word for every job of this user that is not over, by the job's id; of an array for each element by its
+    own, ``7_0``. Raises SlurmError."""
+    lines = _run("squeue", "--noheader", "--me", "--array", "--format=%i %T", seconds=PROBE_S).splitlines()
     return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def array_limit() -> int:
+    """How many elements an array may have. Raises SlurmError."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config", seconds=PROBE_S), re.MULTILINE)
+    return int(found[1]) - 1 if found else 1000
 
 
 def cancel(job_id: str) -> None:
