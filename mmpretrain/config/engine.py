@@ -176,7 +176,12 @@ class EngineConfig:
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
     timeout_s: int = field(default=600, metadata=FREE)
-    """Seconds that ranks wait for one another in a collective before the run ends with an error."""
+    """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
+    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+
+    step_timeout_s: int = field(default=300, metadata=FREE)
+    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. A store of
+    shards that falls silent is tried again for up to 4 minutes, in which the other ranks wait."""
 
     threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
@@ -200,6 +205,8 @@ class EngineConfig:
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
+        if self.step_timeout_s < 1:
+            found.append(f"engine.step_timeout_s is {self.step_timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found

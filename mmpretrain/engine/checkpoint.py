@@ -19,6 +19,7 @@ from mmpretrain.engine.engine import Engine
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
 NONE, LOST = -1, -2
+PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
 
 
@@ -35,15 +36,15 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
     with _told_clearly(writing, world.rank):
         if world.rank == 0:
             checkpoint_files.start_writing(checkpoints, step)
-        world.barrier()
+        world.barrier(patient=True)
         _write(engine, writing)
-        world.barrier()
+        world.barrier(patient=True)
         checkpoint_files.describe_share(writing, world.rank, world.size)
-        world.barrier()
+        world.barrier(patient=True)
         if world.rank == 0:
             checkpoint_files.commit(writing, {"step": step, **facts}, world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
-        world.barrier()
+        world.barrier(patient=True)
 
 
 def exists(checkpoints: Path, world: World) -> bool:

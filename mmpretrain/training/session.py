@@ -28,6 +28,7 @@ from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.engine import Engine, StepReport
@@ -39,6 +40,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training import health
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.costs import count_costs
@@ -67,6 +69,7 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        health.start(folder, self.config)
         torch.manual_seed(self.config.seed)
         sources = EncoderSources(self.config)
         self.processor = build_processor(self.config, sources)
@@ -76,6 +79,8 @@ class Session:
         self.accepted: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize)
         self.world = self.engine.world
+        limits = self.config.engine
+        self.waiting = Waiting(limits.timeout_s, limits.step_timeout_s, spared=[self.world.patient_group])
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
@@ -147,7 +152,9 @@ class Session:
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
-        return self.recorder.record(done, batch, report, stop=stop)
+        stops = self.recorder.record(done, batch, report, stop=stop)
+        self.waiting.hurry()
+        return stops
 
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
@@ -158,7 +165,7 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        with self.engine.evaluated_weights():
+        with self.waiting.leisurely(), self.engine.evaluated_weights():
             results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         if self.recorder.takes_pictures:
@@ -191,7 +198,8 @@ class Session:
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        checkpoint.save(self.engine, self.folder.checkpoints, done, facts, [self.best.step] if self.best else [])
+        with self.waiting.leisurely(checkpoint.PATIENCE_S):
+            checkpoint.save(self.engine, self.folder.checkpoints, done, facts, [self.best.step] if self.best else [])
         if self.best is not None and self.world.rank == 0:
             self.folder.update_status(best=self.best.facts())
 

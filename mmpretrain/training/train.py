@@ -43,4 +43,5 @@ def fit(session: Session) -> None:
             break
         if stop and done < session.config.total_steps:
             raise PreemptedError(f"stopped after step {done}")
-    session.finish(done)
+    with session.waiting.leisurely():
+        session.finish(done)
