@@ -176,7 +176,12 @@ class EngineConfig:
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
     timeout_s: int = field(default=600, metadata=FREE)
-    """Seconds that ranks wait for one another in a collective before the run ends with an error."""
+    """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
+    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+
+    step_timeout_s: int = field(default=300, metadata=FREE)
+    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. A store of
+    shards that falls silent is tried again for up to 4 minutes, in which the other ranks wait."""
 
     hang_s: int = field(default=480, metadata=FREE)
     """Seconds without any progress of a rank, or without a sign of life from it, after which the run is ended as hung,
@@ -213,6 +218,8 @@ class EngineConfig:
             found.append(f"engine.hang_s is {self.hang_s}: it must be at least 1 second")
         if self.skip_nonfinite < 0:
             found.append(f"engine.skip_nonfinite is {self.skip_nonfinite}: it must be 0 or more")
+        if self.step_timeout_s < 1:
+            found.append(f"engine.step_timeout_s is {self.step_timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found

@@ -23,6 +23,7 @@ from mmpretrain.engine.resharding import reshard
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
 NONE, LOST = -1, -2
+PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
 
 
@@ -39,18 +40,18 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
     with told_clearly(writing, world.rank):
         if world.rank == 0:
             checkpoint_files.start_writing(checkpoints, step)
-        world.barrier()
+        world.barrier(patient=True)
         engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
         for file in own_files(engine):
             file.write(writing)
-        world.barrier()
+        world.barrier(patient=True)
         checkpoint_files.describe_share(writing, world.rank, world.size)
-        world.barrier()
+        world.barrier(patient=True)
         if world.rank == 0:
             layout = layout_of(engine.config.engine, world.size).facts()
             checkpoint_files.commit(writing, {"step": step, LAYOUT: layout, **facts}, world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
-        world.barrier()
+        world.barrier(patient=True)
 
 
 def exists(checkpoints: Path, world: World) -> bool:

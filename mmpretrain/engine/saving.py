@@ -24,6 +24,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
 from mmpretrain.engine.checkpoint import DEEPSPEED, StateFile, own_files, told_clearly
 from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.host_copies import HostCopies
 
@@ -186,7 +187,7 @@ class Saving:
 
     def _commit(self, job: _Job) -> None:
         size, settings = self._engine.world.size, self._engine.config.checkpoint
-        facts = {"step": job.step, **job.facts}
+        facts = {"step": job.step, LAYOUT: layout_of(self._engine.config.engine, size).facts(), **job.facts}
         checkpoint_files.commit(job.writing, facts, size, self._patience_s, job.given_up.is_set)
         checkpoint_files.prune(self._checkpoints, job.step, settings.keep_last, settings.keep_every, job.keep)
         self._committed(Saved(job.step, time.perf_counter() - job.began, job.facts))

@@ -28,6 +28,7 @@ from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
@@ -42,6 +43,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training import health
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.costs import count_costs
@@ -71,6 +73,7 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        health.start(folder, self.config)
         joined = join(self.config, parts=True)
         torch.manual_seed(self.config.seed)
         sources = EncoderSources(self.config)
@@ -83,6 +86,8 @@ class Session:
         self.sizes: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
+        limits = self.config.engine
+        self.waiting = Waiting(limits.timeout_s, limits.step_timeout_s, spared=[self.world.patient_group])
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
@@ -161,7 +166,9 @@ class Session:
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
         # A rank that could not write a checkpoint must not go on alone: all stop, and the next save says why.
-        return self.recorder.record(done, batch, report, stop=stop or self.saving.failed)
+        stops = self.recorder.record(done, batch, report, stop=stop or self.saving.failed)
+        self.waiting.hurry()
+        return stops
 
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
@@ -172,7 +179,7 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        with self.engine.evaluated_weights():
+        with self.waiting.leisurely(), self.engine.evaluated_weights():
             results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         if self.recorder.takes_pictures:
@@ -211,7 +218,7 @@ class Session:
         self.recorder.flush()
         keep = [self.best.step] if self.best else []
         now = now or done == self.config.total_steps or not self.config.checkpoint.background
-        with self.recorder.standing_still():
+        with self.recorder.standing_still(), self.waiting.leisurely(checkpoint.PATIENCE_S):
             (self.saving.save if now else self.saving.start)(done, facts, keep)
 
     def _saved(self, saved: Saved) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from mmpretrain.distributed import in_parts
@@ -68,7 +67,7 @@ def check_same(ranks: Ranks, data: Path, folder: Path, *tokens: str) -> dict[str
     return seen["parts"]
 
 
-def lambda_free(folder: str, parts: bool) -> dict[str, Any]:  # noqa: FBT001 - ranks pass arguments by position
+def lambda_free(folder: str, parts: bool) -> dict[str, Any]:
     return outcome(folder, parts=parts)
 
 
