@@ -59,7 +59,8 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
     Every rank must call it. With PASSED_OVER it names newer checkpoints that are damaged. Raises NoCheckpointError when
-    there were checkpoints but none is usable (a run never silently starts from scratch), CheckpointError when the newest was written by another number of ranks.
+    there were checkpoints but none is usable (a run never silently starts from scratch), CheckpointError when the
+    newest was written by another number of ranks.
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.

@@ -139,6 +139,17 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
     return None
 
 
+def seen_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    try:
+        listed = read_manifest(folder)["files"]
+        wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
+        name = next(wrong, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return name and f"{name} has another size than when it was written"
+
+
 def lost(checkpoints: Path) -> bool:
     """Whether a run had a checkpoint once: a new start without one would be a silent restart from scratch."""
     return (checkpoints / LATEST).exists()

@@ -158,7 +158,7 @@ class Engine:
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
-        if spares and self.world.max_flag(not (parts.finite and self.heads.average())):
+        if spares and not self._finite(parts):
             return self._faulty(known | refined, math.nan, lr, parts)
         model_norm = self._model_update.step(parts)
         grad_norm = self.heads.update(model_norm, self.method.clamp_)
@@ -177,6 +177,11 @@ class Engine:
             self._movement = None if self._movement.decided else self._movement
         return StepReport(known | refined, grad_norm, lr)
 
+    def _finite(self, parts: MicroBatches) -> bool:
+        """Whether the loss and the gradients that are known before the model's are finite; a collective."""
+        self.heads.average()
+        return not self.world.max_flag(not parts.finite or bool(self.heads.bad_gradients()))
+
     def _out_of_bounds(self, step: Step, error: Exception) -> NonFiniteError | None:
         """What an error means that only weights out of all bounds lead to; None if they are as they should be."""
         why = blown_up(self.live, self.critics.modules)
@@ -190,10 +195,8 @@ class Engine:
 
     def _faulty(self, losses: dict[str, Tensor], norm: float, lr: float, parts: MicroBatches) -> StepReport:
         """What is told of a step that was not taken; a collective."""
-        found = {
-            *self._model_update.faulty,
-            *(f"{HEADS}{name}" for name in self.heads.faulty or self.heads.bad_gradients()),
-        }
+        of_heads = self.heads.faulty or self.heads.bad_gradients()
+        found = {*self._model_update.faulty, *(f"{HEADS}{name}" for name in of_heads)}
         named = [f"{MODEL}{name}" for name, p in self.method.model.named_parameters() if p.requires_grad]
         named += [f"{HEADS}{name}" for name, p in self.heads.modules.named_parameters() if p.requires_grad]
         fault = find_fault(parts.features(), found, named, self.live, self.world)

@@ -48,7 +48,6 @@ class ModelUpdate:
         The norm is the same on all ranks, and not finite when the gradients are not (float16: at any scale); the
         weights are then as before.
         """
-        self.faulty = set()
         norm = self._attempt(parts)
         if self.scale is None:
             return norm
@@ -64,7 +63,7 @@ class ModelUpdate:
 
         def looked_at(*arguments: Any, **options: Any) -> None:
             if optimizer.overflow:
-                self.faulty = bad_gradients(self.deepspeed.module, optimizer, self.settings.zero)
+                self.faulty |= bad_gradients(self.deepspeed.module, optimizer, self.settings.zero)
             zero_grad(*arguments, **options)
 
         optimizer.zero_grad = looked_at
@@ -74,6 +73,7 @@ class ModelUpdate:
         return not self.world.max_flag(not parts.finite)
 
     def _attempt(self, parts: MicroBatches) -> float:
+        self.faulty = set()
         if self.settings.zero == 0:
             parts.backward(self._backward)
             return self._step_whole()

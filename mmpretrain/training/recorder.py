@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from mmpretrain.training.rates import rates
 from mmpretrain.training.trackers import TrackerFactory, run_trackers
 from mmpretrain.words import listed
 
+logger = logging.getLogger(__name__)
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
 
 
@@ -100,8 +102,10 @@ class Recorder:
         allowed, said = self.config.engine.skip_nonfinite, self._what_is_not_finite(values, report)
         self.skipped = Skipped(self.skipped.total + 1, self.skipped.in_row + 1)
         if report.fault is not None and self.skipped.in_row <= allowed:
-            line = {"step": done, "samples": done * self.config.data.global_batch, "skipped": self.skipped.total}
-            self.write({**line, "not_finite": said} if self.world.rank == 0 else line)
+            samples = done * self.config.data.global_batch
+            self.write({"step": done, "samples": samples, "skipped": self.skipped.total})
+            if self.world.rank == 0:
+                logger.warning("step %d was skipped: %s", done, said)
             return
         times = f", as in the {allowed} before it, which were skipped" if allowed else ""
         advice = report.fault.advice if report.fault else "lower optim.lr or optim.clip"

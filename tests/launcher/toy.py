@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from mmpretrain.run_folder import append_line
 from mmpretrain.training.phases import reached
 from mmpretrain.training.preemption import PreemptedError, preemption_requested
 
-MORE = {"absent": None, "timeout_s": 600}
+FAULTS = dict.fromkeys(("raise_on", "kill", "hang", "stop", "absent", "fill", "slow_start"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,11 +50,10 @@ def slurm_plan(run_folder: Path, steps: int = 10, nodes: int = 2, ranks: int = 2
 
 def toy_job(run_folder: Path, **settings: Any) -> ToyJob:
     """A job with its settings in the run folder: steps, pause (s per step); raise_on, kill, hang, stop (a rank at step
-    3); absent (a rank that leaves out the collective of step 3 and waits in the next one); timeout_s of collectives."""
+    3); absent (a rank that leaves out the collective of step 3 and waits in the next one); fill (a rank that fills the
+    disk); slow_start (s before the ranks meet); timeout_s of collectives."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "toy.json").write_text(
-        json.dumps({"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None, "stop": None, **MORE} | settings)
-    )
+    (run_folder / "toy.json").write_text(json.dumps({"steps": 10, "pause": 0.0, "timeout_s": 600, **FAULTS} | settings))
     return ToyJob(run_folder)
 
 
@@ -67,6 +67,7 @@ class ToyJob(Job):
         from torch import distributed as dist
 
         settings = json.loads((self.run_folder / "toy.json").read_text())
+        time.sleep(settings["slow_start"] or 0)
         dist.init_process_group("gloo", timeout=timedelta(seconds=settings["timeout_s"]))
         rank, world = dist.get_rank(), dist.get_world_size()
         saved = self.run_folder / "toy.step"
@@ -81,6 +82,8 @@ class ToyJob(Job):
                 time.sleep(600)
             if step == 3 and rank == settings["stop"]:
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if step == 3 and rank == settings["fill"]:
+                fill(self.run_folder / "filling")
             if step == 3 and rank == settings["absent"]:
                 continue
             values = torch.tensor([1.0, float(preemption_requested())])
@@ -108,6 +111,13 @@ class ToyJob(Job):
         facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
         facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}
         append_line(self.run_folder / f"rank-{rank}.jsonl", facts)
+
+
+def fill(path: Path) -> None:
+    """Leave no room on the disk."""
+    with path.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
 
 
 def torch_threads() -> int:
