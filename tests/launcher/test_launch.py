@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console

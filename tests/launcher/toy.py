@@ -74,17 +74,7 @@ class ToyJob(Job):
         first = int(saved.read_text()) if saved.exists() else 0
         self._describe(rank, first)
         for step in range(first + 1, settings["steps"] + 1):
-            if step == 3 and rank == settings["raise_on"]:
-                raise FileNotFoundError("data/toy/shard-000001.tar is missing")
-            if step == 3 and rank == settings["kill"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if step == 3 and rank == settings["hang"]:
-                time.sleep(600)
-            if step == 3 and rank == settings["stop"]:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if step == 3 and rank == settings["fill"]:
-                fill(self.run_folder / "filling")
-            if step == 3 and rank == settings["absent"]:
+            if step == 3 and self._is_absent(rank, settings):
                 continue
             values = torch.tensor([1.0, float(preemption_requested())])
             dist.all_reduce(values)
@@ -100,6 +90,20 @@ class ToyJob(Job):
                 raise PreemptedError(f"stopped after step {step}")
         dist.barrier()
         dist.destroy_process_group()
+
+    def _is_absent(self, rank: int, settings: dict[str, Any]) -> bool:
+        """Let the faults of this rank happen; whether it leaves out a collective."""
+        if rank == settings["raise_on"]:
+            raise FileNotFoundError("data/toy/shard-000001.tar is missing")
+        if rank == settings["kill"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rank == settings["hang"]:
+            time.sleep(600)
+        if rank == settings["stop"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if rank == settings["fill"]:
+            fill(self.run_folder / "filling")
+        return rank == settings["absent"]
 
     def _describe(self, rank: int, first: int) -> None:
         """What this rank found around it, for the test to look at."""
