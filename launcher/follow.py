@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from launcher.resources import Cluster
 from launcher.signals import ABORT, ignored
 from launcher.stopping import Stopping, handled_by, send
 from mmpretrain.endings import Ending, ending_named
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
 # How long the other local ranks may take to notice that one failed, before they are ended.
@@ -158,12 +158,15 @@ def end_ranks(job: submitit.Job[None]) -> None:
 def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Stopping) -> str:
     """The job's last state."""
     tail, shown = MetricsTail(RunFolder(plan.run_folder).metrics), "RUNNING"
-    said, step = False, plan.step or 0
+    said, started, step = False, False, plan.step or 0
     with display(console, plan.batches.steps, plan.step or 0) as screen:
         while True:
             state = watch.state()
             over = watch.ended()  # asked before the last look at the metrics, so that none is missed
             if point := tail.latest():
+                if not started:
+                    _tell_fallback(RunFolder(plan.run_folder), screen.say)
+                    started = True
                 screen.show(point)
                 step = point.step
             if over:
@@ -176,6 +179,13 @@ def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Sto
                 screen.say(f"job {state}")
                 shown = state
             time.sleep(watch.poll_s)
+
+
+def _tell_fallback(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """That a run went on from an older checkpoint than its newest, and why."""
+    with suppress(DamagedFileError, OSError):
+        for damage in folder.status().get("passed_over") or []:
+            say(f"checkpoint passed over: {damage}")
 
 
 def stops(plan: RunPlan, step: int) -> str:

@@ -129,6 +129,8 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
         record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
     cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
+        return cause.ending  # another rank knows more
     if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
         cause = Cause(one_line(error), rank.paths.stderr, rank.number, ending_of(error))
     # Rank 0 may have completed the run before another rank failed at taking itself down.
@@ -146,8 +148,14 @@ def watched(folder: RunFolder, rank: Rank) -> Watchdog:
             record_hang(rank.paths, found.text, found.ending)
             folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
 
-    place = folder.path / HEARTBEATS
-    return Watchdog(Watched(place, rank.number, rank.world_size, attempt, rank.paths, hang_s), told)
+    def stopped() -> None:
+        cause = "stopped while it started, before its first step"
+        with suppress(OSError, DamagedFileError):
+            folder.update_status(unless=State.completed, state=State.preempted, cause=cause)
+
+    place, parent = folder.path / HEARTBEATS, os.getppid() if rank.cluster == "local" else None
+    of = Watched(place, rank.number, rank.world_size, attempt, rank.paths, hang_s, parent)
+    return Watchdog(of, told, stopped if rank.number == 0 else None)
 
 
 def listen_for_preemption() -> None:
