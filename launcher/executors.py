@@ -22,6 +22,7 @@ from launcher.resources import Cluster
 from launcher.setup_lines import END, guarded
 from launcher.signals import ignored
 from launcher.slurm_options import memory
+from launcher.srun_verdicts import ATTEMPT
 from launcher.submitting_shell import KEPT_BACK, submitting
 
 NO_LIMIT_MIN = 60 * 24 * 365
@@ -41,7 +42,8 @@ SRUN = """\
 srun() {{
   command srun "$@" && return
   local code=$?
-  if [ $code -eq {killed} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+  if [ $code -eq {killed} ]; then scontrol requeue "$SLURM_JOB_ID"
+  else {python} -m launcher.job_end "$_run" || true; fi
   return $code
 }}"""
 
@@ -136,6 +138,7 @@ def _script_lines(plan: RunPlan) -> list[str]:
     profile, python = plan.resources.profile, shlex.quote(sys.executable)
     assert profile is not None
     return [
+        f'echo "{ATTEMPT} $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2',
         f'unset "${{!SRUN_@}}" {" ".join(f"SLURM_{name}" for name in FORGOTTEN)}',
         *guarded(profile.setup, plan.run_folder),
         f"export PYTHONPATH={shlex.quote(str(plan.run_folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
@@ -144,7 +147,7 @@ def _script_lines(plan: RunPlan) -> list[str]:
         f"MASTER_PORT=$({python} -m launcher.ports)",
         "export MASTER_PORT",
         END,
-        SRUN.format(killed=128 + signal.SIGUSR2),
+        SRUN.format(killed=128 + signal.SIGUSR2, python=python),
     ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from submitit.core.utils import JobPaths, pickle_load
 
 from launcher.setup_lines import setup_failure
+from launcher.srun_verdicts import someone_exited, verdict
 from mmpretrain.engine.checkpoint_files import replace_text
 from mmpretrain.words import shortened
 
@@ -24,8 +25,6 @@ LOST_PEER = re.compile(
     r"remote process exited|network error|nccl(Remote|System)Error",
     re.IGNORECASE,
 )
-# What srun writes into the job's own log about a task that could not speak for itself.
-SRUN_VERDICT = re.compile(r"srun: error: (?P<tasks>\S+: tasks? [\d,-]+): (?P<word>.+)")
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,8 @@ def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
     silent = [task for task in tasks if task.task_id not in spoken and not task.result_pickle.exists()]
     if not silent:
         return []
-    log = tasks[0].stderr.read_text(errors="replace") if tasks[0].stderr.exists() else ""
-    last_attempt = re.split(r"DUE TO [A-Z ]+", log)[-1]
-    verdict = SRUN_VERDICT.search(last_attempt)
-    if verdict and verdict["word"].startswith("Exited"):
+    if found := verdict(tasks[0].stderr, {task.task_id: task.stderr for task in silent}):
+        return [Cause(found.text, found.log, found.rank)]
+    if someone_exited(tasks[0].stderr):
         return []  # the first one to end had its say, and the silent ones were ended because of it
-    if verdict:
-        return [Cause(f"{verdict['tasks']} ended by Slurm: {verdict['word'].strip()}", tasks[0].stderr)]
     return [Cause("ended without an exception (killed, or out of memory?)", silent[0].stderr, silent[0].task_id)]
