@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from launcher import slurm_client
+from launcher.controller import MODULE
 from launcher.going_on import Differences, differences
 from launcher.other_size import other_size
 from mmpretrain.config.compose import ConfigError, load_config
@@ -94,7 +95,7 @@ def is_controller(pid: int, logs: Path) -> bool:
         words = psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
-    if "submitit.local._local" not in words:
+    if not {MODULE, "submitit.local._local"} & set(words):  # the latter: of earlier versions
         return False
     named = Path(words[-1])  # gone if the folder of a living run was moved
     return not named.exists() or (logs.exists() and named.samefile(logs))

@@ -80,3 +80,9 @@ def _freedom(key: str, config: Config) -> Freedom:
             return found
         place = getattr(place, part, None)
     return Freedom.fixed
+
+
+def settles(key: str, config: Config) -> bool:
+    """Whether another value of ``key`` makes another run of it: it decides weights or scores, and not merely where and
+    under which name they are kept."""
+    return not key.startswith("run.") and _freedom(key, config) is not Freedom.free

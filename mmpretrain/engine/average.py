@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -64,12 +63,17 @@ class Average:
             fragment.numbers.copy_(self._numbers[name])
         self._live.refresh()
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's part; at stage 0, where all have the same, rank 0 alone does."""
+    @property
+    def file(self) -> str:
+        """The name of this rank's file in a checkpoint."""
+        return FILE.format(self._live.rank)
+
+    def kept(self) -> dict[str, Tensor] | None:
+        """What this rank's file holds, the very tensors; None at stage 0, where all have the same, but on rank 0."""
         rank = self._live.rank
-        if rank == 0 or self._live.stage > 0:
-            kept = {name: t for name, t in self._numbers.items() if rank == 0 or not name.startswith(HEADS)}
-            save_file(kept, folder / FILE.format(rank))
+        if rank > 0 and self._live.stage == 0:
+            return None
+        return {name: t for name, t in self._numbers.items() if rank == 0 or not name.startswith(HEADS)}
 
     def load(self, folder: Path, ranks: int | None = None) -> None:
         """Go on from what the same number of ranks wrote at the same stage, or ``ranks`` ranks at any stage.

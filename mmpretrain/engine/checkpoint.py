@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
@@ -21,6 +23,7 @@ from mmpretrain.engine.resharding import reshard
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
 NONE, LOST = -1, -2
+PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
 
 
@@ -34,19 +37,21 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
     """
     world, settings = engine.world, engine.config.checkpoint
     writing = checkpoint_files.writing_folder(checkpoints, step)
-    with _told_clearly(writing, world.rank):
+    with told_clearly(writing, world.rank):
         if world.rank == 0:
             checkpoint_files.start_writing(checkpoints, step)
-        world.barrier()
-        _write(engine, writing)
-        world.barrier()
+        world.barrier(patient=True)
+        engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
+        for file in own_files(engine):
+            file.write(writing)
+        world.barrier(patient=True)
         checkpoint_files.describe_share(writing, world.rank, world.size)
-        world.barrier()
+        world.barrier(patient=True)
         if world.rank == 0:
             layout = layout_of(engine.config.engine, world.size).facts()
             checkpoint_files.commit(writing, {"step": step, LAYOUT: layout, **facts}, world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
-        world.barrier()
+        world.barrier(patient=True)
 
 
 def exists(checkpoints: Path, world: World) -> bool:
@@ -103,10 +108,23 @@ def _nothing_left(checkpoints: Path) -> int:
     return LOST if checkpoint_files.lost(checkpoints) else NONE
 
 
-def _write(engine: Engine, writing: Path) -> None:
-    engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
-    if engine.average:
-        engine.average.save(writing)
+@dataclass(frozen=True)
+class StateFile:
+    """A file of a checkpoint. name: below its folder. state: what is in it. to: how it is written there."""
+
+    name: str
+    state: Any
+    to: Callable[[Any, Path], object] = torch.save
+
+    def write(self, writing: Path) -> None:
+        """Write it into ``writing``."""
+        self.to(self.state, writing / self.name)
+
+
+def own_files(engine: Engine) -> Iterator[StateFile]:
+    """What this rank writes beside DeepSpeed's files, as it is now: live tensors, which the next step changes."""
+    if engine.average and (numbers := engine.average.kept()) is not None:
+        yield StateFile(engine.average.file, numbers, save_file)
     if engine.world.rank == 0:
         scale = engine.loss_scale
         state = {
@@ -114,7 +132,7 @@ def _write(engine: Engine, writing: Path) -> None:
             "critics": engine.critics.state_dict(),
             "loss_scale": scale and asdict(scale),
         }
-        torch.save(state, writing / HEADS)
+        yield StateFile(HEADS, state)
 
 
 def _read(engine: Engine, folder: Path) -> dict[str, Any]:
@@ -149,10 +167,13 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _told_clearly(writing: Path, rank: int) -> Iterator[None]:
+def told_clearly(writing: Path, rank: int) -> Iterator[None]:
+    """Whatever stops a rank from writing is a CheckpointError that says so in one line."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched"

@@ -18,12 +18,17 @@ from mmpretrain.hub.adapters import EncoderAdapter
 from mmpretrain.hub.card import CardFacts, TrainingFacts
 from mmpretrain.hub.card_parameters import used_parameters
 from mmpretrain.hub.export import export_release
+from mmpretrain.hub.native import native_note
 from mmpretrain.methods.base import Shipped
 from mmpretrain.records import Change, sizes_in_words
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.start_sources import Start
 
 logger = logging.getLogger(__name__)
+
+# Of a model that no rank holds whole: how many numbers of it rank 0 may open to check another format, and what a file
+# of weights holds at most, which safetensors puts together in memory.
+OPENED, SHARD = 2**24, "256MB"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,15 @@ def publish(
     """Write ``folder.release``. adapters: of LoRA, which are merged in ``shipped``."""
     card = card_facts(config, dataset_info(config.data), training, scores)
     whole = (shipped.model, shipped.state, shipped.processor, folder.release, card)
-    for note in export_release(*whole, adapters=adapters):
+    divided = config.engine.zero == 3
+    native = not divided or sum(tensor.numel() for tensor in shipped.state.values()) <= OPENED
+    notes = export_release(*whole, SHARD if divided else "5GB", native, adapters)
+    if not native and native_note(shipped.model.config):
+        notes.append(
+            f"its model is divided among the ranks (engine.zero=3), and formats of others take all of it in one process:"
+            f" `mmpretrain export {folder.path} --to FOLDER` writes them"
+        )
+    for note in notes:
         logger.info("the release is not written in every format: %s", note)
 
 
