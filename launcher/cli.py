@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from launcher.completion import complete
-from launcher.follow import Exit
 from launcher.launch import LaunchError, launch
 from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.previous_run import Action
@@ -22,6 +21,7 @@ from launcher.resources import Cluster, Purpose, Request
 from launcher.sweep_values import several_values
 from mmpretrain.config.choices import USER_CONFIGS
 from mmpretrain.console import HomeCommand
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import DamagedFileError
 from mmpretrain.words import listed
 
@@ -37,8 +37,8 @@ Examples:
   PROGRAM --config-dir mine data=photos     # takes mine/data/photos.yaml
   PROGRAM --sweep data.path=data/photos method=clip,m3col optim.lr=1e-3,3e-4 seed=0..2
 
-Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
-75 stopped by a signal, the same command continues.
+Exit codes: 0 completed (or queued); 2 the command line could not be read; 75 stopped by a signal, the same
+command continues; 1, 65 to 78 and 130 failed: docs/reliability.md says how each of them came and what helps.
 """
 
 Tokens = Annotated[
@@ -152,18 +152,18 @@ def carried_out(planned: Callable[[], RunPlan], follow: bool | None, show: Calla
         plan = planned()
         if show is not None:
             show(plan)
-            return Exit.completed
+            return Ending.completed.code
         show_summary(plan, out)
         if plan.action is Action.complete:
             out.print(f"complete already: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
-            return Exit.completed
+            return Ending.completed.code
         local = plan.resources.cluster is Cluster.local
-        return int(launch(plan, out, follow_it=local if follow is None else follow))
+        return launch(plan, out, follow_it=local if follow is None else follow).code
     except (PlanError, LaunchError) as error:
         show_problems(error.problems, err)
     except DamagedFileError as error:
         show_problems([str(error)], err)
-    return Exit.failed
+    return Ending.failed.code
 
 
 def typed(arguments: Sequence[str]) -> list[str]:

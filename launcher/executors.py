@@ -15,6 +15,7 @@ import submitit
 from submitit.core.utils import environment_variables
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
+from launcher.controller import LocalRanks
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.ports import free_port
@@ -24,7 +25,6 @@ from launcher.signals import ignored
 from launcher.slurm_options import memory
 from launcher.submitting_shell import KEPT_BACK, submitting
 
-NO_LIMIT_MIN = 60 * 24 * 365
 # What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
 PYTHON, LOCAL_PYTHON = (
     shlex.join(["sh", "-c", f'trap "" {name}; exec "$@"', "sh", sys.executable]) for name in ("USR2", "TERM")
@@ -79,8 +79,8 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
         with submitting(kept_back=KEPT_BACK):
             return _slurm_executor(Executor, plan).submit(job)
     with submitting():
-        executor = submitit.AutoExecutor(folder=logs, cluster="local", local_python=LOCAL_PYTHON)
-        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
+        executor = LocalRanks(logs, python=LOCAL_PYTHON)
+        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
         # Neither closing the terminal nor Ctrl-C in it may end the ranks: the launcher tells them to stop, by SIGTERM,
         # which their controller hands on as soon as it listens.

@@ -6,6 +6,8 @@ import faulthandler
 import json
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,11 +20,25 @@ from submitit.core.utils import JobPaths
 from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
-from launcher.failures import failure_record, record_failure, root_cause
+from launcher.failures import (
+    WAITED,
+    Cause,
+    failure_record,
+    one_line,
+    record_failure,
+    record_hang,
+    root_cause,
+    settled_cause,
+)
+from launcher.heartbeats import Verdict
 from launcher.signals import ABORT
+from launcher.watchdog import Watchdog, Watched, end_silent
 from mmpretrain.config.compose import load_config
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 from mmpretrain.training.preemption import PreemptedError, request_preemption
+
+HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
 
 
 @dataclass
@@ -39,13 +55,16 @@ class Job:
         plan = json.loads(folder.plan.read_text())
         os.chdir(plan["directory"])
         rank = enter_rank(folder, plan)
-        rank.forget_previous_attempt()
-        if rank.number == 0:
-            folder.update_status(state=State.running, job_id=rank.job_id, cause=None)
-        with noted_failures(folder, rank):
+        watchdog = watched(folder, rank)
+        with noted_failures(folder, rank, watchdog):
+            rank.forget_previous_attempt()
+            watchdog.start()
+            if rank.number == 0:
+                folder.update_status(state=State.running, job_id=rank.job_id, **rank.start())
             self._train(folder, rank)
-        if rank.number == 0:
-            folder.update_status(state=State.completed)
+            watchdog.stop()
+            if rank.number == 0:
+                folder.update_status(state=State.completed)
 
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
@@ -72,6 +91,11 @@ class Rank:
     cluster: str
     paths: JobPaths
 
+    def start(self) -> dict[str, Any]:
+        """What the status says of a start: of a job that Slurm brought back, which attempt it is."""
+        again = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        return {"cause": f"requeued by Slurm, attempt {again + 1}" if again else None, "attempt": again + 1}
+
     def forget_previous_attempt(self) -> None:
         """Remove what this rank left when the same job ran before it was requeued: submitit would take it for new."""
         result = self.paths.result_pickle
@@ -80,17 +104,50 @@ class Rank:
 
 
 @contextmanager
-def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
-    """Leave a record of an exception, and the run's root cause in its status, before the exception goes on."""
+def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterator[None]:
+    """Leave a record of an exception and the run's root cause in its status, and end with the exit code for it.
+
+    submitit would store the exception and end with 1 whatever it is.
+    """
     try:
         yield
     except Exception as error:
+        traceback.print_exc()
+        ending = Ending.failed
         with suppress(OSError, DamagedFileError):  # a full disk may be the very error, and must not hide itself
-            record_failure(rank.paths, error)
-            cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
-            # Rank 0 may have completed the run before another rank failed at taking itself down.
-            folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
-        raise
+            ending = _noted(folder, rank, error, watchdog)
+        sys.stderr.flush()
+        raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
+
+
+def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) -> Ending:
+    """What the exception of this rank means for the run, written down as far as the disk takes it."""
+    with suppress(OSError):
+        record_failure(rank.paths, error)
+    cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
+        record_hang(rank.paths, found.text, found.ending)
+        end_silent(watchdog.beats(), found)
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
+        cause = Cause(one_line(error), rank.paths.stderr, rank.number, ending_of(error))
+    # Rank 0 may have completed the run before another rank failed at taking itself down.
+    folder.update_status(unless=State.completed, state=State.failed, cause=str(cause), ending=cause.ending)
+    return cause.ending
+
+
+def watched(folder: RunFolder, rank: Rank) -> Watchdog:
+    """What watches this rank, not started yet."""
+    attempt = f"{rank.job_id}-{os.environ.get('SLURM_RESTART_COUNT', 0)}-{os.environ.get('MASTER_PORT', 0)}"
+    hang_s = float(load_config(folder.config).engine.hang_s)
+
+    def told(found: Verdict) -> None:
+        with suppress(OSError, DamagedFileError):
+            record_hang(rank.paths, found.text, found.ending)
+            folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
+
+    place = folder.path / HEARTBEATS
+    return Watchdog(Watched(place, rank.number, rank.world_size, attempt, rank.paths, hang_s), told)
 
 
 def listen_for_preemption() -> None:

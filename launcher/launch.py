@@ -14,13 +14,14 @@ from rich.console import Console
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from launcher.executors import submit
-from launcher.follow import Exit, follow
+from launcher.follow import follow
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.previous_run import Action, read_history
 from launcher.resources import Cluster
 from launcher.snapshot import take_snapshot
 from mmpretrain.config.compose import save_config
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import Busy, DamagedFileError, RunFolder, State, locked
 from mmpretrain.words import command, shortened
@@ -41,7 +42,7 @@ def launch(
     *,
     follow_it: bool,
     snapshot: Callable[[Path], Path] = take_snapshot,
-) -> Exit:
+) -> Ending:
     """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError.
 
     snapshot: what puts the code into a run's folder.
@@ -52,7 +53,7 @@ def launch(
             prepare(plan, snapshot)
             handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
-        raise LaunchError(f"{error.filename or plan.run_folder}: {error.strerror}") from error
+        raise LaunchError(_unusable(plan, error)) from error
     except DamagedFileError as error:
         raise LaunchError(str(error)) from error
     if follow_it:
@@ -60,7 +61,16 @@ def launch(
             _announce(plan, handle, console)
         return follow(plan, handle, console)
     _announce(plan, handle, console)
-    return Exit.completed
+    return Ending.completed
+
+
+def _unusable(plan: RunPlan, error: OSError) -> str:
+    """A folder that cannot be written into, in one sentence, whatever of the error is known."""
+    said = error.strerror or shortened(str(error).strip() or type(error).__name__, 200)
+    place = error.filename or plan.run_folder
+    full = ending_of(error) is Ending.disk_full
+    fix = "free some space there" if full else "make it writable (nothing but a folder may stand there)"
+    return f"{place}: {said}: {fix}, or let runs lie elsewhere by run.root=FOLDER"
 
 
 def prepare(plan: RunPlan, snapshot: Callable[[Path], Path] = take_snapshot) -> None:

@@ -128,10 +128,14 @@ def drafted(
         problems += data.problems
         notes += data.notes
     if config is not None and composed is not None and resources is not None:
-        problems += [*checks.check_batches(config, resources), *config.tracking.not_installed()]
-        # What defaults to the local batch is fixed now and stored with the run.
-        config.method.bind(config.data.global_batch // resources.world_size)
         history = read_history(run_folder(config), composed, resources.world_size, command)
+        # What defaults to the local batch is fixed at the first start and stored with the run.
+        bound = history.step is not None and history.stored is not None
+        if history.stored is not None and bound and history.stored.method.name == config.method.name:
+            config.method.bind_as(history.stored.method)
+        else:
+            config.method.bind(config.data.global_batch // resources.world_size)
+        problems += [*checks.check_batches(config, resources, bound=bound), *config.tracking.not_installed()]
         problems += [*history.problems, *_folder_problems(run_folder(config).path), *_setup_problems(resources)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)

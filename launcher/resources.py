@@ -11,6 +11,8 @@ from pathlib import Path
 
 from launcher import slurm_client
 from launcher.profiles import Profile, ProfileError, load_profile, profile_notes
+from launcher.slurm_fit import Wanted
+from launcher.slurm_partition import PartitionError, find_place, fit_problems, gpus_there
 from launcher.submitting_shell import with_shell
 
 NVIDIA_SMI_S = 10
@@ -115,7 +117,7 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
     note = f"no Slurm answers here, so no GPUs are asked for, unless the profile {name} says gpus_per_node"
     notes = [note] if profile.gpus_per_node is None else []
     notes += [*profile_notes(name, request.config_dir), *shell_notes]
-    return _slurm(request, name, profile, profile.gpus_per_node or 0), notes, []
+    return _slurm(request, name, profile, profile.gpus_per_node or 0, profile.gpu_type), notes, []
 
 
 def local_gpus() -> tuple[tuple[str, ...], list[str]]:
@@ -156,18 +158,21 @@ def _local(request: Request) -> tuple[Resources | None, list[str], list[str]]:
 
 
 def _on_cluster(request: Request, name: str, profile: Profile) -> tuple[Resources | None, list[str], list[str]]:
-    gpus = profile.gpus_per_node
     try:
-        gpus = slurm_client.gpus_per_node(profile.partition) if gpus is None else gpus
+        place = find_place(profile, name)
+        gpus = gpus_there(place, profile, request.nodes, request.gpus_per_node)
+        resources = _slurm(request, name, profile, gpus.count, gpus.kind)
+        wanted = Wanted(request.nodes, resources.ranks_per_node, resources.gpus_per_node, gpus.kind)
+        problems, fit_notes = fit_problems(place, profile, wanted)
+    except PartitionError as error:
+        return None, [], error.problems
     except slurm_client.SlurmError as error:
-        return (
-            None,
-            [],
-            [f"how many GPUs the nodes have is not known ({error}): set gpus_per_node in the profile {name}"],
-        )
-    return _slurm(request, name, profile, gpus), profile_notes(name, request.config_dir), []
+        return None, [], [f"what the nodes offer is not known ({error}): try again when Slurm answers"]
+    notes = [gpus.note] if gpus.note else []
+    return (None if problems else resources), [*notes, *fit_notes, *profile_notes(name, request.config_dir)], problems
 
 
-def _slurm(request: Request, name: str, profile: Profile, gpus: int) -> Resources:
+def _slurm(request: Request, name: str, profile: Profile, gpus: int, kind: str | None) -> Resources:
     ranks = request.gpus_per_node or gpus or RANKS_WITHOUT_GPUS["slurm"]
-    return Resources(Cluster.slurm, request.nodes, ranks, ranks if gpus else 0, profile_name=name, profile=profile)
+    devices, kind = (ranks, kind) if gpus else (0, None)
+    return Resources(Cluster.slurm, request.nodes, ranks, devices, profile_name=name, profile=profile, gpu_type=kind)

@@ -11,6 +11,7 @@ from typing import Any
 from launcher.runs_reading import Reading, Standing
 from launcher.runs_view import duration, final_scores, shown
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.records import sizes_in_words
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import command, without_secrets
 
@@ -46,6 +47,7 @@ def facts(run: Reading) -> dict[str, Any]:
         "method": run.method,
         "data": run.data,
         "ranks": _ranks(plan),
+        "ranks so far": sizes_in_words(run.status.get("sizes") or []),
         "checkpoints": [f"{step}" for step in steps(folder.checkpoints)],
         "best": run.status.get("best"),
         "released step": run.status.get("released_step"),

@@ -33,7 +33,8 @@ _end() {{ # CODE COMMAND
   set +eu
   local state=failed ending={ending} code={code} said old cause
   said=$(tail -c "+$((_mark + 1))" "$(_log)" 2>/dev/null | _plain)
-  cause="{failed} \\"$(printf %s "$2" | _plain)\\": exit code $1${{said:+: $said}}"
+  said=${{said#*/slurm_script: }}
+  cause="{failed} \\"$(printf %s "$2" | _plain)\\": exit code $1${{said:+: ${{said% }}}}"
   [ "$1" -ne {terminated} ] || {{ state=preempted ending=preempted code=$1 cause="{stopped} \\"$2\\""; }}
   cause=$(printf %s "$cause" | _plain)
   echo "error: $cause" >&2

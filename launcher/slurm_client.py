@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 ACTIVE = WAITING | {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
 UNKNOWN = "UNKNOWN"
+NODE = "%N|%T|%c|%m|%G|%f"
+# Variables by which a shell changes what Slurm's commands answer; how Slurm is reached does not begin so.
+DEFAULTS = (
+    "SINFO_",
+    "SQUEUE_",
+    "SACCT_",
+    "SCANCEL_",
+    "SCONTROL_",
+    "SLURM_CLUSTERS",
+    "SLURM_TIME_FORMAT",
+    "SLURM_BITSTR_LEN",
+)
 PROBE_S = 10.0  # with a configuration that leads nowhere, Slurm's commands try for about a minute
 
 
@@ -24,12 +37,25 @@ def responds() -> bool:
     return True
 
 
-def gpus_per_node(partition: str | None) -> int:
-    """The smallest number of GPUs on the partition's nodes that have any; 0 without GPUs."""
-    where = [f"--partition={partition}"] if partition else []
-    resources = _run("sinfo", "--noheader", "--format=%G", *where)
-    counts = [sum(map(int, re.findall(r"gpu:(?:[^:,()]+:)?(\d+)", line))) for line in resources.splitlines()]
-    return min((count for count in counts if count), default=0)
+def partitions() -> list[str]:
+    """Names of the partitions that this user may see; the default one has a ``*`` behind it. Raises SlurmError."""
+    return list(dict.fromkeys(_run("sinfo", "--all", "--noheader", "--format=%P").split()))
+
+
+def node_lines(partition: str, among: str | None = None) -> list[str]:
+    """A line for each node: name, state, CPUs, memory in MB, resources and features, with ``|`` between.
+
+    partition: one or several names with commas. among: a list of nodes as Slurm writes it. Raises SlurmError.
+    """
+    some = [f"--nodes={among}"] if among else []
+    lines = _run("sinfo", "--Node", "--noheader", f"--partition={partition}", f"--format={NODE}", *some)
+    return list(dict.fromkeys(lines.splitlines()))
+
+
+def partition_facts(partition: str) -> dict[str, str]:
+    """What Slurm knows about one partition, such as ``MaxTime``. Raises SlurmError."""
+    words = _run("scontrol", "show", "partition", partition, "--oneliner").split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def job_state(job_id: str) -> str:
@@ -79,7 +105,7 @@ def _accounted_state(job_id: str) -> str:
 
 def _run(*command: str, seconds: float = 60) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=_environment())
     except FileNotFoundError:
         raise SlurmError(f"{command[0]} is not installed here") from None
     except subprocess.TimeoutExpired:
@@ -88,3 +114,7 @@ def _run(*command: str, seconds: float = 60) -> str:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise SlurmError(f"{command[0]} failed: {lines[-1]}")
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(DEFAULTS)}

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from submitit.core.utils import environment_variables
 from submitit.helpers import clean_env
@@ -72,15 +73,21 @@ def with_shell(profile: Profile, environ: Mapping[str, str] | None = None) -> tu
         for name, value in sorted((os.environ if environ is None else environ).items())
         if name.startswith("SBATCH_")
     }
-    keys = {KEYS[name]: value for name, value in said.items() if name in KEYS and getattr(profile, KEYS[name]) is None}
+    keys: dict[str, Any] = {
+        KEYS[name]: value for name, value in said.items() if name in KEYS and getattr(profile, KEYS[name]) is None
+    }
     own = {key.replace("_", "-") for key in profile.sbatch}
-    options = {OPTIONS[name]: value for name, value in said.items() if name in OPTIONS and OPTIONS[name] not in own}
+    options: dict[str, str | bool | None] = {
+        OPTIONS[name]: value for name, value in said.items() if name in OPTIONS and OPTIONS[name] not in own
+    }
     if "mem" in keys and keys["mem"].isdigit() and keys["mem"] != "0":
         keys["mem"] += "M"  # as sbatch takes it
+    if options.get("exclusive", "user") not in ("user", "mcs", "topo"):
+        options["exclusive"] = True  # the variable need only be there
     acting = {**keys, **options}
     notes = []
     if acting:
-        words = ", ".join(f"{key} {value}" for key, value in acting.items())
+        words = ", ".join(key if value is True else f"{key} {value}" for key, value in acting.items())
         notes.append(f"from the SBATCH_* variables of this shell: {words}")
     idle = [name for name in said if KEYS.get(name, OPTIONS.get(name)) not in acting]
     if idle:

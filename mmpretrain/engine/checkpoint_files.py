@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ def newest_step(checkpoints: Path) -> int | None:
     return next(iter(steps(checkpoints)), None)
 
 
+def newest_manifest(checkpoints: Path) -> tuple[int | None, dict[str, Any]]:
+    """The newest checkpoint's step and manifest, for messages; None without one, and empty where it cannot be read."""
+    step = newest_step(checkpoints)
+    if step is None:
+        return None, {}
+    try:
+        found = read_manifest(step_folder(checkpoints, step))
+    except (OSError, ValueError):
+        return step, {}  # whoever loads it passes it over
+    return step, found if isinstance(found, dict) else {}
+
+
 def start_writing(checkpoints: Path, step: int) -> Path:
     """An empty ``step-N.tmp`` to write into; leftovers of earlier attempts are removed."""
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -65,18 +77,28 @@ def start_writing(checkpoints: Path, step: int) -> Path:
 
 def describe_share(writing: Path, rank: int, world_size: int) -> None:
     """Flush and hash this rank's share of the files into its done-marker; all of them must be written by now."""
-    share = {name: describe(writing / name) for name in _names(writing)[rank::world_size]}
-    replace_text(_done_marker(writing, rank), json.dumps(share))
+    describe_files(writing, rank, _names(writing)[rank::world_size])
 
 
-def commit(writing: Path, facts: dict[str, Any], world_size: int, patience_s: float = 60) -> Path:
+def describe_files(writing: Path, rank: int, names: Collection[str]) -> None:
+    """Flush and hash these files into the rank's done-marker; what no rank describes is left to :func:`commit`."""
+    replace_text(_done_marker(writing, rank), json.dumps({name: describe(writing / name) for name in names}))
+
+
+def commit(
+    writing: Path,
+    facts: dict[str, Any],
+    world_size: int,
+    patience_s: float = 60,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Path:
     """Turn a fully described ``step-N.tmp`` into ``step-N``: manifest, flush, rename, ``latest``.
 
-    patience_s: how long another node's done-marker may take to show on a shared file system.
+    patience_s: how long another rank's done-marker may take to show. given_up: whether waiting for it is over before.
     Raises CheckpointError when a rank's done-marker is missing.
     """
     markers = [_done_marker(writing, rank) for rank in range(world_size)]
-    _wait_for(markers, patience_s)
+    _wait_for(markers, patience_s, given_up)
     files = {name: entry for marker in markers for name, entry in json.loads(marker.read_text()).items()}
     # Ranks that listed a shared folder at different moments may have left a file to one another.
     files |= {name: describe(writing / name) for name in _names(writing) if name not in files}
@@ -140,13 +162,14 @@ def _compare(path: Path, expected: dict[str, Any]) -> str | None:
     return None
 
 
-def _wait_for(markers: list[Path], patience_s: float) -> None:
+def _wait_for(markers: list[Path], patience_s: float, given_up: Callable[[], bool]) -> None:
     end = time.monotonic() + patience_s
     while absent := [rank for rank, marker in enumerate(markers) if not marker.exists()]:
-        if time.monotonic() >= end:
+        if given_up() or time.monotonic() >= end:
             folder = markers[0].parent
             raise CheckpointError(
-                f"{folder}: ranks {absent} did not finish writing; the previous checkpoint stays in use"
+                f"{folder}: ranks {absent} did not finish writing (do all nodes share the run's folder?); the previous"
+                " checkpoint stays in use"
             )
         time.sleep(0.1)
 

@@ -9,12 +9,11 @@ because under ZeRO-3 a parameter used outside the wrapped forward is an empty sh
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.average import Average
-from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
+from mmpretrain.engine.deepspeed_setup import Joined, build_models_whole, hand_over, join
 from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.engine.live_weights import LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
@@ -37,14 +36,14 @@ from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.movement import Movement
 from mmpretrain.engine.muon import MuonAdamW
-from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
+from mmpretrain.engine.whole_state import gathered_state
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
 
 CRITICS_NORM = "critics/grad_norm"
-PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,28 @@ class Engine:
     """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None. live: the weights that
     this rank steps. average: of them, None without ``averaging.ema``."""
 
-    def __init__(self, config: Config, method: Method, before: Callable[[World], None] | None = None) -> None:
-        """Join the process group and build DeepSpeed around ``method.model``.
+    def __init__(
+        self,
+        config: Config,
+        method: Method,
+        before: Callable[[World], None] | None = None,
+        joined: Joined | None = None,
+    ) -> None:
+        """Build DeepSpeed around ``method.model``.
 
-        before: called between the two, when the ranks can see one another and the model is whole on each of them.
+        before: called first, when the ranks can see one another and the model is, or looks, whole on each of them.
+        joined: this rank, which has built the model in its ``building``; None: join the process group now.
 
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
         trainable, and for batch norms that micro-batches or float16 would change.
         """
         self.config = config
         self.method = method
-        self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
-        self.world = replace(World.current(self.accelerator.device), even=True).with_patience(PATIENCE)
+        joined = joined or join(config)
+        self.accelerator, self.world = joined.accelerator, joined.world
         if before is not None:
-            before(self.world)
+            with joined.building():
+                before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
         if problems := layer_problems(method.model, config.optim.layer_decay):
@@ -92,6 +99,7 @@ class Engine:
         if muon and not matrices:
             raise ValueError(NO_MATRICES)
         self._model_rates = [group["lr"] for group in groups]
+        self.trained_names = names_in_order(method.model, groups)
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # ZeRO takes them out of the groups
         for group in groups:
             if group["lr"]:  # not with lr_scale=0
@@ -99,6 +107,8 @@ class Engine:
                 self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
+        if joined.parts is not None:
+            hand_over(joined.parts, method.model, config)
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
         if isinstance(optimizer, MuonAdamW) and config.engine.zero:
             stage = config.engine.zero
@@ -154,8 +164,13 @@ class Engine:
         released = self.config.averaging.released
         return self.average.in_place() if self.average and released is Weights.ema else nullcontext()
 
-    def state_dict(self) -> dict[str, Tensor] | None:
-        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
+    def state_dict(self, spool: Path | None = None) -> dict[str, Tensor] | None:
+        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it.
+
+        spool: a folder in whose disk those of a model that is divided lie (ZeRO-3), so that no rank holds it whole.
+        """
+        if self.config.engine.zero == 3:
+            return gathered_state(self.deepspeed.module, spool, keeps=self.world.rank == 0)
         state = self.accelerator.get_state_dict(self.deepspeed)
         return {k: v.detach().cpu() for k, v in state.items()} if self.world.rank == 0 else None
 

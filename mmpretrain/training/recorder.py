@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -43,6 +44,8 @@ class Recorder:
         self.costs: Costs | None = None
         self._rates = rates(config)
         self._waits: list[float] = []  # seconds for each batch since the last line
+        self._stall_s: float | None = None  # that saves kept training waiting since the last line
+        self._save_s: float | None = None  # until the newest checkpoint was complete, if that was since then
         self._last_time = time.perf_counter()
         self._last_done = 0
         self._last_status = 0.0
@@ -68,6 +71,17 @@ class Recorder:
                 return
             self._waits.append(time.perf_counter() - before)
             yield batch
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """For the time in which a save keeps training waiting."""
+        before = time.perf_counter()
+        yield
+        self._stall_s = (self._stall_s or 0.0) + time.perf_counter() - before
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint became complete after so long; any thread may say so."""
+        self._save_s = seconds
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write one step; True when any rank asks to stop. Raises NonFiniteError on every rank alike."""
@@ -115,6 +129,8 @@ class Recorder:
         """Mark the run as completed, once every rank is done."""
         self.world.barrier(patient=True)
         self._say_what_was_fetched()
+        if saving := self._saving():  # of the last save, after which no step is logged
+            self.write({"step": done, **saving})
         for tracker in self.trackers:
             tracker.complete()
         if self.world.rank == 0:
@@ -138,6 +154,7 @@ class Recorder:
             **self._most_on_any_rank(),
             **(self.costs.line(speed, self.world.size) if self.costs else {}),
             **self._store(),
+            **self._saving(),
         }
         self._last_time, self._last_done, self._waits = now, done, []
         self.write(line)
@@ -151,6 +168,12 @@ class Recorder:
         most = [max(self._waits, default=0.0), memory_gib(self.world.device)]
         wait, memory = self.world.all_reduce_max(torch.tensor(most, device=self.world.device)).tolist()
         return {"data_wait_max_s": wait, "memory_gib": memory}
+
+    def _saving(self) -> dict[str, float]:
+        """What saving took since the last line; nothing if nothing was saved."""
+        times = {"save_stall_s": self._stall_s, "save_s": self._save_s}
+        self._stall_s = self._save_s = None
+        return {name: seconds for name, seconds in times.items() if seconds is not None}
 
     def _store(self) -> dict[str, float]:
         """What fetching took, over all ranks, since they started; nothing for local data."""

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,18 @@ from launcher.profiles import Profile
 from launcher.resources import Cluster, Resources
 from mmpretrain.config.compose import compose
 from mmpretrain.run_folder import append_line
+from mmpretrain.training.phases import reached
 from mmpretrain.training.preemption import PreemptedError, preemption_requested
 
+MORE = {"absent": None, "timeout_s": 600}
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def toy_plan(run_folder: Path, ranks: int = 2, steps: int = 10, **resources: Any) -> RunPlan:
+def toy_plan(
+    run_folder: Path, ranks: int = 2, steps: int = 10, tokens: Sequence[str] = (), **resources: Any
+) -> RunPlan:
     """A plan for ``steps`` toy steps; by default on two local CPU ranks."""
-    config = compose(["method=clip", f"run.root={run_folder.parent}", f"run.name={run_folder.name}"])
+    config = compose(["method=clip", f"run.root={run_folder.parent}", f"run.name={run_folder.name}", *tokens])
     settings: dict[str, Any] = {"cluster": Cluster.local, "nodes": 1, "ranks_per_node": ranks, "gpus_per_node": 0}
     places = Resources(**settings | resources)
     batches = Batches(128, 128 // places.world_size, steps, 128 * steps)
@@ -42,10 +48,11 @@ def slurm_plan(run_folder: Path, steps: int = 10, nodes: int = 2, ranks: int = 2
 
 
 def toy_job(run_folder: Path, **settings: Any) -> ToyJob:
-    """A job with its settings in the run folder: steps, pause (s per step); raise_on, kill, hang (a rank at step 3)."""
+    """A job with its settings in the run folder: steps, pause (s per step); raise_on, kill, hang, stop (a rank at step
+    3); absent (a rank that leaves out the collective of step 3 and waits in the next one); timeout_s of collectives."""
     run_folder.mkdir(parents=True, exist_ok=True)
     (run_folder / "toy.json").write_text(
-        json.dumps({"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None} | settings)
+        json.dumps({"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None, "stop": None, **MORE} | settings)
     )
     return ToyJob(run_folder)
 
@@ -60,7 +67,7 @@ class ToyJob(Job):
         from torch import distributed as dist
 
         settings = json.loads((self.run_folder / "toy.json").read_text())
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(seconds=settings["timeout_s"]))
         rank, world = dist.get_rank(), dist.get_world_size()
         saved = self.run_folder / "toy.step"
         first = int(saved.read_text()) if saved.exists() else 0
@@ -72,9 +79,14 @@ class ToyJob(Job):
                 os.kill(os.getpid(), signal.SIGKILL)
             if step == 3 and rank == settings["hang"]:
                 time.sleep(600)
+            if step == 3 and rank == settings["stop"]:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if step == 3 and rank == settings["absent"]:
+                continue
             values = torch.tensor([1.0, float(preemption_requested())])
             dist.all_reduce(values)
             assert values[0] == world
+            reached(step)
             if rank == 0:
                 append_line(self.run_folder / "metrics.jsonl", {"step": step, "loss": 1 / step, "samples_per_s": 1e3})
             time.sleep(settings["pause"])
