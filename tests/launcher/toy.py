@@ -52,7 +52,9 @@ def toy_job(run_folder: Path, **settings: Any) -> ToyJob:
     3); absent (a rank that leaves out the collective of step 3 and waits in the next one); timeout_s of collectives."""
     run_folder.mkdir(parents=True, exist_ok=True)
     (run_folder / "toy.json").write_text(
-        json.dumps({"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None, "stop": None, **MORE} | settings)
+        json.dumps(
+            {"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None, "stop": None, **MORE} | settings
+        )
     )
     return ToyJob(run_folder)
 
