@@ -6,11 +6,12 @@ import faulthandler
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from submitit import JobEnvironment
@@ -18,10 +19,14 @@ from submitit.core.utils import JobPaths
 from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
+from launcher.exclusion import exclude_and_requeue
 from launcher.failures import failure_record, record_failure, root_cause
+from launcher.siblings import POLL_S, SiblingLostError, Siblings, watched
 from launcher.signals import ABORT
 from mmpretrain.config.compose import load_config
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
+from mmpretrain.training.attempt import ATTEMPT, attempt
+from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
 
 
@@ -49,11 +54,25 @@ class Job:
 
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
-            self.train()
+            with self._beside_others(folder, rank):
+                self.train()
+        except HealthError as error:
+            leave_out(folder, rank, error)
+            raise SystemExit(0) from None
         except PreemptedError as stop:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
             raise SystemExit(0) from None
+
+    @contextmanager
+    def _beside_others(self, folder: RunFolder, rank: Rank) -> Iterator[None]:
+        """Local ranks do not outlive one another; Slurm's end together anyway."""
+        if rank.cluster != "local":
+            yield
+            return
+        tasks = [JobPaths(rank.paths.folder, rank.job_id, number) for number in range(rank.world_size)]
+        with watched(Siblings(tasks, controller=os.getppid()), lambda: end_after_sibling(folder, rank)):
+            yield
 
     def train(self) -> None:
         """The work itself; imports torch."""
@@ -93,6 +112,26 @@ def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
         raise
 
 
+def end_after_sibling(folder: RunFolder, rank: Rank) -> NoReturn:
+    """End this process at once, with the reason of the rank that is gone; its main thread may wait in a collective."""
+    with suppress(OSError, DamagedFileError):
+        record_failure(rank.paths, SiblingLostError())
+        time.sleep(2 * POLL_S)  # until the others that are left have said that it is not them
+        cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
+        folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
+    faulthandler.dump_traceback()
+    os._exit(SiblingLostError.ending.code)
+
+
+def leave_out(folder: RunFolder, rank: Rank, error: HealthError) -> None:
+    """After a check that failed: under Slurm, rank 0 starts the job again without the bad nodes, and the others end
+    quietly, as their exit codes would end the job first. Raises ``error`` where that is not possible."""
+    if rank.cluster == "local":
+        raise error
+    if rank.number == 0:
+        exclude_and_requeue(folder, rank.job_id, error, load_config(folder.config).health.most_excluded)
+
+
 def listen_for_preemption() -> None:
     """Replace submitit's handlers, which would requeue at once: ours only set a flag that the loop reads. ABORT is what
     Ctrl-C usually is, which itself is ignored: the terminal sends it to all processes at once."""
@@ -106,7 +145,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
     # The code that runs must not take the snapshot's search rules into processes that it starts.
     os.environ.pop("PYTHONSAFEPATH", None)
     env = JobEnvironment()
-    # Devices are left alone: ranks pick theirs by LOCAL_RANK among all that the node offers.
+    # Devices are left alone: ranks pick theirs among those that they see (mmpretrain/training/devices.py).
     ranks = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if env.cluster == "local":
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host's own name need not resolve
@@ -118,6 +157,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan["visible_gpus"])
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         del os.environ[name]  # they change the engine behind the config's back
+    os.environ[ATTEMPT] = attempt(env.job_id, env.cluster)
     threads = load_config(folder.config).engine.threads or _threads_per_rank(ranks.local_world_size)
     os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return Rank(ranks.rank, ranks.world_size, env.job_id, env.cluster, env.paths)
