@@ -15,7 +15,7 @@ from mmpretrain.endings import Ending
 from mmpretrain.engine.checkpoint_files import steps
 from mmpretrain.records import sizes_in_words
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.words import command, without_secrets
+from mmpretrain.words import command, listed, without_secrets
 
 FILES = {
     "config": "config.yaml",
@@ -57,6 +57,8 @@ def facts(run: Reading) -> dict[str, Any]:
         "best": run.status.get("best"),
         "released step": run.status.get("released_step"),
         "evaluated": run.status.get("evaluated"),
+        "health": _health(run.status),
+        "left out": [f"{entry['node']}: {entry['why']}" for entry in run.status.get("excluded_nodes") or []],
         "notes": [without_secrets(str(note)) for note in plan.get("notes") or []],
         "command": without_secrets(str(plan.get("command") or "")) or None,
         "directory": plan.get("directory"),
@@ -112,6 +114,16 @@ def _ranks(plan: Mapping[str, Any]) -> str | None:
         return None
     device = f"{plan['gpus_per_node']} GPUs per node" if plan.get("gpus_per_node") else "CPUs"
     return f"{plan['world_size']} on {plan.get('nodes')} node(s), {device}, {plan.get('cluster')}"
+
+
+def _health(status: Mapping[str, Any]) -> str | None:
+    """What was seen before training at the last start."""
+    seen = status.get("health")
+    if not seen:
+        return None
+    rate = f", links of {seen['mb_per_s']['min']:g} MB/s at least" if seen.get("mb_per_s") else ""
+    warnings = "".join(f"; {warning}" for warning in seen.get("warnings") or [])
+    return f"{seen['ranks']} ranks on {listed(seen['nodes'])} ({listed(seen['devices'])}){rate}{warnings}"
 
 
 def _when(seconds: float | None) -> str | None:
