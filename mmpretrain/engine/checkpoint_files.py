@@ -21,15 +21,42 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text, sync
 
 MANIFEST = "MANIFEST.json"
+LEAST_FREE = 1 << 20  # bytes: a disk with less than that is full
 LATEST = "latest"
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that exist can be used."""
+
+
+class DiskFullError(CheckpointError):
+    """There is no room for a checkpoint."""
+
+    ending = Ending.disk_full
+
+
+class NoCheckpointError(CheckpointError):
+    """There were checkpoints, and none of them can be used."""
+
+    ending = Ending.no_checkpoint
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write into ``folder`` failed for want of room: what libraries say of it differs, and not all say it."""
+    if isinstance(error, DiskFullError) or ending_of(error) is Ending.disk_full:
+        return True
+    if "no space left" in str(error).lower() or "disk quota exceeded" in str(error).lower():
+        return True
+    place = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    try:
+        return shutil.disk_usage(place).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -51,6 +78,18 @@ def steps(checkpoints: Path) -> list[int]:
 def newest_step(checkpoints: Path) -> int | None:
     """The newest checkpoint's step, for messages; None without one."""
     return next(iter(steps(checkpoints)), None)
+
+
+def newest_manifest(checkpoints: Path) -> tuple[int | None, dict[str, Any]]:
+    """The newest checkpoint's step and manifest, for messages; None without one, and empty where it cannot be read."""
+    step = newest_step(checkpoints)
+    if step is None:
+        return None, {}
+    try:
+        found = read_manifest(step_folder(checkpoints, step))
+    except (OSError, ValueError):
+        return step, {}  # whoever loads it passes it over
+    return step, found if isinstance(found, dict) else {}
 
 
 def start_writing(checkpoints: Path, step: int) -> Path:
@@ -120,6 +159,17 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} or a file cannot be read ({error})"
     return None
+
+
+def seen_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    try:
+        listed = read_manifest(folder)["files"]
+        wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
+        name = next(wrong, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return name and f"{name} has another size than when it was written"
 
 
 def lost(checkpoints: Path) -> bool:

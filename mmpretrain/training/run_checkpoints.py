@@ -13,6 +13,7 @@ from mmpretrain.config.changes import may_change
 from mmpretrain.config.merging import leaves
 from mmpretrain.config.root import Config
 from mmpretrain.data.stores import Patience
+from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
 from mmpretrain.engine.checkpoint_files import CheckpointError
@@ -23,10 +24,11 @@ from mmpretrain.engine.saving import Saved, Saving
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.best import Best
+from mmpretrain.training.phases import phase
 from mmpretrain.words import listed
 
 LEAVING_S = 20.0  # that a rank which failed waits for the checkpoint in flight
-LAST_COPY_S, STOPPED_COPY_S = 1800.0, 10.0  # that the end of a run waits for its copies, and a run that was stopped
+LAST_COPY_S, STOPPED_COPY_S = 600.0, 10.0  # that the end of a run waits for its copies, and a run that was stopped
 RECORDS = ("metrics.jsonl", "consumed.jsonl", "quarantine.jsonl")
 LOOK_S = 5.0  # that a store may be silent when a run starts
 NONE = -1
@@ -87,15 +89,30 @@ class RunCheckpoints:
             self._copies.renew(_best_of(saved.facts))
 
 
+def facts_of(config: Config, stream: Stream, done: int, **found: object) -> dict[str, Any]:
+    """What the manifest says of a run after ``done`` steps. found: further facts, left out where there is nothing."""
+    return {
+        "position": done * config.data.global_batch,
+        "index": stream.index.fingerprint,
+        "seed": config.seed,
+        **{name: value for name, value in {"mixture": stream.plan.facts, **found}.items() if value},
+        "config": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),
+    }
+
+
 def bring_back(folder: RunFolder, config: Config, world: World) -> None:
     """Fetch the newest copy if the run's folder has no checkpoint, or a damaged one that is newer; a collective.
 
     Raises CheckpointError on all ranks: the copies are of another run, or no checkpoint here can be used and the store
     does not say whether it has one.
     """
-    store = CheckpointStore.of(config, Patience(connect_s=5.0, silence_s=LOOK_S))
-    if store is None:
-        return
+    store = CheckpointStore.of(config, Patience(connect_s=LOOK_S, silence_s=LOOK_S))
+    if store is not None:
+        with phase("fetch"):
+            _bring_back(store, folder, config, world)
+
+
+def _bring_back(store: CheckpointStore, folder: RunFolder, config: Config, world: World) -> None:
     found = _Found(folder, config, store) if world.rank == 0 else None
     _agreed(found.foreign() if found else None, world)
     here = found.here() if found else []
