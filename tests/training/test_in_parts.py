@@ -73,7 +73,7 @@ def check_same(ranks: Ranks, data: Path, folder: Path, *tokens: str) -> dict[str
     return seen["parts"]
 
 
-def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:  # noqa: FBT001 - ranks pass arguments by position
+def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:
     return outcome(folder, parts=parts)
 
 
