@@ -61,7 +61,7 @@ def test_after_enough_nodes_the_job_ends(slurm: Slurm, tmp_path: Path) -> None:
 
 
 def test_without_a_node_to_blame_the_job_ends(slurm: Slurm, tmp_path: Path) -> None:
-    with pytest.raises(HealthError, match="^the link is slow$"):
+    with pytest.raises(HealthError, match=r"^the link is slow$"):
         exclude_and_requeue(RunFolder(tmp_path), "7", HealthError("the link is slow"), most=2)
     assert slurm.done == []
 
