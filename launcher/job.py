@@ -6,12 +6,13 @@ import faulthandler
 import json
 import os
 import signal
-import time
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 from submitit import JobEnvironment
@@ -20,14 +21,27 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
 from launcher.exclusion import exclude_and_requeue
-from launcher.failures import failure_record, record_failure, root_cause
-from launcher.siblings import POLL_S, SiblingLostError, Siblings, watched
+from launcher.failures import (
+    WAITED,
+    Cause,
+    failure_record,
+    one_line,
+    record_failure,
+    record_hang,
+    root_cause,
+    settled_cause,
+)
+from launcher.heartbeats import Verdict
 from launcher.signals import ABORT
+from launcher.watchdog import Watchdog, Watched, end_silent
 from mmpretrain.config.compose import load_config
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 from mmpretrain.training.attempt import ATTEMPT, attempt
 from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
+
+HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
 
 
 @dataclass
@@ -44,18 +58,20 @@ class Job:
         plan = json.loads(folder.plan.read_text())
         os.chdir(plan["directory"])
         rank = enter_rank(folder, plan)
-        rank.forget_previous_attempt()
-        if rank.number == 0:
-            folder.update_status(state=State.running, job_id=rank.job_id, cause=None)
-        with noted_failures(folder, rank):
+        watchdog = watched(folder, rank)
+        with noted_failures(folder, rank, watchdog):
+            rank.forget_previous_attempt()
+            watchdog.start()
+            if rank.number == 0:
+                folder.update_status(state=State.running, job_id=rank.job_id, **rank.start())
             self._train(folder, rank)
-        if rank.number == 0:
-            folder.update_status(state=State.completed)
+            watchdog.stop()
+            if rank.number == 0:
+                folder.update_status(state=State.completed)
 
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
-            with self._beside_others(folder, rank):
-                self.train()
+            self.train()
         except HealthError as error:
             leave_out(folder, rank, error)
             raise SystemExit(0) from None
@@ -63,16 +79,6 @@ class Job:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
             raise SystemExit(0) from None
-
-    @contextmanager
-    def _beside_others(self, folder: RunFolder, rank: Rank) -> Iterator[None]:
-        """Local ranks do not outlive one another; Slurm's end together anyway."""
-        if rank.cluster != "local":
-            yield
-            return
-        tasks = [JobPaths(rank.paths.folder, rank.job_id, number) for number in range(rank.world_size)]
-        with watched(Siblings(tasks, controller=os.getppid()), lambda: end_after_sibling(folder, rank)):
-            yield
 
     def train(self) -> None:
         """The work itself; imports torch."""
@@ -91,6 +97,11 @@ class Rank:
     cluster: str
     paths: JobPaths
 
+    def start(self) -> dict[str, Any]:
+        """What the status says of a start: of a job that Slurm brought back, which attempt it is."""
+        again = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        return {"cause": f"requeued by Slurm, attempt {again + 1}" if again else None, "attempt": again + 1}
+
     def forget_previous_attempt(self) -> None:
         """Remove what this rank left when the same job ran before it was requeued: submitit would take it for new."""
         result = self.paths.result_pickle
@@ -99,28 +110,57 @@ class Rank:
 
 
 @contextmanager
-def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
-    """Leave a record of an exception, and the run's root cause in its status, before the exception goes on."""
+def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterator[None]:
+    """Leave a record of an exception and the run's root cause in its status, and end with the exit code for it.
+
+    submitit would store the exception and end with 1 whatever it is.
+    """
     try:
         yield
     except Exception as error:
+        traceback.print_exc()
+        ending = Ending.failed
         with suppress(OSError, DamagedFileError):  # a full disk may be the very error, and must not hide itself
-            record_failure(rank.paths, error)
-            cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
-            # Rank 0 may have completed the run before another rank failed at taking itself down.
-            folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
-        raise
+            ending = _noted(folder, rank, error, watchdog)
+        sys.stderr.flush()
+        raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
 
 
-def end_after_sibling(folder: RunFolder, rank: Rank) -> NoReturn:
-    """End this process at once, with the reason of the rank that is gone; its main thread may wait in a collective."""
-    with suppress(OSError, DamagedFileError):
-        record_failure(rank.paths, SiblingLostError())
-        time.sleep(2 * POLL_S)  # until the others that are left have said that it is not them
-        cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
-        folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
-    faulthandler.dump_traceback()
-    os._exit(SiblingLostError.ending.code)
+def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) -> Ending:
+    """What the exception of this rank means for the run, written down as far as the disk takes it."""
+    with suppress(OSError):
+        record_failure(rank.paths, error)
+    cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
+        record_hang(rank.paths, found.text, found.ending)
+        end_silent(watchdog.beats(), found)
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
+        return cause.ending  # another rank knows more
+    if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
+        cause = Cause(one_line(error), rank.paths.stderr, rank.number, ending_of(error))
+    # Rank 0 may have completed the run before another rank failed at taking itself down.
+    folder.update_status(unless=State.completed, state=State.failed, cause=str(cause), ending=cause.ending)
+    return cause.ending
+
+
+def watched(folder: RunFolder, rank: Rank) -> Watchdog:
+    """What watches this rank, not started yet."""
+    hang_s = float(load_config(folder.config).engine.hang_s)
+
+    def told(found: Verdict) -> None:
+        with suppress(OSError, DamagedFileError):
+            record_hang(rank.paths, found.text, found.ending)
+            folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
+
+    def stopped() -> None:
+        cause = "stopped while it started, before its first step"
+        with suppress(OSError, DamagedFileError):
+            folder.update_status(unless=State.completed, state=State.preempted, cause=cause)
+
+    place, parent = folder.path / HEARTBEATS, os.getppid() if rank.cluster == "local" else None
+    of = Watched(place, rank.number, rank.world_size, os.environ[ATTEMPT], rank.paths, hang_s, parent)
+    return Watchdog(of, told, stopped if rank.number == 0 else None)
 
 
 def leave_out(folder: RunFolder, rank: Rank, error: HealthError) -> None:

@@ -8,9 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from launcher.advice import how_to_go_on
 from launcher.runs_reading import Reading, Standing
 from launcher.runs_view import duration, final_scores, shown
+from mmpretrain.endings import Ending
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.records import sizes_in_words
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.words import command, listed, without_secrets
 
@@ -35,6 +38,8 @@ def facts(run: Reading) -> dict[str, Any]:
         "run": str(run.path),
         "state": run.standing.value,
         "cause": run.cause,
+        "ending": run.ending and f"{run.ending.name} (exit code {run.ending.code})",
+        "attempt": attempt if (attempt := run.status.get("attempt", 1)) > 1 else None,
         "job": run.job.words,
         "step": f"{run.step:,}" if run.total is None else f"{run.step:,} of {run.total:,}",
         "loss": run.loss,
@@ -46,7 +51,9 @@ def facts(run: Reading) -> dict[str, Any]:
         "method": run.method,
         "data": run.data,
         "ranks": _ranks(plan),
+        "ranks so far": sizes_in_words(run.status.get("sizes") or []),
         "checkpoints": [f"{step}" for step in steps(folder.checkpoints)],
+        "passed over": run.status.get("passed_over"),
         "best": run.status.get("best"),
         "released step": run.status.get("released_step"),
         "evaluated": run.status.get("evaluated"),
@@ -86,8 +93,8 @@ def next_step(run: Reading) -> str:
         return "restore the file that is damaged"
     if run.may_live:
         return f"it goes on: {command('mmpretrain', 'runs', 'cancel', path)} saves a checkpoint and ends it"
-    where = "starts over, for there is no checkpoint" if run.checkpoint is None else f"continues after {run.checkpoint}"
-    return f"{command('mmpretrain', 'runs', 'resume', path)} {where}"
+    typed = str(run.plan.get("command") or "") or command("mmpretrain", "runs", "resume", path)
+    return without_secrets(how_to_go_on(RunFolder(path), run.ending or Ending.failed, typed))
 
 
 def after_completion(run: Path) -> str:
