@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from launcher import checks
 from launcher.changed_data import changed_data
 from launcher.checks import Batches, Findings
+from launcher.exclusion import notes as left_out
 from launcher.going_on import Differences, length_of_method
 from launcher.previous_run import Action, History, read_history
 from launcher.resources import Purpose, Request, Resources, choose
@@ -168,6 +169,7 @@ def finished(draft: Draft, model: Findings, first: Sequence[str] = ()) -> RunPla
             *said,
             *_job_notes(resources),
             *model.notes,
+            *left_out(run_folder(config)),
         ),
         command=draft.command,
     )
