@@ -186,7 +186,7 @@ def _composed(
 def _again(history: History, config: Config, batches: Batches, command: str) -> Differences:
     """What is to be said of a run that goes on: its config, its length, its data."""
     if history.stored is None:
-        return Differences()
+        return Differences(notes=history.notes)
     if history.step is None:
         return Differences(notes=history.notes)
     length = length_of_method(history.stored, config, history.step, batches.dataset_samples)

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from mmpretrain.config.keys import FREE, ROUNDING
+from mmpretrain.config.keys import FREE, PATH, ROUNDING
+from mmpretrain.words import without_secrets
+
+COPY_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 
 
 class OptimizerName(StrEnum):
@@ -176,7 +179,12 @@ class EngineConfig:
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
     timeout_s: int = field(default=600, metadata=FREE)
-    """Seconds that ranks wait for one another in a collective before the run ends with an error."""
+    """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
+    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+
+    step_timeout_s: int = field(default=300, metadata=FREE)
+    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. A store of
+    shards that falls silent is tried again for up to 4 minutes, in which the other ranks wait."""
 
     hang_s: int = field(default=480, metadata=FREE)
     """Seconds without any progress of a rank, or without a sign of life from it, after which the run is ended as hung,
@@ -213,6 +221,8 @@ class EngineConfig:
             found.append(f"engine.hang_s is {self.hang_s}: it must be at least 1 second")
         if self.skip_nonfinite < 0:
             found.append(f"engine.skip_nonfinite is {self.skip_nonfinite}: it must be 0 or more")
+        if self.step_timeout_s < 1:
+            found.append(f"engine.step_timeout_s is {self.step_timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found
@@ -277,13 +287,33 @@ class CheckpointConfig:
     into host memory, which takes that much of it, and not while that is written. The last checkpoint, and one that a
     signal asks for, are complete before anything else goes on in any case."""
 
+    copy_to: str | None = field(default=None, metadata=PATH | FREE)
+    """URL or folder to which complete checkpoints are copied, into a folder of the run's name; null: none are. A run
+    whose own checkpoints are gone or damaged goes on from there."""
+
+    keep_copies: int = field(default=2, metadata=FREE)
+    """With ``copy_to``: how many of the newest copies are kept, besides those of ``keep_every`` and the best step."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return [
             f"checkpoint.{key} is {value}: it must be at least 1"
-            for key in ("every_steps", "keep_last", "keep_every")
+            for key in ("every_steps", "keep_last", "keep_every", "keep_copies")
             if (value := getattr(self, key)) is not None and value < 1
-        ]
+        ] + self._copy_problems()
+
+    def _copy_problems(self) -> list[str]:
+        if self.copy_to is None:
+            return [] if self.keep_copies == 2 else ["checkpoint.keep_copies has no effect without checkpoint.copy_to"]
+        shown, scheme = without_secrets(self.copy_to), self.copy_to.partition("://")[0] if "://" in self.copy_to else ""
+        if shown != self.copy_to:
+            return [f"checkpoint.copy_to is {shown}: give credentials where the store's library reads them, not in it"]
+        if scheme and (scheme not in COPY_SCHEMES or "::" in self.copy_to):
+            known = ", ".join(f"{name}://" for name in COPY_SCHEMES)
+            return [
+                f"checkpoint.copy_to is {shown}: checkpoints are copied to a folder, or to one plain URL of {known}"
+            ]
+        return []
 
 
 @dataclass

@@ -15,14 +15,17 @@ from safetensors.torch import save_file
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
-from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.checkpoint_files import CheckpointError, DiskFullError, NoCheckpointError
 from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, not_divisible, written_layout
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.resharding import reshard
+from mmpretrain.words import listed
 
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
+PASSED_OVER = "passed_over"  # beside what the manifest says: newer checkpoints that are damaged, in words
 NONE, LOST = -1, -2
+PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
 
 
@@ -39,18 +42,22 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
     with told_clearly(writing, world.rank):
         if world.rank == 0:
             checkpoint_files.start_writing(checkpoints, step)
-        world.barrier()
+        world.barrier(patient=True)
         engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
         for file in own_files(engine):
             file.write(writing)
-        world.barrier()
+        world.barrier(patient=True)
         checkpoint_files.describe_share(writing, world.rank, world.size)
-        world.barrier()
+        world.barrier(patient=True)
         if world.rank == 0:
-            layout = layout_of(engine.config.engine, world.size).facts()
-            checkpoint_files.commit(writing, {"step": step, LAYOUT: layout, **facts}, world.size)
+            checkpoint_files.commit(writing, all_facts(engine, step, facts), world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
-        world.barrier()
+        world.barrier(patient=True)
+
+
+def all_facts(engine: Engine, step: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says beside the files; facts: of the run."""
+    return {"step": step, LAYOUT: layout_of(engine.config.engine, engine.world.size).facts(), **facts}
 
 
 def exists(checkpoints: Path, world: World) -> bool:
@@ -64,8 +71,8 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
     Every rank must call it. One that was written by other ranks, at another stage or in another precision is divided
-    anew. Raises CheckpointError when there were checkpoints but none is usable (a run never silently starts from
-    scratch).
+    anew. With PASSED_OVER it names newer checkpoints that are damaged. Raises NoCheckpointError when there were
+    checkpoints but none is usable (a run never silently starts from scratch), CheckpointError when it does not fit.
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
@@ -75,12 +82,12 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
         folder = checkpoint_files.step_folder(checkpoints, step)
         problem = checkpoint_files.find_problem(folder, world.rank, world.size)
         if not world.max_flag(problem is not None):
-            return _read(engine, folder)
+            return {**_read(engine, folder), **({PASSED_OVER: damaged} if damaged else {})}
         damaged.append(f"{folder.name}: {problem or 'another rank found it damaged'}")
         logger.warning("checkpoint passed over: %s", damaged[-1])
     if step == LOST or damaged:
-        why = "; ".join(damaged) or f"{checkpoint_files.LATEST} names one that is gone"
-        raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
+        why = listed(damaged, 4, between="; ") or f"{checkpoint_files.LATEST} names one that is gone"
+        raise NoCheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or start another run")
     return None
 
 
@@ -174,6 +181,7 @@ def told_clearly(writing: Path, rank: int) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched"
-        ) from error
+        kind = DiskFullError if checkpoint_files.is_full(error, writing) else CheckpointError
+        full = "the disk is full" if kind is DiskFullError and "space" not in reason.lower() else ""
+        reason = f"{full}: {reason}" if full else reason
+        raise kind(f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched") from error

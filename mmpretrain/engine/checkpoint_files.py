@@ -21,15 +21,42 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text, sync
 
 MANIFEST = "MANIFEST.json"
+LEAST_FREE = 1 << 20  # bytes: a disk with less than that is full
 LATEST = "latest"
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that exist can be used."""
+
+
+class DiskFullError(CheckpointError):
+    """There is no room for a checkpoint."""
+
+    ending = Ending.disk_full
+
+
+class NoCheckpointError(CheckpointError):
+    """There were checkpoints, and none of them can be used."""
+
+    ending = Ending.no_checkpoint
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write into ``folder`` failed for want of room: what libraries say of it differs, and not all say it."""
+    if isinstance(error, DiskFullError) or ending_of(error) is Ending.disk_full:
+        return True
+    if "no space left" in str(error).lower() or "disk quota exceeded" in str(error).lower():
+        return True
+    place = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    try:
+        return shutil.disk_usage(place).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -134,9 +161,34 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
     return None
 
 
+def seen_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    try:
+        listed = read_manifest(folder)["files"]
+        wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
+        name = next(wrong, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return name and f"{name} has another size than when it was written"
+
+
 def lost(checkpoints: Path) -> bool:
     """Whether a run had a checkpoint once: a new start without one would be a silent restart from scratch."""
     return (checkpoints / LATEST).exists()
+
+
+def named_latest(checkpoints: Path) -> int | None:
+    """The step that ``latest`` names; None without it, or where it cannot be read."""
+    try:
+        name = (checkpoints / LATEST).read_text().strip().removeprefix("step-")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(name) if name.isdigit() else None
+
+
+def name_latest(checkpoints: Path, step: int) -> None:
+    """Let ``latest`` name the checkpoint after ``step`` steps."""
+    replace_text(checkpoints / LATEST, step_folder(checkpoints, step).name)
 
 
 def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()) -> None:
@@ -145,11 +197,18 @@ def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, 
     Later steps go as well: a run that wrote ``step`` after them had found them damaged.
     """
     done = steps(checkpoints)
-    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
-    kept |= {*[s for s in done if s <= step][:keep_last], *keep}
-    for old in set(done) - kept:
+    for old in set(done) - kept_steps(done, step, keep_last, keep_every, keep):
         # What cannot be deleted now is deleted next time; training is worth more than the space.
         shutil.rmtree(step_folder(checkpoints, old), onerror=_warn)
+
+
+def kept_steps(
+    done: Collection[int], step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()
+) -> set[int]:
+    """Those of ``done`` that stay after ``step``, as :func:`prune` says."""
+    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
+    newest = sorted((s for s in done if s <= step), reverse=True)[:keep_last]
+    return kept | {*newest, *keep} & {*done}
 
 
 def _compare(path: Path, expected: dict[str, Any]) -> str | None:

@@ -1,5 +1,4 @@
-"""A model's whole weights on rank 0, of which memory holds one tensor at a time: large ones lie in files without a name.
-"""
+"""A model's whole weights on rank 0, of which memory holds one tensor at a time: large ones lie in files without a name."""
 
 from __future__ import annotations
 

@@ -48,5 +48,5 @@ def fit(session: Session) -> None:
             break
         if stop and done < session.config.total_steps:
             raise PreemptedError(f"stopped after step {done}")
-    with phase("release"):
+    with phase("release"), session.waiting.leisurely():
         session.finish(done)
