@@ -113,13 +113,13 @@ def test_what_srun_says_is_the_cause_though_nobody_follows(
         (
             {},
             "partition: hihg",
-            "partition hihg: Slurm has none of that name (did you mean high?); there are low, high",
+            "partition hihg: Slurm has none of that name (did you mean high?)",
         ),
         ({}, "mem: 9GB", "--nodes 1 with 9GB of memory: partition low (the default) has 0 of them (at most 8000M)"),
         (
             {"gpus_per_node": 3},
             "cpus_per_task: 2",
-            "--nodes 1 with 6 CPUs (3 ranks per node, each with 2): partition low",
+            "--nodes 1 with 6 CPUs (3 ranks per node, each with 2)",
         ),
         ({}, "gpu_type: a100", "has no GPUs of type a100"),
     ],
