@@ -15,6 +15,7 @@ import submitit
 from submitit.core.utils import environment_variables
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
+from launcher.controller import LocalRanks
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.ports import free_port
@@ -25,7 +26,6 @@ from launcher.slurm_options import memory
 from launcher.srun_verdicts import ATTEMPT
 from launcher.submitting_shell import KEPT_BACK, submitting
 
-NO_LIMIT_MIN = 60 * 24 * 365
 # What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
 PYTHON, LOCAL_PYTHON = (
     shlex.join(["sh", "-c", f'trap "" {name}; exec "$@"', "sh", sys.executable]) for name in ("USR2", "TERM")
@@ -42,13 +42,15 @@ SRUN = """\
 srun() {{
   command srun "$@" && return
   local code=$?
-  if [ $code -eq {killed} ]; then scontrol requeue "$SLURM_JOB_ID"
+  # Of an array, one element has the job id of them all.
+  local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
   else {python} -m launcher.job_end "$_run" || true; fi
   return $code
 }}"""
 
 
-class _Executor(SlurmExecutor):
+class Executor(SlurmExecutor):
     """submitit's executor for Slurm, for folders with any signs in their names."""
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
@@ -56,7 +58,7 @@ class _Executor(SlurmExecutor):
         return _make_sbatch_string(command=command, folder=str(self.folder).replace("%", "%%"), **self.parameters)
 
 
-class _Renderer(_Executor):
+class Renderer(Executor):
     """The same, which also renders scripts where Slurm's commands are not installed."""
 
     @classmethod
@@ -67,7 +69,7 @@ class _Renderer(_Executor):
 
 def sbatch_script(plan: RunPlan) -> str:
     """The script that :func:`submit` would hand to sbatch, to the letter."""
-    executor = _slurm_executor(_Renderer, plan)
+    executor = _slurm_executor(Renderer, plan)
     return executor._make_submission_file_text(executor._submitit_command_str, uid="")
 
 
@@ -77,10 +79,10 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
     logs.mkdir(parents=True, exist_ok=True)
     if plan.resources.cluster is Cluster.slurm:
         with submitting(kept_back=KEPT_BACK):
-            return _slurm_executor(_Executor, plan).submit(job)
+            return _slurm_executor(Executor, plan).submit(job)
     with submitting():
-        executor = submitit.AutoExecutor(folder=logs, cluster="local", local_python=LOCAL_PYTHON)
-        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
+        executor = LocalRanks(logs, python=LOCAL_PYTHON)
+        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
         # Neither closing the terminal nor Ctrl-C in it may end the ranks: the launcher tells them to stop, by SIGTERM,
         # which their controller hands on as soon as it listens.
@@ -97,11 +99,13 @@ def log_folder(run_folder: Path) -> Path:
 
 def _slurm_executor(kind: type[SlurmExecutor], plan: RunPlan) -> SlurmExecutor:
     executor = kind(log_folder(plan.run_folder), python=PYTHON)
-    executor.update_parameters(**{key: value for key, value in _slurm_parameters(plan).items() if value is not None})
+    executor.update_parameters(**{key: value for key, value in slurm_parameters(plan).items() if value is not None})
     return executor
 
 
-def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
+def slurm_parameters(plan: RunPlan, run: str | None = None, code: Path | None = None) -> dict[str, Any]:
+    """What submitit writes the script of; None asks for nothing. run: the run's folder as a word of the shell, code:
+    where the job's copy of the code is, if that is not as of one run alone."""
     resources, profile = plan.resources, plan.resources.profile
     assert profile is not None
     return {
@@ -117,7 +121,7 @@ def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
         "mem": profile.mem and memory(profile.mem)[0],
         "time": profile.time_limit_min,
         "signal_delay_s": profile.signal_lead_s,
-        "setup": _script_lines(plan),
+        "setup": _script_lines(plan, run or shlex.quote(str(plan.run_folder)), code or plan.run_folder / "code"),
         "srun_args": _srun_arguments(plan),
         "additional_parameters": {"requeue": True, "export": profile.export or "ALL", **profile.sbatch_options()},
     }
@@ -133,15 +137,15 @@ def _srun_arguments(plan: RunPlan) -> list[str]:
     return [*fixed, *profile.srun_args]  # these last: they may name a program that starts the ranks
 
 
-def _script_lines(plan: RunPlan) -> list[str]:
+def _script_lines(plan: RunPlan, run: str, code: Path) -> list[str]:
     """From the script's start to srun; what Slurm and the shell left for srun is forgotten before setup may speak."""
     profile, python = plan.resources.profile, shlex.quote(sys.executable)
     assert profile is not None
     return [
         f'echo "{ATTEMPT} $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2',
         f'unset "${{!SRUN_@}}" {" ".join(f"SLURM_{name}" for name in FORGOTTEN)}',
-        *guarded(profile.setup, plan.run_folder),
-        f"export PYTHONPATH={shlex.quote(str(plan.run_folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *guarded(profile.setup, run),
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         # The script runs on the job's first node, where rank 0 will be.
         f"MASTER_PORT=$({python} -m launcher.ports)",

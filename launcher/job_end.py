@@ -11,20 +11,13 @@ from pathlib import Path
 
 from submitit import JobEnvironment
 
-from launcher.failures import root_cause
-from mmpretrain.run_folder import RunFolder, State
-
-OPEN = (State.queued.value, State.running.value)
+from launcher.failures import conclude
+from mmpretrain.run_folder import RunFolder
 
 
 def note_end(folder: RunFolder, job_id: str) -> None:
     """Let the status of a run whose ranks are gone say so. Raises DamagedFileError, OSError."""
-    if folder.status().get("state") not in OPEN:
-        return
-    ranks = json.loads(folder.plan.read_text())["world_size"]
-    cause = root_cause(folder.path / "logs", job_id, ranks)
-    # A rank may have noted its own in the meantime, which is the same: both look at all that is known.
-    folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
+    conclude(folder.path, job_id, json.loads(folder.plan.read_text())["world_size"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Written for bash alone, since a line that fails may be the one that would have f
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -59,10 +58,13 @@ _checked 0"""
 END = "trap - DEBUG ERR EXIT TERM"
 
 
-def guarded(lines: Sequence[str], run_folder: Path) -> list[str]:
-    """Lines of the job's script: ``lines`` as they are, watched over. The traps stay until END takes them off."""
+def guarded(lines: Sequence[str], run: str) -> list[str]:
+    """Lines of the job's script: ``lines`` as they are, watched over. The traps stay until END takes them off.
+
+    run: the run's folder, as a word of the shell.
+    """
     guard = _GUARD.format(
-        run=shlex.quote(str(run_folder)),
+        run=run,
         ending=Ending.setup.name,
         code=Ending.setup.code,
         failed=FAILED,

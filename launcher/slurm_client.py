@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Sequence
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 ACTIVE = WAITING | {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -72,9 +74,16 @@ def job_state(job_id: str) -> str:
 
 
 def living_jobs() -> dict[str, str]:
-    """Slurm's word for every job of this user that is not over, by the job's id. Raises SlurmError."""
-    lines = _run("squeue", "--noheader", "--me", "--format=%A %T", seconds=PROBE_S).splitlines()
+    """Slurm's word for every job of this user that is not over, by the job's id; of an array for each element by its
+    own, ``7_0``. Raises SlurmError."""
+    lines = _run("squeue", "--noheader", "--me", "--array", "--format=%i %T", seconds=PROBE_S).splitlines()
     return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def array_limit() -> int:
+    """How many elements an array may have. Raises SlurmError."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config", seconds=PROBE_S), re.MULTILINE)
+    return int(found[1]) - 1 if found else 1000
 
 
 def cancel(job_id: str) -> None:
@@ -85,6 +94,17 @@ def cancel(job_id: str) -> None:
 def requeue(job_id: str) -> None:
     """Put the running job back into the queue, which ends all of its processes. Raises SlurmError."""
     _run("scontrol", "requeue", job_id)
+
+
+def excluded_nodes(job_id: str) -> list[str]:
+    """What the job leaves out so far, as Slurm writes it (``node3``, ``node[5-7]``). Raises SlurmError."""
+    found = re.search(r"\bExcNodeList=(\S+)", _run("scontrol", "show", "job", job_id))
+    return [] if found is None or found[1] == "(null)" else [found[1]]
+
+
+def exclude(job_id: str, nodes: Sequence[str]) -> None:
+    """Let a waiting job leave out exactly these nodes. Raises SlurmError, for a running one as well."""
+    _run("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
 
 
 def _accounted_state(job_id: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmpretrain.endings import Ending
 from mmpretrain.words import shortened
 
 MOST = 1_000_000  # characters of a log that are read, from its end
@@ -28,11 +29,13 @@ _HARMLESS = re.compile(r"couldn't chdir|CANCELLED AT|task_p_|cpu_bind|jobacct|cg
 
 @dataclass(frozen=True)
 class Verdict:
-    """A reason in one line, the log that has it, and the rank whose log that is; None for the job's own."""
+    """A reason in one line, the log that has it, the rank whose log that is (None for the job's own), and how the run
+    has ended."""
 
     text: str
     log: Path
     rank: int | None = None
+    ending: Ending = Ending.lost
 
 
 def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
@@ -49,7 +52,7 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
             return Verdict(shortened(f"{node}{found['said']}"), path, rank)
     first = _TASK.search(text)
     if first is None:
-        return Verdict(said, log) if (said := _srun_itself(text)) else None
+        return Verdict(said, log, ending=Ending.setup) if (said := _srun_itself(text)) else None
     if not first["word"].startswith("Exited"):
         tasks = f"{'tasks' if re.search('[,-]', first['tasks']) else 'task'} {first['tasks']}"
         return Verdict(f"{first['host']}: {tasks} ended by Slurm: {first['word'].strip()}", log)
@@ -57,7 +60,8 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
         if rank in silent:  # before Python could note anything, or by a call that ends a process at once
             last = _last_line(silent[rank])
             words = f"{first['word'].strip()}{f': {last}' if last else ''}"
-            return Verdict(shortened(f"{first['host']}: {words[0].lower()}{words[1:]}"), silent[rank], rank)
+            said = shortened(f"{first['host']}: {words[0].lower()}{words[1:]}")
+            return Verdict(said, silent[rank], rank, Ending.failed)
     return None
 
 

@@ -47,7 +47,9 @@ trap - DEBUG ERR EXIT TERM
 srun() {{
   command srun "$@" && return
   local code=$?
-  if [ $code -eq 140 ]; then scontrol requeue "$SLURM_JOB_ID"
+  # Of an array, one element has the job id of them all.
+  local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+  if [ $code -eq 140 ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
   else {interpreter} -m launcher.job_end "$_run" || true; fi
   return $code
 }}
