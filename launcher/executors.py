@@ -23,6 +23,7 @@ from launcher.resources import Cluster
 from launcher.setup_lines import END, guarded
 from launcher.signals import ignored
 from launcher.slurm_options import memory
+from launcher.srun_verdicts import ATTEMPT
 from launcher.submitting_shell import KEPT_BACK, submitting
 
 # What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
@@ -43,7 +44,8 @@ srun() {{
   local code=$?
   # Of an array, one element has the job id of them all.
   local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"; fi
+  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
+  else {python} -m launcher.job_end "$_run" || true; fi
   return $code
 }}"""
 
@@ -140,6 +142,7 @@ def _script_lines(plan: RunPlan, run: str, code: Path) -> list[str]:
     profile, python = plan.resources.profile, shlex.quote(sys.executable)
     assert profile is not None
     return [
+        f'echo "{ATTEMPT} $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2',
         f'unset "${{!SRUN_@}}" {" ".join(f"SLURM_{name}" for name in FORGOTTEN)}',
         *guarded(profile.setup, run),
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
@@ -148,7 +151,7 @@ def _script_lines(plan: RunPlan, run: str, code: Path) -> list[str]:
         f"MASTER_PORT=$({python} -m launcher.ports)",
         "export MASTER_PORT",
         END,
-        SRUN.format(killed=128 + signal.SIGUSR2),
+        SRUN.format(killed=128 + signal.SIGUSR2, python=python),
     ]
 
 

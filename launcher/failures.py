@@ -17,6 +17,7 @@ from typing import Any
 from submitit.core.utils import JobPaths, pickle_load
 
 from launcher.setup_lines import setup_failure
+from launcher.srun_verdicts import someone_exited, verdict
 from mmpretrain.endings import Ending, ending_named, ending_of
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import RunFolder, State
@@ -30,9 +31,6 @@ LOST_PEER = re.compile(
 )
 # How it notices that another one does not come.
 WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
-# What srun writes into the job's own log about a task that could not speak for itself.
-SRUN_VERDICT = re.compile(r"srun: error: (?P<tasks>\S+: tasks? [\d,-]+): (?P<word>.+)")
-OOM_VERDICT = re.compile(r"oom[-_ ]?kill event|out[- ]of[- ]memory handler", re.IGNORECASE)
 SETTLE_S = 1.5  # until a rank that was killed is known to have been
 
 
@@ -145,18 +143,13 @@ def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
         return []
     if found := _by_exits(silent):
         return [found]
-    log = tasks[0].stderr.read_text(errors="replace") if tasks[0].stderr.exists() else ""
-    last_attempt = re.split(r"DUE TO [A-Z ]+", log)[-1]
-    verdict = SRUN_VERDICT.search(last_attempt)
-    if verdict and verdict["word"].startswith("Exited"):
+    log = tasks[0].stderr
+    if said := verdict(log, {task.task_id: task.stderr for task in silent}):
+        return [Cause(said.text, said.log, said.rank, said.ending)]
+    if someone_exited(log):
         return []  # the first one to end had its say, and the silent ones were ended because of it
-    if verdict:
-        word = verdict["word"].strip()
-        if OOM_VERDICT.search(last_attempt) and "memory" not in word.lower():
-            word += ", out of memory"
-        return [Cause(f"{verdict['tasks']} ended by Slurm: {word}", tasks[0].stderr, ending=Ending.lost)]
-    said = "ended without an exception (killed, or out of memory?)"
-    return [Cause(said, silent[0].stderr, silent[0].task_id, Ending.lost, certain=False)]
+    guess = "ended without an exception (killed, or out of memory?)"
+    return [Cause(guess, silent[0].stderr, silent[0].task_id, Ending.lost, certain=False)]
 
 
 def _by_exits(silent: list[JobPaths]) -> Cause | None:

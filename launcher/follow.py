@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any, Protocol
@@ -17,18 +17,16 @@ from launcher import slurm_client
 from launcher.advice import how_to_go_on
 from launcher.ending import show_end
 from launcher.executors import log_folder
-from launcher.failures import Cause, failure_record, root_cause
+from launcher.failures import Cause, root_cause
 from launcher.plan import RunPlan
 from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
 from launcher.signals import ABORT, ignored
 from launcher.stopping import Stopping, handled_by, send
 from mmpretrain.endings import Ending, ending_named
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
-# How long the other local ranks may take to notice that one failed, before they are ended.
-GRACE_S = 20.0
 SLURM_ENDS = {
     "CANCELLED": (Ending.interrupted, ""),
     "NODE_FAIL": (Ending.lost, " (a node of it failed)"),
@@ -86,40 +84,22 @@ class SlurmWatch:
 
 
 class LocalWatch:
-    """Ranks on this machine. When one failed and others still wait for it, they are ended after a while."""
+    """Ranks on this machine, which end by themselves or by their controller."""
 
     poll_s = LOCAL_POLL_S
 
-    def __init__(self, job: submitit.Job[None], ranks: int) -> None:
+    def __init__(self, job: submitit.Job[None]) -> None:
         self.job = job
-        self.tasks = [job.task(rank).paths for rank in range(ranks)]
-        self._failed_since: float | None = None
-        self._seen: set[int] = set()
         self._over = False
 
     def state(self) -> str:
         """RUNNING or ENDED."""
         self._over = bool(self.job.done())
-        if self._over:
-            return "ENDED"
-        now = time.monotonic()
-        self._failed_since = (self._failed_since or now) if self._has_failed_rank() else None
-        if self._failed_since is not None and now - self._failed_since > GRACE_S:
-            end_ranks(self.job)
-        return "RUNNING"
+        return "ENDED" if self._over else "RUNNING"
 
     def ended(self) -> bool:
         """Whether the controller of the ranks was gone at the last look."""
         return self._over
-
-    def _has_failed_rank(self) -> bool:
-        if any(failure_record(task).exists() for task in self.tasks):
-            return True
-        finished = sum(task.result_pickle.exists() for task in self.tasks)
-        living = [process.pid for process in _descendants(self.job, Depth.ranks)]
-        self._seen.update(living)
-        # While the controller still starts, ranks are missing that have yet to come.
-        return len(self._seen) >= len(self.tasks) and finished + len(living) < len(self.tasks)
 
 
 def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ending:
@@ -128,7 +108,7 @@ def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ending:
     Ctrl-C and SIGTERM stop local ranks after they have saved, and the second one at once; a Slurm job goes on.
     """
     local = plan.resources.cluster is Cluster.local
-    watch: Watch = LocalWatch(job, plan.resources.world_size) if local else SlurmWatch(job.job_id)
+    watch: Watch = LocalWatch(job) if local else SlurmWatch(job.job_id)
     stopping = Stopping(job)
     try:
         with handled_by(stopping) if local else _nothing():
@@ -158,12 +138,15 @@ def end_ranks(job: submitit.Job[None]) -> None:
 def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Stopping) -> str:
     """The job's last state."""
     tail, shown = MetricsTail(RunFolder(plan.run_folder).metrics), "RUNNING"
-    said, step = False, plan.step or 0
+    said, started, step = False, False, plan.step or 0
     with display(console, plan.batches.steps, plan.step or 0) as screen:
         while True:
             state = watch.state()
             over = watch.ended()  # asked before the last look at the metrics, so that none is missed
             if point := tail.latest():
+                if not started:
+                    _tell_fallback(RunFolder(plan.run_folder), screen.say)
+                    started = True
                 screen.show(point)
                 step = point.step
             if over:
@@ -176,6 +159,13 @@ def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Sto
                 screen.say(f"job {state}")
                 shown = state
             time.sleep(watch.poll_s)
+
+
+def _tell_fallback(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """That a run went on from an older checkpoint than its newest, and why."""
+    with suppress(DamagedFileError, OSError):
+        for damage in folder.status().get("passed_over") or []:
+            say(f"checkpoint passed over: {damage}")
 
 
 def stops(plan: RunPlan, step: int) -> str:

@@ -20,6 +20,7 @@ from submitit.core.utils import JobPaths
 from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
+from launcher.exclusion import exclude_and_requeue
 from launcher.failures import (
     WAITED,
     Cause,
@@ -36,6 +37,8 @@ from launcher.watchdog import Watchdog, Watched, end_silent
 from mmpretrain.config.compose import load_config
 from mmpretrain.endings import Ending, ending_of
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
+from mmpretrain.training.attempt import ATTEMPT, attempt
+from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
 
 HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
@@ -69,6 +72,9 @@ class Job:
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
             self.train()
+        except HealthError as error:
+            leave_out(folder, rank, error)
+            raise SystemExit(0) from None
         except PreemptedError as stop:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
@@ -129,6 +135,8 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
         record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
     cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
+        return cause.ending  # another rank knows more
     if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
         cause = Cause(one_line(error), rank.paths.stderr, rank.number, ending_of(error))
     # Rank 0 may have completed the run before another rank failed at taking itself down.
@@ -138,7 +146,6 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
 
 def watched(folder: RunFolder, rank: Rank) -> Watchdog:
     """What watches this rank, not started yet."""
-    attempt = f"{rank.job_id}-{os.environ.get('SLURM_RESTART_COUNT', 0)}-{os.environ.get('MASTER_PORT', 0)}"
     hang_s = float(load_config(folder.config).engine.hang_s)
 
     def told(found: Verdict) -> None:
@@ -146,8 +153,23 @@ def watched(folder: RunFolder, rank: Rank) -> Watchdog:
             record_hang(rank.paths, found.text, found.ending)
             folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
 
-    place = folder.path / HEARTBEATS
-    return Watchdog(Watched(place, rank.number, rank.world_size, attempt, rank.paths, hang_s), told)
+    def stopped() -> None:
+        cause = "stopped while it started, before its first step"
+        with suppress(OSError, DamagedFileError):
+            folder.update_status(unless=State.completed, state=State.preempted, cause=cause)
+
+    place, parent = folder.path / HEARTBEATS, os.getppid() if rank.cluster == "local" else None
+    of = Watched(place, rank.number, rank.world_size, os.environ[ATTEMPT], rank.paths, hang_s, parent)
+    return Watchdog(of, told, stopped if rank.number == 0 else None)
+
+
+def leave_out(folder: RunFolder, rank: Rank, error: HealthError) -> None:
+    """After a check that failed: under Slurm, rank 0 starts the job again without the bad nodes, and the others end
+    quietly, as their exit codes would end the job first. Raises ``error`` where that is not possible."""
+    if rank.cluster == "local":
+        raise error
+    if rank.number == 0:
+        exclude_and_requeue(folder, rank.job_id, error, load_config(folder.config).health.most_excluded)
 
 
 def listen_for_preemption() -> None:
@@ -163,7 +185,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
     # The code that runs must not take the snapshot's search rules into processes that it starts.
     os.environ.pop("PYTHONSAFEPATH", None)
     env = JobEnvironment()
-    # Devices are left alone: ranks pick theirs by LOCAL_RANK among all that the node offers.
+    # Devices are left alone: ranks pick theirs among those that they see (mmpretrain/training/devices.py).
     ranks = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if env.cluster == "local":
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host's own name need not resolve
@@ -175,6 +197,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan["visible_gpus"])
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         del os.environ[name]  # they change the engine behind the config's back
+    os.environ[ATTEMPT] = attempt(env.job_id, env.cluster)
     threads = load_config(folder.config).engine.threads or _threads_per_rank(ranks.local_world_size)
     os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return Rank(ranks.rank, ranks.world_size, env.job_id, env.cluster, env.paths)

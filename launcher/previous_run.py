@@ -17,7 +17,7 @@ from launcher.going_on import Differences, differences
 from launcher.other_size import other_size
 from mmpretrain.config.compose import ConfigError, load_config
 from mmpretrain.config.root import Config
-from mmpretrain.engine.checkpoint_files import newest_step
+from mmpretrain.engine.checkpoint_files import newest_step, seen_problem, step_folder, steps
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
 from mmpretrain.words import listed
 
@@ -60,7 +60,7 @@ def read_history(folder: RunFolder, config: Config, world_size: int, typed: str 
         return History(Action.resume, step, (str(error),))
     complete = state == State.completed.value and not found.longer
     action = Action.complete if complete else Action.resume
-    notes = (*found.notes, *(size.notes if action is Action.resume else ()))
+    notes = (*found.notes, *(size.notes if action is Action.resume else ()), *_damage(folder))
     return History(action, step, tuple(problems), notes, stored)
 
 
@@ -116,6 +116,17 @@ def _differences(folder: RunFolder, stored: Config, config: Config, step: int | 
     if stored.method.name == asked.method.name:
         asked.method.bind_as(stored.method)
     return differences(folder, stored, asked, step, typed)
+
+
+def _damage(folder: RunFolder) -> list[str]:
+    """Notes about the newest checkpoints if they are damaged at first sight: an older one is taken then."""
+    notes: list[str] = []
+    for step in steps(folder.checkpoints):
+        place = step_folder(folder.checkpoints, step)
+        if (problem := seen_problem(place)) is None:
+            return [f"{note}: the run goes on after step {step}" for note in notes]
+        notes.append(f"{place.name} is damaged ({problem})")
+    return [f"{note}: no checkpoint of this run can be used as it is" for note in notes]
 
 
 def _life_problems(folder: RunFolder) -> list[str]:

@@ -22,7 +22,7 @@ FOLDER = PROFILES
 GROUP = "slurm"
 # Options of sbatch that are files or folders: Slurm itself takes a leading ~ for a folder of that name.
 SBATCH_PATHS = ("bbf", "nodefile")
-EXPORT = re.compile(r"ALL|NONE|(?:ALL,)?[A-Za-z_]\w*(?:,[A-Za-z_]\w*)*")
+EXPORT = re.compile(r"ALL|NONE|(?!NIL$)(?:ALL,)?[A-Za-z_]\w*(?:,[A-Za-z_]\w*)*")
 
 
 class ProfileError(ValueError):

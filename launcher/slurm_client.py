@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 ACTIVE = WAITING | {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -93,6 +94,17 @@ def cancel(job_id: str) -> None:
 def requeue(job_id: str) -> None:
     """Put the running job back into the queue, which ends all of its processes. Raises SlurmError."""
     _run("scontrol", "requeue", job_id)
+
+
+def excluded_nodes(job_id: str) -> list[str]:
+    """What the job leaves out so far, as Slurm writes it (``node3``, ``node[5-7]``). Raises SlurmError."""
+    found = re.search(r"\bExcNodeList=(\S+)", _run("scontrol", "show", "job", job_id))
+    return [] if found is None or found[1] == "(null)" else [found[1]]
+
+
+def exclude(job_id: str, nodes: Sequence[str]) -> None:
+    """Let a waiting job leave out exactly these nodes. Raises SlurmError, for a running one as well."""
+    _run("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
 
 
 def _accounted_state(job_id: str) -> str:

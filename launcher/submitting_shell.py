@@ -73,9 +73,8 @@ def with_shell(profile: Profile, environ: Mapping[str, str] | None = None) -> tu
         for name, value in sorted((os.environ if environ is None else environ).items())
         if name.startswith("SBATCH_")
     }
-    keys: dict[str, Any] = {
-        KEYS[name]: value for name, value in said.items() if name in KEYS and getattr(profile, KEYS[name]) is None
-    }
+    open_keys = {name: key for name, key in KEYS.items() if getattr(profile, key) is None}
+    keys: dict[str, Any] = {open_keys[name]: value for name, value in said.items() if name in open_keys}
     own = {key.replace("_", "-") for key in profile.sbatch}
     options: dict[str, str | bool | None] = {
         OPTIONS[name]: value for name, value in said.items() if name in OPTIONS and OPTIONS[name] not in own

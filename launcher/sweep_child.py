@@ -78,8 +78,8 @@ def _child(run: RunPlan, slot: Slot, ways: Ways) -> None:
     if ways.stop.value:
         sys.exit(Ending.preempted.code)
     try:
-        code = launch(run, Console(), ways.job(run.run_folder), follow_it=True, snapshot=ways.snapshot)
-        sys.exit(int(getattr(code, "code", code)))
+        job = ways.job(run.run_folder)
+        sys.exit(launch(run, Console(), job, follow_it=True, snapshot=ways.snapshot).code)
     except (PlanError, LaunchError) as error:
         show_problems(error.problems, Console(stderr=True))
     except DamagedFileError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,15 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher.cli import typed
+from launcher.finetune_asked import Asked
+from launcher.finetune_start import Form, StartError
 from launcher.launch import LaunchError
 from launcher.plan import PlanError
 from launcher.render import show_problems
-from launcher.resources import Cluster, Purpose, Request
+from launcher.resources import Cluster, Purpose, Request, choose
 from launcher.sweep_array import array_problems, submit_array
 from launcher.sweep_local import run_locally, slots
-from launcher.sweep_plan import Composed, SweepPlan, make_sweep
+from launcher.sweep_plan import Composed, Composer, SweepPlan, make_sweep
 from launcher.sweep_record import write_record
 from launcher.sweep_render import show_sweep, sweep_as_json
 from launcher.sweep_values import SweepError, wanted
@@ -25,6 +28,7 @@ from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.data.discovery import Discovery
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import DamagedFileError
+from mmpretrain.words import command
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class SweepOptions:
 def swept_training(tokens: Sequence[str], request: Request, base: Path | None, options: SweepOptions) -> int:
     """A sweep of ``train``; the exit code. base: a config to start from."""
 
-    def composed(of_run: Sequence[str]) -> Composed:
+    def composed(of_run: Sequence[str], _: Path | None) -> Composed:
         choices, look = Choices(request.config_dir), Discovery()
         try:
             config = compose(of_run, base, choices, look)
@@ -53,10 +57,45 @@ def swept_training(tokens: Sequence[str], request: Request, base: Path | None, o
     return swept(tokens, request, composed, options)
 
 
-def swept(
-    tokens: Sequence[str], request: Request, composed: Callable[[Sequence[str]], Composed], options: SweepOptions
-) -> int:
-    """Plan a sweep, then show it or start it; the exit code. composed: from a run's tokens to its config."""
+def swept_finetuning(asked_of: Callable[[], Asked], request: Request, options: SweepOptions) -> int:
+    """A sweep of ``finetune``; the exit code. asked_of: what the command line asks for, with the tokens of all runs."""
+    from launcher.finetune import as_plan_errors, composed, refuse_no_data
+
+    def looked() -> Asked:
+        asked = asked_of()
+        refuse_no_data(asked)
+        if asked.start.form is not Form.published:
+            return asked
+        convert = command("mmpretrain", "convert", asked.start.source, "--out", f"releases/{asked.start.name}")
+        raise StartError(
+            f"{asked.start.source} would be converted for each run of the sweep: convert it once, `{convert}`, and name"
+            f" releases/{asked.start.name} as the model"
+        )
+
+    try:
+        asked = as_plan_errors(looked)
+        resources, _, problems = choose(request)
+        if resources is None:
+            raise PlanError(problems)
+    except PlanError as error:
+        show_problems(error.problems, Console(stderr=True))
+        return Ending.failed.code
+    world_size = resources.world_size
+
+    def of_run(tokens: Sequence[str], there: Path | None) -> Composed:
+        # A fine-tuning looks into its run's folder; until that has its name, into none.
+        root = next((token for token in reversed(tokens) if token.startswith("run.root=")), "run.root=runs")
+        place = [f"{root}/.none"] if there is None else [f"run.root={there.parent}", f"run.name={there.name}"]
+        run = replace(asked, tokens=(*tokens, *place))
+        config, notes = as_plan_errors(lambda: composed(run, world_size, request))
+        config.run.root = os.path.expanduser(root.partition("=")[2])
+        return Composed(config, notes)
+
+    return swept(asked.tokens, request, of_run, options)
+
+
+def swept(tokens: Sequence[str], request: Request, composed: Composer, options: SweepOptions) -> int:
+    """Plan a sweep, then show it or start it; the exit code."""
     out, err = Console(), Console(stderr=True)
     try:
         if not options.several and options.file is None:

@@ -56,10 +56,9 @@ def same_run(run: Reading, asked: Config, settings: Settings) -> bool:
     except (ConfigError, OSError):
         return False
     asked = deepcopy(asked)
-    ranks = run.plan.get("world_size")
-    if stored.method.name == asked.method.name and isinstance(ranks, int):
+    if stored.method.name == asked.method.name:
         # What was filled in for the number of ranks of then is not the config's business.
-        asked.method.bind(stored.data.global_batch // ranks)
+        asked.method.bind_as(stored.method)
     differ = (change.key for change in changes(stored, asked))
     return not any(settles(key, asked) or key in settings.identity for key in differ)
 

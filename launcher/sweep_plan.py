@@ -48,6 +48,10 @@ class Composed:
     notes: tuple[str, ...] = ()
 
 
+Composer = Callable[[Sequence[str], Path | None], Composed]
+"""From a run's tokens to its config; the folder is that of a run that is there and may go on. Raises PlanError."""
+
+
 @dataclass(frozen=True)
 class Element:
     """One run of a sweep. own: the tokens that are its own. values: what it sets of the keys that are swept. folder:
@@ -94,13 +98,10 @@ class _Run:
     draft: Draft | None = field(default=None, repr=False)
 
 
-def make_sweep(
-    asked: Wanted, request: Request, composed: Callable[[Sequence[str]], Composed], words: Sequence[str]
-) -> SweepPlan:
+def make_sweep(asked: Wanted, request: Request, composed: Composer, words: Sequence[str]) -> SweepPlan:
     """Compose and check every run of a sweep.
 
-    composed: from a run's tokens to its config; raises PlanError. words: the command as it was typed. Raises PlanError
-    with the problems of all runs, each of them once.
+    words: the command as it was typed. Raises PlanError with the problems of all runs, each of them once.
     """
     problems = Problems(len(asked.own))
     runs = _composed(asked, composed, problems)
@@ -116,6 +117,8 @@ def make_sweep(
     for run in runs:
         element = _element(run, folder, known, seen, problems)
         if element.fate is Fate.start:
+            if (element.folder / "config.yaml").exists():
+                _compose_again(run, element, asked, composed, problems)
             element = _drafted(run, element, chosen, request, problems, _alone(words, asked, run, folder))
         elements.append(element)
         seen.setdefault(run.settings.digest, element)
@@ -129,12 +132,12 @@ def make_sweep(
     )
 
 
-def _composed(asked: Wanted, composed: Callable[[Sequence[str]], Composed], problems: Problems) -> list[_Run]:
+def _composed(asked: Wanted, composed: Composer, problems: Problems) -> list[_Run]:
     runs = []
     for own in asked.own:
         tokens, label = [*asked.shared, *own], " ".join(own)
         try:
-            found = composed(tokens)
+            found = composed(tokens, None)
         except PlanError as error:
             problems.add(error.problems, label)
             continue
@@ -188,6 +191,17 @@ def _element(run: _Run, folder: Path, known: Known, seen: Mapping[str, Element],
     note = f"{other.path} has the same settings and stopped after {other.step} steps: {run.name} starts anew beside it"
     run.notes = (*run.notes, note)
     return element
+
+
+def _compose_again(run: _Run, element: Element, asked: Wanted, composed: Composer, problems: Problems) -> None:
+    """Of a run that is there already: what it was started with may decide what a command leaves open."""
+    try:
+        found = composed([*asked.shared, *run.own], element.folder)
+    except PlanError as error:
+        problems.add(error.problems, run.name, element.folder)
+        return
+    run.config = found.config
+    run.config.run.root, run.config.run.name = str(element.folder.parent), element.folder.name
 
 
 def _drafted(

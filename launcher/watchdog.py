@@ -28,7 +28,8 @@ from submitit.core.utils import JobPaths
 
 from launcher.heartbeats import ENDED, Beat, Verdict, is_gone, place, read_beat, read_beats, verdict, write_beat
 from mmpretrain.endings import Ending
-from mmpretrain.training.phases import PATIENCE, position
+from mmpretrain.training.phases import PATIENCE, START, position
+from mmpretrain.training.preemption import preemption_requested
 
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
@@ -37,7 +38,8 @@ MOST = 24  # times the patience: even a thread that seems to work must have got 
 
 @dataclass(frozen=True)
 class Watched:
-    """Of which rank. attempt: this start of the job, the same on all ranks. hang_s: ``engine.hang_s``."""
+    """Of which rank. attempt: this start of the job, the same on all ranks. hang_s: ``engine.hang_s``. parent: the
+    process without which the rank must not go on, as nobody would know of it any more."""
 
     folder: Path
     rank: int
@@ -45,6 +47,7 @@ class Watched:
     attempt: str
     paths: JobPaths
     hang_s: float
+    parent: int | None = None
 
     @property
     def beat_s(self) -> float:
@@ -53,10 +56,13 @@ class Watched:
 
 
 class Watchdog:
-    """The thread. told: gets the verdict of the rank that found a hang, before all of them end."""
+    """The thread. told: gets the verdict of the rank that found a hang, before all of them end. stopped: is called when
+    this rank was told to stop while it starts, in case it is killed before it can heed that."""
 
-    def __init__(self, watched: Watched, told: Callable[[Verdict], None]) -> None:
-        self._of, self._told = watched, told
+    def __init__(
+        self, watched: Watched, told: Callable[[Verdict], None], stopped: Callable[[], None] | None = None
+    ) -> None:
+        self._of, self._told, self._stopped = watched, told, stopped
         self._main = threading.main_thread().ident or 0
         self._over = threading.Event()
         self._number, self._seen = 0, time.monotonic()
@@ -115,13 +121,24 @@ class Watchdog:
         self._unmoved = 0.0 if position().count != self._count else self._unmoved + passed
         self._sign, self._count = sign, position().count
         self._beat()
+        if self._stopped and preemption_requested() and position().phase == START:
+            self._stopped()
+            self._stopped = None
         if self._hang.exists():
             self._leave()
+        elif self._of.parent not in (None, os.getppid()):
+            self._end_as_orphan()
         elif (self._neighbor_is_silent(passed) or (self._of.rank == 0 and self._nobody_moves())) and self._claimed():
             found = self._judged()
             self._told(found)
             end_silent(self.beats(), found)
             end_here(found.ending)
+
+    def _end_as_orphan(self) -> None:
+        if self._claimed():
+            text = f"the process that started the ranks ({self._of.parent}) is gone: killed from outside"
+            self._told(Verdict((), text, Ending.lost))
+        end_here(Ending.lost)
 
     def _passed(self) -> float:
         """Seconds since the last look that count."""

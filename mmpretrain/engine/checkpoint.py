@@ -15,13 +15,15 @@ from safetensors.torch import save_file
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
-from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.checkpoint_files import CheckpointError, DiskFullError, NoCheckpointError
 from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, not_divisible, written_layout
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.resharding import reshard
+from mmpretrain.words import listed
 
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
+PASSED_OVER = "passed_over"  # beside what the manifest says: newer checkpoints that are damaged, in words
 NONE, LOST = -1, -2
 PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
@@ -65,8 +67,8 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
     Every rank must call it. One that was written by other ranks, at another stage or in another precision is divided
-    anew. Raises CheckpointError when there were checkpoints but none is usable (a run never silently starts from
-    scratch).
+    anew. With PASSED_OVER it names newer checkpoints that are damaged. Raises NoCheckpointError when there were
+    checkpoints but none is usable (a run never silently starts from scratch), CheckpointError when it does not fit.
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
@@ -76,12 +78,12 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
         folder = checkpoint_files.step_folder(checkpoints, step)
         problem = checkpoint_files.find_problem(folder, world.rank, world.size)
         if not world.max_flag(problem is not None):
-            return _read(engine, folder)
+            return {**_read(engine, folder), **({PASSED_OVER: damaged} if damaged else {})}
         damaged.append(f"{folder.name}: {problem or 'another rank found it damaged'}")
         logger.warning("checkpoint passed over: %s", damaged[-1])
     if step == LOST or damaged:
-        why = "; ".join(damaged) or f"{checkpoint_files.LATEST} names one that is gone"
-        raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
+        why = listed(damaged, 4, between="; ") or f"{checkpoint_files.LATEST} names one that is gone"
+        raise NoCheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or start another run")
     return None
 
 
@@ -175,6 +177,7 @@ def told_clearly(writing: Path, rank: int) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched"
-        ) from error
+        kind = DiskFullError if checkpoint_files.is_full(error, writing) else CheckpointError
+        full = "the disk is full" if kind is DiskFullError and "space" not in reason.lower() else ""
+        reason = f"{full}: {reason}" if full else reason
+        raise kind(f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched") from error

@@ -21,15 +21,42 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text, sync
 
 MANIFEST = "MANIFEST.json"
+LEAST_FREE = 1 << 20  # bytes: a disk with less than that is full
 LATEST = "latest"
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that exist can be used."""
+
+
+class DiskFullError(CheckpointError):
+    """There is no room for a checkpoint."""
+
+    ending = Ending.disk_full
+
+
+class NoCheckpointError(CheckpointError):
+    """There were checkpoints, and none of them can be used."""
+
+    ending = Ending.no_checkpoint
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write into ``folder`` failed for want of room: what libraries say of it differs, and not all say it."""
+    if isinstance(error, DiskFullError) or ending_of(error) is Ending.disk_full:
+        return True
+    if "no space left" in str(error).lower() or "disk quota exceeded" in str(error).lower():
+        return True
+    place = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    try:
+        return shutil.disk_usage(place).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -132,6 +159,17 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} or a file cannot be read ({error})"
     return None
+
+
+def seen_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    try:
+        listed = read_manifest(folder)["files"]
+        wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
+        name = next(wrong, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return name and f"{name} has another size than when it was written"
 
 
 def lost(checkpoints: Path) -> bool:

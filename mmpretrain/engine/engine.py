@@ -30,18 +30,21 @@ from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.average import Average
 from mmpretrain.engine.deepspeed_setup import Joined, build_models_whole, hand_over, join
 from mmpretrain.engine.layer_decay import layer_problems
-from mmpretrain.engine.live_weights import LiveWeights
+from mmpretrain.engine.live_weights import HEADS, MODEL, LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.movement import Movement
 from mmpretrain.engine.muon import MuonAdamW
+from mmpretrain.engine.nonfinite import Fault, NonFiniteError, blown_up, find_fault
 from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
+from mmpretrain.engine.spared import Spared
 from mmpretrain.engine.whole_state import gathered_state
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
+from mmpretrain.words import shortened
 
 CRITICS_NORM = "critics/grad_norm"
 
@@ -53,12 +56,13 @@ class StepReport:
     losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients but the
     critics' before clipping, the same on all ranks; when it is not finite, the step went wrong somewhere, and whatever
     has such gradients (the heads: also when only the model has) was not stepped; the critics' own is then what is told
-    if it alone is not finite. lr: of parameters without a scale.
+    if it alone is not finite. lr: of parameters without a scale. fault: what is not finite, None after a good step.
     """
 
     losses: dict[str, Tensor]
     grad_norm: float
     lr: float
+    fault: Fault | None = None
 
 
 class Engine:
@@ -132,7 +136,9 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch.
 
-        Raises ValueError when a run's first steps have moved nothing that an optimizer trains.
+        Raises ValueError when a run's first steps have moved nothing that an optimizer trains, NonFiniteError for an
+        error that only weights out of all bounds lead to. With ``engine.skip_nonfinite`` a step that is not finite
+        leaves everything as it was.
         """
         lr = self._set_lr(step.index)
         if step.index == 0 and self._trained:
@@ -140,24 +146,72 @@ class Engine:
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
+        spared = self._spared()
+        try:
+            report = self._taken(parts, step, lr)
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            if found := self._out_of_bounds(step, error):
+                raise found from error
+            raise
+        if spared is not None and report.fault is not None:
+            spared.put_back()
+        return report
+
+    def _taken(self, parts: MicroBatches, step: Step, lr: float) -> StepReport:
+        """The step itself; what it changes before it is known to be finite is put back by the caller."""
+        spares = self.config.engine.skip_nonfinite > 0
+        if spares and self.world.max_flag(not parts.features_finite):
+            return self._faulty({"loss": torch.full((), math.nan, device=self.device)}, math.nan, lr, parts)
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
             refined = self._refine(parts.features(), step)
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
-        grad_norm = self.heads.update(self._model_update.step(parts), self.method.clamp_)
+        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
+        known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
+        if spares and not self._finite(parts):
+            return self._faulty(known | refined, math.nan, lr, parts)
+        model_norm = self._model_update.step(parts)
+        grad_norm = self.heads.update(model_norm, self.method.clamp_)
         if self._refines(RefineOn.same) and math.isfinite(grad_norm):
             with held_statistics(self.method.model):  # this batch has counted
                 features = parts.encode_again()
             refined = self._refine(features, step)
-        if self.average:
+        if self.average and math.isfinite(grad_norm):
             self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
-        if self._movement and math.isfinite(grad_norm):
+        if not math.isfinite(grad_norm):
+            return self._faulty(known | refined, grad_norm, lr, parts)
+        if self._movement:
             self._movement.stepped((step.index + 1) * self.config.data.global_batch < self.config.optim.warmup_samples)
             self._movement = None if self._movement.decided else self._movement
-        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
-        return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
+        return StepReport(known | refined, grad_norm, lr)
+
+    def _finite(self, parts: MicroBatches) -> bool:
+        """Whether the loss and the gradients that are known before the model's are finite; a collective."""
+        self.heads.average()
+        return not self.world.max_flag(not parts.finite or bool(self.heads.bad_gradients()))
+
+    def _out_of_bounds(self, step: Step, error: Exception) -> NonFiniteError | None:
+        """What an error means that only weights out of all bounds lead to; None if they are as they should be."""
+        why = blown_up(self.live, self.critics.modules)
+        if why is None:
+            return None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        return NonFiniteError(
+            f"before step {step.index + 1} {why}, and the loss cannot be computed ({shortened(said, 100)}):"
+            f" lower optim.lr (it is {self.config.optim.lr:g}) or optim.clip"
+        )
+
+    def _faulty(self, losses: dict[str, Tensor], norm: float, lr: float, parts: MicroBatches) -> StepReport:
+        """What is told of a step that was not taken; a collective."""
+        of_heads = self.heads.faulty or self.heads.bad_gradients()
+        found = {*self._model_update.faulty, *(f"{HEADS}{name}" for name in of_heads)}
+        named = [f"{MODEL}{name}" for name, p in self.method.model.named_parameters() if p.requires_grad]
+        named += [f"{HEADS}{name}" for name, p in self.heads.modules.named_parameters() if p.requires_grad]
+        fault = find_fault(parts.features(), found, named, self.live, self.world)
+        self.heads.drop_gradients()
+        return StepReport(losses, norm, lr, fault)
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """For the time of an evaluation: the weights that ``averaging.release`` wants looked at. A collective."""
@@ -177,6 +231,12 @@ class Engine:
     def close(self) -> None:
         """Leave the process group, when every rank is done."""
         self.accelerator.end_training()
+
+    def _spared(self) -> Spared | None:
+        """What a step may change before it turns out not to be finite; None where the run ends then anyway."""
+        if self.config.engine.skip_nonfinite == 0:
+            return None
+        return Spared(self.method, self.critics, self.loss_scale)
 
     def _encode(self, step: Step, number: int, part: Batch) -> Features:
         # Dropout as a function of (seed, step, rank, micro-batch): no generator state to save, resuming is exact, and

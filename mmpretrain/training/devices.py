@@ -39,7 +39,7 @@ def choose_device(local_rank: int, ranks: int) -> int:
     index = local_rank
     if count == 1:
         index = 0  # whether others of this node have the same one, the check before training tells
-    elif count < ranks and torch.cuda.is_available():
+    elif count < ranks:
         raise WrongDeviceError(
             f"rank {os.environ.get('RANK')} on {socket.gethostname()} sees {count} GPUs"
             f" (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}) and the node has {ranks} ranks: let each"

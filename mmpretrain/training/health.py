@@ -12,10 +12,9 @@ from torch.distributed.distributed_c10d import _get_default_store
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.meeting import Place, met
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training.attempt import ATTEMPT
 from mmpretrain.training.devices import choose_device
 from mmpretrain.training.health_check import Check, OwnRank
-
-ATTEMPT = "MMPRETRAIN_ATTEMPT"  # what tells this start of the run from all others
 
 
 def start(folder: RunFolder, config: Config) -> None:
@@ -55,7 +54,9 @@ def _this_rank() -> OwnRank:
     local_rank, size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     device = torch.device("cpu")
-    if torch.cuda.is_available():
+    # The launcher says so to ranks that are to do without GPUs; others would silently compute on CPUs where none is seen.
+    planned = ATTEMPT in os.environ and os.environ.get("DS_ACCELERATOR") != "cpu"
+    if planned or torch.cuda.is_available():
         device = torch.device("cuda", choose_device(local_rank, per_node))
         torch.cuda.set_device(device)
     return OwnRank(int(os.environ["RANK"]), size, local_rank, per_node, device)

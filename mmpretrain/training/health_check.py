@@ -38,6 +38,7 @@ from mmpretrain.words import listed
 
 SLICE_S = 5.0  # of waiting, between which signals are heard
 LATE_S = 10.0  # for ranks to say that they are too late
+HEARD_S = 5.0  # for all of them to hear that the run ends here
 logger = logging.getLogger(__name__)
 _checks = 0
 
@@ -166,6 +167,9 @@ class Check:
             raise HealthError(f"rank 0 gave no verdict on the check before training within {limit_s + LATE_S:.0f} s")
         verdict = Verdict(**json.loads(self._store.get(key)))
         if verdict.problems:
+            self._tell(f"heard-{part}", {})
+            if self._me.number == 0:  # the store goes with this process
+                self._told(f"heard-{part}", HEARD_S)
             raise HealthError(listed(verdict.problems, most=4, between="; "), verdict.nodes)
 
     def _waited(self, keys: Sequence[str], limit_s: float) -> bool:

@@ -57,7 +57,7 @@ from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
 from mmpretrain.training.publish import Scores, device_name, publish, training_facts
-from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.recorder import Recorder, Skipped
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
@@ -137,10 +137,19 @@ class Session:
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
+        if manifest and manifest.get("skipped"):
+            self.recorder.skipped = Skipped(**manifest["skipped"])
+        self._tell_what_was_passed_over(manifest)
         self.recorder.start(done)
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
         return done
+
+    def _tell_what_was_passed_over(self, manifest: Mapping[str, Any] | None) -> None:
+        """Checkpoints that were damaged, and the one that was taken, into the status; nothing of earlier starts."""
+        found = (manifest or {}).get(checkpoint.PASSED_OVER, [])
+        if self.world.rank == 0 and (found or self.folder.status().get("passed_over")):
+            self.folder.update_status(passed_over=found)
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -212,6 +221,7 @@ class Session:
             **({"started_from": self.started_from} if self.started_from else {}),
             **({"accepted_index": self.accepted} if self.accepted else {}),
             "sizes": self.sizes,
+            **({"skipped": asdict(self.recorder.skipped)} if self.recorder.skipped.total else {}),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.

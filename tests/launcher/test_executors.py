@@ -35,6 +35,7 @@ def test_the_whole_script_of_a_bare_profile(tmp_path: Path) -> None:
 #SBATCH --wckey=submitit
 
 # setup
+echo "attempt $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2
 unset "${{!SRUN_@}}" SLURM_EXPORT_ENV SLURM_CPU_BIND"""
     end = f"""
 _checked 0
@@ -46,7 +47,10 @@ trap - DEBUG ERR EXIT TERM
 srun() {{
   command srun "$@" && return
   local code=$?
-  if [ $code -eq 140 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+  # Of an array, one element has the job id of them all.
+  local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+  if [ $code -eq 140 ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
+  else {interpreter} -m launcher.job_end "$_run" || true; fi
   return $code
 }}
 

@@ -6,20 +6,17 @@ import io
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from rich.console import Console
-from submitit.local.local import LocalJob
 
-from launcher import follow
+from launcher import controller
 from launcher.launch import launch
 from launcher.plan import RunPlan
 from mmpretrain.endings import Ending
@@ -125,7 +122,7 @@ def test_a_killed_rank_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_ranks_that_wait_for_a_failed_one_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "GRACE_S", 0.5)
+    monkeypatch.setattr(controller, "GRACE_S", 0.5)
     plan = toy_plan(tmp_path / "toy")
     began = time.monotonic()
     code, out = run(plan, raise_on=1, hang=0)
@@ -157,27 +154,6 @@ def test_ranks_with_gpus_choose_their_accelerator_themselves(tmp_path: Path, mon
     assert json.loads((plan.run_folder / "rank-0.jsonl").read_text())["DS_ACCELERATOR"] is None
 
 
-def test_ranks_are_missed_only_once_all_had_started(tmp_path: Path) -> None:
-    """A shell stands for the controller, and what it starts for two ranks."""
-    with subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True) as shell:
-        assert shell.stdin is not None
-        controller = psutil.Process(shell.pid)
-        watch = follow.LocalWatch(LocalJob(tmp_path, str(shell.pid), [0, 1]), 2)
-        assert not watch._has_failed_rank()
-
-        def has_children(number: int) -> bool:
-            return len(controller.children()) == number
-
-        for number in (1, 2):
-            print("sleep 60 &", file=shell.stdin, flush=True)
-            wait_until(partial(has_children, number))
-            assert not watch._has_failed_rank()
-        controller.children()[0].kill()
-        wait_until(watch._has_failed_rank)
-        for child in controller.children():
-            child.kill()
-
-
 def wait_until(condition: Callable[[], object]) -> None:
     """Poll for ten seconds."""
     deadline = time.monotonic() + 10
@@ -195,3 +171,14 @@ def test_a_run_that_is_not_followed_goes_on_alone(tmp_path: Path) -> None:
     while RunFolder(plan.run_folder).status()["state"] != "completed" and time.monotonic() < deadline:
         time.sleep(0.2)
     assert RunFolder(plan.run_folder).status()["state"] == "completed"
+
+
+def test_nobody_waits_for_a_killed_rank_though_nobody_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank never notices by itself: it does not compute with it."""
+    monkeypatch.setattr(controller, "GRACE_S", 0.2)
+    plan = toy_plan(tmp_path / "toy")
+    launch(plan, Console(file=io.StringIO()), toy_job(plan.run_folder, kill=1, hang=0), follow_it=False)
+    folder = RunFolder(plan.run_folder)
+    psutil.Process(int(folder.status()["job_id"])).wait(60)
+    assert (folder.status()["state"], folder.status()["cause"]) == ("failed", "rank 1: killed by SIGKILL")
+    assert not ranks_alive(plan)

@@ -30,11 +30,11 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def toy_sweep(folder: Path, names: list[str], **given: int) -> SweepPlan:
+def toy_sweep(folder: Path, names: list[str]) -> SweepPlan:
     """A sweep of toy runs on one rank each."""
     plans = [toy_plan(folder / name, ranks=1, steps=10) for name in names]
     elements = [Element(plan.run_folder.name, (), {}, plan.run_folder, plan=plan) for plan in plans]
-    plan = SweepPlan(folder.name, folder, (), tuple(elements), plans[0].resources, "the command", **given)
+    plan = SweepPlan(folder.name, folder, (), tuple(elements), plans[0].resources, "the command")
     write_record(plan)
     return plan
 

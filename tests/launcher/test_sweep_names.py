@@ -15,10 +15,10 @@ def test_a_name_says_what_differs_in_the_order_of_the_config() -> None:
     keys = ["seed", "optim.lr"]
     runs = [settings([f"seed={seed}", f"optim.lr={lr}"], keys) for lr in ("1e-3", "3e-4") for seed in (0, 1)]
     assert names_of(runs) == [
-        "m3col-digits-lr0.001-seed0",
-        "m3col-digits-lr0.001-seed1",
-        "m3col-digits-lr0.0003-seed0",
-        "m3col-digits-lr0.0003-seed1",
+        "clip-digits-lr0.001-seed0",
+        "clip-digits-lr0.001-seed1",
+        "clip-digits-lr0.0003-seed0",
+        "clip-digits-lr0.0003-seed1",
     ]
 
 
@@ -44,7 +44,7 @@ def test_groups_and_texts_are_named_by_their_values_and_like_keys_apart() -> Non
     keys = ["model.encoders.left.freeze", "model.encoders.right.freeze"]
     pairs = (("true", "false"), ("false", "true"))
     runs = [settings([f"{key}={value}" for key, value in zip(keys, pair, strict=True)], keys) for pair in pairs]
-    assert names_of(runs)[0] == "m3col-digits-left.freeze-true-right.freeze-false"
+    assert names_of(runs)[0] == "clip-digits-left.freeze-true-right.freeze-false"
 
 
 def test_long_names_are_cut_and_names_that_would_be_equal_told_apart() -> None:

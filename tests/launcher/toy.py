@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from mmpretrain.run_folder import append_line
 from mmpretrain.training.phases import reached
 from mmpretrain.training.preemption import PreemptedError, preemption_requested
 
-MORE = {"absent": None, "timeout_s": 600}
+FAULTS = dict.fromkeys(("raise_on", "kill", "hang", "stop", "absent", "fill", "slow_start"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,13 +50,10 @@ def slurm_plan(run_folder: Path, steps: int = 10, nodes: int = 2, ranks: int = 2
 
 def toy_job(run_folder: Path, **settings: Any) -> ToyJob:
     """A job with its settings in the run folder: steps, pause (s per step); raise_on, kill, hang, stop (a rank at step
-    3); absent (a rank that leaves out the collective of step 3 and waits in the next one); timeout_s of collectives."""
+    3); absent (a rank that leaves out the collective of step 3 and waits in the next one); fill (a rank that fills the
+    disk); slow_start (s before the ranks meet); timeout_s of collectives."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "toy.json").write_text(
-        json.dumps(
-            {"steps": 10, "pause": 0.0, "raise_on": None, "kill": None, "hang": None, "stop": None, **MORE} | settings
-        )
-    )
+    (run_folder / "toy.json").write_text(json.dumps({"steps": 10, "pause": 0.0, "timeout_s": 600, **FAULTS} | settings))
     return ToyJob(run_folder)
 
 
@@ -69,21 +67,14 @@ class ToyJob(Job):
         from torch import distributed as dist
 
         settings = json.loads((self.run_folder / "toy.json").read_text())
+        time.sleep(settings["slow_start"] or 0)
         dist.init_process_group("gloo", timeout=timedelta(seconds=settings["timeout_s"]))
         rank, world = dist.get_rank(), dist.get_world_size()
         saved = self.run_folder / "toy.step"
         first = int(saved.read_text()) if saved.exists() else 0
         self._describe(rank, first)
         for step in range(first + 1, settings["steps"] + 1):
-            if step == 3 and rank == settings["raise_on"]:
-                raise FileNotFoundError("data/toy/shard-000001.tar is missing")
-            if step == 3 and rank == settings["kill"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if step == 3 and rank == settings["hang"]:
-                time.sleep(600)
-            if step == 3 and rank == settings["stop"]:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if step == 3 and rank == settings["absent"]:
+            if step == 3 and self._is_absent(rank, settings):
                 continue
             values = torch.tensor([1.0, float(preemption_requested())])
             dist.all_reduce(values)
@@ -100,6 +91,20 @@ class ToyJob(Job):
         dist.barrier()
         dist.destroy_process_group()
 
+    def _is_absent(self, rank: int, settings: dict[str, Any]) -> bool:
+        """Let the faults of this rank happen; whether it leaves out a collective."""
+        if rank == settings["raise_on"]:
+            raise FileNotFoundError("data/toy/shard-000001.tar is missing")
+        if rank == settings["kill"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rank == settings["hang"]:
+            time.sleep(600)
+        if rank == settings["stop"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if rank == settings["fill"]:
+            fill(self.run_folder / "filling")
+        return rank == settings["absent"]
+
     def _describe(self, rank: int, first: int) -> None:
         """What this rank found around it, for the test to look at."""
         import mmpretrain
@@ -110,6 +115,13 @@ class ToyJob(Job):
         facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
         facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}
         append_line(self.run_folder / f"rank-{rank}.jsonl", facts)
+
+
+def fill(path: Path) -> None:
+    """Leave no room on the disk."""
+    with path.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
 
 
 def torch_threads() -> int:
