@@ -15,11 +15,12 @@ import torch
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
-from mmpretrain.methods.base import Features, Method
+from mmpretrain.methods.base import Features
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.training.prediction.layout import layout_of
 from mmpretrain.training.prediction.made_up import made_up_batch, made_up_method
 from mmpretrain.training.prediction.memory import Memory, loss_bytes, memory, standing
+from mmpretrain.training.prediction.storage import Checkpoint, checkpoint
 from mmpretrain.training.prediction.trace import NotTracedError, Traced, traced
 from mmpretrain.training.prediction.wire import FEW, Wire, gradient_bytes, objective_bytes
 
@@ -31,6 +32,7 @@ class Prediction:
     ranks: int
     parameters: int
     trained: int
+    checkpoint: Checkpoint
     memory: Memory | None
     wire: Wire | None
     untraced: str | None = None
@@ -53,18 +55,20 @@ def predict(config: Config, sources: EncoderSources, model: MMPretrainModel, ran
     method, layout = made_up_method(config, model), layout_of(config, model)
     parameters = sum(p.numel() for p in model.parameters())
     fixed = standing(config, layout, method.heads, method.critics, ranks)
+    saved = checkpoint(config, layout, model, (method.heads, method.critics), ranks)
     step = Step(0, 0.0, max(1.0, config.train.samples / config.data.global_batch), config.seed)
     prepared = [method.prepare(made_up_batch(config, sources, rows), step) for rows in (FEW, 2 * FEW)]
     try:
         trace = traced(config, method, layout, prepared[0], config.data.global_batch // ranks, ranks, gpu)
     except NotTracedError as error:
-        return Prediction(ranks, parameters, layout.trained, None, None, str(error))
+        return Prediction(ranks, parameters, layout.trained, saved, None, None, str(error))
     exchange = config.method.exchange(model.embed_sizes)
     loss = loss_bytes(config.objective, config.data.global_batch, ranks, exchange.width, exchange.pairs)
     used = memory(config, layout, fixed, trace, loss if config.method.contrasts else 0, ranks, gpu)
     features = {len(batch): _random(trace, batch) for batch in prepared}
     moved = objective_bytes(config, method, features.__getitem__, ranks)
-    return Prediction(ranks, parameters, layout.trained, used, Wire(gradient_bytes(config, layout, ranks), moved, ranks))
+    wire = Wire(gradient_bytes(config, layout, ranks), moved, ranks)
+    return Prediction(ranks, parameters, layout.trained, saved, used, wire)
 
 
 def _with_small_groups(config: Config) -> Config:
@@ -80,6 +84,3 @@ def _random(trace: Traced, batch: Any) -> Features:
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn((len(batch), *t.shape[1:]), generator=generator) for t in trace.outputs.tensors]
     return trace.outputs.with_tensors(tensors, batch)
-
-
-__all__ = ["Method", "Prediction", "predict"]

@@ -144,6 +144,7 @@ def _extended(values: dict[tuple[int, int], int], rows: int, ranks: int) -> int:
 
 def _played(config: Config, method: Method, features: Features, ranks: int) -> dict[str, int]:
     """Kind -> payload of one step on so many ranks."""
+    method.critics.requires_grad_(True)  # an optimizer takes what needs a gradient
     with _alone_among(ranks) as world:
         heads, critics = Replicated(method.heads, config.optim, world), Replicated(method.critics, config.optim, world)
         step = Step(0, 0.0, max(1.0, config.train.samples / config.data.global_batch), config.seed)
@@ -168,7 +169,6 @@ def _refine(
     method: Method, critics: Replicated, features: Features, step: Step, world: World
 ) -> dict[str, Tensor]:
     losses = Losses({})
-    method.critics.requires_grad_(True)
     for _ in range(method.refinement.times):
         losses = method.refine(features, step, world)
         losses.total.backward()
