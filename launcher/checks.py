@@ -22,7 +22,7 @@ from mmpretrain.data.index import DatasetState, ShardError, dataset_state
 from mmpretrain.data.info import dataset_info, load_info
 from mmpretrain.data.source_checks import SourceUse, check_data_split, source_uses
 from mmpretrain.data.sources import open_data
-from mmpretrain.words import shortened
+from mmpretrain.words import listed, shortened
 
 PREFLIGHT_TIMEOUT_S = 300
 
@@ -66,8 +66,11 @@ def batches(config: Config, resources: Resources) -> Batches:
     return replace(found, dataset_samples=len(opened.index), sources=uses)
 
 
-def check_batches(config: Config, resources: Resources) -> list[str]:
-    """Whether the global batch falls into equal shares, and what method and engine say about those."""
+def check_batches(config: Config, resources: Resources, *, bound: bool = False) -> list[str]:
+    """Whether the global batch falls into equal shares, and what method and engine say about those.
+
+    bound: whether the run goes on, and the method keeps what it was given at the first start.
+    """
     batch, world = config.data.global_batch, resources.world_size
     if batch % world:
         sizes = [size for size in (batch - batch % world, batch - batch % world + world) if size]
@@ -76,7 +79,15 @@ def check_batches(config: Config, resources: Resources) -> list[str]:
             f" the nearest batch sizes that can are"
             f" {_either(sizes)}, the nearest numbers of ranks {_either(_divisors_around(batch, world))}"
         ]
-    return config.method.batch_problems(batch // world) + config.engine.batch_problems(batch // world)
+    found = config.method.batch_problems(batch // world)
+    if bound and found:
+        fitting = [n for n in range(1, batch + 1) if batch % n == 0 and not config.method.batch_problems(batch // n)]
+        found = [
+            f"{problem.partition(':')[0]}, and it stays as it was at the run's first start: this run goes on with"
+            f" {listed(fitting, between=', ')} ranks"
+            for problem in found
+        ]
+    return found + config.engine.batch_problems(batch // world)
 
 
 def check_data(config: Config, purpose: Purpose) -> Findings:

@@ -59,7 +59,9 @@ def summary(plan: RunPlan) -> dict[str, str]:
     """What a plan comes to, as words."""
     resources, batches = plan.resources, plan.batches
     where = "this machine" if resources.cluster is Cluster.local else f"Slurm, profile {resources.profile_name}"
-    devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
+    devices = (
+        f"{resources.gpus_per_node} {resources.gpu_type or 'GPUs'} per node" if resources.gpus_per_node else "CPUs"
+    )
     engine = plan.config.engine
     epochs = "the dataset is not built" if batches.epochs is None else f"{batches.epochs:.4g} epochs"
     return {
