@@ -1,7 +1,7 @@
 """The prediction of a run: what each rank will hold, what a step will move, what a checkpoint will take.
 
-    prediction = predict(config, sources, model, ranks, gpu=True)      # model: on the meta device, as the preflight's
-    prediction.to_json()
+prediction = predict(config, sources, model, ranks, gpu=True)      # model: on the meta device, as the preflight's
+prediction.to_json()
 """
 
 from __future__ import annotations

@@ -165,9 +165,7 @@ def _played(config: Config, method: Method, features: Features, ranks: int) -> d
     return {kind: moved.payload for kind, moved in counted.found.items()}
 
 
-def _refine(
-    method: Method, critics: Replicated, features: Features, step: Step, world: World
-) -> dict[str, Tensor]:
+def _refine(method: Method, critics: Replicated, features: Features, step: Step, world: World) -> dict[str, Tensor]:
     losses = Losses({})
     for _ in range(method.refinement.times):
         losses = method.refine(features, step, world)
@@ -209,5 +207,3 @@ class _Played(Collectives):
             for tensor in args[0] if isinstance(args[0], (list, tuple)) else [args[0]]:
                 tensor.zero_()
         return made
-
-
