@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
@@ -22,7 +23,7 @@ from mmpretrain.data.index import DatasetState, ShardError, dataset_state
 from mmpretrain.data.info import dataset_info, load_info
 from mmpretrain.data.source_checks import SourceUse, check_data_split, source_uses
 from mmpretrain.data.sources import open_data
-from mmpretrain.words import shortened
+from mmpretrain.words import listed, shortened
 
 PREFLIGHT_TIMEOUT_S = 300
 
@@ -49,10 +50,11 @@ class Batches:
 
 @dataclass(frozen=True)
 class Findings:
-    """problems stop the run; notes are shown with the plan."""
+    """problems stop the run; notes are shown with the plan. prediction: what the run will need, if that was asked."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    prediction: dict[str, Any] | None = None
 
 
 def batches(config: Config, resources: Resources) -> Batches:
@@ -66,8 +68,11 @@ def batches(config: Config, resources: Resources) -> Batches:
     return replace(found, dataset_samples=len(opened.index), sources=uses)
 
 
-def check_batches(config: Config, resources: Resources) -> list[str]:
-    """Whether the global batch falls into equal shares, and what method and engine say about those."""
+def check_batches(config: Config, resources: Resources, *, bound: bool = False) -> list[str]:
+    """Whether the global batch falls into equal shares, and what method and engine say about those.
+
+    bound: whether the run goes on, and the method keeps what it was given at the first start.
+    """
     batch, world = config.data.global_batch, resources.world_size
     if batch % world:
         sizes = [size for size in (batch - batch % world, batch - batch % world + world) if size]
@@ -76,7 +81,15 @@ def check_batches(config: Config, resources: Resources) -> list[str]:
             f" the nearest batch sizes that can are"
             f" {_either(sizes)}, the nearest numbers of ranks {_either(_divisors_around(batch, world))}"
         ]
-    return config.method.batch_problems(batch // world) + config.engine.batch_problems(batch // world)
+    found = config.method.batch_problems(batch // world)
+    if bound and found:
+        fitting = [n for n in range(1, batch + 1) if batch % n == 0 and not config.method.batch_problems(batch // n)]
+        found = [
+            f"{problem.partition(':')[0]}, and it stays as it was at the run's first start: this run goes on with"
+            f" {listed(fitting, between=', ')} ranks"
+            for problem in found
+        ]
+    return found + config.engine.batch_problems(batch // world)
 
 
 def check_data(config: Config, purpose: Purpose) -> Findings:
@@ -176,21 +189,24 @@ def _lacking_factors(config: Config) -> str | None:
     return f"needs factors, but {config.data.place} {whose} dataset.json; leave the metric out"
 
 
-def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = True) -> Findings:
+def check_model(
+    config: Config, purpose: Purpose, ranks: int, *, starts: bool = True, devices: Sequence[str] = ()
+) -> Findings:
     """Build the model without its weights, in a process of its own because that imports torch (a few seconds).
 
-    starts: whether it is the run's first start, and ``init_from`` counts.
+    starts: whether it is the run's first start, and ``init_from`` counts. devices: what is known of those of the ranks
+    (launcher/predicted.py).
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
-        words = [str(path), str(ranks), *([] if starts else ["again"])]
+        words = [str(path), str(ranks), *([] if starts else ["again"]), *devices]
         done = own_process("mmpretrain.training.preflight", *words, timeout_s=PREFLIGHT_TIMEOUT_S)
         if done is None:
             return Findings(problems=(f"the check of the model did not end within {PREFLIGHT_TIMEOUT_S} s",))
     if done.returncode == 0:
         answer = json.loads(done.stdout.splitlines()[-1])
-        return Findings(tuple(answer["problems"]), tuple(answer["notes"]))
+        return Findings(tuple(answer["problems"]), tuple(answer["notes"]), answer["prediction"])
     cause = shortened((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +13,17 @@ import typer
 from rich.console import Console
 
 from launcher.completion import complete
-from launcher.follow import Exit
 from launcher.launch import LaunchError, launch
 from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.previous_run import Action
 from launcher.render import Shown, plan_as_json, show_plan, show_problems, show_summary
 from launcher.resources import Cluster, Purpose, Request
+from launcher.sweep_values import several_values
 from mmpretrain.config.choices import USER_CONFIGS
 from mmpretrain.console import HomeCommand
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import DamagedFileError
+from mmpretrain.words import listed
 
 HELP = """Start a pretraining run, or continue it: the same run.name with the same config resumes.
 
@@ -32,9 +35,10 @@ Examples:
   PROGRAM --nodes 2 --gpus-per-node 8 --cluster slurm --follow method=clip engine=zero3
   PROGRAM --config runs/demo/config.yaml
   PROGRAM --config-dir mine data=photos     # takes mine/data/photos.yaml
+  PROGRAM --sweep data.path=data/photos method=clip,m3col optim.lr=1e-3,3e-4 seed=0..2
 
-Exit codes: 0 completed (or queued); 1 failed; 2 the command line could not be read;
-75 stopped by a signal, the same command continues.
+Exit codes: 0 completed (or queued); 2 the command line could not be read; 75 stopped by a signal, the same
+command continues; 1, 65 to 78 and 130 failed: docs/reliability.md says how each of them came and what helps.
 """
 
 Tokens = Annotated[
@@ -59,6 +63,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="With --dry-run: the plan a
 Follow = Annotated[
     bool | None,
     typer.Option("--follow/--no-follow", help="Wait and exit with the job's status. Default: only for local runs."),
+]
+Sweep = Annotated[
+    bool, typer.Option("--sweep", help="Several runs: of each KEY=A,B and KEY=0..4 one for every combination.")
+]
+SweepFile = Annotated[Path | None, typer.Option(help="Several runs: the tokens of one on each line of this file.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Runs of a sweep at the same time. Default: on Slurm all, on this machine one.", metavar="N"
+    ),
 ]
 Base = Annotated[Path | None, typer.Option(help="Start from this config, e.g. runs/NAME/config.yaml.")]
 ConfigDir = Annotated[
@@ -90,15 +104,38 @@ def submit(
     config_dir: ConfigDir = None,
     whole_config: WholeConfig = False,
     as_json: AsJson = False,
+    sweep: Sweep = False,
+    sweep_file: SweepFile = None,
+    at_once: AtOnce = None,
 ) -> None:
     """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
     purpose = Purpose.show if dry_run else Purpose.run
     request = Request(nodes, gpus_per_node, cluster, purpose, config_dir or USER_CONFIGS)
+    if sweep or sweep_file is not None or at_once is not None:
+        from launcher.sweep_cli import SweepOptions, swept_training
+
+        options = SweepOptions(sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
+        raise typer.Exit(swept_training(tokens or [], request, config, options))
 
     def planned() -> RunPlan:
-        return make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
+        with hinted_at_sweeps(tokens or []):
+            return make_plan(tokens or [], request, config, shlex.join(typed(sys.argv)))
 
     raise typer.Exit(carried_out(planned, follow, shower(whole_config, as_json) if dry_run else None))
+
+
+@contextmanager
+def hinted_at_sweeps(tokens: Sequence[str]) -> Iterator[None]:
+    """Add to what is wrong that a sweep would read several values here."""
+    try:
+        yield
+    except PlanError as error:
+        several = [token for token in tokens if several_values(token)]
+        wrong = [token for token in several if any(token.partition("=")[0] in problem for problem in error.problems)]
+        if not wrong:
+            raise
+        hint = f"{listed(wrong)}: several values make several runs only with --sweep"
+        raise PlanError([*error.problems, hint]) from error
 
 
 def shower(whole_config: bool, as_json: bool) -> Callable[[RunPlan], None]:
@@ -115,18 +152,18 @@ def carried_out(planned: Callable[[], RunPlan], follow: bool | None, show: Calla
         plan = planned()
         if show is not None:
             show(plan)
-            return Exit.completed
+            return Ending.completed.code
         show_summary(plan, out)
         if plan.action is Action.complete:
             out.print(f"complete already: {plan.run_folder}", markup=False, highlight=False, soft_wrap=True)
-            return Exit.completed
+            return Ending.completed.code
         local = plan.resources.cluster is Cluster.local
-        return int(launch(plan, out, follow_it=local if follow is None else follow))
+        return launch(plan, out, follow_it=local if follow is None else follow).code
     except (PlanError, LaunchError) as error:
         show_problems(error.problems, err)
     except DamagedFileError as error:
         show_problems([str(error)], err)
-    return Exit.failed
+    return Ending.failed.code
 
 
 def typed(arguments: Sequence[str]) -> list[str]:

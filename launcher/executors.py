@@ -13,29 +13,53 @@ from typing import Any
 
 import submitit
 from submitit.core.utils import environment_variables
-from submitit.helpers import clean_env
-from submitit.slurm.slurm import SlurmExecutor
+from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
+from launcher.controller import LocalRanks
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.ports import free_port
 from launcher.resources import Cluster
+from launcher.setup_lines import END, guarded
 from launcher.signals import ignored
+from launcher.slurm_options import memory
+from launcher.srun_verdicts import ATTEMPT
+from launcher.submitting_shell import KEPT_BACK, submitting
 
-NO_LIMIT_MIN = 60 * 24 * 365
 # What tells a rank to stop may arrive before Python has a handler for it, and would then kill it and with it the run.
 PYTHON, LOCAL_PYTHON = (
     shlex.join(["sh", "-c", f'trap "" {name}; exec "$@"', "sh", sys.executable]) for name in ("USR2", "TERM")
 )
-# Between Slurm's start of a rank and that trap lie milliseconds. Ranks that die there had nothing to save yet.
-SRUN = (
-    'srun() { command srun "$@" && return; local code=$?; '
-    f'[ $code -ne {128 + signal.SIGUSR2} ] || scontrol requeue "$SLURM_JOB_ID"; return $code; }}'
+# srun's own variables, and those that Slurm sets for a job whose environment is not ALL of the shell's: as they would
+# reach srun, ranks lose what the script exports, or fewer of them start, elsewhere.
+FORGOTTEN = (
+    *("EXPORT_ENV", "CPU_BIND", "CPU_BIND_TYPE", "CPU_BIND_LIST", "CPU_BIND_VERBOSE", "KILL_BAD_EXIT", "WAIT", "EXACT"),
+    *("OVERLAP", "OPEN_MODE", "STDINMODE", "STDOUTMODE", "STDERRMODE", "LABELIO", "TEST_EXEC", "BCAST", "REMOTE_CWD"),
+    *("WORKING_DIR", "PROLOG", "EPILOG", "TASK_PROLOG", "TASK_EPILOG", "STEP_GRES", "DISABLE_STATUS", "IMMEDIATE"),
 )
+# Between Slurm's start of a rank and that trap lie milliseconds. Ranks that die there had nothing to save yet.
+SRUN = """\
+srun() {{
+  command srun "$@" && return
+  local code=$?
+  # Of an array, one element has the job id of them all.
+  local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
+  else {python} -m launcher.job_end "$_run" || true; fi
+  return $code
+}}"""
 
 
-class _Renderer(SlurmExecutor):
-    """submitit's own executor for Slurm, which also renders scripts where Slurm's commands are not installed."""
+class Executor(SlurmExecutor):
+    """submitit's executor for Slurm, for folders with any signs in their names."""
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        """As submitit's, but Slurm takes a % in the paths of logs for itself unless it is doubled."""
+        return _make_sbatch_string(command=command, folder=str(self.folder).replace("%", "%%"), **self.parameters)
+
+
+class Renderer(Executor):
+    """The same, which also renders scripts where Slurm's commands are not installed."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -45,7 +69,7 @@ class _Renderer(SlurmExecutor):
 
 def sbatch_script(plan: RunPlan) -> str:
     """The script that :func:`submit` would hand to sbatch, to the letter."""
-    executor = _slurm_executor(_Renderer, plan)
+    executor = _slurm_executor(Renderer, plan)
     return executor._make_submission_file_text(executor._submitit_command_str, uid="")
 
 
@@ -53,11 +77,12 @@ def submit(plan: RunPlan, job: Job) -> submitit.Job[None]:
     """Start or queue the job, one task per rank, and return submitit's handle. The run folder must be prepared."""
     logs = log_folder(plan.run_folder)
     logs.mkdir(parents=True, exist_ok=True)
-    with _own_environment():
-        if plan.resources.cluster is Cluster.slurm:
-            return _slurm_executor(SlurmExecutor, plan).submit(job)
-        executor = submitit.AutoExecutor(folder=logs, cluster="local", local_python=LOCAL_PYTHON)
-        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node, timeout_min=NO_LIMIT_MIN)
+    if plan.resources.cluster is Cluster.slurm:
+        with submitting(kept_back=KEPT_BACK):
+            return _slurm_executor(Executor, plan).submit(job)
+    with submitting():
+        executor = LocalRanks(logs, python=LOCAL_PYTHON)
+        executor.update_parameters(tasks_per_node=plan.resources.ranks_per_node)
         variables = {**_code_variables(plan.run_folder), "MASTER_PORT": str(free_port())}
         # Neither closing the terminal nor Ctrl-C in it may end the ranks: the launcher tells them to stop, by SIGTERM,
         # which their controller hands on as soon as it listens.
@@ -74,17 +99,15 @@ def log_folder(run_folder: Path) -> Path:
 
 def _slurm_executor(kind: type[SlurmExecutor], plan: RunPlan) -> SlurmExecutor:
     executor = kind(log_folder(plan.run_folder), python=PYTHON)
-    executor.update_parameters(**{key: value for key, value in _slurm_parameters(plan).items() if value is not None})
+    executor.update_parameters(**{key: value for key, value in slurm_parameters(plan).items() if value is not None})
     return executor
 
 
-def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
+def slurm_parameters(plan: RunPlan, run: str | None = None, code: Path | None = None) -> dict[str, Any]:
+    """What submitit writes the script of; None asks for nothing. run: the run's folder as a word of the shell, code:
+    where the job's copy of the code is, if that is not as of one run alone."""
     resources, profile = plan.resources, plan.resources.profile
     assert profile is not None
-    srun_args = ["--kill-on-bad-exit=1", *profile.srun_args]
-    if profile.cpus_per_task:  # srun has not taken it over from sbatch since 22.05
-        srun_args.append(f"--cpus-per-task={profile.cpus_per_task}")
-    code = plan.run_folder / "code"
     return {
         "job_name": plan.run_folder.name,
         "partition": profile.partition,
@@ -93,36 +116,49 @@ def _slurm_parameters(plan: RunPlan) -> dict[str, Any]:
         "constraint": profile.constraint,
         "nodes": resources.nodes,
         "ntasks_per_node": resources.ranks_per_node,
-        "gpus_per_node": resources.gpus_per_node or None,
+        "gpus_per_node": resources.devices,
         "cpus_per_task": profile.cpus_per_task,
-        "mem": profile.mem,
+        "mem": profile.mem and memory(profile.mem)[0],
         "time": profile.time_limit_min,
         "signal_delay_s": profile.signal_lead_s,
-        "setup": [
-            *profile.setup,
-            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-            "export PYTHONSAFEPATH=1",
-            # The script runs on the job's first node, where rank 0 will be.
-            f"export MASTER_PORT=$({shlex.quote(sys.executable)} -m launcher.ports)",
-            SRUN,
-        ],
-        "srun_args": srun_args,
-        "additional_parameters": {"requeue": True, **profile.sbatch_options()},
+        "setup": _script_lines(plan, run or shlex.quote(str(plan.run_folder)), code or plan.run_folder / "code"),
+        "srun_args": _srun_arguments(plan),
+        "additional_parameters": {"requeue": True, "export": profile.export or "ALL", **profile.sbatch_options()},
     }
+
+
+def _srun_arguments(plan: RunPlan) -> list[str]:
+    """Said on the command line, which comes before srun's variables."""
+    resources, profile = plan.resources, plan.resources.profile
+    assert profile is not None
+    fixed = ["--kill-on-bad-exit=1", "--export=ALL", f"--nodes={resources.nodes}", f"--ntasks={resources.world_size}"]
+    if profile.cpus_per_task:  # srun has not taken it over from sbatch since 22.05
+        fixed.append(f"--cpus-per-task={profile.cpus_per_task}")
+    return [*fixed, *profile.srun_args]  # these last: they may name a program that starts the ranks
+
+
+def _script_lines(plan: RunPlan, run: str, code: Path) -> list[str]:
+    """From the script's start to srun; what Slurm and the shell left for srun is forgotten before setup may speak."""
+    profile, python = plan.resources.profile, shlex.quote(sys.executable)
+    assert profile is not None
+    return [
+        f'echo "{ATTEMPT} $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2',
+        f'unset "${{!SRUN_@}}" {" ".join(f"SLURM_{name}" for name in FORGOTTEN)}',
+        *guarded(profile.setup, run),
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+        # The script runs on the job's first node, where rank 0 will be.
+        f"MASTER_PORT=$({python} -m launcher.ports)",
+        "export MASTER_PORT",
+        END,
+        SRUN.format(killed=128 + signal.SIGUSR2, python=python),
+    ]
 
 
 def _code_variables(run_folder: Path) -> dict[str, str]:
     """Python takes our packages from the snapshot, even in a directory that holds the originals."""
     paths = [str(run_folder / "code"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-
-
-@contextmanager
-def _own_environment() -> Iterator[None]:
-    """Hide what an enclosing job left behind, but keep how to reach Slurm and the user's defaults for sbatch."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("SBATCH_", "SLURM_CONF"))}
-    with clean_env(), environment_variables(**kept):
-        yield
 
 
 @contextmanager

@@ -10,20 +10,24 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from launcher.cli import (
     AsJson,
+    AtOnce,
     ClusterName,
     ConfigDir,
     DryRun,
     Follow,
     Nodes,
     Ranks,
+    Sweep,
+    SweepFile,
     WholeConfig,
     carried_out,
+    hinted_at_sweeps,
     shower,
     typed,
 )
@@ -36,7 +40,8 @@ from launcher.finetune_start import Form, Start, StartError, find_start, of_enco
 from launcher.plan import PlanError, RunPlan, make_plan
 from launcher.resources import Purpose, Request, choose
 from mmpretrain.config.choices import USER_CONFIGS, Choices
-from mmpretrain.config.compose import ConfigError
+from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.root import Config
 from mmpretrain.console import HomeCommand
 from mmpretrain.data.discovery import no_shards
 from mmpretrain.data.index import ShardError, is_remote
@@ -62,6 +67,7 @@ Recipes: full (everything learns), lora (small matrices beside frozen weights), 
 lit (one encoder is locked). The run ends with a table of scores before and after, in RUN/changes.json too.
 """
 
+T = TypeVar("T")
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -105,20 +111,33 @@ def finetune(
     config_dir: ConfigDir = None,
     whole_config: WholeConfig = False,
     as_json: AsJson = False,
+    sweep: Sweep = False,
+    sweep_file: SweepFile = None,
+    at_once: AtOnce = None,
 ) -> None:
     """Plan a run, then show it or start it (HELP says more); exits with the launcher's code."""
     purpose = Purpose.show if dry_run else Purpose.run
     request = Request(nodes, gpus_per_node, cluster, purpose, config_dir or USER_CONFIGS)
 
-    def planned() -> RunPlan:
-        model, tokens = split_words(words or [])
+    model, tokens = split_words(words or [])
+
+    def asked() -> Asked:
         start = _named(model, encoder or [], revision)
         if epochs is not None and epochs <= 0:
             raise StartError(f"--epochs is {epochs}: it must be above 0")
-        return plan_of(Asked(start, _home(data), _home(general), tuple(lock or ()), epochs, tuple(tokens)), request)
+        return Asked(start, _home(data), _home(general), tuple(lock or ()), epochs, tuple(tokens))
 
+    def planned() -> RunPlan:
+        with hinted_at_sweeps(tokens):
+            return plan_of(asked(), request)
+
+    if sweep or sweep_file is not None or at_once is not None:
+        from launcher.sweep_cli import SweepOptions, swept_finetuning
+
+        options = SweepOptions(sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
+        raise typer.Exit(swept_finetuning(asked, request, options))
     show = shower(whole_config, as_json) if dry_run else None
-    raise typer.Exit(carried_out(lambda: _as_plan_errors(planned), follow, show))
+    raise typer.Exit(carried_out(lambda: as_plan_errors(planned), follow, show))
 
 
 def _home(folder: str | None) -> str | None:
@@ -138,10 +157,7 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
 
     Raises PlanError, ConfigError, ShardError and StartError.
     """
-    if asked.data and not is_remote(asked.data) and not Path(asked.data).is_dir():
-        raise no_shards(asked.data)
-    if not asked.data and not asked.says_data:
-        raise StartError("there are no data: name a folder of shards by --data FOLDER")
+    refuse_no_data(asked)
     if asked.start.form is not Form.published:
         return _made(asked, request)
     folder = _run_folder(asked)
@@ -153,6 +169,26 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
         return _moved(plan, start.source, str(folder / START))
 
 
+def refuse_no_data(asked: Asked) -> None:
+    """Raises StartError and ShardError where nothing says what to learn from."""
+    if asked.data and not is_remote(asked.data) and not Path(asked.data).is_dir():
+        raise no_shards(asked.data)
+    if not asked.data and not asked.says_data:
+        raise StartError("there are no data: name a folder of shards by --data FOLDER")
+
+
+def composed(asked: Asked, world_size: int, request: Request) -> tuple[Config, tuple[str, ...]]:
+    """The config of a fine-tuning that needs nothing converted, and what is worth a note.
+
+    Raises ConfigError, ShardError and StartError.
+    """
+    asked = reduced(asked)
+    choices, look = Choices(request.config_dir), FinetuneLook(asked.start)
+    tokens = run_tokens(asked, world_size, choices)
+    config = compose(tokens.tokens, None, choices, look)
+    return config, (*_notes(asked, config, tokens), *choices.notes(), *look.notes)
+
+
 def _made(asked: Asked, request: Request) -> RunPlan:
     asked = reduced(asked)
     resources, _, problems = choose(request)
@@ -161,14 +197,14 @@ def _made(asked: Asked, request: Request) -> RunPlan:
     tokens = run_tokens(asked, resources.world_size, Choices(request.config_dir))
     command = shlex.join(typed(sys.argv))
     plan = make_plan(tokens.tokens, request, None, command, FinetuneLook(asked.start))
-    return replace(plan, notes=(*_notes(asked, plan, tokens), *plan.notes))
+    return replace(plan, notes=(*_notes(asked, plan.config, tokens), *plan.notes))
 
 
-def _notes(asked: Asked, plan: RunPlan, tokens: Tokens) -> list[str]:
+def _notes(asked: Asked, config: Config, tokens: Tokens) -> list[str]:
     """What is fine-tuned, and how."""
-    frozen = [name for name, encoder in plan.config.model.encoders.items() if encoder.freeze]
+    frozen = [name for name, encoder in config.model.encoders.items() if encoder.freeze]
     still = f"; frozen: {', '.join(frozen)}" if frozen else ""
-    method, recipe = plan.config.method.name, plan.config.finetune.recipe
+    method, recipe = config.method.name, config.finetune.recipe
     return [f"fine-tuning {asked.start.called} by {method}, recipe {recipe}{still}", *tokens.notes]
 
 
@@ -204,7 +240,8 @@ def _moved(plan: RunPlan, place: str, folder: str) -> RunPlan:
     return replace(plan, notes=(*notes, f"{folder} is made of the model when the run starts"))
 
 
-def _as_plan_errors(planned: Callable[[], RunPlan]) -> RunPlan:
+def as_plan_errors(planned: Callable[[], T]) -> T:
+    """What ``planned`` returns; whatever it raises about the request becomes a PlanError."""
     try:
         return planned()
     except ConfigError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Any, Protocol
 
 import psutil
@@ -14,30 +14,30 @@ import submitit
 from rich.console import Console
 
 from launcher import slurm_client
+from launcher.advice import how_to_go_on
 from launcher.ending import show_end
 from launcher.executors import log_folder
-from launcher.failures import failure_record, root_cause
+from launcher.failures import Cause, root_cause
 from launcher.plan import RunPlan
 from launcher.progress import MetricsTail, display
 from launcher.resources import Cluster
 from launcher.signals import ABORT, ignored
 from launcher.stopping import Stopping, handled_by, send
-from mmpretrain.engine.checkpoint_files import newest_step
-from mmpretrain.run_folder import RunFolder, State
+from mmpretrain.endings import Ending, ending_named
+from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
-# How long the other local ranks may take to notice that one failed, before they are ended.
-GRACE_S = 20.0
+SLURM_ENDS = {
+    "CANCELLED": (Ending.interrupted, ""),
+    "NODE_FAIL": (Ending.lost, " (a node of it failed)"),
+    "OUT_OF_MEMORY": (Ending.lost, " (it used more than its share: ask for more mem)"),
+    "TIMEOUT": (Ending.lost, " (before it could save: a longer signal_lead_s gives it time)"),
+    "DEADLINE": (Ending.lost, ""),
+    "PREEMPTED": (Ending.lost, " (before it could save)"),
+    "BOOT_FAIL": (Ending.lost, " (a node did not start)"),
+}
+"""Slurm's words that are reasons themselves: what they mean, and what they say in other words."""
 SETTLE_S = 10.0  # for status.json to become visible on a network file system
-
-
-class Exit(IntEnum):
-    """Exit codes of the launcher. resumable: a checkpoint is there, the same command goes on (EX_TEMPFAIL)."""
-
-    completed = 0
-    failed = 1
-    resumable = 75
-    interrupted = 130
 
 
 class Depth(Enum):
@@ -84,49 +84,31 @@ class SlurmWatch:
 
 
 class LocalWatch:
-    """Ranks on this machine. When one failed and others still wait for it, they are ended after a while."""
+    """Ranks on this machine, which end by themselves or by their controller."""
 
     poll_s = LOCAL_POLL_S
 
-    def __init__(self, job: submitit.Job[None], ranks: int) -> None:
+    def __init__(self, job: submitit.Job[None]) -> None:
         self.job = job
-        self.tasks = [job.task(rank).paths for rank in range(ranks)]
-        self._failed_since: float | None = None
-        self._seen: set[int] = set()
         self._over = False
 
     def state(self) -> str:
         """RUNNING or ENDED."""
         self._over = bool(self.job.done())
-        if self._over:
-            return "ENDED"
-        now = time.monotonic()
-        self._failed_since = (self._failed_since or now) if self._has_failed_rank() else None
-        if self._failed_since is not None and now - self._failed_since > GRACE_S:
-            end_ranks(self.job)
-        return "RUNNING"
+        return "ENDED" if self._over else "RUNNING"
 
     def ended(self) -> bool:
         """Whether the controller of the ranks was gone at the last look."""
         return self._over
 
-    def _has_failed_rank(self) -> bool:
-        if any(failure_record(task).exists() for task in self.tasks):
-            return True
-        finished = sum(task.result_pickle.exists() for task in self.tasks)
-        living = [process.pid for process in _descendants(self.job, Depth.ranks)]
-        self._seen.update(living)
-        # While the controller still starts, ranks are missing that have yet to come.
-        return len(self._seen) >= len(self.tasks) and finished + len(living) < len(self.tasks)
 
-
-def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
+def follow(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ending:
     """Show progress until the job is over, then how it ended.
 
     Ctrl-C and SIGTERM stop local ranks after they have saved, and the second one at once; a Slurm job goes on.
     """
     local = plan.resources.cluster is Cluster.local
-    watch: Watch = LocalWatch(job, plan.resources.world_size) if local else SlurmWatch(job.job_id)
+    watch: Watch = LocalWatch(job) if local else SlurmWatch(job.job_id)
     stopping = Stopping(job)
     try:
         with handled_by(stopping) if local else _nothing():
@@ -156,12 +138,15 @@ def end_ranks(job: submitit.Job[None]) -> None:
 def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Stopping) -> str:
     """The job's last state."""
     tail, shown = MetricsTail(RunFolder(plan.run_folder).metrics), "RUNNING"
-    said, step = False, plan.step or 0
+    said, started, step = False, False, plan.step or 0
     with display(console, plan.batches.steps, plan.step or 0) as screen:
         while True:
             state = watch.state()
             over = watch.ended()  # asked before the last look at the metrics, so that none is missed
             if point := tail.latest():
+                if not started:
+                    _tell_fallback(RunFolder(plan.run_folder), screen.say)
+                    started = True
                 screen.show(point)
                 step = point.step
             if over:
@@ -174,6 +159,13 @@ def _show_until_end(plan: RunPlan, watch: Watch, console: Console, stopping: Sto
                 screen.say(f"job {state}")
                 shown = state
             time.sleep(watch.poll_s)
+
+
+def _tell_fallback(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """That a run went on from an older checkpoint than its newest, and why."""
+    with suppress(DamagedFileError, OSError):
+        for damage in folder.status().get("passed_over") or []:
+            say(f"checkpoint passed over: {damage}")
 
 
 def stops(plan: RunPlan, step: int) -> str:
@@ -189,44 +181,54 @@ def stops(plan: RunPlan, step: int) -> str:
     )
 
 
-def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Console) -> Exit:
+def _outcome(plan: RunPlan, job: submitit.Job[None], state: str, console: Console) -> Ending:
     folder = RunFolder(plan.run_folder)
     status = _settled_status(folder) if state == "COMPLETED" else folder.status()
     if status.get("state") == State.completed.value:
         show_end(folder, console)
-        return Exit.completed
+        return Ending.completed
     if status.get("state") == State.preempted.value:
-        _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan))
-        return Exit.resumable
-    cause = root_cause(log_folder(plan.run_folder), job.job_id, plan.resources.world_size)
-    # For these the ranks know the reason; any other state (CANCELLED, NODE_FAIL, ...) is itself the reason.
-    text = str(cause) if state in ("ENDED", "FAILED", "COMPLETED") else f"Slurm ended the job: {state}"
-    folder.update_status(state=State.failed, cause=text)
-    _print(console, f"failed: {text}", f"log: {cause.log}", _how_to_go_on(plan))
-    return Exit.failed
+        _print(console, f"preempted: {status.get('cause')}", _how_to_go_on(plan, Ending.preempted))
+        return Ending.preempted
+    cause = _cause(plan, job, state, status)
+    # Rank 0 may have completed it while others were ended.
+    folder.update_status(unless=State.completed, state=State.failed, cause=str(cause), ending=cause.ending)
+    _print(console, f"failed: {cause}", f"log: {cause.log}", _how_to_go_on(plan, cause.ending))
+    return cause.ending
 
 
-def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Exit:
+def _cause(plan: RunPlan, job: submitit.Job[None], state: str, status: dict[str, Any]) -> Cause:
+    """Why the job failed: what a rank said, else what Slurm calls it, else what the status says already."""
+    logs = log_folder(plan.run_folder)
+    cause = root_cause(logs, job.job_id, plan.resources.world_size)
+    if state in SLURM_ENDS and not (cause.certain and state != "CANCELLED"):
+        return Cause(f"Slurm ended the job: {state}{SLURM_ENDS[state][1]}", cause.log, ending=SLURM_ENDS[state][0])
+    if not cause.certain and state not in ("ENDED", "FAILED", "COMPLETED"):
+        return Cause(f"Slurm ended the job: {state}", cause.log, ending=Ending.lost)
+    if not cause.certain and status.get("state") == State.failed.value and status.get("cause"):
+        return Cause(str(status["cause"]), cause.log, ending=ending_named(status.get("ending")) or cause.ending)
+    return cause
+
+
+def _interrupted(plan: RunPlan, job: submitit.Job[None], console: Console) -> Ending:
     if plan.resources.cluster is Cluster.slurm:
         _print(console, f"no longer following; job {job.job_id} goes on (scancel {job.job_id} ends it)")
-        return Exit.interrupted
+        return Ending.interrupted
     folder = RunFolder(plan.run_folder)
     # A further one changes nothing: the ranks are being ended.
     with ignored(signal.SIGINT), ignored(signal.SIGTERM):
         end_ranks(job)
         cause = "interrupted by a second signal"
-        folder.update_status(unless=State.completed, state=State.failed, cause=cause)
+        folder.update_status(unless=State.completed, state=State.failed, cause=cause, ending=Ending.interrupted)
     if folder.status().get("state") == State.completed.value:  # only pictures were still missing
         show_end(folder, console)
-        return Exit.completed
-    _print(console, "interrupted; all ranks have ended without saving", _how_to_go_on(plan))
-    return Exit.interrupted
+        return Ending.completed
+    _print(console, "interrupted; all ranks have ended without saving", _how_to_go_on(plan, Ending.interrupted))
+    return Ending.interrupted
 
 
-def _how_to_go_on(plan: RunPlan) -> str:
-    step = newest_step(RunFolder(plan.run_folder).checkpoints)
-    where = "starts over, for there is no checkpoint yet" if step is None else f"continues after step {step}"
-    return f"the same command {where}: {plan.command}"
+def _how_to_go_on(plan: RunPlan, ending: Ending) -> str:
+    return how_to_go_on(RunFolder(plan.run_folder), ending, plan.command)
 
 
 def _settled_status(folder: RunFolder) -> dict[str, Any]:

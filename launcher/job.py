@@ -6,6 +6,8 @@ import faulthandler
 import json
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,11 +20,28 @@ from submitit.core.utils import JobPaths
 from submitit.helpers import TorchDistributedEnvironment
 
 from launcher import slurm_client
-from launcher.failures import failure_record, record_failure, root_cause
+from launcher.exclusion import exclude_and_requeue
+from launcher.failures import (
+    WAITED,
+    Cause,
+    failure_record,
+    one_line,
+    record_failure,
+    record_hang,
+    root_cause,
+    settled_cause,
+)
+from launcher.heartbeats import Verdict
 from launcher.signals import ABORT
+from launcher.watchdog import Watchdog, Watched, end_silent
 from mmpretrain.config.compose import load_config
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
+from mmpretrain.training.attempt import ATTEMPT, attempt
+from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
+
+HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
 
 
 @dataclass
@@ -39,17 +58,23 @@ class Job:
         plan = json.loads(folder.plan.read_text())
         os.chdir(plan["directory"])
         rank = enter_rank(folder, plan)
-        rank.forget_previous_attempt()
-        if rank.number == 0:
-            folder.update_status(state=State.running, job_id=rank.job_id, cause=None)
-        with noted_failures(folder, rank):
+        watchdog = watched(folder, rank)
+        with noted_failures(folder, rank, watchdog):
+            rank.forget_previous_attempt()
+            watchdog.start()
+            if rank.number == 0:
+                folder.update_status(state=State.running, job_id=rank.job_id, **rank.start())
             self._train(folder, rank)
-        if rank.number == 0:
-            folder.update_status(state=State.completed)
+            watchdog.stop()
+            if rank.number == 0:
+                folder.update_status(state=State.completed)
 
     def _train(self, folder: RunFolder, rank: Rank) -> None:
         try:
             self.train()
+        except HealthError as error:
+            leave_out(folder, rank, error)
+            raise SystemExit(0) from None
         except PreemptedError as stop:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
@@ -72,6 +97,11 @@ class Rank:
     cluster: str
     paths: JobPaths
 
+    def start(self) -> dict[str, Any]:
+        """What the status says of a start: of a job that Slurm brought back, which attempt it is."""
+        again = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        return {"cause": f"requeued by Slurm, attempt {again + 1}" if again else None, "attempt": again + 1}
+
     def forget_previous_attempt(self) -> None:
         """Remove what this rank left when the same job ran before it was requeued: submitit would take it for new."""
         result = self.paths.result_pickle
@@ -80,17 +110,66 @@ class Rank:
 
 
 @contextmanager
-def noted_failures(folder: RunFolder, rank: Rank) -> Iterator[None]:
-    """Leave a record of an exception, and the run's root cause in its status, before the exception goes on."""
+def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterator[None]:
+    """Leave a record of an exception and the run's root cause in its status, and end with the exit code for it.
+
+    submitit would store the exception and end with 1 whatever it is.
+    """
     try:
         yield
     except Exception as error:
+        traceback.print_exc()
+        ending = Ending.failed
         with suppress(OSError, DamagedFileError):  # a full disk may be the very error, and must not hide itself
-            record_failure(rank.paths, error)
-            cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
-            # Rank 0 may have completed the run before another rank failed at taking itself down.
-            folder.update_status(unless=State.completed, state=State.failed, cause=str(cause))
-        raise
+            ending = _noted(folder, rank, error, watchdog)
+        sys.stderr.flush()
+        raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
+
+
+def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) -> Ending:
+    """What the exception of this rank means for the run, written down as far as the disk takes it."""
+    with suppress(OSError):
+        record_failure(rank.paths, error)
+    cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
+        record_hang(rank.paths, found.text, found.ending)
+        end_silent(watchdog.beats(), found)
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
+        return cause.ending  # another rank knows more
+    if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
+        cause = Cause(one_line(error), rank.paths.stderr, rank.number, ending_of(error))
+    # Rank 0 may have completed the run before another rank failed at taking itself down.
+    folder.update_status(unless=State.completed, state=State.failed, cause=str(cause), ending=cause.ending)
+    return cause.ending
+
+
+def watched(folder: RunFolder, rank: Rank) -> Watchdog:
+    """What watches this rank, not started yet."""
+    hang_s = float(load_config(folder.config).engine.hang_s)
+
+    def told(found: Verdict) -> None:
+        with suppress(OSError, DamagedFileError):
+            record_hang(rank.paths, found.text, found.ending)
+            folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
+
+    def stopped() -> None:
+        cause = "stopped while it started, before its first step"
+        with suppress(OSError, DamagedFileError):
+            folder.update_status(unless=State.completed, state=State.preempted, cause=cause)
+
+    place, parent = folder.path / HEARTBEATS, os.getppid() if rank.cluster == "local" else None
+    of = Watched(place, rank.number, rank.world_size, os.environ[ATTEMPT], rank.paths, hang_s, parent)
+    return Watchdog(of, told, stopped if rank.number == 0 else None)
+
+
+def leave_out(folder: RunFolder, rank: Rank, error: HealthError) -> None:
+    """After a check that failed: under Slurm, rank 0 starts the job again without the bad nodes, and the others end
+    quietly, as their exit codes would end the job first. Raises ``error`` where that is not possible."""
+    if rank.cluster == "local":
+        raise error
+    if rank.number == 0:
+        exclude_and_requeue(folder, rank.job_id, error, load_config(folder.config).health.most_excluded)
 
 
 def listen_for_preemption() -> None:
@@ -106,7 +185,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
     # The code that runs must not take the snapshot's search rules into processes that it starts.
     os.environ.pop("PYTHONSAFEPATH", None)
     env = JobEnvironment()
-    # Devices are left alone: ranks pick theirs by LOCAL_RANK among all that the node offers.
+    # Devices are left alone: ranks pick theirs among those that they see (mmpretrain/training/devices.py).
     ranks = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if env.cluster == "local":
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host's own name need not resolve
@@ -118,6 +197,7 @@ def enter_rank(folder: RunFolder, plan: dict[str, Any]) -> Rank:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan["visible_gpus"])
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         del os.environ[name]  # they change the engine behind the config's back
+    os.environ[ATTEMPT] = attempt(env.job_id, env.cluster)
     threads = load_config(folder.config).engine.threads or _threads_per_rank(ranks.local_world_size)
     os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return Rank(ranks.rank, ranks.world_size, env.job_id, env.cluster, env.paths)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import submitit
 from rich.console import Console
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from launcher.executors import submit
-from launcher.follow import Exit, follow
+from launcher.follow import follow
 from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.previous_run import Action, read_history
 from launcher.resources import Cluster
 from launcher.snapshot import take_snapshot
 from mmpretrain.config.compose import save_config
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import Busy, DamagedFileError, RunFolder, State, locked
 from mmpretrain.words import command, shortened
@@ -33,15 +35,25 @@ class LaunchError(RuntimeError):
         super().__init__("\n".join(problems))
 
 
-def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it: bool) -> Exit:
-    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError."""
+def launch(
+    plan: RunPlan,
+    console: Console,
+    job: Job | None = None,
+    *,
+    follow_it: bool,
+    snapshot: Callable[[Path], Path] = take_snapshot,
+) -> Ending:
+    """Submit ``plan`` and return what the launcher should exit with. Raises LaunchError.
+
+    snapshot: what puts the code into a run's folder.
+    """
     try:
-        with _only_launcher(plan):
-            plan = _as_it_stands(plan)
-            prepare(plan)
+        with only_launcher(plan):
+            plan = as_it_stands(plan)
+            prepare(plan, snapshot)
             handle = _submitted(plan, job or Job(plan.run_folder))
     except OSError as error:
-        raise LaunchError(f"{error.filename or plan.run_folder}: {error.strerror}") from error
+        raise LaunchError(_unusable(plan, error)) from error
     except DamagedFileError as error:
         raise LaunchError(str(error)) from error
     if follow_it:
@@ -49,14 +61,23 @@ def launch(plan: RunPlan, console: Console, job: Job | None = None, *, follow_it
             _announce(plan, handle, console)
         return follow(plan, handle, console)
     _announce(plan, handle, console)
-    return Exit.completed
+    return Ending.completed
 
 
-def prepare(plan: RunPlan) -> None:
-    """Write config, code snapshot, plan and status into the run folder."""
+def _unusable(plan: RunPlan, error: OSError) -> str:
+    """A folder that cannot be written into, in one sentence, whatever of the error is known."""
+    said = error.strerror or shortened(str(error).strip() or type(error).__name__, 200)
+    place = error.filename or plan.run_folder
+    full = ending_of(error) is Ending.disk_full
+    fix = "free some space there" if full else "make it writable (nothing but a folder may stand there)"
+    return f"{place}: {said}: {fix}, or let runs lie elsewhere by run.root=FOLDER"
+
+
+def prepare(plan: RunPlan, snapshot: Callable[[Path], Path] = take_snapshot) -> None:
+    """Write config, code snapshot, plan and status into the run folder. snapshot: as of :func:`launch`."""
     folder = RunFolder(plan.run_folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    take_snapshot(folder.path)
+    snapshot(folder.path)
     replace_text(folder.plan, json.dumps(plan.to_json(), indent=1))
     status = folder.status()
     if status.get("state") == State.completed.value and folder.release.exists():
@@ -67,7 +88,7 @@ def prepare(plan: RunPlan) -> None:
 
 
 @contextmanager
-def _only_launcher(plan: RunPlan) -> Iterator[None]:
+def only_launcher(plan: RunPlan) -> Iterator[None]:
     """Until the job's id is in the run folder, nothing else there would tell a second launcher about the first."""
     plan.run_folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -81,12 +102,12 @@ def _only_launcher(plan: RunPlan) -> Iterator[None]:
         yield
 
 
-def _as_it_stands(plan: RunPlan) -> RunPlan:
+def as_it_stands(plan: RunPlan) -> RunPlan:
     """The plan for what the run folder holds now: others may have used it since the plan was made."""
     history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size, plan.command)
     if history.problems:
         raise LaunchError(*history.problems)
-    if plan.action is Action.new and history.notes:
+    if plan.action is Action.new and history.action is not Action.new and history.notes:
         raise LaunchError(
             f"{plan.run_folder} was started by another launcher in the meantime ({'; '.join(history.notes)}):"
             " give the command again, or use another run.name"

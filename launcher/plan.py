@@ -14,10 +14,14 @@ from omegaconf import OmegaConf
 
 from launcher import checks
 from launcher.changed_data import changed_data
-from launcher.checks import Batches
+from launcher.checks import Batches, Findings
+from launcher.exclusion import notes as left_out
 from launcher.going_on import Differences, length_of_method
+from launcher.predicted import device_words, prediction_notes
 from launcher.previous_run import Action, History, read_history
-from launcher.resources import Cluster, Request, Resources, choose
+from launcher.resources import Purpose, Request, Resources, choose
+from launcher.setup_lines import setup_problems
+from launcher.submitting_shell import passed_on
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
@@ -40,7 +44,7 @@ class RunPlan:
 
     run_folder: absolute. directory: where relative paths of the config start. composed: the config before what
     depends on the number of ranks was filled in. action, step: start anew, continue after a step, or nothing to do.
-    command: what starts this run again.
+    command: what starts this run again. prediction: what it will need (docs/prediction.md), None if that is not known.
     """
 
     run_folder: Path
@@ -53,6 +57,7 @@ class RunPlan:
     step: int | None = None
     notes: tuple[str, ...] = ()
     command: str = ""
+    prediction: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -68,9 +73,23 @@ class RunPlan:
             **resources,
             "cluster": self.resources.cluster.value,
             "batches": {**asdict(self.batches), "epochs": self.batches.epochs},
+            "prediction": self.prediction,
             "notes": list(self.notes),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A run of which everything but its model was checked. composed: before what depends on the number of ranks was
+    filled in. notes: of machines and data."""
+
+    composed: Config
+    config: Config
+    resources: Resources
+    history: History
+    notes: tuple[str, ...]
+    command: str
 
 
 def make_plan(
@@ -89,41 +108,76 @@ def make_plan(
     problems: list[str] = []
     choices, look = Choices(request.config_dir), look or Discovery()
     config = _composed(tokens, base, choices, look, problems)
+    draft = drafted(config, choose(request), request.purpose, command, problems)
+    world, devices = draft.resources.world_size, device_words(draft.resources)
+    starts = draft.history.step is None
+    model = checks.check_model(draft.config, request.purpose, world, starts=starts, devices=devices)
+    return finished(draft, model, (*choices.notes(), *look.notes))
+
+
+def drafted(
+    config: Config | None,
+    chosen: tuple[Resources | None, list[str], list[str]],
+    purpose: Purpose,
+    command: str = "",
+    known: Sequence[str] = (),
+) -> Draft:
+    """Check all but the model. config: as composed, changed here; None: it has ``known`` problems. chosen: what
+    :func:`launcher.resources.choose` found. Raises PlanError with every problem that could be found."""
     composed = deepcopy(config)
-    resources, notes, found = choose(request)
-    problems += found
+    resources, notes, found = chosen
+    problems, notes = [*known, *found], list(notes)
     history = History()
     if config is not None:
-        data = checks.check_data(config, request.purpose)
+        data = checks.check_data(config, purpose)
         problems += data.problems
         notes += data.notes
     if config is not None and composed is not None and resources is not None:
-        problems += [*checks.check_batches(config, resources), *config.tracking.not_installed()]
-        # What defaults to the local batch is fixed now and stored with the run.
-        config.method.bind(config.data.global_batch // resources.world_size)
-        history = read_history(_folder(config), composed, resources.world_size, command)
-        problems += [*history.problems, *_folder_problems(_folder(config).path)]
+        history = read_history(run_folder(config), composed, resources.world_size, command)
+        # What defaults to the local batch is fixed at the first start and stored with the run.
+        bound = history.step is not None and history.stored is not None
+        if history.stored is not None and bound and history.stored.method.name == config.method.name:
+            config.method.bind_as(history.stored.method)
+        else:
+            config.method.bind(config.data.global_batch // resources.world_size)
+        problems += [*checks.check_batches(config, resources, bound=bound), *config.tracking.not_installed()]
+        problems += [*history.problems, *_folder_problems(run_folder(config).path), *_setup_problems(resources)]
     if problems or config is None or composed is None or resources is None:
         raise PlanError(problems)
-    model = checks.check_model(config, request.purpose, resources.world_size, starts=history.step is None)
+    return Draft(composed, config, resources, history, tuple(notes), command)
+
+
+def finished(draft: Draft, model: Findings, first: Sequence[str] = ()) -> RunPlan:
+    """The plan of a draft whose model was checked. first: notes that come before all others. Raises PlanError."""
     if model.problems:
         raise PlanError(model.problems)
+    config, history, resources = draft.config, draft.history, draft.resources
     batches = checks.batches(config, resources)
-    again = _again(history, config, batches, command)
+    again = _again(history, config, batches, draft.command)
     if again.problems:
         raise PlanError(again.problems)
     said = use_notes(batches.sources)
     return RunPlan(
-        run_folder=_folder(config).path,
+        run_folder=run_folder(config).path,
         directory=Path.cwd(),
-        composed=composed,
+        composed=draft.composed,
         config=config,
         resources=resources,
         batches=batches,
         action=history.action,
         step=history.step,
-        notes=(*choices.notes(), *look.notes, *again.notes, *notes, *said, *_time_notes(resources), *model.notes),
-        command=command,
+        notes=(
+            *first,
+            *again.notes,
+            *draft.notes,
+            *said,
+            *_job_notes(resources),
+            *model.notes,
+            *left_out(run_folder(config)),
+            *prediction_notes(model.prediction, config, resources, run_folder(config).path),
+        ),
+        command=draft.command,
+        prediction=model.prediction,
     )
 
 
@@ -140,28 +194,39 @@ def _composed(
 def _again(history: History, config: Config, batches: Batches, command: str) -> Differences:
     """What is to be said of a run that goes on: its config, its length, its data."""
     if history.stored is None:
-        return Differences()
+        return Differences(notes=history.notes)
     if history.step is None:
         return Differences(notes=history.notes)
     length = length_of_method(history.stored, config, history.step, batches.dataset_samples)
-    data = changed_data(_folder(config), config, history.step, command)
+    data = changed_data(run_folder(config), config, history.step, command)
     return Differences((*length.problems, *data.problems), (*history.notes, *length.notes, *data.notes))
 
 
-def _folder(config: Config) -> RunFolder:
+def run_folder(config: Config) -> RunFolder:
+    """The folder of the run that a config describes."""
     assert config.run.name is not None  # compose fills it in
     return RunFolder(Path(os.path.abspath(config.run.root)) / config.run.name)
 
 
 def _folder_problems(folder: Path) -> list[str]:
-    """The logs lie in the run folder, and Slurm (submitit too) replaces %j and the like in their paths."""
-    if "%" not in str(folder):
+    """The logs lie in the run folder, and submitit replaces these in their paths."""
+    found = [sign for sign in ("%j", "%t", "%A", "%a") if sign in str(folder)]
+    if not found:
         return []
-    return [f"{folder} has a % in it, which stands for the job's number in paths of logs: use another run.root"]
+    return [
+        f"{folder} has {found[0]} in it, which stands for a number in paths of logs: use another run.root or run.name"
+    ]
 
 
-def _time_notes(resources: Resources) -> list[str]:
+def _setup_problems(resources: Resources) -> list[str]:
+    return setup_problems(resources.profile.setup) if resources.profile is not None else []
+
+
+def _job_notes(resources: Resources) -> list[str]:
     profile = resources.profile
-    if resources.cluster is Cluster.slurm and profile is not None and profile.time_limit_min < 15:
-        return [f"time_limit_min is {profile.time_limit_min}: a job this short spends much of its time starting"]
-    return []
+    if profile is None:
+        return []
+    notes = passed_on(profile)
+    if profile.time_limit_min < 15:
+        notes.append(f"time_limit_min is {profile.time_limit_min}: a job this short spends much of its time starting")
+    return notes

@@ -12,10 +12,13 @@ from typing import Any
 import psutil
 
 from launcher import slurm_client
+from launcher.controller import MODULE
+from launcher.copied_run import Copied, holds_checkpoints, look_for_copies
 from launcher.going_on import Differences, differences
+from launcher.other_size import other_size
 from mmpretrain.config.compose import ConfigError, load_config
 from mmpretrain.config.root import Config
-from mmpretrain.engine.checkpoint_files import newest_step
+from mmpretrain.engine.checkpoint_files import newest_step, seen_problem, step_folder, steps
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
 from mmpretrain.words import listed
 
@@ -45,20 +48,39 @@ class History:
 def read_history(folder: RunFolder, config: Config, world_size: int, typed: str = "") -> History:
     """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet. typed: the
     command of this submission."""
+    copied = None if holds_checkpoints(folder) else look_for_copies(config)
     if not folder.config.exists():
-        return History()
+        return _from_copies(folder, copied, config, world_size, typed) if copied else History()
     step = newest_step(folder.checkpoints)
+    if step is None and copied:
+        step = copied.step
     try:
         stored, problems = _stored(folder)
-        found = _differences(folder, stored, config, world_size, step, typed) if stored else Differences()
-        problems += [*found.problems, *(_world_problems(folder, world_size) if step is not None else [])]
-        problems += _life_problems(folder)
+        found = _differences(folder, stored, config, step, typed) if stored else Differences()
+        size = other_size(folder, read_plan(folder), stored, config, world_size) if stored else Differences()
+        problems += [*found.problems, *size.problems, *_life_problems(folder)]
         state = folder.status().get("state")
     except DamagedFileError as error:
         return History(Action.resume, step, (str(error),))
     complete = state == State.completed.value and not found.longer
     action = Action.complete if complete else Action.resume
-    return History(action, step, tuple(problems), found.notes, stored)
+    notes = (*found.notes, *(size.notes if action is Action.resume else ()), *_damage(folder))
+    return History(action, step, tuple(problems), (*notes, *(copied.notes if copied else ())), stored)
+
+
+def _from_copies(folder: RunFolder, copied: Copied, config: Config, world_size: int, typed: str) -> History:
+    """Of a run that is not here, but whose checkpoints have copies."""
+    if copied.step is None:
+        return History(notes=copied.notes)
+    with copied.as_folder() as there:
+        try:
+            stored, problems = _stored(there)
+            found = _differences(folder, stored, config, copied.step, typed) if stored else Differences()
+            size = other_size(there, read_plan(there), stored, config, world_size) if stored else Differences()
+        except DamagedFileError as error:
+            return History(Action.resume, copied.step, (f"{copied.place}: {error}",))
+    problems += [f"{problem}; its checkpoints are in {copied.place}" for problem in (*found.problems, *size.problems)]
+    return History(Action.resume, copied.step, tuple(problems), (*found.notes, *size.notes, *copied.notes), stored)
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:
@@ -92,7 +114,7 @@ def is_controller(pid: int, logs: Path) -> bool:
         words = psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
-    if "submitit.local._local" not in words:
+    if not {MODULE, "submitit.local._local"} & set(words):  # the latter: of earlier versions
         return False
     named = Path(words[-1])  # gone if the folder of a living run was moved
     return not named.exists() or (logs.exists() and named.samefile(logs))
@@ -107,28 +129,23 @@ def _stored(folder: RunFolder) -> tuple[Config | None, list[str]]:
         return None, [f"{folder.config} does not fit this version of the code ({wrong}): {_elsewhere(folder)}"]
 
 
-def _differences(
-    folder: RunFolder, stored: Config, config: Config, world_size: int, step: int | None, typed: str
-) -> Differences:
+def _differences(folder: RunFolder, stored: Config, config: Config, step: int | None, typed: str) -> Differences:
     asked = deepcopy(config)
-    # The stored config was filled in for the number of ranks it had then, which is not the config's business.
+    # The stored config was filled in for the number of ranks of the first start, which is not the config's business.
     if stored.method.name == asked.method.name:
-        asked.method.bind(stored.data.global_batch // _world_size_before(folder, world_size))
+        asked.method.bind_as(stored.method)
     return differences(folder, stored, asked, step, typed)
 
 
-def _world_problems(folder: RunFolder, world_size: int) -> list[str]:
-    before = _world_size_before(folder, world_size)
-    if before == world_size:
-        return []
-    return [
-        f"{folder.path} was started with {before} ranks and cannot continue with {world_size} yet:"
-        f" use resources that give {before} ranks, or another run.name"
-    ]
-
-
-def _world_size_before(folder: RunFolder, world_size: int) -> int:
-    return int(read_plan(folder).get("world_size", world_size))
+def _damage(folder: RunFolder) -> list[str]:
+    """Notes about the newest checkpoints if they are damaged at first sight: an older one is taken then."""
+    notes: list[str] = []
+    for step in steps(folder.checkpoints):
+        place = step_folder(folder.checkpoints, step)
+        if (problem := seen_problem(place)) is None:
+            return [f"{note}: the run goes on after step {step}" for note in notes]
+        notes.append(f"{place.name} is damaged ({problem})")
+    return [f"{note}: no checkpoint of this run can be used as it is" for note in notes]
 
 
 def _life_problems(folder: RunFolder) -> list[str]:

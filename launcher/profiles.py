@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launcher.slurm_options import memory, option, sbatch_problems, srun_problems
 from mmpretrain.config.choices import find_named, folders_of, listing, names_in, own_note
 from mmpretrain.config.keys import MINUTES, SHELL
 from mmpretrain.config.merging import nearest
@@ -20,7 +21,11 @@ from mmpretrain.config.yaml_files import YamlError, read_table
 FOLDER = PROFILES
 GROUP = "slurm"
 # Options of sbatch that are files or folders: Slurm itself takes a leading ~ for a folder of that name.
-SBATCH_PATHS = ("chdir", "error", "input", "output")
+SBATCH_PATHS = ("bbf", "nodefile")
+EXPORT = re.compile(r"ALL|NONE|(?!NIL$)(?:ALL,)?[A-Za-z_]\w*(?:,[A-Za-z_]\w*)*")
+
+
+_FROM_1 = (("gpu_memory_gib", 1), ("write_mb_per_s", 1))
 
 
 class ProfileError(ValueError):
@@ -56,6 +61,9 @@ class Profile:
     cpus_per_task: int | None = None
     """CPUs per rank, at least 1; null: the cluster's default."""
 
+    gpu_type: str | None = None
+    """The type of GPU to ask for, as Slurm names it (``a100``, or a MIG slice); null: see docs/slurm.md."""
+
     mem: str | None = None
     """Memory per node with its unit (``64GB``); ``0`` is all of it; null: the cluster's default."""
 
@@ -65,8 +73,20 @@ class Profile:
     signal_lead_s: int = 120
     """Seconds before that end at which the job is told to save a checkpoint and to go back into the queue."""
 
+    gpu_memory_gib: int | None = None
+    """GiB of memory of a GPU, against which the plan holds what a rank will need; null: not known."""
+
+    write_mb_per_s: int | None = None
+    """MB that a node writes to the disk of the runs per second, by which the plan tells how long a checkpoint takes;
+    null: 1000 is assumed."""
+
+    export: str | None = None
+    """What the job takes over from the shell that submits it: ``ALL`` variables, ``NONE``, or those of some names
+    (``HF_HOME,WANDB_API_KEY``); null: as SBATCH_EXPORT of that shell says, else ``ALL``."""
+
     setup: list[str] = field(default_factory=list, metadata=SHELL)
-    """Shell lines before the ranks start, such as ``module load cuda``; they are handed on as they are."""
+    """Shell lines before the ranks start, such as ``module load cuda``, handed on as they are; one that fails ends the
+    job."""
 
     srun_args: list[str] = field(default_factory=list)
     """Further options of srun, such as ``--cpu-bind=cores``."""
@@ -77,7 +97,7 @@ class Profile:
     def sbatch_options(self) -> dict[str, str | bool]:
         """The further options that are asked for, ``~`` in folders expanded."""
         return {
-            key: os.path.expanduser(value) if isinstance(value, str) and _option(key) in SBATCH_PATHS else value
+            option(key): os.path.expanduser(value) if isinstance(value, str) and option(key) in SBATCH_PATHS else value
             for key, value in self.sbatch.items()
             if value is not None and value is not False
         }
@@ -85,17 +105,40 @@ class Profile:
     def problems(self) -> list[str]:
         """What is impossible, one sentence each."""
         found = []
-        for key, least in (("gpus_per_node", 0), ("cpus_per_task", 1), ("time_limit_min", 1), ("signal_lead_s", 1)):
+        for key, least in (
+            ("gpus_per_node", 0),
+            ("cpus_per_task", 1),
+            ("time_limit_min", 1),
+            ("signal_lead_s", 1),
+            *_FROM_1,
+        ):
             value = getattr(self, key)
             if value is not None and value < least:
                 found.append(f"{key} is {value}: it must be at least {least}")
-        if self.mem is not None and re.fullmatch(r"[1-9]\d*", self.mem):
-            found.append(f"mem is {self.mem}, which Slurm takes for MB: write the unit, such as {self.mem}G")
+        found += [*self._text_problems(), *sbatch_problems(self.sbatch), *srun_problems(self.srun_args)]
         if self.signal_lead_s >= 60 * self.time_limit_min:
             found.append(
                 f"signal_lead_s is {self.signal_lead_s}, the whole time limit of {self.time_limit_min} min or more:"
                 " the job would be told to stop as it starts"
             )
+        return found
+
+    def _text_problems(self) -> list[str]:
+        found = []
+        texts = {**vars(self), **{f"sbatch.{key}": value for key, value in self.sbatch.items()}}
+        for key, value in texts.items():
+            if isinstance(value, str) and ("\n" in value or "\r" in value):
+                found.append(f"{key} has a line break in it, and would add lines to the script: write it on one line")
+        if self.mem is not None:
+            try:
+                memory(self.mem)
+            except ValueError as error:
+                found.append(str(error))
+            if clash := {option(key) for key in self.sbatch} & {"mem-per-cpu", "mem-per-gpu"}:
+                found.append(f"mem and sbatch.{clash.pop()} are both given: Slurm takes one of them")
+        if self.export is not None and not EXPORT.fullmatch(self.export):
+            # Its values may be secrets, and would stand in the script.
+            found.append("export is neither ALL, NONE nor names (A,B) of variables; values are set in setup")
         return found
 
 
@@ -130,7 +173,3 @@ def load_profile(name: str, config_dir: Path | None = None) -> Profile:
     if problems:
         raise ProfileError(problems)
     return profile
-
-
-def _option(key: str) -> str:
-    return key.replace("_", "-")

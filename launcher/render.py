@@ -11,6 +11,7 @@ from rich.table import Table
 
 from launcher.executors import sbatch_script
 from launcher.plan import RunPlan
+from launcher.predicted import prediction_lines
 from launcher.previous_run import Action
 from launcher.resources import Cluster
 from mmpretrain.config.compose import config_text
@@ -59,7 +60,9 @@ def summary(plan: RunPlan) -> dict[str, str]:
     """What a plan comes to, as words."""
     resources, batches = plan.resources, plan.batches
     where = "this machine" if resources.cluster is Cluster.local else f"Slurm, profile {resources.profile_name}"
-    devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
+    devices = (
+        f"{resources.gpus_per_node} {resources.gpu_type or 'GPUs'} per node" if resources.gpus_per_node else "CPUs"
+    )
     engine = plan.config.engine
     epochs = "the dataset is not built" if batches.epochs is None else f"{batches.epochs:.4g} epochs"
     return {
@@ -70,6 +73,7 @@ def summary(plan: RunPlan) -> dict[str, str]:
         "length": f"{batches.steps} steps, {batches.samples} samples ({epochs})",
         **{f"source {use.name}": _use(use) for use in batches.sources},
         "method": f"{plan.config.method.name}, ZeRO stage {engine.zero}, {engine.precision}",
+        **prediction_lines(plan.prediction, resources),
     }
 
 

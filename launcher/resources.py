@@ -11,6 +11,9 @@ from pathlib import Path
 
 from launcher import slurm_client
 from launcher.profiles import Profile, ProfileError, load_profile, profile_notes
+from launcher.slurm_fit import Wanted
+from launcher.slurm_partition import PartitionError, find_place, fit_problems, gpus_there
+from launcher.submitting_shell import with_shell
 
 NVIDIA_SMI_S = 10
 RANKS_WITHOUT_GPUS = {"local": 2, "slurm": 1}
@@ -57,6 +60,7 @@ class Resources:
     """Machines and processes of a run.
 
     gpus_per_node: devices asked for, 0 on CPUs. visible_gpus: local devices by the names in CUDA_VISIBLE_DEVICES.
+    gpu_type: what Slurm calls those that are asked for, where it has to be told.
     """
 
     cluster: Cluster
@@ -66,6 +70,13 @@ class Resources:
     visible_gpus: tuple[str, ...] = ()
     profile_name: str | None = None
     profile: Profile | None = None
+    gpu_type: str | None = None
+
+    @property
+    def devices(self) -> int | str | None:
+        """Devices of each node as Slurm is asked for them: ``4``, ``a100:4``; None on CPUs."""
+        count = self.gpus_per_node or None
+        return f"{self.gpu_type}:{count}" if count and self.gpu_type else count
 
     @property
     def world_size(self) -> int:
@@ -91,8 +102,12 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
         return None, [], problems
     if request.cluster == "local":
         return _local(request)
+    profile, shell_notes = with_shell(profile)
+    if found := profile.problems():
+        return None, shell_notes, [f"with the SBATCH_* variables of this shell: {problem}" for problem in found]
     if slurm_client.responds():
-        return _on_cluster(request, name, profile)
+        resources, notes, found = _on_cluster(request, name, profile)
+        return resources, [*shell_notes, *notes], found
     # Only a real run falls back: a dry run for several nodes is about the cluster it will be sent to.
     if request.cluster == "auto" and (request.nodes == 1 or request.purpose is Purpose.run):
         return _local(request)
@@ -101,8 +116,8 @@ def choose(request: Request) -> tuple[Resources | None, list[str], list[str]]:
         return None, [], [f"--cluster {request.cluster}: no Slurm answers here; {fix}"]
     note = f"no Slurm answers here, so no GPUs are asked for, unless the profile {name} says gpus_per_node"
     notes = [note] if profile.gpus_per_node is None else []
-    notes += profile_notes(name, request.config_dir)
-    return _slurm(request, name, profile, profile.gpus_per_node or 0), notes, []
+    notes += [*profile_notes(name, request.config_dir), *shell_notes]
+    return _slurm(request, name, profile, profile.gpus_per_node or 0, profile.gpu_type), notes, []
 
 
 def local_gpus() -> tuple[tuple[str, ...], list[str]]:
@@ -143,18 +158,21 @@ def _local(request: Request) -> tuple[Resources | None, list[str], list[str]]:
 
 
 def _on_cluster(request: Request, name: str, profile: Profile) -> tuple[Resources | None, list[str], list[str]]:
-    gpus = profile.gpus_per_node
     try:
-        gpus = slurm_client.gpus_per_node(profile.partition) if gpus is None else gpus
+        place = find_place(profile, name)
+        gpus = gpus_there(place, profile, request.nodes, request.gpus_per_node)
+        resources = _slurm(request, name, profile, gpus.count, gpus.kind)
+        wanted = Wanted(request.nodes, resources.ranks_per_node, resources.gpus_per_node, gpus.kind)
+        problems, fit_notes = fit_problems(place, profile, wanted)
+    except PartitionError as error:
+        return None, [], error.problems
     except slurm_client.SlurmError as error:
-        return (
-            None,
-            [],
-            [f"how many GPUs the nodes have is not known ({error}): set gpus_per_node in the profile {name}"],
-        )
-    return _slurm(request, name, profile, gpus), profile_notes(name, request.config_dir), []
+        return None, [], [f"what the nodes offer is not known ({error}): try again when Slurm answers"]
+    notes = [gpus.note] if gpus.note else []
+    return (None if problems else resources), [*notes, *fit_notes, *profile_notes(name, request.config_dir)], problems
 
 
-def _slurm(request: Request, name: str, profile: Profile, gpus: int) -> Resources:
+def _slurm(request: Request, name: str, profile: Profile, gpus: int, kind: str | None) -> Resources:
     ranks = request.gpus_per_node or gpus or RANKS_WITHOUT_GPUS["slurm"]
-    return Resources(Cluster.slurm, request.nodes, ranks, ranks if gpus else 0, profile_name=name, profile=profile)
+    devices, kind = (ranks, kind) if gpus else (0, None)
+    return Resources(Cluster.slurm, request.nodes, ranks, devices, profile_name=name, profile=profile, gpu_type=kind)

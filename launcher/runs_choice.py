@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher import slurm_client
 from launcher.runs_reading import Reading, Standing, find_runs, read_run
+from launcher.sweep_folder import is_sweep, run_folders
 from mmpretrain.config.merging import nearest
 from mmpretrain.console import CommandError
 from mmpretrain.run_folder import DamagedFileError, RunFolder, read_json
@@ -69,18 +70,26 @@ def chosen(runs: Iterable[Reading], states: list[Standing], pattern: str | None,
 
 
 def named(words: Iterable[str], root: Path) -> list[Reading]:
-    """The runs that are meant: folders of runs, or names below ``root``. Raises CommandError for each other word."""
+    """The runs that are meant: folders of runs, or names below ``root``; a sweep means all of its runs that were
+    started. Raises CommandError for each other word."""
     paths, problems = [], []
     for word in words:
-        path = next((path for path in (Path(word), root / word) if _is_run(path)), None)
+        path = next((path for path in (Path(word), root / word) if _is_run(path) or is_sweep(path)), None)
         if path is None:
             problems.append(_unknown(word, root))
+        elif is_sweep(path):
+            paths += [run.resolve() for run in run_folders(path)]
         else:
             paths.append(path.resolve())
     if problems:
         raise CommandError(problems)
     jobs = _jobs(paths)
-    return [read_run(path, _name(path, root), jobs) for path in paths]
+    return [read_run(path, _name(path, root), jobs) for path in dict.fromkeys(paths)]
+
+
+def sweep_in(word: str, root: Path) -> Path | None:
+    """The folder of the sweep that ``word`` means; None if it means none."""
+    return next((path.resolve() for path in (Path(word), root / word) if is_sweep(path)), None)
 
 
 def _is_run(path: Path) -> bool:
@@ -92,9 +101,8 @@ def _unknown(word: str, root: Path) -> str:
         known = [_name(path, root) for path in find_runs(root)]
     except OSError as error:
         return f"{word!r} is no folder of a run, and {error}: give a folder, or another --root"
-    return (
-        f"{word!r} is no folder of a run and no name of one in {root}{nearest(word, known)}: see `mmpretrain runs list`"
-    )
+    near = nearest(word, known)
+    return f"{word!r} is no folder of a run or sweep and no name of one in {root}{near}: see `mmpretrain runs list`"
 
 
 def _name(path: Path, root: Path) -> str:

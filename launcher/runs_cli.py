@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
-from launcher import runs_compare, runs_show
-from launcher.runs_choice import Order, below, chosen, named, ordered
+from launcher import runs_compare, runs_show, runs_sweep
+from launcher.runs_choice import Order, below, chosen, named, ordered, sweep_in
 from launcher.runs_clean import Leftover, Part, delete, leftovers
 from launcher.runs_control import cancel, directory_of, restart_words, start_again, wait_for_end, wait_until_heard
 from launcher.runs_reading import Reading, Standing
@@ -32,6 +33,7 @@ RUNS = Path("runs")
 )
 def list_command(
     root: Root = RUNS,
+    sweep: Annotated[str | None, typer.Option(help="Only the runs of this sweep: its folder, or its name.")] = None,
     state: Annotated[list[Standing] | None, typer.Option(help="Only those; several may be given.")] = None,
     name: Annotated[str | None, typer.Option(help="Only names like this one: clip-*.")] = None,
     method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
@@ -44,8 +46,13 @@ def list_command(
     """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        runs = ordered(chosen(below(root), state or [], name, method), sort)
-        answer(form, {"runs": [as_json(run) for run in runs]}, list_view(runs), wide=True)
+        found = below(root) if sweep is None else named([sweep_of(sweep, root)], root)
+        runs = ordered(chosen(found, state or [], name, method), sort)
+        told = {} if sweep is None else {"sweep": runs_sweep.facts(Path(sweep_of(sweep, root)))}
+        view: RenderableType = list_view(runs)
+        if told:
+            view = Group(runs_sweep.facts_view(told["sweep"]), Text(), view)
+        answer(form, {**told, "runs": [as_json(run) for run in runs]}, view, wide=True)
 
 
 @app.command("show", epilog="Example: mmpretrain runs show demo")
@@ -53,6 +60,10 @@ def show_command(run: Run, root: Root = RUNS, json_flag: JsonFlag = False) -> No
     """Everything about one run: how it stands, its last record, its scores, its files, and how to go on."""
     form = AnswerForm.of(json_flag)
     with command_errors(form):
+        if (sweep := sweep_in(run, root)) is not None:
+            told = runs_sweep.facts(sweep)
+            answer(form, told, runs_sweep.facts_view(told))
+            return
         (found,) = named([run], root)
         answer(form, runs_show.as_json(found), show_view(found, runs_show.facts(found)))
 
@@ -62,9 +73,15 @@ def compare_command(
     runs: Runs,
     root: Root = RUNS,
     picture: Annotated[Path | None, typer.Option(help="Also draw the losses into this PNG.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="A line per run, the best by this score (part of its name), or by loss, first.")
+    ] = None,
     json_flag: JsonFlag = False,
 ) -> None:
-    """Runs side by side: the settings that differ, the final scores with their intervals, the losses."""
+    """Runs side by side: the settings that differ, the final scores with their intervals, the losses.
+
+    Of a sweep, and with --by, a line per run: the settings that differ and one score, the best run first.
+    """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
         found = named(runs, root)
@@ -72,6 +89,11 @@ def compare_command(
             raise CommandError(["one run is no comparison: name two or more"])
         if picture is not None:
             runs_compare.draw(found, picture)
+        if by is not None or any(sweep_in(run, root) for run in runs):
+            score = runs_sweep.score_of(found, by)
+            result = runs_sweep.ranking_json(found, score)
+            answer(form, result, runs_sweep.ranking_view(found, score), wide=True)
+            return
         answer(form, runs_compare.as_json(found), runs_compare.view(found))
 
 
@@ -86,10 +108,16 @@ def resume_command(
     root: Root = RUNS,
     show: Annotated[bool, typer.Option("--show", help="Only print the command.")] = False,
 ) -> None:
-    """Start a run again by its own command, in the directory where it was given; what follows RUN is added to it."""
+    """Start a run again by its own command, in the directory where it was given; what follows RUN is added to it.
+
+    Of a sweep, those of its runs are started that are neither complete nor under way.
+    """
     with command_errors(AnswerForm.rich):
-        (found,) = named([run], root)
-        words, directory = [*restart_words(found, context.args), *context.args], directory_of(found)
+        if (sweep := sweep_in(run, root)) is not None:
+            words, directory = [*runs_sweep.restart_words(sweep), *context.args], runs_sweep.directory_of(sweep)
+        else:
+            (found,) = named([run], root)
+            words, directory = [*restart_words(found, context.args), *context.args], directory_of(found)
     said = f"{command('cd', directory)} && {command('mmpretrain', *words)}"
     Console(highlight=False).print(said, markup=False, soft_wrap=True)
     if not show:
@@ -104,17 +132,45 @@ def cancel_command(
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
     json_flag: JsonFlag = False,
 ) -> None:
-    """End runs that go on: each saves a checkpoint first, and `mmpretrain runs resume` continues it."""
+    """End runs that go on: each saves a checkpoint first, and `mmpretrain runs resume` continues it.
+
+    Of a sweep, all runs that wait or run are ended, and no further ones start.
+    """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        found, done = named(runs, root), []
+        found, stopped = _to_cancel(runs, root)
+        done = []
         for run in found:
             done.append({"run": str(run.path), "done": _cancelled(run)})
             wait_until_heard(run)
         if wait:
             ended = [wait_for_end(run, timeout) for run in found]
             done = [_ended(row, run) for row, run in zip(done, ended, strict=True)]
-        answer(form, {"runs": done}, "\n".join(_words(row) for row in done))
+        answer(form, {"runs": [*done, *stopped]}, "\n".join(_words(row) for row in [*done, *stopped]))
+
+
+def _to_cancel(words: list[str], root: Path) -> tuple[list[Reading], list[dict[str, Any]]]:
+    """The runs that are meant, of sweeps those that live; and what of sweeps has been stopped by now."""
+    found, stopped = [], []
+    for word in words:
+        of_word, sweep = named([word], root), sweep_in(word, root)
+        if sweep is None:
+            found += of_word
+            continue
+        alive = runs_sweep.living(of_word)
+        if (said := runs_sweep.stop_launcher(sweep)) is not None:
+            stopped.append({"run": str(sweep), "done": said})
+        elif not alive:
+            raise CommandError([f"no run of {sweep} is in the queue or running"])
+        found += alive
+    return found, stopped
+
+
+def sweep_of(word: str, root: Path) -> str:
+    """The folder of a sweep. Raises CommandError if ``word`` means none."""
+    if (found := sweep_in(word, root)) is None:
+        raise CommandError([f"{word!r} is no folder of a sweep and no name of one in {root}"])
+    return str(found)
 
 
 def _cancelled(run: Reading) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 
 from launcher import slurm_client
 from launcher.previous_run import is_controller
+from mmpretrain.endings import Ending, ending_named
 from mmpretrain.engine.checkpoint_files import newest_step
-from mmpretrain.run_folder import DamagedFileError, RunFolder, State, read_json
+from mmpretrain.run_folder import ENDINGS, DamagedFileError, RunFolder, State, read_json
 from mmpretrain.words import without_secrets
 
 TAIL = 64 * 1024  # bytes of metrics.jsonl: some tens of lines
@@ -95,6 +96,15 @@ class Reading:
     def data(self) -> str | None:
         """Name of the data, likewise."""
         return _inside(self.plan, "config", "data", "name")
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended, None if it has not, as far as can be seen."""
+        if self.standing is Standing.lost:
+            return Ending.lost
+        if self.may_live or self.standing.value not in State.__members__:
+            return None
+        return ending_named(self.status.get("ending")) or ENDINGS.get(State(self.standing.value))
 
     @property
     def may_live(self) -> bool:
@@ -245,12 +255,16 @@ def _standing(status: Mapping[str, Any], job: JobSeen) -> Standing:
 
 
 def _cause(status: Mapping[str, Any], standing: Standing) -> str | None:
+    if standing is Standing.queued and status.get("state") == State.running.value:
+        return "its job is back in the queue: its node failed, or it was requeued; it will continue"
     if standing is not Standing.lost:
         cause = status.get("cause")
         return None if cause is None else without_secrets(str(cause))
     said = status.get("state")
     if said is None:
         return "it was never started, or its status.json is gone"
+    if said == State.queued.value:
+        return "its job is gone, although it was queued: stopped or killed before its ranks could say anything"
     return f"its job is gone, although it was {said}: killed with its machine, or out of memory"
 
 

@@ -8,11 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from launcher.advice import how_to_go_on
 from launcher.runs_reading import Reading, Standing
 from launcher.runs_view import duration, final_scores, shown
+from mmpretrain.endings import Ending
 from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.records import sizes_in_words
 from mmpretrain.run_folder import RunFolder
-from mmpretrain.words import command, without_secrets
+from mmpretrain.words import command, listed, without_secrets
 
 FILES = {
     "config": "config.yaml",
@@ -35,6 +38,8 @@ def facts(run: Reading) -> dict[str, Any]:
         "run": str(run.path),
         "state": run.standing.value,
         "cause": run.cause,
+        "ending": run.ending and f"{run.ending.name} (exit code {run.ending.code})",
+        "attempt": attempt if (attempt := run.status.get("attempt", 1)) > 1 else None,
         "job": run.job.words,
         "step": f"{run.step:,}" if run.total is None else f"{run.step:,} of {run.total:,}",
         "loss": run.loss,
@@ -46,10 +51,14 @@ def facts(run: Reading) -> dict[str, Any]:
         "method": run.method,
         "data": run.data,
         "ranks": _ranks(plan),
+        "ranks so far": sizes_in_words(run.status.get("sizes") or []),
         "checkpoints": [f"{step}" for step in steps(folder.checkpoints)],
+        "passed over": run.status.get("passed_over"),
         "best": run.status.get("best"),
         "released step": run.status.get("released_step"),
         "evaluated": run.status.get("evaluated"),
+        "health": _health(run.status),
+        "left out": [f"{entry['node']}: {entry['why']}" for entry in run.status.get("excluded_nodes") or []],
         "notes": [without_secrets(str(note)) for note in plan.get("notes") or []],
         "command": without_secrets(str(plan.get("command") or "")) or None,
         "directory": plan.get("directory"),
@@ -84,8 +93,8 @@ def next_step(run: Reading) -> str:
         return "restore the file that is damaged"
     if run.may_live:
         return f"it goes on: {command('mmpretrain', 'runs', 'cancel', path)} saves a checkpoint and ends it"
-    where = "starts over, for there is no checkpoint" if run.checkpoint is None else f"continues after {run.checkpoint}"
-    return f"{command('mmpretrain', 'runs', 'resume', path)} {where}"
+    typed = str(run.plan.get("command") or "") or command("mmpretrain", "runs", "resume", path)
+    return without_secrets(how_to_go_on(RunFolder(path), run.ending or Ending.failed, typed))
 
 
 def after_completion(run: Path) -> str:
@@ -105,6 +114,16 @@ def _ranks(plan: Mapping[str, Any]) -> str | None:
         return None
     device = f"{plan['gpus_per_node']} GPUs per node" if plan.get("gpus_per_node") else "CPUs"
     return f"{plan['world_size']} on {plan.get('nodes')} node(s), {device}, {plan.get('cluster')}"
+
+
+def _health(status: Mapping[str, Any]) -> str | None:
+    """What was seen before training at the last start."""
+    seen = status.get("health")
+    if not seen:
+        return None
+    rate = f", links of {seen['mb_per_s']['min']:g} MB/s at least" if seen.get("mb_per_s") else ""
+    warnings = "".join(f"; {warning}" for warning in seen.get("warnings") or [])
+    return f"{seen['ranks']} ranks on {listed(seen['nodes'])} ({listed(seen['devices'])}){rate}{warnings}"
 
 
 def _when(seconds: float | None) -> str | None:

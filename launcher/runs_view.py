@@ -47,6 +47,8 @@ def as_json(run: Reading) -> dict[str, Any]:
         "checkpoint": run.checkpoint,
         "age_s": None if seconds is None else round(seconds, 1),
         "cause": run.cause,
+        "ending": run.ending and run.ending.name,
+        "exit_code": run.ending and run.ending.code,
     }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, and of somebody's share of it
 
 
 class Ending(Enum):
@@ -48,7 +51,7 @@ class Ending(Enum):
     """A line of the profile's setup failed, or what a node offers is not what the plan says."""
 
     interrupted = 130
-    """Ended at once by a second Ctrl-C."""
+    """Ended at once by a second Ctrl-C, or cancelled before it had begun."""
 
     @property
     def code(self) -> int:
@@ -57,6 +60,18 @@ class Ending(Enum):
 
 
 def ending_of(error: BaseException) -> Ending:
-    """What an exception means for the run: its ``ending``, if its class has one."""
-    found = getattr(error, "ending", Ending.failed)
-    return found if isinstance(found, Ending) else Ending.failed
+    """What an exception means for the run: its ``ending``, or that of what caused it, if either has one."""
+    while True:
+        found = getattr(error, "ending", None)
+        if isinstance(found, Ending):
+            return found
+        if isinstance(error, OSError) and error.errno in FULL:
+            return Ending.disk_full
+        if error.__cause__ is None:
+            return Ending.failed
+        error = error.__cause__
+
+
+def ending_named(name: object) -> Ending | None:
+    """The ending that a status.json names; None where it names none, as those of earlier versions do."""
+    return Ending.__members__.get(name) if isinstance(name, str) else None

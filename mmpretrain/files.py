@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import stat
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -20,12 +21,29 @@ def replace_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically and durably."""
     # Two nodes may write the same file, from processes of the same number.
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+def overwrite_text(path: Path, text: str) -> None:
+    """Write over a text file in place, which a full disk allows as long as it does not grow beyond its last block.
+
+    A crash in between leaves half of it: only where :func:`replace_text` is impossible.
+    """
+    with path.open("r+b") as stream:
+        stream.write(text.encode("utf-8"))
+        stream.truncate()
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
 
 
 def sync(path: Path) -> None:

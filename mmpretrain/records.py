@@ -163,6 +163,19 @@ def read_evaluations(run: RunFolder) -> dict[str, dict[int, float]]:
     return curves
 
 
+def sizes_in_words(sizes: Sequence[Mapping[str, Any]]) -> str | None:
+    """``2 ranks (ZeRO 1, float32) until step 40, then 3 ranks (ZeRO 3, float32)``; None if a run had but one size.
+
+    sizes: as the run's status has them.
+    """
+    if len(sizes) < 2:
+        return None
+    counts = ("1 rank" if size["ranks"] == 1 else f"{size['ranks']} ranks" for size in sizes)
+    parts = [f"{n} (ZeRO {size['zero']}, {size['precision']})" for n, size in zip(counts, sizes, strict=True)]
+    ends = [*(f" until step {size['step']}" for size in sizes[1:]), ""]
+    return ", then ".join(part + end for part, end in zip(parts, ends, strict=True))
+
+
 def told_ending(status: Mapping[str, Any]) -> list[str]:
     """How a run ended in other than the plain way, by its status: an early stop, and which mixture is released."""
     lines: list[str] = []

@@ -12,7 +12,8 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.files import replace_text
+from mmpretrain.endings import FULL, Ending
+from mmpretrain.files import overwrite_text, replace_text
 
 
 class State(StrEnum):
@@ -23,6 +24,10 @@ class State(StrEnum):
     completed = "completed"
     failed = "failed"
     preempted = "preempted"
+
+
+ENDINGS = {State.completed: Ending.completed, State.failed: Ending.failed, State.preempted: Ending.preempted}
+"""How a run in this state has ended, where nothing else is said; the other states are no ends."""
 
 
 class Busy(Enum):
@@ -114,13 +119,26 @@ class RunFolder:
     def update_status(self, unless: State | None = None, **changes: Any) -> None:
         """Replace some fields of status.json, but none while its state is ``unless``; ``state`` takes a State.
 
-        Launcher and ranks do this at the same time: no one's fields are lost. Raises DamagedFileError, OSError.
+        A state comes with its ``ending``, an Ending, unless another one is given. Launcher and ranks do this at the
+        same time: no one's fields are lost. Raises DamagedFileError, OSError.
         """
+        if "state" in changes:
+            changes = {"ending": ENDINGS.get(changes["state"]), **changes}
+        if isinstance(ending := changes.get("ending"), Ending):
+            changes["ending"] = ending.name
         with locked(self.path / ".status.lock", Busy.wait):
             before = self.status()
             if unless is None or before.get("state") != unless.value:
-                text = json.dumps({**before, **changes}, default=lambda value: value.value)
-                replace_text(self.path / "status.json", text)
+                self._write_status(json.dumps({**before, **changes}, default=lambda value: value.value))
+
+    def _write_status(self, text: str) -> None:
+        path = self.path / "status.json"
+        try:
+            replace_text(path, text)
+        except OSError as error:
+            if error.errno not in FULL or not path.exists():
+                raise
+            overwrite_text(path, text)  # the last words of a run whose disk is full fit where earlier ones stood
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training
+from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training, sizes_in_words
 from mmpretrain.run_folder import RunFolder
 
 
@@ -40,3 +40,10 @@ def test_metrics_of_a_continued_run(tmp_path: Path) -> None:
 def test_empty_folder(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert (read_training(run), read_evaluations(run), read_evaluation(run)) == ([], {}, {})
+
+
+def test_sizes_of_a_run_are_said_if_there_were_several() -> None:
+    two = {"step": 0, "ranks": 2, "zero": 1, "precision": "float32"}
+    one = {"step": 40, "ranks": 1, "zero": 3, "precision": "bfloat16"}
+    assert sizes_in_words([]) is None and sizes_in_words([two]) is None
+    assert sizes_in_words([two, one]) == "2 ranks (ZeRO 1, float32) until step 40, then 1 rank (ZeRO 3, bfloat16)"

@@ -12,7 +12,7 @@ def test_status_keeps_what_is_not_changed(tmp_path: Path) -> None:
     assert folder.status() == {}
     folder.update_status(state=State.queued, job_id="7")
     folder.update_status(state=State.running, step=3)
-    assert folder.status() == {"state": "running", "job_id": "7", "step": 3}
+    assert folder.status() == {"state": "running", "job_id": "7", "step": 3, "ending": None}
 
 
 def test_lines_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:

@@ -130,9 +130,10 @@ class ReleaseEncoder(EncoderSource):
         backbone = model.get_submodule(f"encoders.{self.name}.backbone")
         try:
             release, info = self.release.model()
-            own = release.encoders[self.part].backbone.state_dict()
+            # The parameters themselves: one that is kept in parts is whole while it is copied, and no longer.
+            own = release.encoders[self.part].backbone.state_dict(keep_vars=True)
             # A pooler that this encoder makes no use of stays behind.
-            backbone.load_state_dict({key: own[key] for key in backbone.state_dict() if key in own})
+            backbone.load_state_dict({key: own[key] for key in backbone.state_dict(keep_vars=True) if key in own})
         except Exception as error:  # Damaged files raise whatever their parser raises.
             raise self._unusable(f"{self.release.source} cannot be loaded ({one_line(error)})") from error
         if info["missing_keys"]:

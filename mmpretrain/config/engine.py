@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from mmpretrain.config.keys import FREE
+from mmpretrain.config.keys import FREE, PATH, ROUNDING
+from mmpretrain.words import without_secrets
+
+COPY_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 
 
 class OptimizerName(StrEnum):
@@ -160,28 +163,42 @@ class OptimConfig:
 class EngineConfig:
     """What DeepSpeed does, and how encoders compute."""
 
-    zero: int = 1
+    zero: int = field(default=1, metadata=ROUNDING)
     """Stage of ZeRO, 0 to 3: what is divided among the ranks instead of copied to each. 0: nothing, 1: the states of
     the optimizer, 2: the gradients as well, 3: the weights as well."""
 
-    precision: Precision = Precision.float32
+    precision: Precision = field(default=Precision.float32, metadata=ROUNDING)
     """Type in which encoders compute. Weights, heads, losses and optimizers are float32 in any case."""
 
-    micro_batches: int = 1
+    micro_batches: int = field(default=1, metadata=ROUNDING)
     """Parts of a rank's batch that encoders see one after another, to save memory; must divide that batch. Losses still
     see the whole batch, and the gradients are the same."""
 
-    coalesce_reduction: bool = False
+    coalesce_reduction: bool = field(default=False, metadata=ROUNDING)
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
     timeout_s: int = field(default=600, metadata=FREE)
-    """Seconds that ranks wait for one another in a collective before the run ends with an error."""
+    """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
+    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+
+    step_timeout_s: int = field(default=300, metadata=FREE)
+    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. A store of
+    shards that falls silent is tried again for up to 4 minutes, in which the other ranks wait."""
+
+    hang_s: int = field(default=480, metadata=FREE)
+    """Seconds without any progress of a rank, or without a sign of life from it, after which the run is ended as hung,
+    with the rank, its host and where all ranks stood as the cause. Starting, evaluating and saving may take twice as
+    long without progress, what is done for a release three times. Keep it below ``engine.timeout_s``."""
+
+    skip_nonfinite: int = 0
+    """How many steps in a row whose loss or gradient is not finite are skipped, on all ranks: weights, optimizers and
+    averages stay as they are, and the stream goes on. One more ends the run; 0: the first one does."""
 
     threads: int | None = field(default=None, metadata=FREE)
     """CPU threads per rank; null: the node's cores divided by its ranks."""
 
-    deepspeed: dict[str, Any] = field(default_factory=dict)
+    deepspeed: dict[str, Any] = field(default_factory=dict, metadata=ROUNDING)
     """For experts: further keys of the DeepSpeed config, laid over what this project writes. Those that other keys of
     this page decide are refused."""
 
@@ -200,6 +217,12 @@ class EngineConfig:
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
+        if self.hang_s < 1:
+            found.append(f"engine.hang_s is {self.hang_s}: it must be at least 1 second")
+        if self.skip_nonfinite < 0:
+            found.append(f"engine.skip_nonfinite is {self.skip_nonfinite}: it must be 0 or more")
+        if self.step_timeout_s < 1:
+            found.append(f"engine.step_timeout_s is {self.step_timeout_s}: it must be at least 1 second")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found
@@ -259,13 +282,38 @@ class CheckpointConfig:
     keep_every: int | None = field(default=None, metadata=FREE)
     """Checkpoints at multiples of this many steps are never deleted; null: there are none such."""
 
+    background: bool = field(default=True, metadata=FREE)
+    """Whether checkpoints are written beside training: it stands still while each rank copies its share of the state
+    into host memory, which takes that much of it, and not while that is written. The last checkpoint, and one that a
+    signal asks for, are complete before anything else goes on in any case."""
+
+    copy_to: str | None = field(default=None, metadata=PATH | FREE)
+    """URL or folder to which complete checkpoints are copied, into a folder of the run's name; null: none are. A run
+    whose own checkpoints are gone or damaged goes on from there."""
+
+    keep_copies: int = field(default=2, metadata=FREE)
+    """With ``copy_to``: how many of the newest copies are kept, besides those of ``keep_every`` and the best step."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return [
             f"checkpoint.{key} is {value}: it must be at least 1"
-            for key, value in vars(self).items()
-            if value is not None and value < 1
-        ]
+            for key in ("every_steps", "keep_last", "keep_every", "keep_copies")
+            if (value := getattr(self, key)) is not None and value < 1
+        ] + self._copy_problems()
+
+    def _copy_problems(self) -> list[str]:
+        if self.copy_to is None:
+            return [] if self.keep_copies == 2 else ["checkpoint.keep_copies has no effect without checkpoint.copy_to"]
+        shown, scheme = without_secrets(self.copy_to), self.copy_to.partition("://")[0] if "://" in self.copy_to else ""
+        if shown != self.copy_to:
+            return [f"checkpoint.copy_to is {shown}: give credentials where the store's library reads them, not in it"]
+        if scheme and (scheme not in COPY_SCHEMES or "::" in self.copy_to):
+            known = ", ".join(f"{name}://" for name in COPY_SCHEMES)
+            return [
+                f"checkpoint.copy_to is {shown}: checkpoints are copied to a folder, or to one plain URL of {known}"
+            ]
+        return []
 
 
 @dataclass

@@ -35,6 +35,10 @@ class Freedom(StrEnum):
     free = "free"
     """Yes: weights, and which of them are released, do not depend on it."""
 
+    rounding = "rounding"
+    """Yes: the same sums are formed of other parts, or in another precision, so that weights are equal up to rounding
+    and not bit for bit."""
+
     measured = "measured"
     """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them, or they are
     compared with those of the start (``finetune.before``)."""
@@ -44,7 +48,7 @@ PATH, MINUTES, SHELL = ({_MARK: meaning} for meaning in (Meaning.path, Meaning.m
 """The ``metadata`` of a dataclass field with that meaning."""
 
 
-FREE, MEASURED = ({_FREEDOM: freedom} for freedom in (Freedom.free, Freedom.measured))
+FREE, MEASURED, ROUNDING = ({_FREEDOM: freedom} for freedom in (Freedom.free, Freedom.measured, Freedom.rounding))
 """The same of what may change when a run goes on; together with another mark as ``PATH | FREE``. On a section it holds
 for all keys below."""
 

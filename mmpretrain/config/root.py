@@ -14,6 +14,7 @@ from mmpretrain.config.data import DataConfig
 from mmpretrain.config.engine import CheckpointConfig, EngineConfig, OptimConfig, OptimizerName, TrainConfig
 from mmpretrain.config.evaluation import Captions, EvaluationConfig, Need
 from mmpretrain.config.finetune import FinetuneConfig
+from mmpretrain.config.health import HealthConfig
 from mmpretrain.config.keys import FREE, PATH
 from mmpretrain.config.methods.base import MethodConfig, ModelParts
 from mmpretrain.config.model import FusionForm, ModelConfig
@@ -105,6 +106,9 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=FREE)
     """Where records go besides the run folder's own files."""
 
+    health: HealthConfig = field(default_factory=HealthConfig, metadata=FREE)
+    """What nodes and devices must show before the model is built."""
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run: the sample budget in full global batches, rounded up."""
@@ -124,7 +128,7 @@ class Config:
     def problems(self) -> list[str]:
         """Everything that is wrong inside and between the sections, one sentence each."""
         sections = (self.method, self.data, self.model, self.optim, self.engine, self.objective, self.train)
-        others = (self.checkpoint, self.evaluation, self.run, self.tracking)
+        others = (self.checkpoint, self.evaluation, self.run, self.tracking, self.health)
         found = [p for section in (*sections, *others) for p in section.problems()]
         found += self.averaging.problems()
         found += self.averaging.problems_against(self.evaluation.best.score, self.engine.deepspeed)

@@ -29,6 +29,7 @@ from mmpretrain.data import fetch as fetching
 from mmpretrain.data.counters import Counters
 from mmpretrain.data.index_scan import ShardError
 from mmpretrain.data.stores import Patience, Remote
+from mmpretrain.endings import Ending
 from mmpretrain.files import sync
 
 ENVIRONMENT = "MMPRETRAIN_CACHE"
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 class NoRoomError(ShardError):
     """The files in use leave too little room."""
+
+    ending = Ending.failed  # no fault of the shards
 
 
 def cache_folder() -> Path:

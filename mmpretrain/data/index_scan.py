@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mmpretrain.endings import Ending
 from mmpretrain.files import open_file
 from mmpretrain.words import command, without_secrets
 
@@ -31,6 +32,8 @@ class ShardError(ValueError):
 
     The message never has what a URL holds of passwords and signatures.
     """
+
+    ending = Ending.bad_data
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))

@@ -6,6 +6,7 @@ Loader processes are forked: what they need is in their memory already, and noth
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import pickle
@@ -53,6 +54,8 @@ def serve(tasks: socket.socket, answers: socket.socket, make: Callable[[int], An
     # Slurm signals every process of a step, and Ctrl-C all of a terminal; the training process alone answers.
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    with suppress(AttributeError, ValueError, OSError):  # stderr may be no file, in a notebook for instance
+        faulthandler.register(signal.SIGQUIT, all_threads=True)  # who finds this process stuck asks where it is
     threading.Thread(target=_end_with, args=(answers, parent), daemon=True).start()
     torch.set_num_threads(1)
     _keep_memory()

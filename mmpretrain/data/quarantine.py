@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmpretrain.data.batch import Replacement
+from mmpretrain.endings import Ending
 from mmpretrain.words import without_secrets
 
 GRACE = 1000
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 class BadDataError(Exception):
     """Too many samples could not be used; the message has the counts, the last cause and the log, and no secrets."""
+
+    ending = Ending.bad_data
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))

@@ -74,6 +74,11 @@ class MicroBatches:
         """
         return all(bool(tensor.isfinite().all()) for tensor in self._known)
 
+    @property
+    def features_finite(self) -> bool:
+        """Whether this rank's features are finite. Waits for the device."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.features().tensors)
+
     def backward(self, backward: Backward) -> None:
         """Go back from every micro-batch's <f_i, g_i>, after :meth:`objective`; at every call with the same result.
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
-from mmpretrain.engine.checkpoint_files import CheckpointError
+from mmpretrain.engine.checkpoint_files import CheckpointError, DiskFullError, NoCheckpointError
+from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of, not_divisible, written_layout
 from mmpretrain.engine.engine import Engine
+from mmpretrain.engine.resharding import reshard
+from mmpretrain.words import listed
 
 DEEPSPEED = "deepspeed"
 HEADS = "heads.pt"
+PASSED_OVER = "passed_over"  # beside what the manifest says: newer checkpoints that are damaged, in words
 NONE, LOST = -1, -2
+PATIENCE_S = 3600.0  # for file systems to take what all ranks write at once
 logger = logging.getLogger(__name__)
 
 
@@ -32,18 +39,25 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
     """
     world, settings = engine.world, engine.config.checkpoint
     writing = checkpoint_files.writing_folder(checkpoints, step)
-    with _told_clearly(writing, world.rank):
+    with told_clearly(writing, world.rank):
         if world.rank == 0:
             checkpoint_files.start_writing(checkpoints, step)
-        world.barrier()
-        _write(engine, writing)
-        world.barrier()
+        world.barrier(patient=True)
+        engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
+        for file in own_files(engine):
+            file.write(writing)
+        world.barrier(patient=True)
         checkpoint_files.describe_share(writing, world.rank, world.size)
-        world.barrier()
+        world.barrier(patient=True)
         if world.rank == 0:
-            checkpoint_files.commit(writing, {"step": step, **facts}, world.size)
+            checkpoint_files.commit(writing, all_facts(engine, step, facts), world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
-        world.barrier()
+        world.barrier(patient=True)
+
+
+def all_facts(engine: Engine, step: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says beside the files; facts: of the run."""
+    return {"step": step, LAYOUT: layout_of(engine.config.engine, engine.world.size).facts(), **facts}
 
 
 def exists(checkpoints: Path, world: World) -> bool:
@@ -56,8 +70,9 @@ def exists(checkpoints: Path, world: World) -> bool:
 def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
     """Load the newest complete checkpoint; its manifest, or None when the run has none yet.
 
-    Every rank must call it. Raises CheckpointError when there were checkpoints but none is usable (a run never
-    silently starts from scratch), or when the newest was written by another number of ranks.
+    Every rank must call it. One that was written by other ranks, at another stage or in another precision is divided
+    anew. With PASSED_OVER it names newer checkpoints that are damaged. Raises NoCheckpointError when there were
+    checkpoints but none is usable (a run never silently starts from scratch), CheckpointError when it does not fit.
     """
     world = engine.world
     # Rank 0 says which one to look at: other nodes may see a shared folder's entries late.
@@ -67,20 +82,19 @@ def load_newest(engine: Engine, checkpoints: Path) -> dict[str, Any] | None:
         folder = checkpoint_files.step_folder(checkpoints, step)
         problem = checkpoint_files.find_problem(folder, world.rank, world.size)
         if not world.max_flag(problem is not None):
-            return _read(engine, folder)
+            return {**_read(engine, folder), **({PASSED_OVER: damaged} if damaged else {})}
         damaged.append(f"{folder.name}: {problem or 'another rank found it damaged'}")
         logger.warning("checkpoint passed over: %s", damaged[-1])
     if step == LOST or damaged:
-        why = "; ".join(damaged) or f"{checkpoint_files.LATEST} names one that is gone"
-        raise CheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or delete the run's folder")
+        why = listed(damaged, 4, between="; ") or f"{checkpoint_files.LATEST} names one that is gone"
+        raise NoCheckpointError(f"no usable checkpoint in {checkpoints} ({why}): restore one, or start another run")
     return None
 
 
 def load_step(engine: Engine, checkpoints: Path, step: int) -> dict[str, Any]:
     """Load the checkpoint after ``step`` steps, into an engine that may have trained on; its manifest.
 
-    Every rank must call it. Raises CheckpointError, on all of them, if it is missing or damaged, or was written by
-    another number of ranks.
+    Every rank must call it. Raises CheckpointError, on all of them, if it is missing or damaged.
     """
     folder = checkpoint_files.step_folder(checkpoints, step)
     problem = checkpoint_files.find_problem(folder, engine.world.rank, engine.world.size)
@@ -100,10 +114,23 @@ def _nothing_left(checkpoints: Path) -> int:
     return LOST if checkpoint_files.lost(checkpoints) else NONE
 
 
-def _write(engine: Engine, writing: Path) -> None:
-    engine.deepspeed.save_checkpoint(str(writing), tag=DEEPSPEED, save_latest=False)
-    if engine.average:
-        engine.average.save(writing)
+@dataclass(frozen=True)
+class StateFile:
+    """A file of a checkpoint. name: below its folder. state: what is in it. to: how it is written there."""
+
+    name: str
+    state: Any
+    to: Callable[[Any, Path], object] = torch.save
+
+    def write(self, writing: Path) -> None:
+        """Write it into ``writing``."""
+        self.to(self.state, writing / self.name)
+
+
+def own_files(engine: Engine) -> Iterator[StateFile]:
+    """What this rank writes beside DeepSpeed's files, as it is now: live tensors, which the next step changes."""
+    if engine.average and (numbers := engine.average.kept()) is not None:
+        yield StateFile(engine.average.file, numbers, save_file)
     if engine.world.rank == 0:
         scale = engine.loss_scale
         state = {
@@ -111,21 +138,24 @@ def _write(engine: Engine, writing: Path) -> None:
             "critics": engine.critics.state_dict(),
             "loss_scale": scale and asdict(scale),
         }
-        torch.save(state, writing / HEADS)
+        yield StateFile(HEADS, state)
 
 
 def _read(engine: Engine, folder: Path) -> dict[str, Any]:
     manifest = checkpoint_files.read_manifest(folder)
-    if manifest["world_size"] != engine.world.size:
-        raise CheckpointError(
-            f"{folder} was written by {manifest['world_size']} ranks and this run has {engine.world.size}:"
-            " start it with the same number of ranks"
-        )
-    loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
-    if loaded is None:
-        raise CheckpointError(
-            f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
-        )
+    own = layout_of(engine.config.engine, engine.world.size)
+    written = written_layout(manifest) or replace(own, ranks=manifest["world_size"])
+    if written == own:
+        loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=DEEPSPEED)
+        if loaded is None:
+            raise CheckpointError(
+                f"DeepSpeed found no state in {folder}: restore it, or delete the folder to use an older one"
+            )
+    else:
+        if why := not_divisible(written) or not_divisible(own):
+            raise CheckpointError(f"{folder} was written by {written} and this run has {own}: {why}")
+        stage, names = engine.config.engine.zero, engine.trained_names
+        reshard(engine.deepspeed, stage, names, engine.live, folder / DEEPSPEED, written.ranks)
     state = torch.load(folder / HEADS, map_location=engine.device, weights_only=True)
     try:
         engine.heads.load_state_dict(state["heads"])
@@ -136,18 +166,22 @@ def _read(engine: Engine, folder: Path) -> dict[str, Any]:
             " a run with another run.name"
         ) from error
     if engine.average:
-        engine.average.load(folder)
-    if engine.loss_scale:
+        engine.average.load(folder, None if written == own else written.ranks)
+    if engine.loss_scale and state["loss_scale"]:  # another precision has none: float16 then begins with its own
         engine.loss_scale.restore(**state["loss_scale"])
     return manifest
 
 
 @contextmanager
-def _told_clearly(writing: Path, rank: int) -> Iterator[None]:
+def told_clearly(writing: Path, rank: int) -> Iterator[None]:
+    """Whatever stops a rank from writing is a CheckpointError that says so in one line."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched"
-        ) from error
+        kind = DiskFullError if checkpoint_files.is_full(error, writing) else CheckpointError
+        full = "the disk is full" if kind is DiskFullError and "space" not in reason.lower() else ""
+        reason = f"{full}: {reason}" if full else reason
+        raise kind(f"rank {rank} could not write {writing} ({reason}); earlier checkpoints are untouched") from error

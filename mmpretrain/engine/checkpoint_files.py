@@ -17,19 +17,46 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.endings import Ending, ending_of
 from mmpretrain.files import replace_text, sync
 
 MANIFEST = "MANIFEST.json"
+LEAST_FREE = 1 << 20  # bytes: a disk with less than that is full
 LATEST = "latest"
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that exist can be used."""
+
+
+class DiskFullError(CheckpointError):
+    """There is no room for a checkpoint."""
+
+    ending = Ending.disk_full
+
+
+class NoCheckpointError(CheckpointError):
+    """There were checkpoints, and none of them can be used."""
+
+    ending = Ending.no_checkpoint
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write into ``folder`` failed for want of room: what libraries say of it differs, and not all say it."""
+    if isinstance(error, DiskFullError) or ending_of(error) is Ending.disk_full:
+        return True
+    if "no space left" in str(error).lower() or "disk quota exceeded" in str(error).lower():
+        return True
+    place = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    try:
+        return shutil.disk_usage(place).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -53,6 +80,18 @@ def newest_step(checkpoints: Path) -> int | None:
     return next(iter(steps(checkpoints)), None)
 
 
+def newest_manifest(checkpoints: Path) -> tuple[int | None, dict[str, Any]]:
+    """The newest checkpoint's step and manifest, for messages; None without one, and empty where it cannot be read."""
+    step = newest_step(checkpoints)
+    if step is None:
+        return None, {}
+    try:
+        found = read_manifest(step_folder(checkpoints, step))
+    except (OSError, ValueError):
+        return step, {}  # whoever loads it passes it over
+    return step, found if isinstance(found, dict) else {}
+
+
 def start_writing(checkpoints: Path, step: int) -> Path:
     """An empty ``step-N.tmp`` to write into; leftovers of earlier attempts are removed."""
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -65,18 +104,28 @@ def start_writing(checkpoints: Path, step: int) -> Path:
 
 def describe_share(writing: Path, rank: int, world_size: int) -> None:
     """Flush and hash this rank's share of the files into its done-marker; all of them must be written by now."""
-    share = {name: describe(writing / name) for name in _names(writing)[rank::world_size]}
-    replace_text(_done_marker(writing, rank), json.dumps(share))
+    describe_files(writing, rank, _names(writing)[rank::world_size])
 
 
-def commit(writing: Path, facts: dict[str, Any], world_size: int, patience_s: float = 60) -> Path:
+def describe_files(writing: Path, rank: int, names: Collection[str]) -> None:
+    """Flush and hash these files into the rank's done-marker; what no rank describes is left to :func:`commit`."""
+    replace_text(_done_marker(writing, rank), json.dumps({name: describe(writing / name) for name in names}))
+
+
+def commit(
+    writing: Path,
+    facts: dict[str, Any],
+    world_size: int,
+    patience_s: float = 60,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Path:
     """Turn a fully described ``step-N.tmp`` into ``step-N``: manifest, flush, rename, ``latest``.
 
-    patience_s: how long another node's done-marker may take to show on a shared file system.
+    patience_s: how long another rank's done-marker may take to show. given_up: whether waiting for it is over before.
     Raises CheckpointError when a rank's done-marker is missing.
     """
     markers = [_done_marker(writing, rank) for rank in range(world_size)]
-    _wait_for(markers, patience_s)
+    _wait_for(markers, patience_s, given_up)
     files = {name: entry for marker in markers for name, entry in json.loads(marker.read_text()).items()}
     # Ranks that listed a shared folder at different moments may have left a file to one another.
     files |= {name: describe(writing / name) for name in _names(writing) if name not in files}
@@ -112,9 +161,36 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
     return None
 
 
+def seen_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest; None without one."""
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        listed = read_manifest(folder)["files"]
+        wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
+        name = next(wrong, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file cannot be read ({error})"
+    return name and f"{name} has another size than when it was written"
+
+
 def lost(checkpoints: Path) -> bool:
     """Whether a run had a checkpoint once: a new start without one would be a silent restart from scratch."""
     return (checkpoints / LATEST).exists()
+
+
+def named_latest(checkpoints: Path) -> int | None:
+    """The step that ``latest`` names; None without it, or where it cannot be read."""
+    try:
+        name = (checkpoints / LATEST).read_text().strip().removeprefix("step-")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(name) if name.isdigit() else None
+
+
+def name_latest(checkpoints: Path, step: int) -> None:
+    """Let ``latest`` name the checkpoint after ``step`` steps."""
+    replace_text(checkpoints / LATEST, step_folder(checkpoints, step).name)
 
 
 def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()) -> None:
@@ -123,11 +199,18 @@ def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, 
     Later steps go as well: a run that wrote ``step`` after them had found them damaged.
     """
     done = steps(checkpoints)
-    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
-    kept |= {*[s for s in done if s <= step][:keep_last], *keep}
-    for old in set(done) - kept:
+    for old in set(done) - kept_steps(done, step, keep_last, keep_every, keep):
         # What cannot be deleted now is deleted next time; training is worth more than the space.
         shutil.rmtree(step_folder(checkpoints, old), onerror=_warn)
+
+
+def kept_steps(
+    done: Collection[int], step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()
+) -> set[int]:
+    """Those of ``done`` that stay after ``step``, as :func:`prune` says."""
+    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
+    newest = sorted((s for s in done if s <= step), reverse=True)[:keep_last]
+    return kept | {*newest, *keep} & {*done}
 
 
 def _compare(path: Path, expected: dict[str, Any]) -> str | None:
@@ -140,13 +223,14 @@ def _compare(path: Path, expected: dict[str, Any]) -> str | None:
     return None
 
 
-def _wait_for(markers: list[Path], patience_s: float) -> None:
+def _wait_for(markers: list[Path], patience_s: float, given_up: Callable[[], bool]) -> None:
     end = time.monotonic() + patience_s
     while absent := [rank for rank, marker in enumerate(markers) if not marker.exists()]:
-        if time.monotonic() >= end:
+        if given_up() or time.monotonic() >= end:
             folder = markers[0].parent
             raise CheckpointError(
-                f"{folder}: ranks {absent} did not finish writing; the previous checkpoint stays in use"
+                f"{folder}: ranks {absent} did not finish writing (do all nodes share the run's folder?); the previous"
+                " checkpoint stays in use"
             )
         time.sleep(0.1)
 

@@ -1,8 +1,8 @@
 """The model's whole weights out of a checkpoint of any ZeRO stage and number of ranks: by name, one at a time.
 
 One process reads what any number of ranks wrote; DeepSpeed is not started. Files are opened by torch's weights-only
-unpickler, which builds tensors and plain containers: the three classes of DeepSpeed that a file may name become empty
-ones, any other is refused, and nothing of a file is ever run.
+unpickler, which builds tensors and plain containers: the three classes of DeepSpeed that a file may name become others
+(two of them empty), any other is refused, and nothing of a file is ever run.
 """
 
 from __future__ import annotations
@@ -37,11 +37,21 @@ class _Nothing:
     def __setstate__(self, _: Any) -> None: ...
 
 
-_STAND_INS = (
-    "deepspeed.runtime.zero.config.ZeroStageEnum",
-    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-    "deepspeed.utils.tensor_fragment.fragment_address",
-)
+class _Address:
+    """In the place of DeepSpeed's: where in a flat partition a parameter's fragment lies (``start``, ``numel``)."""
+
+    start: int
+    numel: int
+
+    def __setstate__(self, state: Mapping[str, int]) -> None:
+        self.start, self.numel = int(state["start"]), int(state["numel"])
+
+
+_STAND_INS = {
+    "deepspeed.runtime.zero.config.ZeroStageEnum": _Nothing,
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler": _Nothing,
+    "deepspeed.utils.tensor_fragment.fragment_address": _Address,
+}
 
 
 def stored_weights(folder: Path, world_size: int) -> StoredWeights:
@@ -233,7 +243,7 @@ class SharedWeights(StoredWeights):
 def open_safely(path: Path) -> Content:
     """What a file of a checkpoint holds, its tensors mapped. Raises CheckpointError for a missing file and for one that
     names any other class."""
-    names: list[Any] = [(_Nothing, name) for name in _STAND_INS]
+    names: list[Any] = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
     try:
         with safe_globals(names):
             found: Content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)

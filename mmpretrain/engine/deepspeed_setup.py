@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.root import Config
+from mmpretrain.distributed.in_parts import InParts
+from mmpretrain.distributed.world import World
 
+PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 BUCKET = 50_000_000  # numbers that one collective reduces; what ZeRO holds in copies of gradients at a time
 
 
@@ -52,6 +59,61 @@ def _autocast(precision: Precision) -> dict[str, Any]:
     if precision is Precision.float32:
         return {}
     return {"torch_autocast": {"enabled": True, "dtype": precision.value}}
+
+
+@dataclass(frozen=True)
+class Joined:
+    """This rank among the others. parts: what keeps a model in parts until DeepSpeed has it; None: it is whole."""
+
+    accelerator: Any
+    world: World
+    parts: InParts | None = None
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """While a model is built, looked at or loaded; the same operations on all ranks."""
+        if self.parts is None:
+            yield
+            return
+        # Otherwise transformers reads a whole file before it hands over the first of its tensors.
+        before = os.environ.get(_ONE_BY_ONE)
+        os.environ[_ONE_BY_ONE] = "1"
+        try:
+            with self.parts.in_use():
+                yield
+        finally:
+            os.environ.pop(_ONE_BY_ONE)
+            os.environ |= {} if before is None else {_ONE_BY_ONE: before}
+
+
+_ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"
+
+
+def join(config: Config, *, parts: bool = False) -> Joined:
+    """Join the process group. parts: whether a model that will be divided by ZeRO-3 is built in parts.
+
+    As :func:`start_accelerator`, whose errors it raises.
+    """
+    accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
+    build_models_whole()
+    world = replace(World.current(accelerator.device), even=True).with_patience(PATIENCE)
+    divided = parts and config.engine.zero == 3 and world.size > 1
+    return Joined(accelerator, world, InParts(world) if divided else None)
+
+
+def hand_over(parts: InParts, model: nn.Module, config: Config) -> None:
+    """Give a model that is kept in parts to DeepSpeed, parameter by parameter; a collective.
+
+    Afterwards it is as ``deepspeed.zero.Init`` leaves one, with buffers on the device.
+    """
+    from deepspeed import zero
+
+    # A module of its own has DeepSpeed prepare for one that exists already, as for a whole one.
+    divider = zero.Init(module=nn.Module(), config_dict_or_path=deepspeed_config(config, parts.world.size))
+    divider._convert_to_zero_parameters(parts.handed_over(model))
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(parts.world.device)
 
 
 def start_accelerator(config: Config, world_size: int) -> Any:

@@ -9,12 +9,11 @@ because under ZeRO-3 a parameter used outside the wrapped forward is an empty sh
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,22 +28,25 @@ from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.average import Average
-from mmpretrain.engine.deepspeed_setup import build_models_whole, start_accelerator
+from mmpretrain.engine.deepspeed_setup import Joined, build_models_whole, hand_over, join
 from mmpretrain.engine.layer_decay import layer_problems
-from mmpretrain.engine.live_weights import LiveWeights
+from mmpretrain.engine.live_weights import HEADS, MODEL, LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.matrices import NO_MATRICES, hidden_matrices
 from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.movement import Movement
 from mmpretrain.engine.muon import MuonAdamW
-from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.nonfinite import Fault, NonFiniteError, blown_up, find_fault
+from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
+from mmpretrain.engine.spared import Spared
+from mmpretrain.engine.whole_state import gathered_state
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
+from mmpretrain.words import shortened
 
 CRITICS_NORM = "critics/grad_norm"
-PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 
 
 @dataclass(frozen=True)
@@ -54,32 +56,41 @@ class StepReport:
     losses: detached scalars of this rank by name, ``loss`` the weighted total. grad_norm: of all gradients but the
     critics' before clipping, the same on all ranks; when it is not finite, the step went wrong somewhere, and whatever
     has such gradients (the heads: also when only the model has) was not stepped; the critics' own is then what is told
-    if it alone is not finite. lr: of parameters without a scale.
+    if it alone is not finite. lr: of parameters without a scale. fault: what is not finite, None after a good step.
     """
 
     losses: dict[str, Tensor]
     grad_norm: float
     lr: float
+    fault: Fault | None = None
 
 
 class Engine:
     """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None. live: the weights that
     this rank steps. average: of them, None without ``averaging.ema``."""
 
-    def __init__(self, config: Config, method: Method, before: Callable[[World], None] | None = None) -> None:
-        """Join the process group and build DeepSpeed around ``method.model``.
+    def __init__(
+        self,
+        config: Config,
+        method: Method,
+        before: Callable[[World], None] | None = None,
+        joined: Joined | None = None,
+    ) -> None:
+        """Build DeepSpeed around ``method.model``.
 
-        before: called between the two, when the ranks can see one another and the model is whole on each of them.
+        before: called first, when the ranks can see one another and the model is, or looks, whole on each of them.
+        joined: this rank, which has built the model in its ``building``; None: join the process group now.
 
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
         trainable, and for batch norms that micro-batches or float16 would change.
         """
         self.config = config
         self.method = method
-        self.accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
-        self.world = replace(World.current(self.accelerator.device), even=True).with_patience(PATIENCE)
+        joined = joined or join(config)
+        self.accelerator, self.world = joined.accelerator, joined.world
         if before is not None:
-            before(self.world)
+            with joined.building():
+                before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
         if problems := layer_problems(method.model, config.optim.layer_decay):
@@ -92,6 +103,7 @@ class Engine:
         if muon and not matrices:
             raise ValueError(NO_MATRICES)
         self._model_rates = [group["lr"] for group in groups]
+        self.trained_names = names_in_order(method.model, groups)
         self._trained: dict[str, list[torch.nn.Parameter]] = {}  # ZeRO takes them out of the groups
         for group in groups:
             if group["lr"]:  # not with lr_scale=0
@@ -99,6 +111,8 @@ class Engine:
                 self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
+        if joined.parts is not None:
+            hand_over(joined.parts, method.model, config)
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
         if isinstance(optimizer, MuonAdamW) and config.engine.zero:
             stage = config.engine.zero
@@ -122,7 +136,9 @@ class Engine:
     def step(self, batch: Batch, step: Step) -> StepReport:
         """Forward, backward and update on this rank's share of one global batch.
 
-        Raises ValueError when a run's first steps have moved nothing that an optimizer trains.
+        Raises ValueError when a run's first steps have moved nothing that an optimizer trains, NonFiniteError for an
+        error that only weights out of all bounds lead to. With ``engine.skip_nonfinite`` a step that is not finite
+        leaves everything as it was.
         """
         lr = self._set_lr(step.index)
         if step.index == 0 and self._trained:
@@ -130,38 +146,97 @@ class Engine:
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
+        spared = self._spared()
+        try:
+            report = self._taken(parts, step, lr)
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            if found := self._out_of_bounds(step, error):
+                raise found from error
+            raise
+        if spared is not None and report.fault is not None:
+            spared.put_back()
+        return report
+
+    def _taken(self, parts: MicroBatches, step: Step, lr: float) -> StepReport:
+        """The step itself; what it changes before it is known to be finite is put back by the caller."""
+        spares = self.config.engine.skip_nonfinite > 0
+        if spares and self.world.max_flag(not parts.features_finite):
+            return self._faulty({"loss": torch.full((), math.nan, device=self.device)}, math.nan, lr, parts)
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
             refined = self._refine(parts.features(), step)
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
-        grad_norm = self.heads.update(self._model_update.step(parts), self.method.clamp_)
+        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
+        known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
+        if spares and not self._finite(parts):
+            return self._faulty(known | refined, math.nan, lr, parts)
+        model_norm = self._model_update.step(parts)
+        grad_norm = self.heads.update(model_norm, self.method.clamp_)
         if self._refines(RefineOn.same) and math.isfinite(grad_norm):
             with held_statistics(self.method.model):  # this batch has counted
                 features = parts.encode_again()
             refined = self._refine(features, step)
-        if self.average:
+        if self.average and math.isfinite(grad_norm):
             self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
-        if self._movement and math.isfinite(grad_norm):
+        if not math.isfinite(grad_norm):
+            return self._faulty(known | refined, grad_norm, lr, parts)
+        if self._movement:
             self._movement.stepped((step.index + 1) * self.config.data.global_batch < self.config.optim.warmup_samples)
             self._movement = None if self._movement.decided else self._movement
-        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
-        return StepReport({"loss": losses.total.detach(), **terms, **losses.diagnostics, **refined}, grad_norm, lr)
+        return StepReport(known | refined, grad_norm, lr)
+
+    def _finite(self, parts: MicroBatches) -> bool:
+        """Whether the loss and the gradients that are known before the model's are finite; a collective."""
+        self.heads.average()
+        return not self.world.max_flag(not parts.finite or bool(self.heads.bad_gradients()))
+
+    def _out_of_bounds(self, step: Step, error: Exception) -> NonFiniteError | None:
+        """What an error means that only weights out of all bounds lead to; None if they are as they should be."""
+        why = blown_up(self.live, self.critics.modules)
+        if why is None:
+            return None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        return NonFiniteError(
+            f"before step {step.index + 1} {why}, and the loss cannot be computed ({shortened(said, 100)}):"
+            f" lower optim.lr (it is {self.config.optim.lr:g}) or optim.clip"
+        )
+
+    def _faulty(self, losses: dict[str, Tensor], norm: float, lr: float, parts: MicroBatches) -> StepReport:
+        """What is told of a step that was not taken; a collective."""
+        of_heads = self.heads.faulty or self.heads.bad_gradients()
+        found = {*self._model_update.faulty, *(f"{HEADS}{name}" for name in of_heads)}
+        named = [f"{MODEL}{name}" for name, p in self.method.model.named_parameters() if p.requires_grad]
+        named += [f"{HEADS}{name}" for name, p in self.heads.modules.named_parameters() if p.requires_grad]
+        fault = find_fault(parts.features(), found, named, self.live, self.world)
+        self.heads.drop_gradients()
+        return StepReport(losses, norm, lr, fault)
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """For the time of an evaluation: the weights that ``averaging.release`` wants looked at. A collective."""
         released = self.config.averaging.released
         return self.average.in_place() if self.average and released is Weights.ema else nullcontext()
 
-    def state_dict(self) -> dict[str, Tensor] | None:
-        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it."""
+    def state_dict(self, spool: Path | None = None) -> dict[str, Tensor] | None:
+        """The model's whole float32 weights on rank 0, None elsewhere. A collective: every rank must call it.
+
+        spool: a folder in whose disk those of a model that is divided lie (ZeRO-3), so that no rank holds it whole.
+        """
+        if self.config.engine.zero == 3:
+            return gathered_state(self.deepspeed, spool, keeps=self.world.rank == 0)
         state = self.accelerator.get_state_dict(self.deepspeed)
         return {k: v.detach().cpu() for k, v in state.items()} if self.world.rank == 0 else None
 
     def close(self) -> None:
         """Leave the process group, when every rank is done."""
         self.accelerator.end_training()
+
+    def _spared(self) -> Spared | None:
+        """What a step may change before it turns out not to be finite; None where the run ends then anyway."""
+        if self.config.engine.skip_nonfinite == 0:
+            return None
+        return Spared(self.method, self.critics, self.loss_scale)
 
     def _encode(self, step: Step, number: int, part: Batch) -> Features:
         # Dropout as a function of (seed, step, rank, micro-batch): no generator state to save, resuming is exact, and

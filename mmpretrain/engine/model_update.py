@@ -13,12 +13,16 @@ from mmpretrain.config.engine import EngineConfig
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches
 from mmpretrain.engine.loss_scale import LossScale
+from mmpretrain.engine.nonfinite import bad_gradients
 
 CLIP_EPS = 1e-6  # as torch and DeepSpeed add it to a norm that they divide by
 
 
 class ModelUpdate:
-    """Takes steps of a DeepSpeed engine."""
+    """Takes steps of a DeepSpeed engine.
+
+    faulty: parameters of whose gradients this rank held something that was not finite in the last step.
+    """
 
     def __init__(
         self, deepspeed: Any, settings: EngineConfig, clip: float | None, scale: LossScale | None, world: World
@@ -30,6 +34,9 @@ class ModelUpdate:
         self.scale = scale
         self.world = world
         self._parameters = list(deepspeed.module.parameters())
+        self.faulty: set[str] = set()
+        if settings.zero:
+            self._watch_cleanup(deepspeed.optimizer)
         if self.scale:
             _turn_off_scalers(deepspeed)
         if world.size == 1:
@@ -50,11 +57,23 @@ class ModelUpdate:
             self.scale.taken()
         return norm
 
+    def _watch_cleanup(self, optimizer: Any) -> None:
+        """Look at gradients that are not finite before DeepSpeed forgets them."""
+        zero_grad = optimizer.zero_grad
+
+        def looked_at(*arguments: Any, **options: Any) -> None:
+            if optimizer.overflow:
+                self.faulty |= bad_gradients(self.deepspeed.module, optimizer, self.settings.zero)
+            zero_grad(*arguments, **options)
+
+        optimizer.zero_grad = looked_at
+
     def _may_be_the_scale(self, parts: MicroBatches) -> bool:
         """Whether gradients may have overflowed: what they start from, which no scale touches, is finite everywhere."""
         return not self.world.max_flag(not parts.finite)
 
     def _attempt(self, parts: MicroBatches) -> float:
+        self.faulty = set()
         if self.settings.zero == 0:
             parts.backward(self._backward)
             return self._step_whole()
@@ -83,6 +102,7 @@ class ModelUpdate:
                 torch._foreach_mul_(gradients, self.clip / (norm + CLIP_EPS))
             self.deepspeed.step()
         else:
+            self.faulty = bad_gradients(self.deepspeed.module, self.deepspeed.optimizer, 0)
             self.deepspeed.zero_grad()
         return norm
 

@@ -44,6 +44,12 @@ def parameter_groups(
     ]
 
 
+def names_in_order(module: nn.Module, groups: list[dict]) -> list[str]:
+    """The names of the parameters in ``groups``, in their order: an optimizer's state numbers them by it."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [names[id(parameter)] for group in groups for parameter in group["params"]]
+
+
 def build_optimizer(groups: list[dict], config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW, or Adam with coupled decay, over ``groups``, in torch's fused form: one pass over memory per parameter.
     Muon for those with ``matrices``, if there are any.

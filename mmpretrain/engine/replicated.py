@@ -16,13 +16,18 @@ from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 
 
 class Replicated:
-    """Heads, or critics, and their optimizer (None if nothing in them is trainable)."""
+    """Heads, or critics, and their optimizer (None if nothing in them is trainable).
+
+    faulty: parameters whose gradients were not finite in the last step.
+    """
 
     def __init__(self, modules: nn.ModuleDict, config: OptimConfig, world: World) -> None:
         """Move ``modules`` to the world's device and give every rank the weights of rank 0. A collective."""
         self.modules, self.config, self.world = modules.to(world.device), config, world
         broadcast_module(modules, world)
         synchronize(modules, world)
+        self._averaged = False
+        self.faulty: list[str] = []
         groups = parameter_groups(modules, config, {})
         self.optimizer = build_optimizer(groups, config) if groups else None
 
@@ -31,15 +36,37 @@ class Replicated:
         for group in self.optimizer.param_groups if self.optimizer else ():
             group["lr"] = lr
 
+    def average(self) -> None:
+        """Average the gradients over the ranks, if that has not been done in this step; a collective."""
+        if not self._averaged:
+            average_gradients(list(self.modules.parameters()), self.world)
+            self._averaged = True
+
+    def bad_gradients(self) -> list[str]:
+        """Names of the parameters whose gradients are not finite; the same on all ranks once they are averaged."""
+        named = ((name, p.grad) for name, p in self.modules.named_parameters())
+        return [name for name, gradient in named if gradient is not None and not bool(gradient.isfinite().all())]
+
+    def drop_gradients(self) -> None:
+        """Have none left, of a step that is not taken."""
+        self._averaged, self.faulty = False, []
+        self.modules.zero_grad(set_to_none=True)
+
     def update(self, other_norm: float = 0.0, after: Callable[[], None] | None = None) -> float:
         """Average the gradients, clip them, and step if all are finite; a collective. Then no gradients are left.
 
         other_norm: of gradients that belong to the same step, in whose not being finite the step is not taken either.
         after: called when it was taken. Returns the norm of all gradients, before clipping.
         """
-        parameters = list(self.modules.parameters())
-        average_gradients(parameters, self.world)
-        norm = math.hypot(other_norm, float(nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)))
+        self.average()
+        self._averaged = False
+        parameters = [p for p in self.modules.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        own = float(total)
+        norm = math.hypot(other_norm, own)
+        self.faulty = [] if math.isfinite(own) else self.bad_gradients()
+        if math.isfinite(own):
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip or math.inf, total)
         if self.optimizer:
             if math.isfinite(norm):
                 self.optimizer.step()

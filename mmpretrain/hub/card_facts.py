@@ -14,7 +14,8 @@ from mmpretrain.records import Change
 class TrainingFacts:
     """How the weights came about. samples_per_s: over all ranks. hardware: in words, ``2 x CPU (8 threads)``.
     started_from: what all their parts started from, in words; None where that was nothing. weights: what they are if
-    not simply those after the last of the steps, in words."""
+    not simply those after the last of the steps, in words. sizes: where the number of ranks changed on the way, how,
+    in words; summed_hours: then, of all processes together, if all of them were measured."""
 
     samples: int
     steps: int
@@ -23,10 +24,14 @@ class TrainingFacts:
     hardware: str | None = None
     started_from: str | None = None
     weights: str | None = None
+    sizes: str | None = None
+    summed_hours: float | None = None
 
     @property
     def hours(self) -> float | None:
         """Of all processes together, as long as steps were made; None where nobody measured."""
+        if self.sizes:
+            return self.summed_hours
         return self.samples / self.samples_per_s * self.world_size / 3600 if self.samples_per_s else None
 
 

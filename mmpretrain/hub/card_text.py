@@ -123,9 +123,11 @@ def training(facts: TrainingFacts, dataset: DatasetInfo) -> str:
         lines.append(f"- Weights: {facts.weights}")
     if facts.hardware:
         lines.append(f"- Hardware: {facts.hardware}")
+    if facts.sizes:
+        lines.append(f"- Ranks: {facts.sizes}")
     if facts.samples_per_s is not None and facts.hours is not None:
         count = "1 process" if facts.world_size == 1 else f"{facts.world_size} processes"
-        spent = f"{facts.hours:.3g} hours of {count} together"
+        spent = f"{facts.hours:.3g} hours of {'all processes' if facts.sizes else count} together"
         lines.append(f"- Compute: {spent}, {facts.samples_per_s:,.0f} samples per second")
     return "## Training\n\n" + "\n".join(lines)
 

@@ -16,11 +16,12 @@ FIRST = 4096  # characters of a log that say when it began
 
 @dataclass(frozen=True)
 class Attempt:
-    """A job that worked on the run. ended: when it last wrote into its log."""
+    """A job that worked on the run. ended: when it last wrote into its log. ranks: how many wrote one."""
 
     job: str
     started: datetime
     ended: datetime
+    ranks: int = 1
 
     @property
     def minutes(self) -> float:
@@ -38,7 +39,8 @@ def read_attempts(logs: Path) -> list[Attempt]:
             ended = datetime.fromtimestamp(path.stat().st_mtime)
             started = datetime.fromisoformat(begin[1])
             known = found.get(begin[2])
-            found[begin[2]] = Attempt(begin[2], started, max(ended, known.ended) if known else ended)
+            last, ranks = (max(ended, known.ended), known.ranks + 1) if known else (ended, 1)
+            found[begin[2]] = Attempt(begin[2], started, last, ranks)
     return sorted(found.values(), key=lambda attempt: attempt.started)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from mmpretrain.records import told_ending
+from mmpretrain.records import sizes_in_words, told_ending
 from mmpretrain.report.axis import count, duration, percent, short
 from mmpretrain.report.record import Record, inner, silent_for
 from mmpretrain.words import listed, without_secrets
@@ -138,6 +138,14 @@ def _hardware(record: Record) -> str:
     return (f"{ranks} ranks" if ranks != 1 else "1 rank") if ranks else ""
 
 
+def _sizes(record: Record) -> str:
+    found = record.status.get("sizes")
+    try:
+        return (sizes_in_words(found) if isinstance(found, list) else None) or ""
+    except (KeyError, TypeError):
+        return ""
+
+
 def _where(record: Record) -> str:
     plan = record.plan
     if not plan:
@@ -207,6 +215,7 @@ ROWS: dict[str, Callable[[Record], str]] = {
     "Seed": _setting("seed"),
     "Parameters": _parameters,
     "Hardware": _hardware,
+    "Ranks": _sizes,
     "Where": _where,
     "When": _when,
 }

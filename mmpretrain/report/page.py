@@ -162,7 +162,9 @@ def _time_left(record: Record) -> str:
 def _attempt(record: Record, place: int) -> str:
     attempt = record.attempts[place]
     what = "began" if place == 0 else "went on"
-    return f"{overview.clock(attempt.started)}: job {attempt.job} {what}, and wrote for {duration(attempt.minutes)}"
+    ranks = "1 rank" if attempt.ranks == 1 else f"{attempt.ranks} ranks"
+    began = f"{overview.clock(attempt.started)}: job {attempt.job} {what} with {ranks}"
+    return f"{began}, and wrote for {duration(attempt.minutes)}"
 
 
 def _charts(panels: Sequence[Panel]) -> list[Chart]:

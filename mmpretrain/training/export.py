@@ -101,7 +101,8 @@ def export_run(
     concludes = method_class(config.method.name).conclude is not Method.conclude
     scores = scores_at(run, config, manifest["step"], concludes=concludes, chosen=chosen)
     words = in_words(config.averaging, chosen.kind, _mixture_facts(run, chosen))
-    training = training_facts(run, config, manifest["step"], manifest["world_size"], parts.hardware, words)
+    made = (manifest["step"], manifest["world_size"], parts.hardware, words, manifest.get("sizes", ()))
+    training = training_facts(run, config, *made)
     card = card_facts(config, parts.info, training, scores)
     card = replace(card, rounded_to=None if dtype == "float32" else dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)

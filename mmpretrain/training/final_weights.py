@@ -24,13 +24,13 @@ from mmpretrain.training.start_weights import StartWeights, write_start
 def keep_start(folder: RunFolder, settings: AveragingConfig, method: Method, world: World, *, first: bool) -> None:
     """Have the weights that the run started from in its folder, if they will be needed; a collective.
 
-    first: whether this is its first start, where they are written, while the model is still whole; otherwise they are
+    first: whether this is its first start, where they are written, before DeepSpeed has the model; otherwise they are
     looked at: CheckpointError is raised, on every rank, if they are damaged.
     """
     if not settings.interpolate:
         return
-    if first and world.rank == 0:
-        write_start(folder.start_weights, method.model, method.heads)
+    if first:
+        write_start(folder.start_weights, method.model, method.heads, writes=world.rank == 0)
     world.barrier()
     if not first:
         StartWeights(folder.start_weights, world)

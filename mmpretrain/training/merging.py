@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from mmpretrain.assembly.lora_weights import Layout, MergedState, adapters, has_adapters
 from mmpretrain.config.root import Config
 from mmpretrain.engine.checkpoint_weights import StoredWeights
+from mmpretrain.engine.whole_state import on_disk
 from mmpretrain.hub.adapters import EncoderAdapter
 from mmpretrain.methods.base import Shipped
 from mmpretrain.models.configuration_mmpretrain import MMPretrainConfig
@@ -18,15 +20,22 @@ from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.release_folder import made_of
 
 
-def without_adapters(config: Config, shipped: Shipped) -> Shipped:
-    """``shipped`` as a model without LoRA, on the meta device; as it is if there is none."""
+def without_adapters(config: Config, shipped: Shipped, spool: Path | None = None) -> Shipped:
+    """``shipped`` as a model without LoRA, on the meta device; as it is if there is none.
+
+    spool: a folder in whose disk merged weights lie, one after another; None: they are made when they are asked for.
+    """
     if not has_adapters(shipped.state):
         return shipped
     assert isinstance(shipped.model.config, MMPretrainConfig)
     with torch.device("meta"):
         plain = MMPretrainModel(shipped.model.config)
     layout = Layout.of(shipped.state, plain, config.model.lora.scaling)
-    return replace(shipped, model=plain, state=MergedState(shipped.state, layout))
+    state: Mapping[str, Tensor] = MergedState(shipped.state, layout)
+    if spool is not None:
+        # Whoever writes a release asks for all of them at once.
+        state = {name: on_disk(state[name], spool) if name in layout.products else state[name] for name in state}
+    return replace(shipped, model=plain, state=state)
 
 
 def adapters_of(config: Config, state: Mapping[str, Tensor]) -> list[EncoderAdapter]:

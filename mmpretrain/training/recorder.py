@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,17 +17,24 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport, mean_over_ranks
+from mmpretrain.engine.nonfinite import MOST, NonFiniteError
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
 from mmpretrain.training.costs import Costs, memory_gib
 from mmpretrain.training.rates import rates
 from mmpretrain.training.trackers import TrackerFactory, run_trackers
+from mmpretrain.words import listed
 
+logger = logging.getLogger(__name__)
 STATUS_EVERY_S = 2.0  # each one is flushed to the disk
 
 
-class NonFiniteError(RuntimeError):
-    """The loss or its gradient became nan or inf; going on would waste time and spoil the checkpoints."""
+@dataclass(frozen=True)
+class Skipped:
+    """Steps that were not finite and left out: in all, and in a row until now."""
+
+    total: int = 0
+    in_row: int = 0
 
 
 class Recorder:
@@ -43,9 +52,12 @@ class Recorder:
         self.costs: Costs | None = None
         self._rates = rates(config)
         self._waits: list[float] = []  # seconds for each batch since the last line
+        self._stall_s: float | None = None  # that saves kept training waiting since the last line
+        self._save_s: float | None = None  # until the newest checkpoint was complete, if that was since then
         self._last_time = time.perf_counter()
         self._last_done = 0
         self._last_status = 0.0
+        self.skipped = Skipped()
 
     def start(self, done: int) -> None:
         """Forget what was written beyond the checkpoint that the run continues from."""
@@ -69,8 +81,20 @@ class Recorder:
             self._waits.append(time.perf_counter() - before)
             yield batch
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """For the time in which a save keeps training waiting."""
+        before = time.perf_counter()
+        yield
+        self._stall_s = (self._stall_s or 0.0) + time.perf_counter() - before
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint became complete after so long; any thread may say so."""
+        self._save_s = seconds
+
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
-        """Write one step; True when any rank asks to stop. Raises NonFiniteError on every rank alike."""
+        """Write one step; True when any rank asks to stop. Raises NonFiniteError, on every rank alike, for a step that
+        is not finite and may not be skipped."""
         flag = torch.tensor(float(stop), device=report.losses["loss"].device)
         values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
         wanted = values.pop("stop") > 0
@@ -80,14 +104,36 @@ class Recorder:
                 keys = [self.stream.key(ordinal) for ordinal in ids.tolist()]
                 append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
-            raise NonFiniteError(
-                f"at step {done} the loss is {values['loss']} and the gradient norm {report.grad_norm}:"
-                " lower optim.lr or set optim.clip, in a run of another run.name (from here by init_from=RUN@STEP);"
-                " checkpoints up to here are sound"
-            )
+            self._not_finite(done, values, report)
+            return wanted
+        self.skipped = replace(self.skipped, in_row=0)
         if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
             self._log(done, values, report)
         return wanted
+
+    def _not_finite(self, done: int, values: Mapping[str, float], report: StepReport) -> None:
+        """Note a step that was skipped. Raises NonFiniteError where none may be, or too many in a row were."""
+        allowed, said = self.config.engine.skip_nonfinite, self._what_is_not_finite(values, report)
+        self.skipped = Skipped(self.skipped.total + 1, self.skipped.in_row + 1)
+        if report.fault is not None and self.skipped.in_row <= allowed:
+            samples = done * self.config.data.global_batch
+            self.write({"step": done, "samples": samples, "skipped": self.skipped.total})
+            if self.world.rank == 0:
+                logger.warning("step %d was skipped: %s", done, said)
+            return
+        times = f", as in the {allowed} before it, which were skipped" if allowed else ""
+        advice = report.fault.advice if report.fault else "lower optim.lr or optim.clip"
+        raise NonFiniteError(f"at step {done} {said}{times}: {advice}")
+
+    def _what_is_not_finite(self, values: Mapping[str, float], report: StepReport) -> str:
+        terms = [name for name, value in values.items() if name.startswith("loss/") and not math.isfinite(value)]
+        named = f" ({listed(terms, 3)})" if terms else ""
+        said = f"the loss is {values['loss']:.4g}{named} and the gradient norm {report.grad_norm:.4g}"
+        if report.fault is None:
+            return said
+        keys = {ordinal: self.stream.key(ordinal) for _, ordinal in report.fault.samples[:MOST]}
+        more = report.fault.words(keys)
+        return f"{said}; {more}" if more else said
 
     def write(self, line: dict[str, Any]) -> None:
         """Hand a record to every tracker."""
@@ -115,6 +161,8 @@ class Recorder:
         """Mark the run as completed, once every rank is done."""
         self.world.barrier(patient=True)
         self._say_what_was_fetched()
+        if saving := self._saving():  # of the last save, after which no step is logged
+            self.write({"step": done, **saving})
         for tracker in self.trackers:
             tracker.complete()
         if self.world.rank == 0:
@@ -138,6 +186,8 @@ class Recorder:
             **self._most_on_any_rank(),
             **(self.costs.line(speed, self.world.size) if self.costs else {}),
             **self._store(),
+            **self._saving(),
+            **({"skipped": self.skipped.total} if self.config.engine.skip_nonfinite else {}),
         }
         self._last_time, self._last_done, self._waits = now, done, []
         self.write(line)
@@ -151,6 +201,12 @@ class Recorder:
         most = [max(self._waits, default=0.0), memory_gib(self.world.device)]
         wait, memory = self.world.all_reduce_max(torch.tensor(most, device=self.world.device)).tolist()
         return {"data_wait_max_s": wait, "memory_gib": memory}
+
+    def _saving(self) -> dict[str, float]:
+        """What saving took since the last line; nothing if nothing was saved."""
+        times = {"save_stall_s": self._stall_s, "save_s": self._save_s}
+        self._stall_s = self._save_s = None
+        return {name: seconds for name, seconds in times.items() if seconds is not None}
 
     def _store(self) -> dict[str, float]:
         """What fetching took, over all ranks, since they started; nothing for local data."""

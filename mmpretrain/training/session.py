@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
@@ -28,8 +27,11 @@ from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
+from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
+from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
+from mmpretrain.engine.deepspeed_setup import join
 from mmpretrain.engine.engine import Engine, StepReport
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
@@ -39,6 +41,7 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 from mmpretrain.problems import UnusableError
 from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training import health
 from mmpretrain.training.before_after import BeforeAfter
 from mmpretrain.training.best import Best, better, known_best, out_of_patience
 from mmpretrain.training.costs import count_costs
@@ -51,8 +54,10 @@ from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.preemption import PreemptedError
 from mmpretrain.training.publish import Scores, device_name, publish, training_facts
-from mmpretrain.training.recorder import Recorder
+from mmpretrain.training.recorder import Recorder, Skipped
+from mmpretrain.training.run_checkpoints import RunCheckpoints, bring_back, facts_of
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
@@ -67,15 +72,21 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        health.start(folder, self.config)
+        joined = join(self.config, parts=True)
         torch.manual_seed(self.config.seed)
         sources = EncoderSources(self.config)
         self.processor = build_processor(self.config, sources)
-        self.method = build_method(self.config, self.processor, sources)
+        with joined.building():
+            self.method = build_method(self.config, self.processor, sources)
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
-        self.engine = Engine(self.config, self.method, self._initialize)
+        self.sizes: list[dict[str, Any]] = []
+        self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
+        limits = self.config.engine
+        self.waiting = Waiting(limits.timeout_s, limits.step_timeout_s, spared=[self.world.patient_group])
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
@@ -89,6 +100,7 @@ class Session:
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.before_after = self._before_after()
         self.best: Best | None = None
+        self.checkpoints = RunCheckpoints(folder, self.engine, self.recorder.saved)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -108,6 +120,8 @@ class Session:
         # After an error the other ranks must notice at once, which an orderly goodbye would delay.
         if error is None:
             self.engine.close()
+        elif isinstance(error, Exception):  # not after a second Ctrl-C, which is to end everything at once
+            self.checkpoints.leave(stopped=isinstance(error, PreemptedError))
 
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
@@ -116,13 +130,26 @@ class Session:
             self.accepted = known_data(manifest, self.stream, self.config.data)
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
+        self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
+        if self.world.rank == 0:
+            self.folder.update_status(sizes=self.sizes)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         self.started_from = manifest.get("started_from") if manifest else self.started_from
+        if manifest and manifest.get("skipped"):
+            self.recorder.skipped = Skipped(**manifest["skipped"])
+        self._tell_what_was_passed_over(manifest)
+        self.checkpoints.start(self.best)
         self.recorder.start(done)
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
         return done
+
+    def _tell_what_was_passed_over(self, manifest: Mapping[str, Any] | None) -> None:
+        """Checkpoints that were damaged, and the one that was taken, into the status; nothing of earlier starts."""
+        found = (manifest or {}).get(checkpoint.PASSED_OVER, [])
+        if self.world.rank == 0 and (found or self.folder.status().get("passed_over")):
+            self.folder.update_status(passed_over=found)
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
@@ -147,7 +174,10 @@ class Session:
 
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
-        return self.recorder.record(done, batch, report, stop=stop)
+        # A rank that could not write a checkpoint must not go on alone: all stop, and the next save says why.
+        stops = self.recorder.record(done, batch, report, stop=stop or self.checkpoints.failed)
+        self.waiting.hurry()
+        return stops
 
     def evaluation_due(self, done: int) -> bool:
         """Whether metrics are wanted now, while training."""
@@ -158,7 +188,7 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
-        with self.engine.evaluated_weights():
+        with self.waiting.leisurely(), self.engine.evaluated_weights():
             results, shown = self.measuring.while_training()
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         if self.recorder.takes_pictures:
@@ -177,23 +207,22 @@ class Session:
         new_best = self.best is not None and self.best.step == done
         return new_best or done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
 
-    def save(self, done: int) -> None:
-        """Write a checkpoint together with all other ranks."""
-        facts = {
-            "position": done * self.config.data.global_batch,
-            "index": self.stream.index.fingerprint,
-            "seed": self.config.seed,
-            **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
-            **({"best": self.best.facts()} if self.best else {}),
-            **({"started_from": self.started_from} if self.started_from else {}),
-            **({"accepted_index": self.accepted} if self.accepted else {}),
-            "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
-        }
+    def save(self, done: int, *, now: bool) -> None:
+        """Write a checkpoint, as :meth:`RunCheckpoints.save` does; a collective."""
+        facts = facts_of(
+            self.config,
+            self.stream,
+            done,
+            best=self.best and self.best.facts(),
+            started_from=self.started_from,
+            accepted_index=self.accepted,
+            sizes=self.sizes,
+            skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
+        )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        checkpoint.save(self.engine, self.folder.checkpoints, done, facts, [self.best.step] if self.best else [])
-        if self.best is not None and self.world.rank == 0:
-            self.folder.update_status(best=self.best.facts())
+        with self.recorder.standing_still(), self.waiting.leisurely(checkpoint.PATIENCE_S):
+            self.checkpoints.save(done, facts, now=now)
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
@@ -203,7 +232,7 @@ class Session:
         self.method.conclude(self.engine.deepspeed, self._training_split(), self.world)
         scores, shown = self.measuring.final()
         general = self.before_after.general() if self.before_after else {}
-        state = self.engine.state_dict()
+        state = self.engine.state_dict(self.folder.path)
         if state is not None:
             keep_earlier(self.folder, released)
             results = plain(scores, wanted=self.config.evaluation.intervals)
@@ -213,6 +242,7 @@ class Session:
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
+        self.checkpoints.finish()
         self.recorder.complete(done)
         if self.world.rank == 0:
             for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
@@ -246,9 +276,10 @@ class Session:
         config, seen = self.config, self._seen(results)
         size = self.world.size
         weights = in_words(config.averaging, config.averaging.released, mixture)
-        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights)
+        made = training_facts(self.folder, config, steps, size, f"{size} x {device_name()}", weights, self.sizes)
         scores = Scores(results, config.evaluation.split, seen, changes)
-        shipped = without_adapters(config, self.method.ship(state, self.processor))
+        spool = self.folder.path if config.engine.zero == 3 else None
+        shipped = without_adapters(config, self.method.ship(state, self.processor), spool)
         publish(self.folder, config, shipped, scores, made, adapters_of(config, state))
         facts = {
             "split": config.evaluation.split,
@@ -293,8 +324,9 @@ class Session:
         return stream
 
     def _initialize(self, world: World) -> None:
-        """Look at the model while it is still whole on every rank; at a first start, let the method look at data."""
+        """Look at the model before DeepSpeed has it; at a first start, let the method look at data."""
         self.world = world
+        bring_back(self.folder, self.config, world)
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
         self._settle_padding(world)

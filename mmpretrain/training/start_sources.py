@@ -113,7 +113,7 @@ class ReleaseSource(StartSource):
         return {name: tensor.shape for name, tensor in state.items()}
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """See :class:`StartSource`; the whole model is opened."""
+        """See :class:`StartSource`; the model is opened, whole or in parts as the one that is built."""
         try:
             opened: Any = MMPretrainModel.from_pretrained(
                 self.folder, config=self.config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -123,7 +123,7 @@ class ReleaseSource(StartSource):
         model, info = opened
         if info["missing_keys"]:
             raise _unusable(f"{self.called} has no weights for {sorted(info['missing_keys'])[0]}")
-        state = model.state_dict()
+        state = model.state_dict(keep_vars=True)
         yield from ((name, state[name]) for name in names)
 
     def heads(self, name: str, method: type[Method]) -> dict[str, Tensor]:

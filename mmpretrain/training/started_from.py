@@ -86,25 +86,32 @@ class Begun:
 def begin(config: Config, method: Method, processor: MMPretrainProcessor, world: World) -> Begun | None:
     """Take over what ``config.init_from`` names, at a run's first start; None if it names nothing.
 
-    method: around the model, which is whole on every rank. A collective if there is something. Raises UnusableError, on
+    method: around the model, whole on every rank or kept in parts and in use. A collective if there is something. Raises UnusableError, on
     all ranks, for a source that is missing, damaged or does not fit.
     """
     if config.init_from is None:
         return None
-    begun, problems = None, []
+    source, found, problems = None, Comparison(), list[str]()
+    first = world.rank == 0  # hashing is for one of them
     try:
         source = open_source(config.init_from)
         found = compare(config, method, source, processor)
-        first = world.rank == 0  # hashing is for one of them
         problems = found.problems or (source.damage() if first else [])
-        if not problems:
-            take(found, method, source)
-            begun = Begun(source.start(hashed=first), found.taken)
     except UnusableError as error:
         problems = error.problems
-    if world.max_flag(begun is None):
+    _agree(config, problems, world)  # before all of them touch a model that may be kept in parts
+    assert source is not None
+    try:
+        take(found, method, source)
+    except UnusableError as error:
+        problems = error.problems
+    _agree(config, problems, world)
+    return Begun(source.start(hashed=first), found.taken)
+
+
+def _agree(config: Config, problems: list[str], world: World) -> None:
+    if world.max_flag(bool(problems)):
         raise UnusableError(problems or [f"{KEY}: another rank could not start from {config.init_from}"])
-    return begun
 
 
 def compare(config: Config, method: Method, source: StartSource, processor: MMPretrainProcessor | None) -> Comparison:

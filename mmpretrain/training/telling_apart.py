@@ -86,10 +86,11 @@ def same_embeddings(
     if all(torch.equal(inputs[0][key], tensors[key]) for tensors in inputs[1:] for key in tensors):
         return [f"data.modalities.{name}: {several} become the same input: {_look_at(name, kind)}"]
     with tried(encoder), noted_calls(encoder) as passed_over:
-        embeddings = (encoder(**{k: t for k, t in tensors.items() if k != "present"}) for tensors in inputs)
-        first = next(embeddings)
+        # All of them, whatever the first ones show: of a model in parts every rank must run as much as the others.
+        embeddings = [encoder(**{k: t for k, t in tensors.items() if k != "present"}) for tensors in inputs]
+        first, *others = embeddings
         finite = bool(first.isfinite().all())
-        differ = finite and any((other - first).abs().max() > SAME * first.abs().max() for other in embeddings)
+        differ = finite and any((other - first).abs().max() > SAME * first.abs().max() for other in others)
     if passed_over:
         return [without_effect(name, passed_over)]
     if not finite:

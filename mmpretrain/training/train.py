@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpretrain.run_folder import RunFolder
+from mmpretrain.training.phases import phase, reached
 from mmpretrain.training.preemption import PreemptedError, preemption_requested, request_preemption
 from mmpretrain.training.session import Session
 
@@ -30,17 +31,22 @@ def fit(session: Session) -> None:
     if session.agreed(preemption_requested()):
         raise PreemptedError(f"stopped after step {done}" if done else "stopped before the first step")
     over = session.out_of_patience(done)
+    reached(done)
     for batch in () if over else session.batches(done):
         report = session.engine.step(batch, session.step(done))
         done += 1
         stop = session.record(done, batch, report, stop=preemption_requested())
+        reached(done)
         if session.evaluation_due(done):
-            session.evaluate(done)
+            with phase("evaluate"):
+                session.evaluate(done)
         over = session.out_of_patience(done)
         if stop or over or session.checkpoint_due(done):
-            session.save(done)
+            with phase("save"):
+                session.save(done, now=stop or over)
         if over:
             break
         if stop and done < session.config.total_steps:
             raise PreemptedError(f"stopped after step {done}")
-    session.finish(done)
+    with phase("release"), session.waiting.leisurely():
+        session.finish(done)

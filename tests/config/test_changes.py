@@ -29,7 +29,9 @@ def config(*tokens: str) -> Config:
         ("evaluation.knn.k=3", True),
         ("evaluation.release=best", False),
         ("optim.lr=0.5", False),
-        ("engine.micro_batches=2", False),
+        ("engine.micro_batches=2", True),
+        ("engine.zero=3", True),
+        ("engine.precision=bfloat16", True),
         ("objective.tile=64", False),
         ("method.temperature=0.5", False),
         ("data.global_batch=64", False),
@@ -44,6 +46,14 @@ def test_a_key_changes_results_or_it_does_not(token: str, may: bool) -> None:
         new = config(token)
     (key,) = [change.key for change in changes(old, new)] or [token.partition("=")[0]]
     assert may_change(key, old, new) is may
+
+
+@pytest.mark.parametrize(
+    ("token", "may"), [("zero_optimization.reduce_bucket_size=9", True), ("progressive_layer_drop.enabled=true", False)]
+)
+def test_of_deepspeed_only_where_state_lies_and_how_it_travels_may_change(token: str, may: bool) -> None:
+    old, new = config(), config(f"engine.deepspeed.{token}")
+    assert all(may_change(change.key, old, new) for change in changes(old, new)) is may
 
 
 def test_scores_that_choose_what_is_released_are_fixed() -> None:

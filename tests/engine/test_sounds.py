@@ -65,7 +65,7 @@ def train(folder: str, stop: int = STEPS) -> tuple[list[float], str]:
         done += 1
         session.record(done, batch, report, stop=False)
         losses.append(mean_over_ranks({"loss": report.losses["loss"]}, session.world)["loss"])
-    session.save(done)
+    session.save(done, now=True)
     digest = runs.weights_digest(session.engine)
     if done == STEPS:
         session.finish(done)

@@ -6,23 +6,20 @@ import io
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from rich.console import Console
-from submitit.local.local import LocalJob
 
-from launcher import follow
-from launcher.follow import Exit
+from launcher import controller
 from launcher.launch import launch
 from launcher.plan import RunPlan
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, toy_job, toy_plan
 
@@ -39,7 +36,7 @@ def importable_toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the same on machines with GPUs
 
 
-def run(plan: RunPlan, **settings: Any) -> tuple[Exit, str]:
+def run(plan: RunPlan, **settings: Any) -> tuple[Ending, str]:
     """Launch and follow a toy job; its exit code and what was printed."""
     out = io.StringIO()
     code = launch(plan, Console(file=out), toy_job(plan.run_folder, **settings), follow_it=True)
@@ -87,7 +84,7 @@ def test_a_run_completes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(ROOT)
     plan = toy_plan(tmp_path / "runs" / "toy")
     code, out = run(plan)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert "step 10/10" in out and "loss 0.1000" in out and "1,000 samples/s" in out
     status = RunFolder(plan.run_folder).status()
     assert status["state"] == "completed" and status["job_id"].isdigit() and status["total_steps"] == 10
@@ -106,7 +103,7 @@ def test_a_run_completes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.M
 def test_the_root_cause_is_the_rank_that_failed_first(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "toy")
     code, out = run(plan, raise_on=1)
-    assert code == Exit.failed
+    assert code == Ending.failed
     cause = "rank 1: FileNotFoundError: data/toy/shard-000001.tar is missing"
     assert f"failed: {cause}\n" in out, out
     log = next(line.removeprefix("log: ") for line in out.splitlines() if line.startswith("log: "))
@@ -117,17 +114,19 @@ def test_the_root_cause_is_the_rank_that_failed_first(tmp_path: Path) -> None:
 
 
 def test_a_killed_rank_ends_the_run(tmp_path: Path) -> None:
-    code, out = run(toy_plan(tmp_path / "toy"), kill=1)
-    assert code == Exit.failed
-    assert "failed: rank 1: ended without an exception" in out
+    plan = toy_plan(tmp_path / "toy")
+    code, out = run(plan, kill=1)
+    assert code == Ending.lost
+    assert "failed: rank 1: killed by SIGKILL\n" in out, out
+    assert RunFolder(plan.run_folder).status()["ending"] == "lost"
 
 
 def test_ranks_that_wait_for_a_failed_one_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "GRACE_S", 0.5)
+    monkeypatch.setattr(controller, "GRACE_S", 0.5)
     plan = toy_plan(tmp_path / "toy")
     began = time.monotonic()
     code, out = run(plan, raise_on=1, hang=0)
-    assert code == Exit.failed and time.monotonic() - began < 60
+    assert code == Ending.failed and time.monotonic() - began < 60
     assert "rank 1: FileNotFoundError" in out
     assert not ranks_alive(plan)
 
@@ -137,12 +136,12 @@ def test_a_signal_saves_and_the_same_command_continues(tmp_path: Path) -> None:
     thread = when_step(plan, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     code, out = run(plan, steps=200, pause=0.1)
     thread.join()
-    assert code == Exit.resumable and "preempted: stopped after step" in out and "the command" in out
+    assert code == Ending.preempted and "preempted: stopped after step" in out and "the command" in out
     saved = int((plan.run_folder / "toy.step").read_text())
     assert 3 <= saved < 200
     assert RunFolder(plan.run_folder).status()["state"] == "preempted"
     code, out = run(toy_plan(tmp_path / "toy", steps=saved + 2), steps=saved + 2)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert [line["first"] for line in read_lines(plan.run_folder / "rank-1.jsonl")] == [0, saved]
 
 
@@ -151,29 +150,8 @@ def test_ranks_with_gpus_choose_their_accelerator_themselves(tmp_path: Path, mon
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     plan = toy_plan(tmp_path / "toy", ranks=1, gpus_per_node=1)
     code, out = run(plan)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert json.loads((plan.run_folder / "rank-0.jsonl").read_text())["DS_ACCELERATOR"] is None
-
-
-def test_ranks_are_missed_only_once_all_had_started(tmp_path: Path) -> None:
-    """A shell stands for the controller, and what it starts for two ranks."""
-    with subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True) as shell:
-        assert shell.stdin is not None
-        controller = psutil.Process(shell.pid)
-        watch = follow.LocalWatch(LocalJob(tmp_path, str(shell.pid), [0, 1]), 2)
-        assert not watch._has_failed_rank()
-
-        def has_children(number: int) -> bool:
-            return len(controller.children()) == number
-
-        for number in (1, 2):
-            print("sleep 60 &", file=shell.stdin, flush=True)
-            wait_until(partial(has_children, number))
-            assert not watch._has_failed_rank()
-        controller.children()[0].kill()
-        wait_until(watch._has_failed_rank)
-        for child in controller.children():
-            child.kill()
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -188,8 +166,19 @@ def test_a_run_that_is_not_followed_goes_on_alone(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "toy")
     out = io.StringIO()
     code = launch(plan, Console(file=out), toy_job(plan.run_folder), follow_it=False)
-    assert code == Exit.completed and "has started" in out.getvalue() and "kill" in out.getvalue()
+    assert code == Ending.completed and "has started" in out.getvalue() and "kill" in out.getvalue()
     deadline = time.monotonic() + 60
     while RunFolder(plan.run_folder).status()["state"] != "completed" and time.monotonic() < deadline:
         time.sleep(0.2)
     assert RunFolder(plan.run_folder).status()["state"] == "completed"
+
+
+def test_nobody_waits_for_a_killed_rank_though_nobody_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank never notices by itself: it does not compute with it."""
+    monkeypatch.setattr(controller, "GRACE_S", 0.2)
+    plan = toy_plan(tmp_path / "toy")
+    launch(plan, Console(file=io.StringIO()), toy_job(plan.run_folder, kill=1, hang=0), follow_it=False)
+    folder = RunFolder(plan.run_folder)
+    psutil.Process(int(folder.status()["job_id"])).wait(60)
+    assert (folder.status()["state"], folder.status()["cause"]) == ("failed", "rank 1: killed by SIGKILL")
+    assert not ranks_alive(plan)

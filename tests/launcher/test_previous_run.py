@@ -51,11 +51,10 @@ def test_a_completed_run_is_complete(folder: RunFolder, config: Config) -> None:
     assert read_history(folder, config, 2).action is Action.complete
 
 
-def test_another_config_or_world_size_is_refused_and_both_are_said(folder: RunFolder, config: Config) -> None:
+def test_another_config_is_refused_and_all_of_it_is_said(folder: RunFolder, config: Config) -> None:
     config.optim.lr, config.seed = 0.5, 9
-    problems = read_history(folder, config, 4).problems
-    assert "optim.lr: 0.001 -> 0.5; seed: 0 -> 9" in problems[0] and "start another run: " in problems[0]
-    assert "was started with 2 ranks and cannot continue with 4" in problems[1]
+    (problem,) = read_history(folder, config, 4).problems
+    assert "optim.lr: 0.001 -> 0.5; seed: 0 -> 9" in problem and "start another run: " in problem
 
 
 def test_without_a_checkpoint_any_world_size_will_do(folder: RunFolder, config: Config) -> None:
@@ -105,8 +104,7 @@ def test_what_was_filled_in_for_the_ranks_is_not_the_configs(folder: RunFolder, 
     stored.method.bind(stored.data.global_batch // 2)
     save_config(stored, folder.config)
     assert read_history(folder, config, 2) == History(Action.resume, 40)
-    (problem,) = read_history(folder, config, 4).problems
-    assert "was started with 2 ranks and cannot continue with 4" in problem
+    assert read_history(folder, config, 4).problems == ()
     shutil.rmtree(folder.checkpoints / "step-00000040")
     assert read_history(folder, config, 4) == History(Action.resume, None)
     config.method.bind(32)

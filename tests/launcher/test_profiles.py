@@ -57,13 +57,13 @@ def test_texts_times_and_shell_lines_are_taken_as_written(folder: Path, monkeypa
     (folder / "big.yaml").write_bytes(
         b"\xef\xbb\xbfaccount: 0012345\nqos: no\nconstraint: 1e5\nmem: 0\ntime_limit_min: 1-00:00:30\n"
         b"setup: 'cd ~ && export X=${Y} # z'\n"
-        b"sbatch: {begin: 12:30:45, exclusive: true, hold: false, chdir: ~/x, comment: null, nodelist: 007}\n"
+        b"sbatch: {begin: 12:30:45, exclusive: true, hold: false, bbf: ~/x, comment: null, nodelist: 007}\n"
     )
     profile = load_profile("big")
     assert (profile.account, profile.qos, profile.constraint, profile.mem) == ("0012345", "no", "1e5", "0")
     assert profile.time_limit_min == 1441
     assert profile.setup == ["cd ~ && export X=${Y} # z"]
-    options = {"begin": "12:30:45", "exclusive": True, "chdir": "/home/us/x", "nodelist": "007"}
+    options = {"begin": "12:30:45", "exclusive": True, "bbf": "/home/us/x", "nodelist": "007"}
     assert profile.sbatch_options() == options
 
 

@@ -17,10 +17,10 @@ import submitit
 from rich.console import Console
 
 from launcher import follow, stopping
-from launcher.follow import Exit
 from launcher.launch import launch
 from launcher.plan import RunPlan
 from launcher.stopping import Stopping, handled_by
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, State
 from tests.launcher.test_local_run import importable_toys, interrupts, ranks_alive, run, when_step  # noqa: F401
 from tests.launcher.toy import ROOT, toy_job, toy_plan
@@ -86,7 +86,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     thread = when_step(plan, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     code, out = run(plan, steps=1000, pause=0.1)
     thread.join()
-    assert code == Exit.resumable and "saves a checkpoint at its next step" in out and "the command" in out
+    assert code == Ending.preempted and "saves a checkpoint at its next step" in out and "the command" in out
     assert 2 <= int((plan.run_folder / "toy.step").read_text()) < 1000 and not ranks_alive(plan)
     assert RunFolder(plan.run_folder).status()["state"] == "preempted"
 
@@ -110,7 +110,7 @@ def test_a_second_one_ends_at_once_and_a_third_changes_nothing(tmp_path: Path, m
     thread = when_step(plan, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
     code, out = run(plan, steps=1000, pause=10.0)
     thread.join()
-    assert code == Exit.interrupted and "ended without saving" in out
+    assert code == Ending.interrupted and "ended without saving" in out
     assert not ranks_alive(plan) and not (plan.run_folder / "toy.step").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_second_signal_does_not_undo_a_complete_run(tmp_path: Path, monkeypatc
     plan.run_folder.mkdir()
     RunFolder(plan.run_folder).update_status(state=State.completed)
     code = follow._interrupted(plan, cast(Any, NoJob()), Console(file=out, width=200))
-    assert code == Exit.completed and f"completed: {plan.run_folder}" in out.getvalue()
+    assert code == Ending.completed and f"completed: {plan.run_folder}" in out.getvalue()
     assert RunFolder(plan.run_folder).status()["state"] == "completed"
 
 
@@ -146,7 +146,7 @@ def test_a_signal_to_all_processes_while_they_start_is_no_loss(tmp_path: Path) -
         "    os.killpg(0, signal.SIGINT)\n"
         "threading.Thread(target=interrupt).start()\n"
         "code = launch(plan, Console(), toy_job(folder, steps=1000, pause=0.05), follow_it=True)\n"
-        "raise SystemExit(int(code))\n"
+        "raise SystemExit(code.code)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -156,7 +156,7 @@ def test_a_signal_to_all_processes_while_they_start_is_no_loss(tmp_path: Path) -
         capture_output=True,
         text=True,
     )
-    assert done.returncode == Exit.resumable, done.stdout + done.stderr
+    assert done.returncode == Ending.preempted.code, done.stdout + done.stderr
     assert (plan.run_folder / "toy.step").exists() and not ranks_alive(plan)
 
 

@@ -67,8 +67,9 @@ def test_jobs_checkpoints_and_bad_samples_are_counted(tmp_path: Path) -> None:
         (folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
     bad = [{"position": n, "key": f"k{n}", "error": f"'k{n}' is no image (byte {n})"} for n in range(3)]
     (folder / "quarantine.jsonl").write_text("\n".join(map(json.dumps, bad)) + '\n{"half')
+    (folder / "logs" / "12_1_log.out").write_text((folder / "logs" / "12_0_log.out").read_text())
     record = read_record(folder, "a")
-    assert [attempt.job for attempt in record.attempts] == ["11", "12"]
+    assert [(attempt.job, attempt.ranks) for attempt in record.attempts] == [("11", 1), ("12", 2)]
     assert checkpoints_words(record) == "step 40, 8" and record.quarantine == {"… is no image (byte …)": 3}
 
 

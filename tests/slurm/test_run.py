@@ -21,11 +21,11 @@ from submitit.core.utils import DelayedSubmission
 
 from launcher import slurm_client
 from launcher.executors import sbatch_script
-from launcher.follow import Exit
 from launcher.launch import LaunchError, launch
 from launcher.plan import RunPlan
 from launcher.previous_run import read_history
 from launcher.resources import Cluster, Request, choose
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job
 from tests.slurm.conftest import dev_cluster
@@ -33,7 +33,7 @@ from tests.slurm.conftest import dev_cluster
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def run(plan: RunPlan, **settings: Any) -> tuple[Exit, str]:
+def run(plan: RunPlan, **settings: Any) -> tuple[Ending, str]:
     """Launch and follow a toy job; its exit code and what was printed."""
     out = io.StringIO()
     code = launch(plan, Console(file=out), toy_job(plan.run_folder, **settings), follow_it=True)
@@ -74,7 +74,7 @@ def test_two_nodes_complete_and_the_script_is_the_one_that_was_shown(tmp_path: P
     plan = slurm_plan(tmp_path / "toy", cpus_per_task=1, setup=["export GREETING=hello"])
     shown = sbatch_script(plan)
     code, out = run(plan)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     number = job_id(plan)
     assert (plan.run_folder / "logs" / f"{number}_submission.sh").read_text() == shown
     facts = [json.loads((plan.run_folder / f"rank-{rank}.jsonl").read_text()) for rank in range(4)]
@@ -103,7 +103,7 @@ def test_a_signalled_job_is_requeued_more_than_once_and_finishes(tmp_path: Path)
     thread = in_background(signal_twice)
     code, out = run(plan, steps=60, pause=0.1)
     thread.join()
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     firsts = [start["first"] for start in starts(plan)]
     assert len(firsts) == 3 and 0 == firsts[0] < firsts[1] < firsts[2] < 60
     steps = [line["step"] for line in read_lines(RunFolder(plan.run_folder).metrics)]
@@ -124,7 +124,7 @@ def test_a_signal_while_python_starts_does_no_harm(tmp_path: Path) -> None:
     thread = in_background(signal_at_once)
     code, out = run(plan)
     thread.join()
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
 
 
 def test_a_signal_that_kills_a_rank_before_it_can_ignore_it_brings_the_job_back(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_signal_that_kills_a_rank_before_it_can_ignore_it_brings_the_job_back(
     at_first_start = 'if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then kill -USR2 $$; fi; exec "$@"'
     plan = slurm_plan(tmp_path / "toy", nodes=1, ranks=1, srun_args=["sh", "-c", at_first_start, "sh"])
     code, out = run(plan)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert slurm_client.job_state(job_id(plan)) == "COMPLETED"
     assert "Restarts=1" in subprocess.check_output(["scontrol", "show", "job", job_id(plan)], text=True)
 
@@ -153,7 +153,7 @@ def test_a_lost_node_brings_the_job_back(cluster: dict[str, str], tmp_path: Path
     thread = in_background(lose_a_node)
     code, out = run(plan, steps=100, pause=0.1)
     thread.join()
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert len(starts(plan)) == 2
 
 
@@ -169,7 +169,7 @@ def test_a_job_that_another_partition_preempts_comes_back(tmp_path: Path) -> Non
     thread = in_background(take_the_nodes)
     code, out = run(plan, steps=60, pause=0.1)
     thread.join()
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     firsts = [start["first"] for start in starts(plan)]
     assert len(firsts) == 2 and firsts[1] > 3
 
@@ -184,7 +184,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(tmp_path: Path) -> None:
     thread = in_background(cancel)
     code, out = run(plan, steps=1000, pause=0.1)
     thread.join()
-    assert code == Exit.resumable, out
+    assert code == Ending.preempted, out
     assert "preempted: stopped after step" in out
     assert slurm_client.job_state(job_id(plan)) == "CANCELLED"
 
@@ -199,13 +199,13 @@ def test_a_cancelled_job_that_never_started_is_a_failure(tmp_path: Path) -> None
     thread = in_background(cancel)
     code, out = run(plan)
     thread.join()
-    assert code == Exit.failed and "Slurm ended the job: CANCELLED" in out
+    assert code == Ending.interrupted and "Slurm ended the job: CANCELLED" in out
 
 
 def test_one_failing_rank_ends_the_job_with_its_reason(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy")
     code, out = run(plan, raise_on=3, hang=0)
-    assert code == Exit.failed
+    assert code == Ending.failed
     cause = "rank 3: FileNotFoundError: data/toy/shard-000001.tar is missing"
     assert f"failed: {cause}\n" in out
     assert RunFolder(plan.run_folder).status()["cause"] == cause
@@ -215,7 +215,7 @@ def test_one_failing_rank_ends_the_job_with_its_reason(tmp_path: Path) -> None:
 def test_a_killed_rank_is_named(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     code, out = run(plan, kill=1, hang=0)
-    assert code == Exit.failed
+    assert code == Ending.lost
     assert "task 1 ended by Slurm: Killed" in out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mmpretrain.data.counters import Counts
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport
+from mmpretrain.engine.nonfinite import Fault
 from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.recorder import NonFiniteError, Recorder
 
@@ -98,6 +100,21 @@ def test_not_finite_ends_the_run(recorder: tuple[Recorder, Batch], bad: dict[str
     writer, batch = recorder
     with pytest.raises(NonFiniteError, match=r"lower optim\.lr"):
         writer.record(1, batch, report(**bad), stop=False)
+
+
+def test_some_steps_in_a_row_may_be_skipped_and_are_counted(recorder: tuple[Recorder, Batch]) -> None:
+    writer, batch = recorder
+    writer.config.engine.skip_nonfinite = 2
+    sample = int(batch.sample_ids[3])
+    bad = replace(report(grad_norm=float("nan")), fault=Fault(samples=((0, sample),)))
+    for done, found in enumerate((bad, report(), bad, bad), start=1):
+        writer.record(done, batch, found, stop=False)
+    lines = list(read_lines(writer.folder.metrics))
+    assert [line["skipped"] for line in lines] == [1, 1, 2, 3]
+    assert ["loss" in line for line in lines] == [False, True, False, False]
+    with pytest.raises(NonFiniteError) as caught:
+        writer.record(5, batch, bad, stop=False)
+    assert f"features of {batch.keys[3]} (rank 0), as in the 2 before it, which were skipped" in str(caught.value)
 
 
 def test_a_resumed_run_rolls_its_records_back(recorder: tuple[Recorder, Batch]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from mmpretrain.config.data import DataConfig, LabelForm
@@ -154,6 +155,14 @@ class MethodConfig:
 
     def bind(self, local_batch: int) -> None:
         """Fill what defaults to the local batch of the run's first start; stored with the run from then on."""
+
+    def bind_as(self, before: MethodConfig) -> None:
+        """Fill the same keys with what they were at an earlier start of the run, whatever its local batch is now."""
+        filled = deepcopy(self)
+        filled.bind(1)
+        for entry in fields(self):
+            if getattr(filled, entry.name) != getattr(self, entry.name):
+                setattr(self, entry.name, getattr(before, entry.name, None))
 
     def batch_problems(self, local_batch: int) -> list[str]:
         """What stands against ``local_batch`` samples per rank, one sentence each."""
