@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from mmpretrain.config.keys import FREE, ROUNDING
+from mmpretrain.config.keys import FREE, PATH, ROUNDING
+from mmpretrain.words import without_secrets
+
+COPY_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 
 
 class OptimizerName(StrEnum):
@@ -284,13 +287,33 @@ class CheckpointConfig:
     into host memory, which takes that much of it, and not while that is written. The last checkpoint, and one that a
     signal asks for, are complete before anything else goes on in any case."""
 
+    copy_to: str | None = field(default=None, metadata=PATH | FREE)
+    """URL or folder to which complete checkpoints are copied, into a folder of the run's name; null: none are. A run
+    whose own checkpoints are gone or damaged goes on from there."""
+
+    keep_copies: int = field(default=2, metadata=FREE)
+    """With ``copy_to``: how many of the newest copies are kept, besides those of ``keep_every`` and the best step."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return [
             f"checkpoint.{key} is {value}: it must be at least 1"
-            for key in ("every_steps", "keep_last", "keep_every")
+            for key in ("every_steps", "keep_last", "keep_every", "keep_copies")
             if (value := getattr(self, key)) is not None and value < 1
-        ]
+        ] + self._copy_problems()
+
+    def _copy_problems(self) -> list[str]:
+        if self.copy_to is None:
+            return [] if self.keep_copies == 2 else ["checkpoint.keep_copies has no effect without checkpoint.copy_to"]
+        shown, scheme = without_secrets(self.copy_to), self.copy_to.partition("://")[0] if "://" in self.copy_to else ""
+        if shown != self.copy_to:
+            return [f"checkpoint.copy_to is {shown}: give credentials where the store's library reads them, not in it"]
+        if scheme and (scheme not in COPY_SCHEMES or "::" in self.copy_to):
+            known = ", ".join(f"{name}://" for name in COPY_SCHEMES)
+            return [
+                f"checkpoint.copy_to is {shown}: checkpoints are copied to a folder, or to one plain URL of {known}"
+            ]
+        return []
 
 
 @dataclass
