@@ -30,12 +30,19 @@ class Pair:
     width: int
 
 
-B_16 = Pair("ViT-B/16", {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "intermediate_size": 3072, "patch_size": 16},
-            {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048}, 512)  # fmt: skip
-L_14 = Pair("ViT-L/14", {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
-            "intermediate_size": 4096, "patch_size": 14},
-            {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}, 768)  # fmt: skip
+_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+B_16 = Pair(
+    "ViT-B/16",
+    {**dict(zip(_KEYS, (768, 12, 12, 3072), strict=True)), "patch_size": 16},
+    dict(zip(_KEYS, (512, 12, 8, 2048), strict=True)),
+    512,
+)
+L_14 = Pair(
+    "ViT-L/14",
+    {**dict(zip(_KEYS, (1024, 24, 16, 4096), strict=True)), "patch_size": 14},
+    dict(zip(_KEYS, (768, 12, 12, 3072), strict=True)),
+    768,
+)
 
 
 def predicted(pair: Pair, nodes: int, *further: str) -> Prediction:
@@ -79,8 +86,10 @@ def _sent(prediction: Prediction, payloads: dict[str, int]) -> int:
 
 def table() -> Iterator[str]:
     """The lines, heading first."""
-    heads = ["model", "nodes x GPUs", "batch", "weights", "optimizer", "gradients", "activations", "loss", "most at once",
-             "sent: gradients", "sent: losses", "checkpoint", "seconds to write"]  # fmt: skip
+    heads = [
+        "model", "nodes x GPUs", "batch", "weights", "optimizer", "gradients", "activations", "loss", "most at once",
+        "sent: gradients", "sent: losses", "checkpoint", "seconds to write",
+    ]  # fmt: skip
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for pair in (B_16, L_14):

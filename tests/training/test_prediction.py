@@ -43,7 +43,7 @@ MORE = [
     ["method=clip", "engine=zero0", "engine.precision=bfloat16"],
     ["method=clip", "engine=zero3", "engine.micro_batches=2", "engine.precision=bfloat16"],
     ["method=clip", "engine=zero3", "optim.name=muon", "averaging.ema=0.9"],
-    ["method=comm", "engine=zero1"],
+    ["method=comm", "engine=zero1", "method.head_hidden=64"],
     ["method=comm_supervised"],
     ["method=cross_self"],
     ["method=supcon"],
