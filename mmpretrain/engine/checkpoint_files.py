@@ -162,7 +162,9 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
 
 
 def seen_problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest; None without one."""
+    if not (folder / MANIFEST).exists():
+        return None
     try:
         listed = read_manifest(folder)["files"]
         wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])

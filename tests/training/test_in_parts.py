@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -73,7 +74,7 @@ def check_same(ranks: Ranks, data: Path, folder: Path, *tokens: str) -> dict[str
     return seen["parts"]
 
 
-def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:  # noqa: FBT001 - ranks pass arguments by position
+def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:
     return outcome(folder, parts=parts)
 
 
