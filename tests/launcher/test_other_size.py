@@ -40,9 +40,9 @@ def ended_run(root: Path, manifest: dict[str, Any], *tokens: str) -> RunFolder:
 
 
 WRITTEN = {
-    "as now": {"layout": {"ranks": 2, "zero": 1, "precision": "float32"}},
-    "as before": {"world_size": 2, "config": {"engine": {"zero": 1, "precision": "float32"}}},
-    "unreadable": {},
+    "as now": {"files": {}, "layout": {"ranks": 2, "zero": 1, "precision": "float32"}},
+    "as before": {"files": {}, "world_size": 2, "config": {"engine": {"zero": 1, "precision": "float32"}}},
+    "without both": {"files": {}},
 }
 
 
