@@ -59,6 +59,12 @@ def partition_facts(partition: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
+def job_facts(job_id: str) -> dict[str, str]:
+    """What Slurm knows about one job, such as ``TimeLimit``. Raises SlurmError."""
+    words = _run("scontrol", "show", "job", job_id, "--oneliner").split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
 def job_state(job_id: str) -> str:
     """Slurm's word for the job's state, such as RUNNING; UNKNOWN for a job that Slurm has forgotten.
 
