@@ -1,4 +1,4 @@
-"""Models in parts: what is built, tied, initialized and run in them is what is built whole, and little of it is whole."""
+"""Models in parts: what is built, tied, initialized and run so is what is built whole, and little of it is whole."""
 
 from __future__ import annotations
 
