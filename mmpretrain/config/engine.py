@@ -262,14 +262,15 @@ class EngineConfig:
         least = 3 if self.offload is Offload.parameters else 1
         zero = self.deepspeed.get("zero_optimization") or {}
         found = [
-            f"engine.deepspeed.zero_optimization.{key}: engine.offload={self.offload} says the same; leave one of them out"
+            f"engine.deepspeed.zero_optimization.{key}: engine.offload={self.offload} says the same; leave one of"
+            " them out"
             for key in ("offload_optimizer", "offload_param")
             if zero.get(key)
         ]
         if self.zero < least:
             found.append(
-                f"engine.offload={self.offload} has no effect with engine.zero={self.zero}, which every rank holds whole"
-                f" on its device: set engine.zero={least if least == 3 else '1, 2 or 3'}, or leave it out"
+                f"engine.offload={self.offload} has no effect with engine.zero={self.zero}, which every rank holds"
+                f" whole on its device: set engine.zero={least if least == 3 else '1, 2 or 3'}, or leave it out"
             )
         return found
 
