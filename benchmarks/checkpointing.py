@@ -2,10 +2,11 @@
 
     python -m benchmarks.checkpointing [--quick] [--ranks 2] [--zero 1] [--rounds 7] [--folder /somewhere]
 
-Two vision transformers of 6 layers under CLIP's loss, at a width that gives each rank at least 200 MB of state (weights,
-their float32 share and two moments). Rounds alternate in the same processes: steps without a checkpoint, one written at
-once and steps after it, one written beside training and steps while that is under way. The stall is what the slowest
-rank spends in the call; the ratio is of medians. Every checkpoint is flushed to the disk of ``--folder`` and hashed.
+Two vision transformers of 6 layers under CLIP's loss, of a width that gives each rank at least 200 MB of state
+(weights, their float32 share and two moments). Rounds alternate in the same processes: steps without a checkpoint, one
+written at once and steps after it, one written beside training and steps while that is under way. The stall is what the
+slowest rank spends in the call; the ratio is of medians. Every checkpoint is flushed to the disk of ``--folder`` and
+hashed.
 """
 
 from __future__ import annotations

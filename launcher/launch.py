@@ -107,7 +107,7 @@ def as_it_stands(plan: RunPlan) -> RunPlan:
     history = read_history(RunFolder(plan.run_folder), plan.composed, plan.resources.world_size, plan.command)
     if history.problems:
         raise LaunchError(*history.problems)
-    if plan.action is Action.new and history.notes:
+    if plan.action is Action.new and history.action is not Action.new and history.notes:
         raise LaunchError(
             f"{plan.run_folder} was started by another launcher in the meantime ({'; '.join(history.notes)}):"
             " give the command again, or use another run.name"

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from launcher import checks
 from launcher.changed_data import changed_data
 from launcher.checks import Batches, Findings
+from launcher.exclusion import notes as left_out
 from launcher.going_on import Differences, length_of_method
 from launcher.predicted import device_words, prediction_notes
 from launcher.previous_run import Action, History, read_history
@@ -172,6 +173,7 @@ def finished(draft: Draft, model: Findings, first: Sequence[str] = ()) -> RunPla
             *said,
             *_job_notes(resources),
             *model.notes,
+            *left_out(run_folder(config)),
             *prediction_notes(model.prediction, config, resources, run_folder(config).path),
         ),
         command=draft.command,
@@ -192,7 +194,7 @@ def _composed(
 def _again(history: History, config: Config, batches: Batches, command: str) -> Differences:
     """What is to be said of a run that goes on: its config, its length, its data."""
     if history.stored is None:
-        return Differences()
+        return Differences(notes=history.notes)
     if history.step is None:
         return Differences(notes=history.notes)
     length = length_of_method(history.stored, config, history.step, batches.dataset_samples)

@@ -13,6 +13,7 @@ import psutil
 
 from launcher import slurm_client
 from launcher.controller import MODULE
+from launcher.copied_run import Copied, holds_checkpoints, look_for_copies
 from launcher.going_on import Differences, differences
 from launcher.other_size import other_size
 from mmpretrain.config.compose import ConfigError, load_config
@@ -47,9 +48,12 @@ class History:
 def read_history(folder: RunFolder, config: Config, world_size: int, typed: str = "") -> History:
     """Look into the run folder; nothing in it is changed. config: as composed, ``bind`` not called yet. typed: the
     command of this submission."""
+    copied = None if holds_checkpoints(folder) else look_for_copies(config)
     if not folder.config.exists():
-        return History()
+        return _from_copies(folder, copied, config, world_size, typed) if copied else History()
     step = newest_step(folder.checkpoints)
+    if step is None and copied:
+        step = copied.step
     try:
         stored, problems = _stored(folder)
         found = _differences(folder, stored, config, step, typed) if stored else Differences()
@@ -61,7 +65,22 @@ def read_history(folder: RunFolder, config: Config, world_size: int, typed: str 
     complete = state == State.completed.value and not found.longer
     action = Action.complete if complete else Action.resume
     notes = (*found.notes, *(size.notes if action is Action.resume else ()), *_damage(folder))
-    return History(action, step, tuple(problems), notes, stored)
+    return History(action, step, tuple(problems), (*notes, *(copied.notes if copied else ())), stored)
+
+
+def _from_copies(folder: RunFolder, copied: Copied, config: Config, world_size: int, typed: str) -> History:
+    """Of a run that is not here, but whose checkpoints have copies."""
+    if copied.step is None:
+        return History(notes=copied.notes)
+    with copied.as_folder() as there:
+        try:
+            stored, problems = _stored(there)
+            found = _differences(folder, stored, config, copied.step, typed) if stored else Differences()
+            size = other_size(there, read_plan(there), stored, config, world_size) if stored else Differences()
+        except DamagedFileError as error:
+            return History(Action.resume, copied.step, (f"{copied.place}: {error}",))
+    problems += [f"{problem}; its checkpoints are in {copied.place}" for problem in (*found.problems, *size.problems)]
+    return History(Action.resume, copied.step, tuple(problems), (*found.notes, *size.notes, *copied.notes), stored)
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from launcher.render import show_problems
 from launcher.resources import Cluster, Purpose, Request, choose
 from launcher.sweep_array import array_problems, submit_array
 from launcher.sweep_local import run_locally, slots
-from launcher.sweep_plan import Composed, Composer, SweepPlan, make_sweep
+from launcher.sweep_making import make_sweep
+from launcher.sweep_plan import Composed, Composer, SweepPlan
 from launcher.sweep_record import write_record
 from launcher.sweep_render import show_sweep, sweep_as_json
 from launcher.sweep_values import SweepError, wanted

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from mmpretrain.config.keys import FREE, ROUNDING
+from mmpretrain.config.keys import FREE, PATH, ROUNDING
+from mmpretrain.words import without_secrets
+
+COPY_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 
 
 class OptimizerName(StrEnum):
@@ -59,6 +62,19 @@ class Precision(StrEnum):
     float16 = "float16"
     """16 bits with a small range; losses are scaled so that gradients stay inside it
     (mmpretrain/engine/loss_scale.py)."""
+
+
+class Offload(StrEnum):
+    """What lies in the memory of the host instead of the device's."""
+
+    none = "none"
+    """Nothing."""
+
+    optimizer = "optimizer"
+    """The optimizer's states and float32 weights, each rank's part; the optimizer's step is taken by the CPU."""
+
+    parameters = "parameters"
+    """Those, and the weights as well, which come to the device layer by layer. With ``engine.zero=3`` only."""
 
 
 @dataclass
@@ -175,6 +191,10 @@ class EngineConfig:
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
+    offload: Offload = field(default=Offload.none, metadata=ROUNDING)
+    """What lies in the memory of the host: for models that do not fit into that of the devices, at the price of slower
+    steps. Needs ``engine.zero`` of 1 to 3; not with ``optim.name=muon``."""
+
     timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
     with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
@@ -212,6 +232,7 @@ class EngineConfig:
                 " set engine.micro_batches above 1 and engine.zero to 1, 2 or 3, or leave it out"
             )
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
+        found += self._offload_problems()
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
         if self.hang_s < 1:
@@ -235,14 +256,33 @@ class EngineConfig:
             f" the nearest that does is {nearest}"
         ]
 
+    def _offload_problems(self) -> list[str]:
+        if self.offload is Offload.none:
+            return []
+        least = 3 if self.offload is Offload.parameters else 1
+        zero = self.deepspeed.get("zero_optimization") or {}
+        found = [
+            f"engine.deepspeed.zero_optimization.{key}: engine.offload={self.offload} says the same; leave one of them out"
+            for key in ("offload_optimizer", "offload_param")
+            if zero.get(key)
+        ]
+        if self.zero < least:
+            found.append(
+                f"engine.offload={self.offload} has no effect with engine.zero={self.zero}, which every rank holds whole"
+                f" on its device: set engine.zero={least if least == 3 else '1, 2 or 3'}, or leave it out"
+            )
+        return found
+
     def muon_problems(self) -> list[str]:
         """What stands against ``optim.name=muon``, which must see where ZeRO puts the parts of a matrix."""
         zero = self.deepspeed.get("zero_optimization") or {}
         moving = ("offload_optimizer", "offload_param", "zero_hpz_partition_size", "mics_shard_size", "zenflow")
         keys = [f"zero_optimization.{key}" for key in moving if zero.get(key)]
         keys += [key for key in ("zenflow",) if self.deepspeed.get(key)]
+        keys = [f"deepspeed.{key}" for key in keys]
+        keys += [] if self.offload is Offload.none else [f"offload={self.offload}"]
         return [
-            f"engine.deepspeed.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
+            f"engine.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
             " devices, one share for each; leave it out, or use optim.name=adamw"
             for key in keys
         ]
@@ -284,13 +324,33 @@ class CheckpointConfig:
     into host memory, which takes that much of it, and not while that is written. The last checkpoint, and one that a
     signal asks for, are complete before anything else goes on in any case."""
 
+    copy_to: str | None = field(default=None, metadata=PATH | FREE)
+    """URL or folder to which complete checkpoints are copied, into a folder of the run's name; null: none are. A run
+    whose own checkpoints are gone or damaged goes on from there."""
+
+    keep_copies: int = field(default=2, metadata=FREE)
+    """With ``copy_to``: how many of the newest copies are kept, besides those of ``keep_every`` and the best step."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return [
             f"checkpoint.{key} is {value}: it must be at least 1"
-            for key in ("every_steps", "keep_last", "keep_every")
+            for key in ("every_steps", "keep_last", "keep_every", "keep_copies")
             if (value := getattr(self, key)) is not None and value < 1
-        ]
+        ] + self._copy_problems()
+
+    def _copy_problems(self) -> list[str]:
+        if self.copy_to is None:
+            return [] if self.keep_copies == 2 else ["checkpoint.keep_copies has no effect without checkpoint.copy_to"]
+        shown, scheme = without_secrets(self.copy_to), self.copy_to.partition("://")[0] if "://" in self.copy_to else ""
+        if shown != self.copy_to:
+            return [f"checkpoint.copy_to is {shown}: give credentials where the store's library reads them, not in it"]
+        if scheme and (scheme not in COPY_SCHEMES or "::" in self.copy_to):
+            known = ", ".join(f"{name}://" for name in COPY_SCHEMES)
+            return [
+                f"checkpoint.copy_to is {shown}: checkpoints are copied to a folder, or to one plain URL of {known}"
+            ]
+        return []
 
 
 @dataclass

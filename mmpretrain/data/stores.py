@@ -57,7 +57,7 @@ def pieces(url: str, start: int, stop: int, patience: Patience) -> Iterator[byte
         ShardError: the URL is of no kind that is read, or its plugin is missing.
         Exception: whatever else the store raises; see :func:`trouble`.
     """
-    filesystem, path = _opened(url, patience)
+    filesystem, path = opened(url, patience)
     if url.startswith(("http://", "https://")):
         yield from _streamed(filesystem, url, start, patience)
         return
@@ -73,7 +73,7 @@ def pieces(url: str, start: int, stop: int, patience: Patience) -> Iterator[byte
 
 def whole(url: str, patience: Patience) -> bytes:
     """A small object of unknown size; raises as :func:`pieces` does."""
-    filesystem, path = _opened(url, patience)
+    filesystem, path = opened(url, patience)
     if url.startswith(("http://", "https://")):
         return b"".join(_streamed(filesystem, url, 0, patience))
     return _block(filesystem, path, None, None, patience)
@@ -83,7 +83,7 @@ def object_size(url: str, patience: Patience) -> int | None:
     """Bytes of an object of a web server, None where that does not tell; raises as :func:`pieces` does."""
     import fsspec
 
-    filesystem, _ = _opened(url, patience)
+    filesystem, _ = opened(url, patience)
     return fsspec.asyn.sync(filesystem.loop, _told_size, filesystem, url, patience)
 
 
@@ -112,8 +112,11 @@ def trouble(error: Exception) -> Trouble:
     return Trouble(cause, final, _seconds(headers.get("retry-after")))
 
 
-def _opened(url: str, patience: Patience) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+def opened(url: str, patience: Patience) -> tuple[Any, str]:
+    """The file system of a URL, which tries everything once, and the path in it.
+
+    Raises ShardError: the URL is of no kind that is read, or its plugin is missing.
+    """
     problem = remote_problem(url)
     if problem is not None:
         raise ShardError(f"{url} {problem}")

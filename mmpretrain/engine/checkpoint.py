@@ -50,10 +50,14 @@ def save(engine: Engine, checkpoints: Path, step: int, facts: dict[str, Any], ke
         checkpoint_files.describe_share(writing, world.rank, world.size)
         world.barrier(patient=True)
         if world.rank == 0:
-            layout = layout_of(engine.config.engine, world.size).facts()
-            checkpoint_files.commit(writing, {"step": step, LAYOUT: layout, **facts}, world.size)
+            checkpoint_files.commit(writing, all_facts(engine, step, facts), world.size)
             checkpoint_files.prune(checkpoints, step, settings.keep_last, settings.keep_every, keep)
         world.barrier(patient=True)
+
+
+def all_facts(engine: Engine, step: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says beside the files; facts: of the run."""
+    return {"step": step, LAYOUT: layout_of(engine.config.engine, engine.world.size).facts(), **facts}
 
 
 def exists(checkpoints: Path, world: World) -> bool:

@@ -162,7 +162,9 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
 
 
 def seen_problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint at a first look, which reads no file but the manifest."""
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest; None without one."""
+    if not (folder / MANIFEST).exists():
+        return None
     try:
         listed = read_manifest(folder)["files"]
         wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
@@ -177,17 +179,38 @@ def lost(checkpoints: Path) -> bool:
     return (checkpoints / LATEST).exists()
 
 
+def named_latest(checkpoints: Path) -> int | None:
+    """The step that ``latest`` names; None without it, or where it cannot be read."""
+    try:
+        name = (checkpoints / LATEST).read_text().strip().removeprefix("step-")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(name) if name.isdigit() else None
+
+
+def name_latest(checkpoints: Path, step: int) -> None:
+    """Let ``latest`` name the checkpoint after ``step`` steps."""
+    replace_text(checkpoints / LATEST, step_folder(checkpoints, step).name)
+
+
 def prune(checkpoints: Path, step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()) -> None:
     """After ``step`` was committed, keep the newest ``keep_last``, those at multiples of ``keep_every``, and ``keep``.
 
     Later steps go as well: a run that wrote ``step`` after them had found them damaged.
     """
     done = steps(checkpoints)
-    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
-    kept |= {*[s for s in done if s <= step][:keep_last], *keep}
-    for old in set(done) - kept:
+    for old in set(done) - kept_steps(done, step, keep_last, keep_every, keep):
         # What cannot be deleted now is deleted next time; training is worth more than the space.
         shutil.rmtree(step_folder(checkpoints, old), onerror=_warn)
+
+
+def kept_steps(
+    done: Collection[int], step: int, keep_last: int, keep_every: int | None, keep: Collection[int] = ()
+) -> set[int]:
+    """Those of ``done`` that stay after ``step``, as :func:`prune` says."""
+    kept = {s for s in done if keep_every is not None and s % keep_every == 0 and s <= step}
+    newest = sorted((s for s in done if s <= step), reverse=True)[:keep_last]
+    return kept | {*newest, *keep} & {*done}
 
 
 def _compare(path: Path, expected: dict[str, Any]) -> str | None:

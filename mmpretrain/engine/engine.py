@@ -224,7 +224,7 @@ class Engine:
         spool: a folder in whose disk those of a model that is divided lie (ZeRO-3), so that no rank holds it whole.
         """
         if self.config.engine.zero == 3:
-            return gathered_state(self.deepspeed.module, spool, keeps=self.world.rank == 0)
+            return gathered_state(self.deepspeed, spool, keeps=self.world.rank == 0)
         state = self.accelerator.get_state_dict(self.deepspeed)
         return {k: v.detach().cpu() for k, v in state.items()} if self.world.rank == 0 else None
 

@@ -22,9 +22,8 @@ import torch
 
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
-from mmpretrain.engine.checkpoint import DEEPSPEED, StateFile, own_files, told_clearly
-from mmpretrain.engine.checkpoint_files import CheckpointError
-from mmpretrain.engine.checkpoint_layout import LAYOUT, layout_of
+from mmpretrain.engine.checkpoint import DEEPSPEED, StateFile, all_facts, own_files, told_clearly
+from mmpretrain.engine.checkpoint_files import CheckpointError, DiskFullError
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.host_copies import HostCopies
 
@@ -74,6 +73,12 @@ class Saving:
         """Whether this rank could not write; all ranks must then call :meth:`join`, which says why."""
         return self._job is not None and self._job.error is not None
 
+    @property
+    def possible(self) -> bool:
+        """Whether DeepSpeed writes by ``torch.save``; another writer (``engine.deepspeed.checkpoint``) has ways of its
+        own, and :meth:`start` is not to be called."""
+        return type(self._engine.deepspeed.checkpoint_engine).__name__ == "TorchCheckpointEngine"
+
     def save(self, step: int, facts: dict[str, Any], keep: Collection[int] = ()) -> None:
         """Have the one in flight complete, then write one at once, as :func:`checkpoint.save` does; a collective."""
         self.join()
@@ -116,13 +121,13 @@ class Saving:
         world = self._engine.world
         if not job.written.wait(self._patience_s):
             job.error = job.error or self._too_slow(job)
-        if cause := _first_cause(job.error, world):
+        if error := _first_error(job.error, world):
             job.given_up.set()  # rank 0 may be waiting for a marker that does not come
-            raise CheckpointError(cause)
+            raise error from job.error
         if world.rank == 0:
             job.thread.join()
-        if cause := _first_cause(job.error, world):
-            raise CheckpointError(cause)
+        if error := _first_error(job.error, world):
+            raise error from job.error
 
     def leave(self, most_s: float) -> None:
         """After an error elsewhere, when no rank may wait for another: give the checkpoint in flight a chance to
@@ -187,19 +192,21 @@ class Saving:
 
     def _commit(self, job: _Job) -> None:
         size, settings = self._engine.world.size, self._engine.config.checkpoint
-        facts = {"step": job.step, LAYOUT: layout_of(self._engine.config.engine, size).facts(), **job.facts}
-        checkpoint_files.commit(job.writing, facts, size, self._patience_s, job.given_up.is_set)
+        checkpoint_files.commit(
+            job.writing, all_facts(self._engine, job.step, job.facts), size, self._patience_s, job.given_up.is_set
+        )
         checkpoint_files.prune(self._checkpoints, job.step, settings.keep_last, settings.keep_every, job.keep)
         self._committed(Saved(job.step, time.perf_counter() - job.began, job.facts))
 
 
-def _first_cause(error: Exception | None, world: World) -> str | None:
+def _first_error(error: CheckpointError | None, world: World) -> CheckpointError | None:
     """What the first rank that has an error says, on all ranks; None if none has one. A collective."""
     # Patiently: others may still write, which takes as long as it takes.
     if not world.max_flag(error is not None, patient=True):
         return None
     text = str(error or "").encode()[:LONGEST_CAUSE]
-    row = torch.zeros(1, LONGEST_CAUSE, dtype=torch.int64, device=world.device)
-    row[0, : len(text)] = torch.tensor(list(text), dtype=torch.int64)
-    rows = world.all_gather_rows(row).tolist()
-    return next(bytes(filter(None, told)).decode(errors="replace") for told in rows if any(told))
+    row = torch.zeros(1, 1 + LONGEST_CAUSE, dtype=torch.int64, device=world.device)
+    row[0, 0] = isinstance(error, DiskFullError)
+    row[0, 1 : 1 + len(text)] = torch.tensor(list(text), dtype=torch.int64)
+    full, *told = next(told for told in world.all_gather_rows(row).tolist() if any(told))
+    return (DiskFullError if full else CheckpointError)(bytes(filter(None, told)).decode(errors="replace"))

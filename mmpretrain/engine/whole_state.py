@@ -11,14 +11,17 @@ from torch import Tensor, nn
 SMALL = 2**14  # numbers; what has fewer stays in memory
 
 
-def gathered_state(module: nn.Module, spool: Path | None, *, keeps: bool) -> dict[str, Tensor] | None:
+def gathered_state(deepspeed: Any, spool: Path | None, *, keeps: bool) -> dict[str, Tensor] | None:
     """The weights of a model that ZeRO-3 has divided, by name, on the CPU; a collective.
 
-    spool: a folder on a disk with room for them; None: they stay in memory. keeps: whether this rank wants them; None
+    deepspeed: its engine. spool: a folder on a disk with room for them; None: they stay in memory. keeps: whether this rank wants them; None
     comes back where it does not. What has several names is one tensor under all of them.
     """
     from deepspeed import zero
 
+    # What a forward pass has asked for ahead, for layers that did not come, would be in the way.
+    deepspeed.optimizer._partition_all_parameters()
+    module: nn.Module = deepspeed.module
     found: dict[str, Tensor] = {}
     known: dict[int, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 START, STEP = "start", "step"
 # How many times ``engine.hang_s`` a phase may show no sign of life; what is not named here has it once.
-PATIENCE = {START: 2.0, "evaluate": 2.0, "save": 2.0, "release": 3.0}
+PATIENCE = {START: 2.0, "evaluate": 2.0, "save": 2.0, "release": 3.0, "fetch": 10.0}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
@@ -34,7 +33,6 @@ from mmpretrain.engine import checkpoint
 from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
 from mmpretrain.engine.deepspeed_setup import join
 from mmpretrain.engine.engine import Engine, StepReport
-from mmpretrain.engine.saving import Saved, Saving
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
@@ -56,13 +54,14 @@ from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.preemption import PreemptedError
 from mmpretrain.training.publish import Scores, device_name, publish, training_facts
 from mmpretrain.training.recorder import Recorder, Skipped
+from mmpretrain.training.run_checkpoints import RunCheckpoints, bring_back, facts_of
 from mmpretrain.training.started_from import begin
 from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
-LAST_SAVE_S = 20.0  # that a rank which failed waits for the checkpoint in flight
 
 
 class Session:
@@ -101,7 +100,7 @@ class Session:
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.before_after = self._before_after()
         self.best: Best | None = None
-        self.saving = Saving(self.engine, folder.checkpoints, self._saved)
+        self.checkpoints = RunCheckpoints(folder, self.engine, self.recorder.saved)
 
     def _agree_on_the_index(self, stream: Stream) -> None:
         """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
@@ -122,7 +121,7 @@ class Session:
         if error is None:
             self.engine.close()
         elif isinstance(error, Exception):  # not after a second Ctrl-C, which is to end everything at once
-            self.saving.leave(LAST_SAVE_S)
+            self.checkpoints.leave(stopped=isinstance(error, PreemptedError))
 
     def resume(self) -> int:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
@@ -140,6 +139,7 @@ class Session:
         if manifest and manifest.get("skipped"):
             self.recorder.skipped = Skipped(**manifest["skipped"])
         self._tell_what_was_passed_over(manifest)
+        self.checkpoints.start(self.best)
         self.recorder.start(done)
         if done == 0 and self.before_after is not None:
             self.before_after.before(self.world)
@@ -175,7 +175,7 @@ class Session:
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write metrics and keys; whether any rank wants to stop (all ranks get the same answer)."""
         # A rank that could not write a checkpoint must not go on alone: all stop, and the next save says why.
-        stops = self.recorder.record(done, batch, report, stop=stop or self.saving.failed)
+        stops = self.recorder.record(done, batch, report, stop=stop or self.checkpoints.failed)
         self.waiting.hurry()
         return stops
 
@@ -208,34 +208,21 @@ class Session:
         return new_best or done % self.config.checkpoint.every_steps == 0 or done == self.config.total_steps
 
     def save(self, done: int, *, now: bool) -> None:
-        """Write a checkpoint together with all other ranks, beside training unless it must be complete ``now``.
-
-        Raises CheckpointError; also, on all ranks alike, for the one before that was written beside training.
-        """
-        facts = {
-            "position": done * self.config.data.global_batch,
-            "index": self.stream.index.fingerprint,
-            "seed": self.config.seed,
-            **({"mixture": mixture} if (mixture := self.stream.plan.facts) else {}),
-            **({"best": self.best.facts()} if self.best else {}),
-            **({"started_from": self.started_from} if self.started_from else {}),
-            **({"accepted_index": self.accepted} if self.accepted else {}),
-            "sizes": self.sizes,
-            **({"skipped": asdict(self.recorder.skipped)} if self.recorder.skipped.total else {}),
-            "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
-        }
+        """Write a checkpoint, as :meth:`RunCheckpoints.save` does; a collective."""
+        facts = facts_of(
+            self.config,
+            self.stream,
+            done,
+            best=self.best and self.best.facts(),
+            started_from=self.started_from,
+            accepted_index=self.accepted,
+            sizes=self.sizes,
+            skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
+        )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
-        keep = [self.best.step] if self.best else []
-        now = now or done == self.config.total_steps or not self.config.checkpoint.background
         with self.recorder.standing_still(), self.waiting.leisurely(checkpoint.PATIENCE_S):
-            (self.saving.save if now else self.saving.start)(done, facts, keep)
-
-    def _saved(self, saved: Saved) -> None:
-        """On rank 0, perhaps in a thread: only what is complete is told of."""
-        self.recorder.saved(saved.seconds)
-        if best := saved.facts.get("best"):
-            self.folder.update_status(best=best)
+            self.checkpoints.save(done, facts, now=now)
 
     def finish(self, done: int) -> None:
         """Conclude and evaluate what is released, then write the release, the final status and the picture."""
@@ -255,6 +242,7 @@ class Session:
             self._publish(state, results, changes, released, mixed.facts() if mixed else None)
             self.recorder.conclude(done, both)
             self._show(done, shown, self.config.evaluation.split)
+        self.checkpoints.finish()
         self.recorder.complete(done)
         if self.world.rank == 0:
             for line in [*change_lines(read_changes(self.folder)), *told_ending(self.folder.status())]:
@@ -338,6 +326,7 @@ class Session:
     def _initialize(self, world: World) -> None:
         """Look at the model before DeepSpeed has it; at a first start, let the method look at data."""
         self.world = world
+        bring_back(self.folder, self.config, world)
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
         self._settle_padding(world)

@@ -91,6 +91,6 @@ def test_one_rank_needs_nobody() -> None:
 
 def test_who_finds_nobody_says_where_it_looked() -> None:
     port = free_port()
-    with pytest.raises(MeetingError, match=f"rank 0 did not answer on 127.0.0.1 at port {port}"):
-        with met(Place("127.0.0.1", port), 1, 2, 0.3):
-            pass
+    said = f"rank 0 did not answer on 127.0.0.1 at port {port}"
+    with pytest.raises(MeetingError, match=said), met(Place("127.0.0.1", port), 1, 2, 0.3):
+        pass

@@ -71,7 +71,15 @@ def test_the_last_to_write_a_checkpoint_counts_and_not_the_last_to_start(tmp_pat
 def test_state_that_only_its_writers_can_read_is_refused_before_the_start(tmp_path: Path) -> None:
     folder = ended_run(tmp_path, WRITTEN["as now"])
     (problem,) = read_history(folder, config(tmp_path, NVME), 2).problems
-    assert "cannot go on with 2 ranks at ZeRO 1" in problem and NVME.replace("device=", "device=") in problem
+    assert "cannot go on with 2 ranks at ZeRO 1" in problem and NVME in problem
+
+
+def test_a_loss_that_depends_on_the_number_of_ranks_keeps_it(tmp_path: Path) -> None:
+    local = "objective.negatives=local"
+    folder = ended_run(tmp_path, WRITTEN["as now"], local)
+    (problem,) = read_history(folder, config(tmp_path, local), 3).problems
+    assert "the loss would be another one; go on with 2 ranks" in problem
+    assert read_history(folder, config(tmp_path, local, "engine.zero=3"), 2).problems == ()
 
 
 def planned(root: Path, ranks: int) -> RunPlan:
