@@ -49,7 +49,8 @@ def prediction_lines(foretold: Foretold | None, resources: Resources) -> dict[st
     if (memory := foretold["memory"]) is not None:
         parts = [(name, memory[name]) for name in _PARTS if memory[name]]
         listed = ", ".join(f"{name} {_size(value)}" for name, value in parts)
-        found["memory"] = f"{_size(memory['total'])} per rank at most ({listed}){_of_gpu(resources)}"
+        host = f"; {_size(memory['host'])} in the host's memory" if memory.get("host") else ""
+        found["memory"] = f"{_size(memory['total'])} per rank at most ({listed}){_of_gpu(resources)}{host}"
     if (wire := foretold["wire"]) is not None and wire["sent"]:
         found["network"] = f"each rank sends {_size(wire['sent'])} per step"
     saved = foretold["checkpoint"]
