@@ -164,7 +164,7 @@ def seen_problem(folder: Path) -> str | None:
     if not (folder / MANIFEST).exists():
         return None
     try:
-        listed = read_manifest(folder)["files"]
+        listed = read_manifest(folder).get("files", {})
         wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
         name = next(wrong, None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
