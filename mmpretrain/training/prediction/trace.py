@@ -85,7 +85,9 @@ def _step(config: Config, method: Method, reduction: Reduction, batch: Batch, gp
                 _encoded(config, method, parts[0], gpu)
             first = live.peak
             live.restart()
-        features = outputs = _encoded(config, method, parts[0], gpu)
+        features: Features | None = _encoded(config, method, parts[0], gpu)
+        assert features is not None
+        outputs = features
         several = len(calls) // (1 + (count > 1))
         held, forward = live.now, max(first, live.peak)
         live.restart()
@@ -146,7 +148,7 @@ def _linear_of_stage_3() -> Iterator[None]:
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
     plain = F.linear
-    F.linear = zero3_linear_wrap  # type: ignore[assignment]
+    F.linear = zero3_linear_wrap
     try:
         yield
     finally:
