@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ FORETOLD = {
 }
 
 
-def on_slurm(**profile: int) -> Resources:
+def on_slurm(**profile: Any) -> Resources:
     """Two nodes of four ranks with GPUs."""
     return Resources(Cluster.slurm, 2, 4, 4, profile_name="mine", profile=Profile(**profile))
 
