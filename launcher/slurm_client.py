@@ -23,6 +23,7 @@ DEFAULTS = (
     "SLURM_BITSTR_LEN",
 )
 PROBE_S = 10.0  # with a configuration that leads nowhere, Slurm's commands try for about a minute
+POLL_S = 3.0  # between two questions about a job that goes on
 
 
 class SlurmError(RuntimeError):
