@@ -32,13 +32,13 @@ from launcher.cli import (
     typed,
 )
 from launcher.completion import complete
-from launcher.finetune_asked import Asked, reduced, run_name
-from launcher.finetune_convert import convert, converted
-from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Tokens, run_tokens
-from launcher.finetune_start import Form, Start, StartError, find_start, of_encoders
-from launcher.plan import PlanError, RunPlan, make_plan
-from launcher.resources import Purpose, Request, choose
+from launcher.finetuning.asked import Asked, reduced, run_name
+from launcher.finetuning.convert import convert, converted
+from launcher.finetuning.look import FinetuneLook
+from launcher.finetuning.plan import Tokens, run_tokens
+from launcher.finetuning.start import Form, Start, StartError, find_start, of_encoders
+from launcher.planning.plan import PlanError, RunPlan, make_plan
+from launcher.planning.resources import Purpose, Request, choose
 from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
@@ -132,7 +132,7 @@ def finetune(
             return plan_of(asked(), request)
 
     if sweep or sweep_file is not None or at_once is not None:
-        from launcher.sweep_cli import SweepOptions, swept_finetuning
+        from launcher.sweeps.cli import SweepOptions, swept_finetuning
 
         options = SweepOptions(typed(sys.argv), sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
         found = swept_finetuning(

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from launcher.ports import free_port
+from launcher.ranks.ports import free_port
 from mmpretrain.distributed import meeting
 from mmpretrain.distributed.meeting import MeetingError, Place, met
 

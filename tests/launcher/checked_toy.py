@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.job import Job
+from launcher.ranks.job import Job
 from mmpretrain.run_folder import RunFolder, append_line
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.launch import launch
-from launcher.plan import RunPlan
+from launcher.launching.launch import launch
+from launcher.planning.plan import RunPlan
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.checked_toy import checked_job

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.launch import launch
-from launcher.plan import RunPlan
-from launcher.resources import Purpose, Request, choose
+from launcher.launching.launch import launch
+from launcher.planning.plan import RunPlan
+from launcher.planning.resources import Purpose, Request, choose
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job
