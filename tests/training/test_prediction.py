@@ -35,7 +35,7 @@ HALVES = ["data.modalities.left=null", "model.encoders.left=null"]
 FIRST = ["method=clip", "engine=zero1", "averaging.ema=0.9", "optim.name=muon"]
 CASES = [
     FIRST,
-    ["method=m3col", "engine=zero3", "objective.negatives=ring"],
+    ["method=m3col", "engine=zero1", "objective.negatives=ring"],
     ["method=siglip", "engine=zero2", "engine.micro_batches=2", "engine.precision=bfloat16"],
 ]
 MORE = [

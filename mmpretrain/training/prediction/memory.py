@@ -81,7 +81,7 @@ def memory(
     stage = config.engine.zero
     partition = _partitions(config, layout, ranks, gpu)
     fixed, partition, host = _offloaded(config.engine.offload, fixed, partition) if gpu else (fixed, partition, 0)
-    gathered, arriving = _gathered(config, layout, ranks, trace.calls)
+    gathered, arriving = _gathered(config, layout, ranks)
     always = sum(fixed.values()) + trace.inputs + partition
     known = 2 * trace.features  # of the whole batch, and their gradients
     beside = bytes_of([parameter for parameter in heads.parameters() if parameter.requires_grad])
@@ -141,7 +141,7 @@ def _flat_gradients(layout: Layout, stage: int, ranks: int) -> int:
     return FULL * max(group.aligned(ranks) // ranks for group in layout.groups) if stage in (1, 2) else 0
 
 
-def _gathered(config: Config, layout: Layout, ranks: int, calls: int) -> tuple[int, int]:
+def _gathered(config: Config, layout: Layout, ranks: int) -> tuple[int, int]:
     """ZeRO 3: the float32 weights that are whole at a time, and in the forward pass what the newest of them came in."""
     if config.engine.zero < 3 or ranks == 1:
         return 0, 0
@@ -150,6 +150,6 @@ def _gathered(config: Config, layout: Layout, ranks: int, calls: int) -> tuple[i
     live, ahead = (int(settings.get(key, usual)) for key, usual in _GATHERING.items())
     numel = sum(p.numel() for p in [*trained, *layout.frozen])
     moved = sum(p.numel() * layout.moved(p) for p in [*trained, *layout.frozen])
-    # In micro-batches weights are fetched layer by layer; a second call of the model finds them there.
-    arriving = 0 if config.engine.micro_batches > 1 or calls > 1 else int(moved * min(1, ahead / numel))
+    # In micro-batches weights are fetched layer by layer.
+    arriving = 0 if config.engine.micro_batches > 1 else int(moved * min(1, ahead / numel))
     return FULL * min(numel, live), arriving
