@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from launcher.resources import Purpose, Resources
 from mmpretrain.config.compose import save_config
@@ -49,10 +50,11 @@ class Batches:
 
 @dataclass(frozen=True)
 class Findings:
-    """problems stop the run; notes are shown with the plan."""
+    """problems stop the run; notes are shown with the plan. prediction: what the run will need, if that was asked."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    prediction: dict[str, Any] | None = None
 
 
 def batches(config: Config, resources: Resources) -> Batches:
@@ -187,21 +189,24 @@ def _lacking_factors(config: Config) -> str | None:
     return f"needs factors, but {config.data.place} {whose} dataset.json; leave the metric out"
 
 
-def check_model(config: Config, purpose: Purpose, ranks: int, *, starts: bool = True) -> Findings:
+def check_model(
+    config: Config, purpose: Purpose, ranks: int, *, starts: bool = True, devices: Sequence[str] = ()
+) -> Findings:
     """Build the model without its weights, in a process of its own because that imports torch (a few seconds).
 
-    starts: whether it is the run's first start, and ``init_from`` counts.
+    starts: whether it is the run's first start, and ``init_from`` counts. devices: what is known of those of the ranks
+    (launcher/predicted.py).
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         save_config(config, path)
-        words = [str(path), str(ranks), *([] if starts else ["again"])]
+        words = [str(path), str(ranks), *([] if starts else ["again"]), *devices]
         done = own_process("mmpretrain.training.preflight", *words, timeout_s=PREFLIGHT_TIMEOUT_S)
         if done is None:
             return Findings(problems=(f"the check of the model did not end within {PREFLIGHT_TIMEOUT_S} s",))
     if done.returncode == 0:
         answer = json.loads(done.stdout.splitlines()[-1])
-        return Findings(tuple(answer["problems"]), tuple(answer["notes"]))
+        return Findings(tuple(answer["problems"]), tuple(answer["notes"]), answer["prediction"])
     cause = shortened((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         return Findings(notes=("the model was not checked: torch is not installed (run `make install`)",))

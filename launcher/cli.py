@@ -114,7 +114,7 @@ def submit(
     if sweep or sweep_file is not None or at_once is not None:
         from launcher.sweep_cli import SweepOptions, swept_training
 
-        options = SweepOptions(sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
+        options = SweepOptions(typed(sys.argv), sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
         raise typer.Exit(swept_training(tokens or [], request, config, options))
 
     def planned() -> RunPlan:

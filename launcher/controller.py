@@ -55,16 +55,17 @@ class NotingController(Controller):
 
     def wait(self, freq: int = 24) -> Sequence[int | None]:
         """The exit codes of all ranks, when they have ended; negative: the signal that ended one."""
-        before, known = oom_kills(), 0
+        before = oom_kills()
+        ended: dict[int, int] = {}  # in the order in which they ended: the first one is the cause
         while True:
             codes = [task.poll() for task in self.tasks]
-            ended = {rank: code for rank, code in enumerate(codes) if code is not None}
-            if len(ended) > known:
-                known = len(ended)
+            fresh = {rank: code for rank, code in enumerate(codes) if code is not None and rank not in ended}
+            if fresh:
+                ended |= fresh
                 facts = {"codes": ended, "out_of_memory": oom_kills() - before}
                 with suppress(OSError):
                     replace_text(exits_file(self.folder, self.pid), json.dumps(facts))
-            if known == len(codes):
+            if len(ended) == len(codes):
                 return codes
             if any(ended.values()):
                 self._end_the_others()

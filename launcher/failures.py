@@ -155,8 +155,8 @@ def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
 def _by_exits(silent: list[JobPaths]) -> Cause | None:
     """The first of these ranks that ended by a signal or with an error, as their parent saw it."""
     known = _exits(silent[0])
-    for task in silent:
-        code = known.get("codes", {}).get(str(task.task_id), 0)
+    tasks = {str(task.task_id): task for task in silent}
+    for task, code in ((tasks[rank], code) for rank, code in known.get("codes", {}).items() if rank in tasks):
         if code < 0:
             told = f"killed by {_signal(-code)}"
             if -code == signal.SIGKILL and known.get("out_of_memory"):

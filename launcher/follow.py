@@ -26,7 +26,7 @@ from launcher.stopping import Stopping, handled_by, send
 from mmpretrain.endings import Ending, ending_named
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 
-LOCAL_POLL_S, SLURM_POLL_S = 0.25, 3.0
+LOCAL_POLL_S = 0.25
 SLURM_ENDS = {
     "CANCELLED": (Ending.interrupted, ""),
     "NODE_FAIL": (Ending.lost, " (a node of it failed)"),
@@ -62,7 +62,7 @@ class Watch(Protocol):
 class SlurmWatch:
     """A Slurm job. It is over only when two looks in a row say so: a requeued job passes through final states."""
 
-    poll_s = SLURM_POLL_S
+    poll_s = slurm_client.POLL_S
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id

@@ -118,11 +118,13 @@ def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterato
     try:
         yield
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log may lie on the same full disk
+            traceback.print_exc()
         ending = Ending.failed
         with suppress(OSError, DamagedFileError):  # a full disk may be the very error, and must not hide itself
             ending = _noted(folder, rank, error, watchdog)
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
         raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
 
 

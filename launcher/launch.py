@@ -19,6 +19,7 @@ from launcher.job import Job
 from launcher.plan import RunPlan
 from launcher.previous_run import Action, read_history
 from launcher.resources import Cluster
+from launcher.slurm_check import changed_by_slurm
 from launcher.snapshot import take_snapshot
 from mmpretrain.config.compose import save_config
 from mmpretrain.endings import Ending, ending_of
@@ -140,5 +141,7 @@ def _announce(plan: RunPlan, handle: submitit.Job[None], console: Console) -> No
         f"  cancel  {'scancel' if slurm else 'kill'} {handle.job_id}"
         + ("" if slurm else "  (saves a checkpoint first)"),
     ]
+    if slurm:
+        lines += [f"note: {said}" for said in changed_by_slurm(plan, str(handle.job_id))]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.going_on import Differences
+from mmpretrain.config.objective import Negatives
 from mmpretrain.config.root import Config
 from mmpretrain.engine.checkpoint_files import newest_manifest
 from mmpretrain.engine.checkpoint_layout import Layout, layout_of, not_divisible, written_layout
@@ -26,13 +27,22 @@ def other_size(folder: RunFolder, plan: dict[str, Any], stored: Config, asked: C
     written = written_layout(manifest) or layout_of(stored.engine, int(plan.get("world_size", ranks)))
     if written == own:
         return Differences()
-    wrong = not_divisible(written) or not_divisible(own)
+    wrong = not_divisible(written) or not_divisible(own) or _another_loss(asked, written, own)
     if wrong:
         return Differences(
             (f"{folder.path} cannot go on with {own} after step {step}, which {written} wrote: {wrong}",)
         )
     return Differences(
         notes=(f"goes on after step {step}, which {written} wrote, with {own}: {_meaning(written, own)}",)
+    )
+
+
+def _another_loss(asked: Config, written: Layout, own: Layout) -> str | None:
+    if asked.objective.negatives is not Negatives.local or written.ranks == own.ranks:
+        return None
+    return (
+        "objective.negatives=local compares the samples of each rank with one another alone, so that the loss would be"
+        f" another one; go on with {written.ranks} rank{'s' * (written.ranks > 1)}"
     )
 
 

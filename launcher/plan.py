@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 from launcher import checks
 from launcher.changed_data import changed_data
 from launcher.checks import Batches, Findings
+from launcher.exclusion import notes as left_out
 from launcher.going_on import Differences, length_of_method
+from launcher.predicted import device_words, prediction_notes
 from launcher.previous_run import Action, History, read_history
 from launcher.resources import Purpose, Request, Resources, choose
 from launcher.setup_lines import setup_problems
@@ -42,7 +44,7 @@ class RunPlan:
 
     run_folder: absolute. directory: where relative paths of the config start. composed: the config before what
     depends on the number of ranks was filled in. action, step: start anew, continue after a step, or nothing to do.
-    command: what starts this run again.
+    command: what starts this run again. prediction: what it will need (docs/prediction.md), None if that is not known.
     """
 
     run_folder: Path
@@ -55,6 +57,7 @@ class RunPlan:
     step: int | None = None
     notes: tuple[str, ...] = ()
     command: str = ""
+    prediction: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -70,6 +73,7 @@ class RunPlan:
             **resources,
             "cluster": self.resources.cluster.value,
             "batches": {**asdict(self.batches), "epochs": self.batches.epochs},
+            "prediction": self.prediction,
             "notes": list(self.notes),
             "config": OmegaConf.to_container(OmegaConf.structured(self.config), enum_to_str=True),
         }
@@ -105,8 +109,9 @@ def make_plan(
     choices, look = Choices(request.config_dir), look or Discovery()
     config = _composed(tokens, base, choices, look, problems)
     draft = drafted(config, choose(request), request.purpose, command, problems)
-    world = draft.resources.world_size
-    model = checks.check_model(draft.config, request.purpose, world, starts=draft.history.step is None)
+    world, devices = draft.resources.world_size, device_words(draft.resources)
+    starts = draft.history.step is None
+    model = checks.check_model(draft.config, request.purpose, world, starts=starts, devices=devices)
     return finished(draft, model, (*choices.notes(), *look.notes))
 
 
@@ -168,8 +173,11 @@ def finished(draft: Draft, model: Findings, first: Sequence[str] = ()) -> RunPla
             *said,
             *_job_notes(resources),
             *model.notes,
+            *left_out(run_folder(config)),
+            *prediction_notes(model.prediction, config, resources, run_folder(config).path),
         ),
         command=draft.command,
+        prediction=model.prediction,
     )
 
 

@@ -25,6 +25,9 @@ SBATCH_PATHS = ("bbf", "nodefile")
 EXPORT = re.compile(r"ALL|NONE|(?!NIL$)(?:ALL,)?[A-Za-z_]\w*(?:,[A-Za-z_]\w*)*")
 
 
+_FROM_1 = (("gpu_memory_gib", 1), ("write_mb_per_s", 1))
+
+
 class ProfileError(ValueError):
     """What is wrong with a profile; ``problems`` holds one sentence each."""
 
@@ -70,6 +73,13 @@ class Profile:
     signal_lead_s: int = 120
     """Seconds before that end at which the job is told to save a checkpoint and to go back into the queue."""
 
+    gpu_memory_gib: int | None = None
+    """GiB of memory of a GPU, against which the plan holds what a rank will need; null: not known."""
+
+    write_mb_per_s: int | None = None
+    """MB that a node writes to the disk of the runs per second, by which the plan tells how long a checkpoint takes;
+    null: 1000 is assumed."""
+
     export: str | None = None
     """What the job takes over from the shell that submits it: ``ALL`` variables, ``NONE``, or those of some names
     (``HF_HOME,WANDB_API_KEY``); null: as SBATCH_EXPORT of that shell says, else ``ALL``."""
@@ -95,7 +105,13 @@ class Profile:
     def problems(self) -> list[str]:
         """What is impossible, one sentence each."""
         found = []
-        for key, least in (("gpus_per_node", 0), ("cpus_per_task", 1), ("time_limit_min", 1), ("signal_lead_s", 1)):
+        for key, least in (
+            ("gpus_per_node", 0),
+            ("cpus_per_task", 1),
+            ("time_limit_min", 1),
+            ("signal_lead_s", 1),
+            *_FROM_1,
+        ):
             value = getattr(self, key)
             if value is not None and value < least:
                 found.append(f"{key} is {value}: it must be at least {least}")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from launcher.executors import sbatch_script
 from launcher.plan import RunPlan
+from launcher.predicted import prediction_lines
 from launcher.previous_run import Action
 from launcher.resources import Cluster
 from mmpretrain.config.compose import config_text
@@ -72,6 +73,7 @@ def summary(plan: RunPlan) -> dict[str, str]:
         "length": f"{batches.steps} steps, {batches.samples} samples ({epochs})",
         **{f"source {use.name}": _use(use) for use in batches.sources},
         "method": f"{plan.config.method.name}, ZeRO stage {engine.zero}, {engine.precision}",
+        **prediction_lines(plan.prediction, resources),
     }
 
 

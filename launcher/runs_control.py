@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher import slurm_client
-from launcher.follow import SLURM_POLL_S
 from launcher.going_on import LENGTH
 from launcher.runs_choice import named
 from launcher.runs_reading import Life, Reading, Standing
@@ -129,7 +128,7 @@ def wait_for_end(run: Reading, seconds: float) -> Reading:
 
 def _pause(run: Reading) -> None:
     """Until the run is looked at again; Slurm is asked less often."""
-    time.sleep(SLURM_POLL_S if run.plan.get("cluster") == "slurm" else POLL_S)
+    time.sleep(slurm_client.POLL_S if run.plan.get("cluster") == "slurm" else POLL_S)
 
 
 def _again(run: Reading) -> Reading:

@@ -23,6 +23,7 @@ DEFAULTS = (
     "SLURM_BITSTR_LEN",
 )
 PROBE_S = 10.0  # with a configuration that leads nowhere, Slurm's commands try for about a minute
+POLL_S = 3.0  # between two questions about a job that goes on
 
 
 class SlurmError(RuntimeError):
@@ -56,6 +57,12 @@ def node_lines(partition: str, among: str | None = None) -> list[str]:
 def partition_facts(partition: str) -> dict[str, str]:
     """What Slurm knows about one partition, such as ``MaxTime``. Raises SlurmError."""
     words = _run("scontrol", "show", "partition", partition, "--oneliner").split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def job_facts(job_id: str) -> dict[str, str]:
+    """What Slurm knows about one job, such as ``TimeLimit``. Raises SlurmError."""
+    words = _run("scontrol", "show", "job", job_id, "--oneliner").split()
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 

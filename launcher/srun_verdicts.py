@@ -49,7 +49,7 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
     for rank, path in silent.items():
         if found := next(filter(lambda found: not _HARMLESS.search(found["said"]), _STEPD.finditer(_tail(path))), None):
             node = f"{found['node']}: " if found["node"] else ""
-            return Verdict(shortened(f"{node}{found['said']}"), path, rank)
+            return Verdict(shortened(f"{node}{found['said']}"), path, rank, Ending.setup)
     first = _TASK.search(text)
     if first is None:
         return Verdict(said, log, ending=Ending.setup) if (said := _srun_itself(text)) else None
@@ -61,7 +61,8 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
             last = _last_line(silent[rank])
             words = f"{first['word'].strip()}{f': {last}' if last else ''}"
             said = shortened(f"{first['host']}: {words[0].lower()}{words[1:]}")
-            return Verdict(said, silent[rank], rank, Ending.failed)
+            never_was = re.search(r"\b12[67]\b", first["word"]) is not None  # the shell's codes for no such program
+            return Verdict(said, silent[rank], rank, Ending.setup if never_was else Ending.failed)
     return None
 
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from launcher.cli import typed
 from launcher.finetune_asked import Asked
-from launcher.finetune_start import Form, StartError
+from launcher.finetune_start import Form
 from launcher.launch import LaunchError
 from launcher.plan import PlanError
 from launcher.render import show_problems
 from launcher.resources import Cluster, Purpose, Request, choose
 from launcher.sweep_array import array_problems, submit_array
 from launcher.sweep_local import run_locally, slots
-from launcher.sweep_plan import Composed, Composer, SweepPlan, make_sweep
+from launcher.sweep_making import make_sweep
+from launcher.sweep_plan import Composed, Composer, SweepPlan
 from launcher.sweep_record import write_record
 from launcher.sweep_render import show_sweep, sweep_as_json
 from launcher.sweep_values import SweepError, wanted
 from mmpretrain.config.choices import Choices
 from mmpretrain.config.compose import ConfigError, compose
+from mmpretrain.config.root import Config
 from mmpretrain.data.discovery import Discovery
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import DamagedFileError
@@ -33,8 +33,10 @@ from mmpretrain.words import command
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What the command line says of a sweep. several: ``--sweep``. at_once: None: as it is usual. follow: likewise."""
+    """What the command line says of a sweep. words: all of it. several: ``--sweep``. at_once, follow: None: as it is
+    usual."""
 
+    words: Sequence[str]
     several: bool = True
     file: Path | None = None
     at_once: int | None = None
@@ -57,23 +59,28 @@ def swept_training(tokens: Sequence[str], request: Request, base: Path | None, o
     return swept(tokens, request, composed, options)
 
 
-def swept_finetuning(asked_of: Callable[[], Asked], request: Request, options: SweepOptions) -> int:
-    """A sweep of ``finetune``; the exit code. asked_of: what the command line asks for, with the tokens of all runs."""
-    from launcher.finetune import as_plan_errors, composed, refuse_no_data
+def swept_finetuning(
+    asked_of: Callable[[], Asked],
+    composed: Callable[[Asked, int, Request], tuple[Config, tuple[str, ...]]],
+    request: Request,
+    options: SweepOptions,
+) -> int:
+    """A sweep of ``finetune``; the exit code. asked_of: what the command line asks for, with the tokens of all runs.
+    composed: from that, for so many ranks, to a config and notes. Both raise PlanError."""
 
     def looked() -> Asked:
         asked = asked_of()
-        refuse_no_data(asked)
         if asked.start.form is not Form.published:
             return asked
         convert = command("mmpretrain", "convert", asked.start.source, "--out", f"releases/{asked.start.name}")
-        raise StartError(
+        said = (
             f"{asked.start.source} would be converted for each run of the sweep: convert it once, `{convert}`, and name"
             f" releases/{asked.start.name} as the model"
         )
+        raise PlanError([said])
 
     try:
-        asked = as_plan_errors(looked)
+        asked = looked()
         resources, _, problems = choose(request)
         if resources is None:
             raise PlanError(problems)
@@ -87,7 +94,7 @@ def swept_finetuning(asked_of: Callable[[], Asked], request: Request, options: S
         root = next((token for token in reversed(tokens) if token.startswith("run.root=")), "run.root=runs")
         place = [f"{root}/.none"] if there is None else [f"run.root={there.parent}", f"run.name={there.name}"]
         run = replace(asked, tokens=(*tokens, *place))
-        config, notes = as_plan_errors(lambda: composed(run, world_size, request))
+        config, notes = composed(run, world_size, request)
         config.run.root = os.path.expanduser(root.partition("=")[2])
         return Composed(config, notes)
 
@@ -101,7 +108,7 @@ def swept(tokens: Sequence[str], request: Request, composed: Composer, options: 
         if not options.several and options.file is None:
             raise PlanError(["--at-once is for sweeps: add --sweep or --sweep-file"])
         asked = wanted(tokens, options.file, several=options.several)
-        plan = replace(make_sweep(asked, request, composed, typed(sys.argv)), at_once=options.at_once)
+        plan = replace(make_sweep(asked, request, composed, options.words), at_once=options.at_once)
         _refuse(plan, options)
         if options.as_json:
             print(sweep_as_json(plan))

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher import slurm_client
-from launcher.follow import SLURM_POLL_S
 from launcher.runs_reading import Reading, Standing, read_run
 from launcher.sweep_known import listed_states
 from launcher.sweep_local import exit_code
@@ -33,7 +32,7 @@ def follow_array(plan: SweepPlan, runs: Mapping[str, Path], console: Console) ->
                 told = counts
             if over:
                 break
-            time.sleep(SLURM_POLL_S)
+            time.sleep(slurm_client.POLL_S)
     except KeyboardInterrupt:
         _say(console, f"no longer following; array {next(iter(runs)).partition('_')[0]} goes on")
         return Ending.interrupted.code
@@ -47,7 +46,7 @@ def _look(runs: Mapping[str, Path]) -> tuple[bool, list[Reading]]:
     """Whether all are over, and how they stand. A requeued job passes through final states: two looks must agree."""
     jobs = _living(runs)
     if jobs is not None and not jobs:
-        time.sleep(SLURM_POLL_S)
+        time.sleep(slurm_client.POLL_S)
         jobs = _living(runs)
     readings = [read_run(path, path.name, jobs) for path in runs.values()]
     return jobs is not None and not jobs, readings

@@ -6,11 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from mmpretrain.config.changes import settles
 from mmpretrain.config.compose import GROUPS
@@ -43,7 +42,7 @@ def settings_of(config: Config, tokens: Sequence[str], keys: Sequence[str]) -> S
     """config: as composed, ``bind`` not called. tokens: those of this run. keys: those that some run of the sweep sets
     for itself; they tell runs apart even where they change no result."""
     assert config.run.name is not None  # compose fills it in
-    tree = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    tree = _plain(asdict(config))
     given = dict(leaves(tree))
     chosen = {key: value for key, _, value in (token.partition("=") for token in tokens)}
     values = {group: chosen.get(group) for group in GROUPS if group in keys}
@@ -113,6 +112,15 @@ def _cut(name: str, run: Settings) -> str:
 
 def _hashed(name: str, run: Settings) -> str:
     return f"{name[: LONGEST - 9].rstrip('-._')}-{run.digest}"
+
+
+def _plain(value: Any) -> Any:
+    """As plan.json has it."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.name if isinstance(value, Enum) else value
 
 
 def _at(tree: Any, key: str) -> Any:

@@ -108,9 +108,10 @@ def kill_a_rank(
     after_step: int,
     choose: Callable[[list[psutil.Process]], psutil.Process],
     delay: float = 0.0,
+    patience_s: float = 120,
 ) -> None:
-    """SIGKILL one rank ``delay`` seconds after ``after_step`` is logged."""
-    end = time.monotonic() + 120
+    """SIGKILL one rank ``delay`` seconds after ``after_step`` is logged, which may take ``patience_s`` seconds."""
+    end = time.monotonic() + patience_s
     while not any(line.get("step", 0) >= after_step for line in read_lines(run.metrics)):
         assert time.monotonic() < end, "the run never reached the step"
         time.sleep(0.02)

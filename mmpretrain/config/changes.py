@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from mmpretrain.config.keys import Freedom, freedom_of
 from mmpretrain.config.merging import leaves, show
@@ -44,7 +42,7 @@ class Change:
 
 def changes(old: Config, new: Config) -> list[Change]:
     """All keys in which two configs differ."""
-    before, after = (dict(leaves(OmegaConf.to_container(OmegaConf.structured(c)))) for c in (old, new))
+    before, after = (dict(leaves(asdict(config))) for config in (old, new))
     keys = [key for key in (before | after) if before.get(key) != after.get(key)]
     return [Change(key, before.get(key), after.get(key)) for key in keys]
 

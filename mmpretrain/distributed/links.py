@@ -8,7 +8,8 @@ a round are used at once and nobody waits for its turn. Up to :data:`EVERYBODY` 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -45,7 +46,8 @@ def meet_all(world: World, end: float) -> float:
     values = torch.arange(FIRST, device=world.device) + world.rank
     expected = torch.arange(FIRST, device=world.device) * world.size + world.size * (world.size - 1) // 2
     if world.size > 1:
-        _finish([dist.all_reduce(values, group=world.group, async_op=True)], world.device, end, "a sum over all ranks")
+        with _told("a sum over all ranks"):
+            _finish([dist.all_reduce(values, group=world.group, async_op=True)], world.device, end)
     if not torch.equal(values, expected):
         raise LinkError("a sum over all ranks came out wrong")
     return time.time()
@@ -80,25 +82,31 @@ def _trade(
         dist.P2POp(dist.irecv, received, group=world.group, group_peer=source),
         dist.P2POp(dist.isend, message, group=world.group, group_peer=target),
     ]
-    _finish(dist.batch_isend_irecv(operations), world.device, end, "nothing arrived, or could be sent")
+    with _told("nothing arrived, or could be sent"):
+        _finish(dist.batch_isend_irecv(operations), world.device, end)
 
 
-def _finish(works: Sequence[dist.Work | None], device: torch.device, end: float, what: str) -> None:
+def _finish(works: Sequence[dist.Work | None], device: torch.device, end: float) -> None:
     """Wait for all, on the host. A GPU's collective is asked instead: waiting for it would end with the process."""
     for work in filter(None, works):
-        left = max(end - time.monotonic(), 0.001)
-        try:
-            if device.type == "cpu":
-                work.wait(timedelta(seconds=left))
-                continue
-            while not work.is_completed():
-                if time.monotonic() > end:
-                    raise LinkError(f"{what}: no answer in time")
-                time.sleep(POLL_S)
-            work.wait()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise error if isinstance(error, LinkError) else LinkError(f"{what}: {reason}") from error
+        if device.type == "cpu":
+            work.wait(timedelta(seconds=max(end - time.monotonic(), 0.001)))
+            continue
+        while not work.is_completed():
+            if time.monotonic() > end:
+                raise RuntimeError("no answer in time")
+            time.sleep(POLL_S)
+        work.wait()
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What torch raises, when a collective is started already, as a LinkError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LinkError(f"{what}: {reason}") from error
 
 
 def _message(rank: int, numbers: int, device: torch.device) -> Tensor:

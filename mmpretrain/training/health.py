@@ -54,7 +54,7 @@ def _this_rank() -> OwnRank:
     local_rank, size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     device = torch.device("cpu")
-    # The launcher says so to ranks that are to do without GPUs; others would silently compute on CPUs where none is seen.
+    # The launcher tells ranks that are to do without GPUs; others would silently compute on CPUs where none is seen.
     planned = ATTEMPT in os.environ and os.environ.get("DS_ACCELERATOR") != "cpu"
     if planned or torch.cuda.is_available():
         device = torch.device("cuda", choose_device(local_rank, per_node))

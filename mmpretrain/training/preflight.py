@@ -1,8 +1,10 @@
 """Checks that need torch, run in their own process so that the launcher stays quick:
 
-python -m mmpretrain.training.preflight CONFIG.yaml RANKS [again]      prints {"problems": [...], "notes": [...]}
+python -m mmpretrain.training.preflight CONFIG.yaml RANKS [again] [gpu[=BYTES]]
+    prints {"problems": [...], "notes": [...], "prediction": {...}}
 
-again: the run goes on from a checkpoint, so that what it started from is not asked for.
+again: the run goes on from a checkpoint, so that what it started from is not asked for. gpu: ranks have GPUs, of so
+much memory, if that is known.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
 from mmpretrain.training.looking_into import cut_texts, opened, unreadable
+from mmpretrain.training.prediction.foretold import foretold
 from mmpretrain.training.started_from import findings
 from mmpretrain.training.telling_apart import indistinct
 
@@ -44,18 +47,26 @@ SMALL = 200_000_000  # parameters, 0.8 GB: drawn, and two samples encoded, in ab
 
 def main() -> None:
     """Check the model and the method that the config file describes, without allocating weights."""
-    checked = check(load_config(Path(sys.argv[1])), int(sys.argv[2]), starts="again" not in sys.argv[3:])
-    print(json.dumps({"problems": checked.problems, "notes": checked.notes}))
+    config, ranks, words = load_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:]
+    sources = EncoderSources(config)
+    checked = check(config, ranks, starts="again" not in words, sources=sources)
+    prediction, notes = None, checked.notes
+    if checked.model is not None:
+        gpu = next((word for word in words if word.startswith("gpu")), None)
+        limit = int(gpu.partition("=")[2] or 0) if gpu else 0
+        prediction, more = foretold(config, sources, checked.model, ranks, gpu=gpu is not None, limit=limit or None)
+        notes = notes + more
+    print(json.dumps({"problems": checked.problems, "notes": notes, "prediction": prediction}))
 
 
-def check(config: Config, ranks: int = 1, *, starts: bool = True) -> Checked:
+def check(config: Config, ranks: int = 1, *, starts: bool = True, sources: EncoderSources | None = None) -> Checked:
     """What stands against training as ``config`` says on so many ranks, and what is good to know; nothing is raised.
 
-    starts: whether it is the run's first start.
+    starts: whether it is the run's first start. sources: the run's, if they were asked before.
     """
     if problems := method_class(config.method.name).release_problems(config):
         return Checked(problems, [], None)
-    sources = EncoderSources(config)
+    sources = sources or EncoderSources(config)
     problems, notes, model = check_model(config, sources)
     if model is None:
         return Checked(problems, notes, None)

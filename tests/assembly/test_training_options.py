@@ -94,7 +94,12 @@ def sequence_gradients(*, checkpointing: bool) -> tuple[list[Tensor], int]:
     backbone = SequenceTransformer(input_size=3, width=20, layers=3, dropout=0.3)
     set_options("here", EncoderConfig("sequence", {}, checkpointing=checkpointing), backbone)
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda held: held):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
         states = backbone(values=torch.randn(2, 5, 3))
     states.square().sum().backward()
     return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None], len(kept)

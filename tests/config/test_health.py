@@ -25,5 +25,5 @@ def test_a_run_may_go_on_under_other_settings() -> None:
 
 
 def test_a_limit_of_no_time_is_refused() -> None:
-    with pytest.raises(ConfigError, match="engine.step_timeout_s is 0"):
+    with pytest.raises(ConfigError, match=r"engine\.step_timeout_s is 0"):
         compose(["engine.step_timeout_s=0"])

@@ -10,6 +10,7 @@ from mmpretrain.distributed import in_parts
 from mmpretrain.distributed.in_parts import InParts
 from mmpretrain.distributed.world import World
 from tests.rank_pool import Ranks
+from tests.submodules import submodule
 
 
 def built() -> nn.Sequential:
@@ -50,7 +51,7 @@ def in_float64() -> tuple[bool, torch.dtype]:
     parts = InParts(World.current(), resident=0)
     with parts.in_use():
         model = built()
-        weight = model[4].weight
+        weight = submodule(model, "4", nn.Linear).weight
         before = weight.detach().clone()
         weight.data = weight.data.double()
         nn.functional.linear(torch.ones(200).double(), weight)

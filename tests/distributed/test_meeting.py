@@ -33,7 +33,12 @@ def meet(place: Place, size: int = 2, limit_s: float = 20.0) -> list[bytes]:
 
 def says(answer: bytes) -> Callable[[socket.socket], None]:
     """Somebody who answers this and hangs up."""
-    return lambda caller: (caller.sendall(answer), caller.close())[1]
+
+    def answers(caller: socket.socket) -> None:
+        caller.sendall(answer)
+        caller.close()
+
+    return answers
 
 
 STRANGERS: dict[str, Callable[[socket.socket], None]] = {
@@ -91,6 +96,6 @@ def test_one_rank_needs_nobody() -> None:
 
 def test_who_finds_nobody_says_where_it_looked() -> None:
     port = free_port()
-    with pytest.raises(MeetingError, match=f"rank 0 did not answer on 127.0.0.1 at port {port}"):
-        with met(Place("127.0.0.1", port), 1, 2, 0.3):
-            pass
+    said = f"rank 0 did not answer on 127.0.0.1 at port {port}"
+    with pytest.raises(MeetingError, match=said), met(Place("127.0.0.1", port), 1, 2, 0.3):
+        pass

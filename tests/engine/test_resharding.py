@@ -171,6 +171,35 @@ def test_a_run_goes_on_with_other_ranks_and_stages_as_if_nothing_had_changed(ran
     check_chain(ranks, tmp_path, ["method=m3col", "method.mix_group=2", *AVERAGED])
 
 
+def take_the_older_one(folder: str) -> tuple[int, State, State]:
+    """(the step that a new engine of one rank goes on from, its state, its state after a step and the way back)."""
+    with batches_of_24():
+        engine = runs.start(runs.tiny_config(*COMMON, "method=clip"), first=False)
+        manifest = checkpoint.load_newest(engine, Path(folder))
+        assert manifest is not None
+        taken = whole_state(engine)
+        runs._run(engine, range(3, 4))
+        checkpoint.load_step(engine, Path(folder), manifest["step"])
+        return manifest["step"], taken, whole_state(engine)
+
+
+def test_another_size_falls_back_to_what_the_one_before_wrote(ranks: Callable, tmp_path: Path) -> None:
+    """Its own newest checkpoint is damaged, and one more was left in writing."""
+    written = ranks(2, part_of_a_run, str(tmp_path), ["method=clip"], 0, 3, "")[0][1]
+    ranks(3, part_of_a_run, str(tmp_path), ["method=clip", "engine.zero=3"], 3, 4, "")
+    (tmp_path / "step-00000005.tmp" / "deepspeed").mkdir(parents=True)
+    damaged = tmp_path / "step-00000004" / "deepspeed" / "zero_pp_rank_2_mp_rank_00_optim_states.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    ((step, taken, again),) = ranks(1, take_the_older_one, str(tmp_path))
+    assert step == 3 and differing(taken, written) == [] and differing(again, written) == []
+
+
+def test_a_checkpoint_of_another_run_is_refused(ranks: Callable, tmp_path: Path) -> None:
+    ranks(1, part_of_a_run, str(tmp_path), ["method=clip", "engine.zero=0"], 0, 1, "")
+    other = (str(tmp_path), ["method=clip", "model.encoders.right.freeze=true"], 1, 2, "")
+    assert "was not written by this run" in ranks(1, runs.refusal, part_of_a_run, *other)[0]
+
+
 TWO = ["data.modalities.caption=null", "model.encoders.caption=null"]
 # Rounding must not grow to visible differences within these steps, as it does at one size, too.
 CALM = ["optim.name=adam", "optim.eps=0.3", "optim.clip=null", "optim.lr=0.01"]

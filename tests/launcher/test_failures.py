@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from submitit.core.utils import JobPaths, cloudpickle_dump
 
-from launcher.failures import LOST_PEER, failure_record, one_line, record_failure, root_cause
+from launcher.failures import LOST_PEER, exits_file, failure_record, one_line, record_failure, root_cause
+from mmpretrain.endings import Ending
 
 LOST = RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:5152\nmore")
 
@@ -77,3 +78,16 @@ def test_no_reason_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 3])
 def test_records_are_named_by_job_and_rank(tmp_path: Path, rank: int) -> None:
     assert failure_record(task(tmp_path, rank)) == tmp_path / f"7_{rank}_failure.json"
+
+
+def test_how_a_silent_rank_ended_is_known_from_its_parent(tmp_path: Path) -> None:
+    record_failure(task(tmp_path, 0), LOST)
+    noted = exits_file(tmp_path, "7")
+    noted.write_text('{"codes": {"1": -9, "0": 1}, "out_of_memory": 0}')
+    found = root_cause(tmp_path, "7", 2)
+    assert (str(found), found.ending) == ("rank 1: killed by SIGKILL", Ending.lost)
+    noted.write_text('{"codes": {"1": -9}, "out_of_memory": 1}')
+    assert str(root_cause(tmp_path, "7", 2)).startswith("rank 1: out of memory: the system killed it")
+    noted.write_text('{"codes": {"1": 70}}')
+    found = root_cause(tmp_path, "7", 2)
+    assert (str(found), found.ending) == ("rank 1: ended with exit code 70 and left no reason", Ending.hung)

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "mine")
     checkpoint = folder.checkpoints / "step-00000040"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "MANIFEST.json").write_text("{}")
+    (checkpoint / "MANIFEST.json").write_text('{"files": {}}')
     save_config(config(tmp_path), folder.config)
     folder.plan.write_text(json.dumps({"world_size": 2, "cluster": "local", "host": socket.gethostname()}))
     folder.update_status(state=State.failed, job_id=None)

@@ -29,7 +29,7 @@ def folder(tmp_path: Path, config: Config) -> RunFolder:
     """A folder after two local ranks ended with a checkpoint at step 40."""
     folder = RunFolder(tmp_path / "mine")
     (folder.checkpoints / "step-00000040").mkdir(parents=True)
-    (folder.checkpoints / "step-00000040" / "MANIFEST.json").write_text("{}")
+    (folder.checkpoints / "step-00000040" / "MANIFEST.json").write_text('{"files": {}}')
     save_config(config, folder.config)
     folder.plan.write_text(json.dumps({"world_size": 2, "cluster": "local", "host": socket.gethostname()}))
     folder.update_status(state=State.failed, job_id=str(os.getpid()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def run(folder: Path, *lines: str) -> tuple[int, dict[str, object], Path]:
     folder.mkdir(exist_ok=True)
     RunFolder(folder).update_status(state=State.queued, job_id="7", cause=None)
     script, log = folder / "script", folder / "7_0_log.err"
-    script.write_text("\n".join([*guarded([MODULE, *lines], folder), END, "echo ranks", ""]))
+    script.write_text("\n".join([*guarded([MODULE, *lines], shlex.quote(str(folder))), END, "echo ranks", ""]))
     with log.open("a") as stream:
         done = subprocess.run(["bash", script], stderr=stream, stdout=subprocess.PIPE, text=True, timeout=20)
     assert (done.stdout.splitlines()[-1:] == ["ranks"]) is (done.returncode == 0)

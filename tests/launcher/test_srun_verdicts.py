@@ -26,8 +26,8 @@ def said(folder: Path, log: str, *ranks: str) -> str | None:
     ("log", "text"),
     [
         (
-            "srun: error: Unable to create step for job 10: Job/step already completing or completed\n",
-            "srun could not start the ranks: Unable to create step for job 10: Job/step already completing or completed",
+            "srun: error: Unable to create step for job 10: Job/step already completing or complete\n",
+            "srun could not start the ranks: Unable to create step for job 10: Job/step already completing or complete",
         ),
         (
             "srun: error: Task launch for StepId=5.0 failed on node node2: Invalid job credential\n"

@@ -103,6 +103,7 @@ class ToyJob(Job):
             os.kill(os.getpid(), signal.SIGSTOP)
         if rank == settings["fill"]:
             fill(self.run_folder / "filling")
+            append_line(self.run_folder / "metrics.jsonl", {"step": 3, "more": "than fits" * 1000})
         return rank == settings["absent"]
 
     def _describe(self, rank: int, first: int) -> None:

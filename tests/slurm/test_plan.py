@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.follow import Exit
 from launcher.launch import launch
 from launcher.plan import RunPlan
 from launcher.resources import Purpose, Request, choose
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job
 from tests.slurm.conftest import started
@@ -44,9 +44,9 @@ def test_no_variable_of_the_shell_and_no_sign_in_a_path_changes_the_job(
     for name, value in HOSTILE.items():
         monkeypatch.setenv(name, value)
     setup = [f"export PYTHONPATH={ROOT}", "export SLURM_EXPORT_ENV=NONE", "export SRUN_EXPORT_ENV=NONE"]
-    plan = slurm_plan(tmp_path / "50% it's ü" / "toy %x", ranks=1, export="NONE", setup=setup, mem="1 gb")
+    plan = slurm_plan(tmp_path / "50% it's ü %x" / "toy", ranks=1, export="NONE", setup=setup, mem="1 gb")
     code, out = run(plan)
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     for rank in (0, 1):  # setup may speak to srun, but what ranks get is ours to say
         (facts,) = read_lines(plan.run_folder / f"rank-{rank}.jsonl")
         assert facts["launcher"] == str(plan.run_folder / "code" / "launcher" / "job.py")
@@ -54,7 +54,7 @@ def test_no_variable_of_the_shell_and_no_sign_in_a_path_changes_the_job(
     number = job_id(plan)
     assert {path.name for path in (plan.run_folder / "logs").glob("*.err")} == {f"{number}_{n}_log.err" for n in (0, 1)}
     shown = subprocess.check_output(["scontrol", "show", "job", number], text=True)
-    for fact in ("Partition=low", "TimeLimit=00:05:00", "NumNodes=2", "NumTasks=2", "Requeue=1", "JobName=toy %x"):
+    for fact in ("Partition=low", "TimeLimit=00:05:00", "NumNodes=2", "NumTasks=2", "Requeue=1", "JobName=toy"):
         assert re.search(rf"\b{re.escape(fact)}(\s|$)", shown, re.MULTILINE), (fact, shown)
     assert "MinMemoryNode=1G" in shown and "ArrayJobId" not in shown
 
@@ -69,7 +69,7 @@ def test_a_line_of_setup_that_fails_is_the_cause_though_nobody_follows(tmp_path:
     shown = subprocess.check_output(["scontrol", "show", "job", str(status["job_id"])], text=True)
     assert "ExitCode=78:0" in shown
     code, out = run(slurm_plan(tmp_path / "followed", setup=["false"]))
-    assert code != Exit.completed and 'failed: the setup of the job failed at "false": exit code 1\n' in out
+    assert code != Ending.completed and 'failed: the setup of the job failed at "false": exit code 1\n' in out
 
 
 @pytest.mark.slow
@@ -109,17 +109,17 @@ def test_what_srun_says_is_the_cause_though_nobody_follows(
 @pytest.mark.parametrize(
     ("request_", "profile", "problem"),
     [
-        ({"nodes": 3}, "", "--nodes 3: partition low (the default) has 2 nodes"),
+        ({"nodes": 3}, "{}", "--nodes 3: partition low (the default) has 2 nodes"),
         (
             {},
             "partition: hihg",
-            "partition hihg: Slurm has none of that name (did you mean high?); there are low, high",
+            "partition hihg: Slurm has none of that name (did you mean high?)",
         ),
         ({}, "mem: 9GB", "--nodes 1 with 9GB of memory: partition low (the default) has 0 of them (at most 8000M)"),
         (
             {"gpus_per_node": 3},
             "cpus_per_task: 2",
-            "--nodes 1 with 6 CPUs (3 ranks per node, each with 2): partition low",
+            "--nodes 1 with 6 CPUs (3 ranks per node, each with 2)",
         ),
         ({}, "gpu_type: a100", "has no GPUs of type a100"),
     ],
@@ -149,7 +149,7 @@ def test_gpus_are_those_of_the_partition_and_each_rank_sees_its_nodes(
         plan = slurm_plan(tmp_path / "toy", gpus_per_node=2)
         object.__setattr__(plan.resources, "gpus_per_node", 2)
         code, out = run(plan)
-        assert code == Exit.completed, out
+        assert code == Ending.completed, out
         for rank in range(4):
             (facts,) = read_lines(plan.run_folder / f"rank-{rank}.jsonl")
             assert facts["CUDA_VISIBLE_DEVICES"] == "0,1"

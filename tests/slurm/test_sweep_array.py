@@ -52,18 +52,18 @@ def word(run: RunFolder) -> str:
 
 
 def test_each_element_is_requeued_alone_and_has_its_own_folder(tmp_path: Path) -> None:
-    plan = toy_sweep(tmp_path / "sweep", ["a", "b", "c"], 2, srun_args=["sh", "-c", KILLED_AT_FIRST, "sh"])
+    plan = toy_sweep(tmp_path / "sweep", ["a", "b"], 2, srun_args=["sh", "-c", KILLED_AT_FIRST, "sh"])
     runs = submit(plan, pause=0.1)
     script = next((tmp_path / "sweep" / ".arrays").glob("*/submission.sh")).read_text()
-    assert "#SBATCH --array=0-2%2\n" in script
+    assert "#SBATCH --array=0-1%2\n" in script
     shown = array_script(plan).replace("SUBMISSION", "1")
     assert shown.replace("/.code/COPY", "") == script.replace(f"/.code/{(runs[0].path / 'code').readlink().name}", "")
     ids = [run.status()["job_id"] for run in runs]
-    assert ids == [f"{ids[0].partition('_')[0]}_{number}" for number in range(3)]
+    assert ids == [f"{ids[0].partition('_')[0]}_{number}" for number in range(2)]
     wait_until(lambda: len(list(read_lines(runs[1].metrics))) > 3)
     subprocess.run(["scancel", "--signal=USR2", ids[1]], check=True)
     wait_until(lambda: all(run.status()["state"] == "completed" for run in runs))
-    assert [len(starts(run)) for run in runs] == [1, 2, 1], "the first start of each was ended before it began"
+    assert [len(starts(run)) for run in runs] == [1, 2], "the first start of each was ended before it began"
     assert starts(runs[1])[1] > 3
     assert [line["step"] for line in read_lines(runs[1].metrics)] == list(range(1, 41))
     wait_until(lambda: all(word(run) == "COMPLETED" for run in runs))
@@ -74,6 +74,7 @@ def test_each_element_is_requeued_alone_and_has_its_own_folder(tmp_path: Path) -
         assert (run.path / "logs" / f"{job_id}_0_log.out").exists()
 
 
+@pytest.mark.slow
 def test_the_states_of_elements_are_told_and_the_sweep_is_cancelled_as_a_whole(tmp_path: Path) -> None:
     plan = toy_sweep(tmp_path / "sweep", ["a", "b", "c"], 2)
     runs = submit(plan, pause=0.5)
@@ -98,6 +99,7 @@ def mmpretrain(*words: str) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_following_an_array_tells_the_runs_that_failed(tmp_path: Path) -> None:
     plan = toy_sweep(tmp_path / "sweep", ["a", "b"])
     write_record(plan)

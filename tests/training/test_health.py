@@ -85,5 +85,5 @@ def test_planned_gpus_that_are_not_seen_are_refused(monkeypatch: pytest.MonkeyPa
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", ATTEMPT: "7-0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)
-    with pytest.raises(WrongDeviceError, match="rank 0 on .* sees 0 GPUs"):
+    with pytest.raises(WrongDeviceError, match=r"rank 0 on .* sees 0 GPUs"):
         health.start(RunFolder(tmp_path), compose([]))
