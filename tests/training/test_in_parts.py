@@ -96,7 +96,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(digits / "tokenizer")
     tokenizer.save_pretrained(folder)
     # As the experiment has it, whose keys stay.
-    sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    }
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
     BertModel(config).save_pretrained(folder, max_shard_size="60KB")
     assert (folder / "model.safetensors.index.json").is_file()
