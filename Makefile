@@ -71,6 +71,7 @@ bench: install data/digits/dataset.json
 	$(BIN)/python -m benchmarks.index --quick
 	$(BIN)/python -m benchmarks.methods --quick
 	$(BIN)/python -m benchmarks.padding --quick
+	$(BIN)/python -m benchmarks.checkpointing --quick
 
 docs: install
 	$(BIN)/python -m launcher.config_page > docs/config.md

@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 
 from launcher.completion import complete
-from launcher.launch import LaunchError, launch
-from launcher.plan import PlanError, RunPlan, make_plan
-from launcher.previous_run import Action
-from launcher.render import Shown, plan_as_json, show_plan, show_problems, show_summary
-from launcher.resources import Cluster, Purpose, Request
-from launcher.sweep_values import several_values
+from launcher.launching.launch import LaunchError, launch
+from launcher.launching.render import Shown, plan_as_json, show_plan, show_problems, show_summary
+from launcher.planning.plan import PlanError, RunPlan, make_plan
+from launcher.planning.previous_run import Action
+from launcher.planning.resources import Cluster, Purpose, Request
+from launcher.sweeps.values import several_values
 from mmpretrain.config.choices import USER_CONFIGS
 from mmpretrain.console import HomeCommand
 from mmpretrain.endings import Ending
@@ -112,9 +112,9 @@ def submit(
     purpose = Purpose.show if dry_run else Purpose.run
     request = Request(nodes, gpus_per_node, cluster, purpose, config_dir or USER_CONFIGS)
     if sweep or sweep_file is not None or at_once is not None:
-        from launcher.sweep_cli import SweepOptions, swept_training
+        from launcher.sweeps.cli import SweepOptions, swept_training
 
-        options = SweepOptions(sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
+        options = SweepOptions(typed(sys.argv), sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
         raise typer.Exit(swept_training(tokens or [], request, config, options))
 
     def planned() -> RunPlan:

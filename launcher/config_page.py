@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.profiles import Profile
+from launcher.slurm.profiles import Profile
 from mmpretrain.config import shipped
 from mmpretrain.config.choices import names_in
 from mmpretrain.config.compose import GROUPS
@@ -25,7 +25,7 @@ from mmpretrain.config.root import Config
 INTRODUCTION = """\
 # Every setting
 
-<!-- Written by `make docs` from the dataclasses in mmpretrain/config/ and launcher/profiles.py: edit those. -->
+<!-- Written by `make docs` from the dataclasses in mmpretrain/config/ and launcher/slurm/profiles.py: edit those. -->
 
 One config says everything about a run but the machines that it runs on; those are said by options of the launcher and
 by a [cluster profile](#cluster-profiles). Keys, types and values are checked strictly, and everything that is wrong is

@@ -32,13 +32,13 @@ from launcher.cli import (
     typed,
 )
 from launcher.completion import complete
-from launcher.finetune_asked import Asked, reduced, run_name
-from launcher.finetune_convert import convert, converted
-from launcher.finetune_look import FinetuneLook
-from launcher.finetune_plan import Tokens, run_tokens
-from launcher.finetune_start import Form, Start, StartError, find_start, of_encoders
-from launcher.plan import PlanError, RunPlan, make_plan
-from launcher.resources import Purpose, Request, choose
+from launcher.finetuning.asked import Asked, reduced, run_name
+from launcher.finetuning.convert import convert, converted
+from launcher.finetuning.look import FinetuneLook
+from launcher.finetuning.plan import Tokens, run_tokens
+from launcher.finetuning.start import Form, Start, StartError, find_start, of_encoders
+from launcher.planning.plan import PlanError, RunPlan, make_plan
+from launcher.planning.resources import Purpose, Request, choose
 from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
@@ -132,10 +132,16 @@ def finetune(
             return plan_of(asked(), request)
 
     if sweep or sweep_file is not None or at_once is not None:
-        from launcher.sweep_cli import SweepOptions, swept_finetuning
+        from launcher.sweeps.cli import SweepOptions, swept_finetuning
 
-        options = SweepOptions(sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
-        raise typer.Exit(swept_finetuning(asked, request, options))
+        options = SweepOptions(typed(sys.argv), sweep, sweep_file, at_once, follow, dry_run=dry_run, as_json=as_json)
+        found = swept_finetuning(
+            lambda: as_plan_errors(lambda: with_data(asked())),
+            lambda run, ranks, of: as_plan_errors(lambda: composed(run, ranks, of)),
+            request,
+            options,
+        )
+        raise typer.Exit(found)
     show = shower(whole_config, as_json) if dry_run else None
     raise typer.Exit(carried_out(lambda: as_plan_errors(planned), follow, show))
 
@@ -157,7 +163,7 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
 
     Raises PlanError, ConfigError, ShardError and StartError.
     """
-    refuse_no_data(asked)
+    with_data(asked)
     if asked.start.form is not Form.published:
         return _made(asked, request)
     folder = _run_folder(asked)
@@ -169,12 +175,13 @@ def plan_of(asked: Asked, request: Request) -> RunPlan:
         return _moved(plan, start.source, str(folder / START))
 
 
-def refuse_no_data(asked: Asked) -> None:
-    """Raises StartError and ShardError where nothing says what to learn from."""
+def with_data(asked: Asked) -> Asked:
+    """The same. Raises StartError and ShardError where nothing says what to learn from."""
     if asked.data and not is_remote(asked.data) and not Path(asked.data).is_dir():
         raise no_shards(asked.data)
     if not asked.data and not asked.says_data:
         raise StartError("there are no data: name a folder of shards by --data FOLDER")
+    return asked
 
 
 def composed(asked: Asked, world_size: int, request: Request) -> tuple[Config, tuple[str, ...]]:

@@ -26,7 +26,7 @@ def whole_command() -> Any:
 
     from launcher.cli import command_line
     from launcher.finetune import command_line as finetune_line
-    from launcher.runs_cli import app as runs_app
+    from launcher.runs.cli import app as runs_app
     from mmpretrain.cli import app
     from mmpretrain.training.cli import export_command
 

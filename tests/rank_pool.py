@@ -35,7 +35,7 @@ import cloudpickle
 import psutil
 import pytest
 
-from launcher.ports import free_port
+from launcher.ranks.ports import free_port
 
 LOG_TAIL = 4000
 # What nearly every call needs. Imports alone: no process group, no engine, no thread, so that forking is safe.

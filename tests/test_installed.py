@@ -224,7 +224,7 @@ def test_a_run_from_the_wheel_stops_resumes_and_releases(environment: Path, away
     assert f"resume after step {len(seen)}" in " ".join(done.stdout.split())
     assert _steps(folder) == list(range(1, 25))
     # The job ran from a copy that needs nothing else of the project, with the layout of a clone.
-    found = "import launcher.job, mmpretrain.config.compose as c; print(launcher.job.__file__, c.CONFIGS)"
+    found = "import launcher.ranks.job, mmpretrain.config.compose as c; print(launcher.ranks.job.__file__, c.CONFIGS)"
     copy = folder.path / "code"
     there = subprocess.run(
         [environment / "bin" / "python", "-c", found],

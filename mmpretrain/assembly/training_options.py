@@ -7,14 +7,17 @@ import os
 import shutil
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mmpretrain.config.model import AttentionKernel, EncoderConfig
 from mmpretrain.distributed.batch_norm import training_batch_norms
+from mmpretrain.models.attention_mmpretrain import Block
 from mmpretrain.problems import UnusableError, one_line
 
 
@@ -25,7 +28,8 @@ def option_problems(where: str, encoder: EncoderConfig, backbone: nn.Module) -> 
     """
     found = []
     if not isinstance(backbone, PreTrainedModel):
-        found += encoder.without_effect(where, f"the encoder of {encoder.pretrained}") if encoder.pretrained else []
+        ours = f"the encoder of {encoder.pretrained}"
+        found += encoder.without_effect(where, ours, checkpointed=bool(_blocks(backbone))) if encoder.pretrained else []
     else:
         found += _attention_problems(where, encoder, backbone) if encoder.attention else []
         found += _checkpointing_problems(f"{where}.checkpointing", backbone) if encoder.checkpointing else []
@@ -69,7 +73,17 @@ def _switch(encoder: EncoderConfig, backbone: Any) -> None:
         backbone.compile()
 
 
+def _blocks(backbone: nn.Module) -> list[Block]:
+    """The layers of one of this project's encoders that can be computed again in the backward pass."""
+    return [module for module in backbone.modules() if isinstance(module, Block)]
+
+
 def _enable_checkpointing(backbone: Any) -> None:
+    if not isinstance(backbone, PreTrainedModel):
+        for block in _blocks(backbone):
+            block.gradient_checkpointing = True
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, preserve_rng_state=True)
+        return
     # Newer releases of transformers renamed it and warn at every use of the old name.
     enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
     enable({"use_reentrant": False, "preserve_rng_state": True})

@@ -62,7 +62,7 @@ class Architecture:
 
     kind: what it encodes. pools: what its states can be pooled by, the default first. sizes: keywords that the data
     fills. required, optional: the other keywords, and what they take. divides: (divisor, dividend) keywords, and the
-    divisor's default.
+    divisor's default. checkpointed: whether it has layers whose activations can be computed again.
     """
 
     kind: Kind
@@ -71,6 +71,7 @@ class Architecture:
     required: Mapping[str, Value] = field(default_factory=dict)
     optional: Mapping[str, Value] = field(default_factory=dict)
     divides: tuple[str, str, int] | None = None
+    checkpointed: bool = False
 
 
 ARCHITECTURES = {
@@ -102,6 +103,7 @@ ARCHITECTURES = {
             "pre_norm": Value.switch,
         },
         divides=("heads", "width", 5),
+        checkpointed=True,
     ),
 }
 # What a single encoder of transformers can be pooled by.

@@ -64,6 +64,19 @@ class Precision(StrEnum):
     (mmpretrain/engine/loss_scale.py)."""
 
 
+class Offload(StrEnum):
+    """What lies in the memory of the host instead of the device's."""
+
+    none = "none"
+    """Nothing."""
+
+    optimizer = "optimizer"
+    """The optimizer's states and float32 weights, each rank's part; the optimizer's step is taken by the CPU."""
+
+    parameters = "parameters"
+    """Those, and the weights as well, which come to the device layer by layer. With ``engine.zero=3`` only."""
+
+
 @dataclass
 class OptimConfig:
     """Optimizer and learning rate."""
@@ -178,6 +191,10 @@ class EngineConfig:
     """Whether the gradients of all micro-batches are reduced at once, which takes a whole copy of them in memory. Only
     with ``engine.micro_batches`` above 1, and ZeRO 1 to 3."""
 
+    offload: Offload = field(default=Offload.none, metadata=ROUNDING)
+    """What lies in the memory of the host: for models that do not fit into that of the devices, at the price of slower
+    steps. Needs ``engine.zero`` of 1 to 3; not with ``optim.name=muon``."""
+
     timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
     with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
@@ -215,6 +232,7 @@ class EngineConfig:
                 " set engine.micro_batches above 1 and engine.zero to 1, 2 or 3, or leave it out"
             )
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
+        found += self._offload_problems()
         if self.timeout_s < 1:
             found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
         if self.hang_s < 1:
@@ -238,14 +256,34 @@ class EngineConfig:
             f" the nearest that does is {nearest}"
         ]
 
+    def _offload_problems(self) -> list[str]:
+        if self.offload is Offload.none:
+            return []
+        least = 3 if self.offload is Offload.parameters else 1
+        zero = self.deepspeed.get("zero_optimization") or {}
+        found = [
+            f"engine.deepspeed.zero_optimization.{key}: engine.offload={self.offload} says the same; leave one of"
+            " them out"
+            for key in ("offload_optimizer", "offload_param")
+            if zero.get(key)
+        ]
+        if self.zero < least:
+            found.append(
+                f"engine.offload={self.offload} has no effect with engine.zero={self.zero}, which every rank holds"
+                f" whole on its device: set engine.zero={least if least == 3 else '1, 2 or 3'}, or leave it out"
+            )
+        return found
+
     def muon_problems(self) -> list[str]:
         """What stands against ``optim.name=muon``, which must see where ZeRO puts the parts of a matrix."""
         zero = self.deepspeed.get("zero_optimization") or {}
         moving = ("offload_optimizer", "offload_param", "zero_hpz_partition_size", "mics_shard_size", "zenflow")
         keys = [f"zero_optimization.{key}" for key in moving if zero.get(key)]
         keys += [key for key in ("zenflow",) if self.deepspeed.get(key)]
+        keys = [f"deepspeed.{key}" for key in keys]
+        keys += [] if self.offload is Offload.none else [f"offload={self.offload}"]
         return [
-            f"engine.deepspeed.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
+            f"engine.{key}: optim.name=muon puts matrices together from partitions that lie on the ranks'"
             " devices, one share for each; leave it out, or use optim.name=adamw"
             for key in keys
         ]

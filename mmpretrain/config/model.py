@@ -144,7 +144,7 @@ class EncoderConfig:
 
     checkpointing: bool = False
     """Whether only the inputs of its layers are kept for the backward pass and the rest is computed again there: less
-    memory, for the time of one more forward pass. transformers' architectures only."""
+    memory, for the time of one more forward pass. Of transformers' architectures and ``sequence`` only."""
 
     attention: AttentionKernel | None = None
     """Implementation of its attention; null: the architecture's own default. transformers' architectures only."""
@@ -188,14 +188,21 @@ class EncoderConfig:
                 f"{key}.pool is {self.pool}: {self.architecture or self.pretrained} knows {', '.join(self._pools)}"
             )
         if self.architecture in ARCHITECTURES:
-            found += self.without_effect(key, f"the {self.architecture}")
+            checkpointed = ARCHITECTURES[self.architecture].checkpointed
+            found += self.without_effect(key, f"the {self.architecture}", checkpointed=checkpointed)
         if self.freeze and self.checkpointing:
             found.append(f"{key}.checkpointing=true saves nothing with freeze=true, which keeps nothing: leave it out")
         return found
 
-    def without_effect(self, key: str, ours: str) -> list[str]:
-        """The options that an own architecture (``ours`` in a sentence) has no use for, one sentence each."""
-        set_to = {"checkpointing": "true" if self.checkpointing else None, "attention": self.attention}
+    def without_effect(self, key: str, ours: str, *, checkpointed: bool = False) -> list[str]:
+        """The options that an own architecture (``ours`` in a sentence) has no use for, one sentence each.
+
+        checkpointed: whether it has layers whose activations can be computed again.
+        """
+        set_to = {
+            "checkpointing": "true" if self.checkpointing and not checkpointed else None,
+            "attention": self.attention,
+        }
         return [
             f"{key}.{option}={value} has no effect on {ours}: leave it out" for option, value in set_to.items() if value
         ]

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from mmpretrain.distributed.world import World
@@ -89,13 +90,13 @@ class InParts:
         """After an operation: let go of what was used longest ago, if there is too much."""
         self._leave(self.resident, {id(parameter) for parameter in parameters})
 
-    def set(self, parameter: nn.Parameter) -> None:
+    def renew(self, parameter: nn.Parameter) -> None:
         """``parameter`` has just got new numbers, all of them."""
         self._away.pop(parameter.data_ptr(), None)
         self._whole[id(parameter)] = parameter
 
     def _take_in(self, _: nn.Module, __: str, parameter: Any) -> None:
-        lazy = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
+        lazy = isinstance(parameter, UninitializedParameter)
         with torch._C.DisableTorchFunction():  # what happens here is not to be seen by the mode
             if lazy or parameter.is_meta or parameter.numel() < SMALL or hasattr(parameter, _PART):
                 return
@@ -136,7 +137,7 @@ class _Gathering(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is _SET_DATA and found[0] is args[0]:
             self._parts.have(found[1:])
-            self._parts.set(found[0])
+            self._parts.renew(found[0])
         else:
             self._parts.have(found)
         result = func(*args, **kwargs)

@@ -81,15 +81,13 @@ def newest_step(checkpoints: Path) -> int | None:
 
 
 def newest_manifest(checkpoints: Path) -> tuple[int | None, dict[str, Any]]:
-    """The newest checkpoint's step and manifest, for messages; None without one, and empty where it cannot be read."""
-    step = newest_step(checkpoints)
-    if step is None:
-        return None, {}
-    try:
-        found = read_manifest(step_folder(checkpoints, step))
-    except (OSError, ValueError):
-        return step, {}  # whoever loads it passes it over
-    return step, found if isinstance(found, dict) else {}
+    """The step and the manifest of the newest checkpoint that is whole at a first look, for messages; None, and an
+    empty one, if there is none."""
+    for step in steps(checkpoints):
+        folder = step_folder(checkpoints, step)
+        if seen_problem(folder) is None:
+            return step, read_manifest(folder)
+    return None, {}
 
 
 def start_writing(checkpoints: Path, step: int) -> Path:
@@ -166,7 +164,7 @@ def seen_problem(folder: Path) -> str | None:
     if not (folder / MANIFEST).exists():
         return None
     try:
-        listed = read_manifest(folder)["files"]
+        listed = read_manifest(folder).get("files", {})
         wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])
         name = next(wrong, None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -89,6 +89,10 @@ def _size(step: int, layout: Layout) -> dict[str, Any]:
 
 def _layout(section: Mapping[str, Any], ranks: int) -> Layout:
     usual = EngineConfig()
-    others = {key: section[key] for key in ("offload", "deepspeed") if section.get(key)}
+    others = {
+        key: section[key]
+        for key in ("offload", "deepspeed")
+        if section.get(key, getattr(usual, key)) != getattr(usual, key)
+    }
     precision = Precision(section.get("precision", usual.precision))
     return Layout(int(ranks), int(section.get("zero", usual.zero)), precision.value, others)

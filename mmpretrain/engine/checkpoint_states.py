@@ -60,7 +60,7 @@ class StoredStates:
         if self.whole:
             file = _Mapped(self.folder / WHOLE)
             for name, span in wanted.items():
-                yield Stretch(name, WEIGHT, span.start, file.read(lambda held, n=name: held["module"][n], span))
+                yield Stretch(name, WEIGHT, span.start, file.read(_at("module", name), span))
             yield from self._slices(wanted) if self.divided else self._numbered(file, wanted)
         else:
             yield from self._shares(wanted)
@@ -77,7 +77,7 @@ class StoredStates:
         for name, number in zip(self.order, numbers, strict=True):
             if name in wanted:
                 for key in _keys(_state(file.content)["state"].get(number, {})):
-                    found = file.read(lambda held, n=number, k=key: _state(held)["state"][n][k], wanted[name])
+                    found = file.read(_state_at(number, key), wanted[name])
                     yield Stretch(name, key, wanted[name].start, found)
 
     def _slices(self, wanted: Mapping[str, range]) -> Iterator[Stretch]:
@@ -103,14 +103,14 @@ class StoredStates:
                 file = _Mapped(self.folder / SHARE.format(rank))
                 for name, (own, span) in frozen.items():
                     inside = range(span.start - own.start, span.stop - own.start)
-                    found = file.read(lambda held, n=name: held["frozen_param_fragments"][n], inside)
+                    found = file.read(_at("frozen_param_fragments", name), inside)
                     yield Stretch(name, WEIGHT, span.start, found)
 
     def _of_rank(
         self, rank: int, wanted: Mapping[str, range], sizes: Mapping[str, int]
     ) -> dict[str, tuple[range, range]]:
         """Of the parameters with these ``sizes``: what the rank wrote (without padding), and what of it is wanted."""
-        found = {}
+        found: dict[str, tuple[range, range]] = {}
         for name, span in wanted.items():
             if name in sizes:
                 part = ceil(sizes[name] / self.ranks)
@@ -163,7 +163,15 @@ def _held(file: _Mapped, group: int, name: str, span: range, start: int, wanted:
     if "fp32_flat_groups" in file.content["optimizer_state_dict"]:
         yield Stretch(name, WEIGHT, low, file.read(lambda held: _flat_groups(held)[group], inside))
     for key in _keys(_state(file.content)["state"].get(group, {})):
-        yield Stretch(name, key, low, file.read(lambda held, k=key: _state(held)["state"][group][k], inside))
+        yield Stretch(name, key, low, file.read(_state_at(group, key), inside))
+
+
+def _at(part: str, name: str) -> Callable[[Content], Tensor]:
+    return lambda held: held[part][name]
+
+
+def _state_at(number: int, key: str) -> Callable[[Content], Tensor]:
+    return lambda held: _state(held)["state"][number][key]
 
 
 def _flat_groups(content: Content) -> list[Tensor]:

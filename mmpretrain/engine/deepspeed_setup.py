@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from mmpretrain.config.engine import Precision
+from mmpretrain.config.engine import Offload, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.in_parts import InParts
 from mmpretrain.distributed.world import World
@@ -32,7 +32,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
         # Stage 0 leaves the norm to us, and clips by one of its own that it computes again.
         "gradient_clipping": config.optim.clip if config.optim.clip and config.engine.zero else 0.0,
         **_autocast(config.engine.precision),
-        "zero_optimization": _zero(config.engine.zero),
+        "zero_optimization": _zero(config.engine.zero) | _offload(config.engine.offload),
         # It waits for the device twice a step, for a figure that nobody reads.
         "timers": {"throughput": {"enabled": False}},
         # Keep torch's optimizers: DeepSpeed's CPU Adam would be compiled on the spot.
@@ -53,6 +53,14 @@ def _zero(stage: int) -> dict[str, Any]:
         "reduce_bucket_size": BUCKET,
         "stage3_gather_16bit_weights_on_model_save": True,
     }
+
+
+def _offload(what: Offload) -> dict[str, Any]:
+    if what is Offload.none:
+        return {}
+    # Memory of the host that stays where it is, which copies to a device need to be fast.
+    place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {"offload_optimizer": place} | ({"offload_param": place} if what is Offload.parameters else {})
 
 
 def _autocast(precision: Precision) -> dict[str, Any]:

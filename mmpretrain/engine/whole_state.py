@@ -1,4 +1,4 @@
-"""A model's whole weights on rank 0, of which memory holds one tensor at a time: large ones lie in files without a name."""
+"""A model's whole weights on rank 0, of which memory holds one tensor at a time: large ones lie in nameless files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SMALL = 2**14  # numbers; what has fewer stays in memory
 def gathered_state(deepspeed: Any, spool: Path | None, *, keeps: bool) -> dict[str, Tensor] | None:
     """The weights of a model that ZeRO-3 has divided, by name, on the CPU; a collective.
 
-    deepspeed: its engine. spool: a folder on a disk with room for them; None: they stay in memory. keeps: whether this rank wants them; None
-    comes back where it does not. What has several names is one tensor under all of them.
+    deepspeed: its engine. spool: a folder on a disk with room for them; None: they stay in memory. keeps: whether this
+    rank wants them; None comes back where it does not. What has several names is one tensor under all of them.
     """
     from deepspeed import zero
 

@@ -58,7 +58,7 @@ def publish(
     notes = export_release(*whole, SHARD if divided else "5GB", native, adapters)
     if not native and native_note(shipped.model.config):
         notes.append(
-            f"its model is divided among the ranks (engine.zero=3), and formats of others take all of it in one process:"
+            "its model is divided among the ranks (engine.zero=3), and formats of others take all of it in one process:"
             f" `mmpretrain export {folder.path} --to FOLDER` writes them"
         )
     for note in notes:

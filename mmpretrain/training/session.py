@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
-from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
 from mmpretrain.config.kept_out import kept_out
 from mmpretrain.data.batch import Batch
-from mmpretrain.data.index import ShardError
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
@@ -38,7 +36,6 @@ from mmpretrain.evaluation.evaluate import log_entry, plain, write_evaluation
 from mmpretrain.methods.base import Once
 from mmpretrain.methods.build import build_method
 from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
-from mmpretrain.problems import UnusableError
 from mmpretrain.records import Change, change_lines, read_changes, told_ending
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training import health
@@ -48,6 +45,7 @@ from mmpretrain.training.costs import count_costs
 from mmpretrain.training.drawing import draw_end, draw_grid
 from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
+from mmpretrain.training.first_look import agree_on_the_index, settle_padding, tell_apart
 from mmpretrain.training.held_out import not_held_out
 from mmpretrain.training.known_data import known_data
 from mmpretrain.training.measuring import Measuring
@@ -59,7 +57,6 @@ from mmpretrain.training.publish import Scores, device_name, publish, training_f
 from mmpretrain.training.recorder import Recorder, Skipped
 from mmpretrain.training.run_checkpoints import RunCheckpoints, bring_back, facts_of
 from mmpretrain.training.started_from import begin
-from mmpretrain.training.telling_apart import indistinct
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +87,7 @@ class Session:
         sources_of_views = build_unaugmented_processor(self.config, self.processor)
         training = Training.of(self.config, self.processor)
         self.stream = self._stream("train", folder.quarantine, sources_of_views, training)
-        self._agree_on_the_index(self.stream)
+        agree_on_the_index(self.stream, self.config, self.world)
         self.recorder = Recorder(folder, self.config, self.stream, self.world)
         if self.world.rank == 0:
             hardware = f"{self.world.size} x {device_name()}"
@@ -101,15 +98,6 @@ class Session:
         self.before_after = self._before_after()
         self.best: Best | None = None
         self.checkpoints = RunCheckpoints(folder, self.engine, self.recorder.saved)
-
-    def _agree_on_the_index(self, stream: Stream) -> None:
-        """Ranks that read different indexes would train on samples in different orders, and nothing would show it."""
-        part = int(stream.index.fingerprint[:12], 16)  # 48 bits: their sum over the ranks fits into int64
-        total = self.world.all_reduce_sum(torch.tensor([part], device=self.world.device))
-        if self.world.max_flag(int(total.item()) != part * self.world.size):
-            raise ShardError(
-                f"the ranks see different indexes of train in {self.config.data.place}: is it shared by all nodes?"
-            )
 
     def __enter__(self) -> Session:
         return self
@@ -329,9 +317,9 @@ class Session:
         bring_back(self.folder, self.config, world)
         first = not checkpoint.exists(self.folder.checkpoints, world)
         taken = self._begin(world) if first else []
-        self._settle_padding(world)
+        settle_padding(self.config, self.method.model, self.processor, world)
         if first:
-            self._tell_apart(world)
+            tell_apart(self.config, self.method.model, self.processor, world)
             if not self.method.taken_over(taken):
                 self.method.initialize(self._first_batches, world)
         keep_start(self.folder, self.config.averaging, self.method, world, first=first)
@@ -346,30 +334,10 @@ class Session:
             self.folder.update_status(started_from=self.started_from)
         return begun.taken
 
-    def _settle_padding(self, world: World) -> None:
-        """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
-        faults = padding_faults(self.config, self.method.model, self.processor)
-        for name, fault in faults.items():
-            # Not all ranks need round alike, and their batches must not be padded by different rules.
-            if world.max_flag(bool(fault)):
-                faults[name] = fault or "gave a sample another embedding on another rank where it had more padding"
-        problems, notes = pad_by_batch(self.config, self.processor, faults)
-        if problems:
-            raise UnusableError(problems)
-        if world.rank == 0:
-            for note in notes:
-                logger.warning(note)
-
-    def _tell_apart(self, world: World) -> None:
-        """Raises UnusableError, on all ranks, if an encoder cannot tell inputs apart."""
-        problems = indistinct(self.config, self.method.model, self.processor)
-        if world.max_flag(bool(problems)):
-            raise UnusableError(problems or ["another rank found inputs that an encoder cannot tell apart"])
-
     def _first_batches(self, samples: int) -> Iterator[Batch]:
         """Of the stream's first samples, plain; they do not count among what the run reads."""
         stream = self._split("train")
-        self._agree_on_the_index(stream)
+        agree_on_the_index(stream, self.config, self.world)
         steps = math.ceil(min(samples, len(stream.index)) / self.config.data.global_batch)
         return stream.batches(0, steps)
 

@@ -86,8 +86,8 @@ class Begun:
 def begin(config: Config, method: Method, processor: MMPretrainProcessor, world: World) -> Begun | None:
     """Take over what ``config.init_from`` names, at a run's first start; None if it names nothing.
 
-    method: around the model, whole on every rank or kept in parts and in use. A collective if there is something. Raises UnusableError, on
-    all ranks, for a source that is missing, damaged or does not fit.
+    method: around the model, whole or kept in parts and in use. A collective if there is something. Raises
+    UnusableError, on all ranks, for a source that is missing, damaged or does not fit.
     """
     if config.init_from is None:
         return None

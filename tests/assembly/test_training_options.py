@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 
 from mmpretrain.assembly.build import build_model
 from mmpretrain.assembly.check import check_model
-from mmpretrain.assembly.training_options import compiler_lacking
+from mmpretrain.assembly.training_options import compiler_lacking, set_options
 from mmpretrain.config.engine import Precision
 from mmpretrain.config.model import AttentionKernel, EncoderConfig, Pool
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.batch_norm import SyncBatchNorm, synchronize, training_batch_norms
 from mmpretrain.distributed.world import World
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
+from mmpretrain.models.sequence_mmpretrain import SequenceTransformer
 from mmpretrain.problems import UnusableError
 from tests.engine import runs
 from tests.models.small import BERT, VIT, small_config
@@ -84,6 +85,29 @@ def assert_same(found: MMPretrainModel, expected: MMPretrainModel, tolerance: fl
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_checkpointing_keeps_less_and_replays_dropout(dropout: float) -> None:
     kept, without = assert_same(model_with(dropout, checkpointing=True), model_with(dropout), 0.0)
+    assert kept < without / 2
+
+
+def sequence_gradients(*, checkpointing: bool) -> tuple[list[Tensor], int]:
+    """Gradients of a sequence encoder of this project with dropout, and how many tensors its forward pass keeps."""
+    torch.manual_seed(0)
+    backbone = SequenceTransformer(input_size=3, width=20, layers=3, dropout=0.3)
+    set_options("here", EncoderConfig("sequence", {}, checkpointing=checkpointing), backbone)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
+        states = backbone(values=torch.randn(2, 5, 3))
+    states.square().sum().backward()
+    return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None], len(kept)
+
+
+def test_this_project_s_layers_are_checkpointed_too() -> None:
+    (found, kept), (wanted, without) = (sequence_gradients(checkpointing=wish) for wish in (True, False))
+    assert len(found) == len(wanted) and all(map(torch.equal, found, wanted))
     assert kept < without / 2
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.checks import check_batches
-from launcher.resources import Cluster, Resources
+from launcher.planning.checks import check_batches
+from launcher.planning.resources import Cluster, Resources
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.engine import EngineConfig
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.checks import check_data
-from launcher.resources import Purpose
+from launcher.planning.checks import check_data
+from launcher.planning.resources import Purpose
 from mmpretrain.assembly.check import check_model
 from mmpretrain.config.compose import ConfigError, compose, load_config, save_config
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need

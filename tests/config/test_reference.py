@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from launcher.config_page import missing_meanings, page
-from launcher.profiles import Profile
+from launcher.slurm.profiles import Profile
 from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.config.compose import CONFIGS, GROUPS, compose
 from mmpretrain.config.data import DataConfig, ModalityConfig

@@ -16,7 +16,7 @@ from tests.rank_pool import Ranks
 def limit_of(group: dist.ProcessGroup) -> float:
     """Seconds that a gloo group waits."""
     backend = group._get_backend(torch.device("cpu"))
-    return float(backend.options._timeout.total_seconds())  # type: ignore[attr-defined]
+    return float(backend.options._timeout.total_seconds())
 
 
 def limits() -> list[float]:

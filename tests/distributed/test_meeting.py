@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from launcher.ports import free_port
+from launcher.ranks.ports import free_port
 from mmpretrain.distributed import meeting
 from mmpretrain.distributed.meeting import MeetingError, Place, met
 
@@ -33,7 +33,12 @@ def meet(place: Place, size: int = 2, limit_s: float = 20.0) -> list[bytes]:
 
 def says(answer: bytes) -> Callable[[socket.socket], None]:
     """Somebody who answers this and hangs up."""
-    return lambda caller: (caller.sendall(answer), caller.close())[1]
+
+    def answers(caller: socket.socket) -> None:
+        caller.sendall(answer)
+        caller.close()
+
+    return answers
 
 
 STRANGERS: dict[str, Callable[[socket.socket], None]] = {

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.checks import check_data
-from launcher.resources import Purpose
+from launcher.planning.checks import check_data
+from launcher.planning.resources import Purpose
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.evaluation import EvaluationConfig, KnnConfig, Metric
 from mmpretrain.distributed.world import World

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.job import Job
+from launcher.ranks.job import Job
 from mmpretrain.run_folder import RunFolder, append_line
 
 
@@ -29,6 +29,6 @@ class CheckedJob(Job):
 
         folder, node = RunFolder(self.run_folder), os.environ.get("SLURMD_NODENAME", "here")
         if node in json.loads((self.run_folder / "bad.json").read_text()):
-            devices.computes_right = lambda _: False
+            setattr(devices, "computes_right", lambda _: False)  # noqa: B010 - it is typed
         health.start(folder, load_config(folder.config))
         append_line(self.run_folder / "nodes.jsonl", {"node": node})

@@ -17,8 +17,8 @@ from mmpretrain.records import read_changes
 from mmpretrain.run_folder import RunFolder, State
 from tests.embedding.spaces import write_bert, write_clip, write_siglip
 from tests.hub.test_conversion_forms import write_sounds
-from tests.launcher.test_finetune_plan import write_data
-from tests.launcher.test_finetune_start import write_release
+from tests.launcher.finetuning.test_plan import write_data
+from tests.launcher.finetuning.test_start import write_release
 from tests.small_runs import ROOT
 
 QUICK = ("run.root=runs", "run.name=run", "train.samples=16", "data.global_batch=8", "evaluation.best.patience=null")

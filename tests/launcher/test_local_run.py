@@ -16,9 +16,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from launcher import controller
-from launcher.launch import launch
-from launcher.plan import RunPlan
+from launcher.launching.launch import launch
+from launcher.planning.plan import RunPlan
+from launcher.ranks import controller
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, toy_job, toy_plan

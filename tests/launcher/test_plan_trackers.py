@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.plan import PlanError, make_plan
-from launcher.resources import Purpose, Request
+from launcher.planning.plan import PlanError, make_plan
+from launcher.planning.resources import Purpose, Request
 from mmpretrain.config import tracking
 
 

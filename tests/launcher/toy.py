@@ -13,13 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import launcher.job
-from launcher.checks import Batches
-from launcher.job import Job
-from launcher.plan import RunPlan
-from launcher.previous_run import Action
-from launcher.profiles import Profile
-from launcher.resources import Cluster, Resources
+import launcher.ranks.job
+from launcher.planning.checks import Batches
+from launcher.planning.plan import RunPlan
+from launcher.planning.previous_run import Action
+from launcher.planning.resources import Cluster, Resources
+from launcher.ranks.job import Job
+from launcher.slurm.profiles import Profile
 from mmpretrain.config.compose import compose
 from mmpretrain.run_folder import append_line
 from mmpretrain.training.phases import reached
@@ -113,7 +113,7 @@ class ToyJob(Job):
         wanted = ["MASTER_ADDR", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PYTHONSAFEPATH"]
         wanted += ["ACCELERATE_USE_CPU"]
         facts: dict[str, str | int | None] = {name: os.environ.get(name) for name in wanted}
-        facts |= {"launcher": launcher.job.__file__, "version": mmpretrain.__version__, "first": first}
+        facts |= {"launcher": launcher.ranks.job.__file__, "version": mmpretrain.__version__, "first": first}
         facts |= {"host": os.uname().nodename, "directory": os.getcwd(), "threads": torch_threads()}
         append_line(self.run_folder / f"rank-{rank}.jsonl", facts)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import slurm_client
-from launcher.executors import sbatch_script
-from launcher.resources import Request, choose
+from launcher.launching.executors import sbatch_script
+from launcher.planning.resources import Request, choose
+from launcher.slurm import client as slurm_client
 from tests.launcher.toy import slurm_plan
 from tests.slurm.conftest import SCRIPT, dev_cluster, started
 

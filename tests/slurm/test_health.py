@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.follow import Exit
-from launcher.launch import launch
-from launcher.plan import RunPlan
+from launcher.launching.launch import launch
+from launcher.planning.plan import RunPlan
+from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.checked_toy import checked_job
 from tests.launcher.toy import ROOT, slurm_plan
@@ -33,7 +33,7 @@ def clients(three: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def run(plan: RunPlan, *bad: str) -> tuple[Exit, str]:
+def run(plan: RunPlan, *bad: str) -> tuple[Ending, str]:
     """Launch and follow a run on nodes of which some compute wrongly."""
     out = io.StringIO()
     code = launch(plan, Console(file=out), checked_job(plan.run_folder, *bad), follow_it=True)
@@ -43,7 +43,7 @@ def run(plan: RunPlan, *bad: str) -> tuple[Exit, str]:
 def test_a_bad_node_is_left_out_and_the_job_completes_on_the_others(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     code, out = run(plan, "node2")
-    assert code == Exit.completed, out
+    assert code == Ending.completed, out
     assert [line["node"] for line in read_lines(plan.run_folder / "nodes.jsonl")] in (
         ["node1", "node3"],
         ["node3", "node1"],
@@ -61,6 +61,6 @@ def test_a_job_that_has_left_out_enough_nodes_ends_with_their_names(tmp_path: Pa
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     plan.config.health.most_excluded = 1
     code, out = run(plan, "node2", "node3")
-    assert code != Exit.completed
+    assert code != Ending.completed
     cause = RunFolder(plan.run_folder).status()["cause"]
     assert "node3: its CPU multiplies wrongly" in cause and "left out before: node2" in cause, out

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.launch import launch
-from launcher.plan import RunPlan
-from launcher.resources import Purpose, Request, choose
+from launcher.launching.launch import launch
+from launcher.planning.plan import RunPlan
+from launcher.planning.resources import Purpose, Request, choose
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job
@@ -44,7 +44,7 @@ def test_no_variable_of_the_shell_and_no_sign_in_a_path_changes_the_job(
     for name, value in HOSTILE.items():
         monkeypatch.setenv(name, value)
     setup = [f"export PYTHONPATH={ROOT}", "export SLURM_EXPORT_ENV=NONE", "export SRUN_EXPORT_ENV=NONE"]
-    plan = slurm_plan(tmp_path / "50% it's ü" / "toy %x", ranks=1, export="NONE", setup=setup, mem="1 gb")
+    plan = slurm_plan(tmp_path / "50% it's ü %x" / "toy", ranks=1, export="NONE", setup=setup, mem="1 gb")
     code, out = run(plan)
     assert code == Ending.completed, out
     for rank in (0, 1):  # setup may speak to srun, but what ranks get is ours to say
@@ -54,7 +54,7 @@ def test_no_variable_of_the_shell_and_no_sign_in_a_path_changes_the_job(
     number = job_id(plan)
     assert {path.name for path in (plan.run_folder / "logs").glob("*.err")} == {f"{number}_{n}_log.err" for n in (0, 1)}
     shown = subprocess.check_output(["scontrol", "show", "job", number], text=True)
-    for fact in ("Partition=low", "TimeLimit=00:05:00", "NumNodes=2", "NumTasks=2", "Requeue=1", "JobName=toy %x"):
+    for fact in ("Partition=low", "TimeLimit=00:05:00", "NumNodes=2", "NumTasks=2", "Requeue=1", "JobName=toy"):
         assert re.search(rf"\b{re.escape(fact)}(\s|$)", shown, re.MULTILINE), (fact, shown)
     assert "MinMemoryNode=1G" in shown and "ArrayJobId" not in shown
 
@@ -109,7 +109,7 @@ def test_what_srun_says_is_the_cause_though_nobody_follows(
 @pytest.mark.parametrize(
     ("request_", "profile", "problem"),
     [
-        ({"nodes": 3}, "", "--nodes 3: partition low (the default) has 2 nodes"),
+        ({"nodes": 3}, "{}", "--nodes 3: partition low (the default) has 2 nodes"),
         (
             {},
             "partition: hihg",

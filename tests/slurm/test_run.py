@@ -19,12 +19,12 @@ import pytest
 from rich.console import Console
 from submitit.core.utils import DelayedSubmission
 
-from launcher import slurm_client
-from launcher.executors import sbatch_script
-from launcher.launch import LaunchError, launch
-from launcher.plan import RunPlan
-from launcher.previous_run import read_history
-from launcher.resources import Cluster, Request, choose
+from launcher.launching.executors import sbatch_script
+from launcher.launching.launch import LaunchError, launch
+from launcher.planning.plan import RunPlan
+from launcher.planning.previous_run import read_history
+from launcher.planning.resources import Cluster, Request, choose
+from launcher.slurm import client as slurm_client
 from mmpretrain.endings import Ending
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import ROOT, slurm_plan, toy_job
@@ -231,7 +231,7 @@ def test_edits_after_submission_do_not_reach_the_job(tmp_path: Path) -> None:
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
         "import sys; from pathlib import Path; from rich.console import Console\n"
-        "from launcher.launch import launch; from tests.launcher.toy import slurm_plan, toy_job\n"
+        "from launcher.launching.launch import launch; from tests.launcher.toy import slurm_plan, toy_job\n"
         "plan = slurm_plan(Path(sys.argv[1]), ranks=1, sbatch={'hold': True})\n"
         "launch(plan, Console(), toy_job(plan.run_folder), follow_it=False)\n"
     )
@@ -240,7 +240,7 @@ def test_edits_after_submission_do_not_reach_the_job(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-P", "-c", program, str(run_folder)], env={**os.environ, **environment}, check=True
     )
-    for name in ("mmpretrain/__init__.py", "launcher/job.py"):
+    for name in ("mmpretrain/__init__.py", "launcher/ranks/job.py"):
         (copy / name).write_text("raise RuntimeError('the edited code was used')\n")
     folder = RunFolder(run_folder)
     subprocess.run(["scontrol", "release", str(folder.status()["job_id"])], check=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher import slurm_client
-from launcher.runs_choice import below
-from launcher.runs_reading import Standing
-from launcher.sweep_array import array_script, submit_array
-from launcher.sweep_plan import Element, SweepPlan
-from launcher.sweep_record import write_record
+from launcher.runs.choice import below
+from launcher.runs.reading import Standing
+from launcher.slurm import client as slurm_client
+from launcher.sweeps.array import array_script, submit_array
+from launcher.sweeps.plan import Element, SweepPlan
+from launcher.sweeps.record import write_record
 from mmpretrain.run_folder import RunFolder, read_lines
 from tests.launcher.toy import slurm_plan, toy_job
 from tests.slurm.test_run import in_background, wait_until
@@ -92,7 +92,7 @@ def mmpretrain(*words: str) -> str:
     """What a command prints."""
     from typer.testing import CliRunner
 
-    from launcher.runs_cli import app
+    from launcher.runs.cli import app
 
     done = CliRunner().invoke(app, words[1:])
     assert done.exit_code == 0, done.output

@@ -61,7 +61,7 @@ def test_healthy_ranks_have_no_problems() -> None:
         ({"free": 60 * GIB}, "rank 3 on node2: 60.0 of 140.0 GiB of its H200 are free, another process holds the rest"),
         (
             {"versions": VERSIONS | {"torch": "2.12.0"}},
-            "torch is 2.13.0 on node1, node2 and 1 more and 2.12.0 on node2",
+            "torch is 2.13.0 on node1, node2, node3 and 2.12.0 on node2",
         ),
     ],
     ids=["arithmetic", "memory", "versions"],

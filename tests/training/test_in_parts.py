@@ -65,13 +65,18 @@ def check_same(ranks: Ranks, data: Path, folder: Path, *tokens: str) -> dict[str
         seen[name] = ranks(2, in_parts_or_whole, str(run), parts)[0]
     one, other = (RunFolder(folder / name) for name in ("whole", "parts"))
     assert seen["whole"]["started"] == seen["parts"]["started"]
-    kept = [[{k: v for k, v in line.items() if k.startswith(("loss", "grad", "eval"))} for line in read_lines(r.metrics)]
-            for r in (one, other)]  # fmt: skip
+    kept = [_told(run) for run in (one, other)]
     assert kept[0] == kept[1] and len(kept[0]) >= 3
     released = [MMPretrainModel.from_pretrained(run.release).state_dict() for run in (one, other)]
     assert released[0].keys() == released[1].keys()
     assert all(torch.equal(released[0][name], released[1][name]) for name in released[0])
     return seen["parts"]
+
+
+def _told(run: RunFolder) -> list[dict[str, Any]]:
+    """Of every line of the metrics, what does not depend on time."""
+    wanted = ("loss", "grad", "eval")
+    return [{key: line[key] for key in line if key.startswith(wanted)} for line in read_lines(run.metrics)]
 
 
 def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:
@@ -91,7 +96,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(digits / "tokenizer")
     tokenizer.save_pretrained(folder)
     # As the experiment has it, whose keys stay.
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    }
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
     BertModel(config).save_pretrained(folder, max_shard_size="60KB")
     assert (folder / "model.safetensors.index.json").is_file()

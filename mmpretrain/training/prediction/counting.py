@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -40,7 +40,7 @@ class LiveBytes(TorchDispatchMode):
             name, size = storage._cdata, storage.nbytes()
             if name in self._known and self._known[name]() is not None:
                 continue
-            self._known[name] = weakref.ref(storage, lambda gone, name=name, size=size: self._forget(gone, name, size))
+            self._known[name] = weakref.ref(storage, partial(self._forget, name, size))
             self.now += size
             self.peak = max(self.peak, self.now)
 
@@ -54,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
         """From here on the peak is a new one."""
         self.peak = self.now
 
-    def _forget(self, gone: Any, name: int, size: int) -> None:
+    def _forget(self, name: int, size: int, gone: Any) -> None:
         self.now -= size
         if self._known.get(name) is gone:
             del self._known[name]

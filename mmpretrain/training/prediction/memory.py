@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mmpretrain.config.engine import Offload
 from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig, gathered_bytes
 from mmpretrain.config.root import Config
 from mmpretrain.engine.deepspeed_setup import BUCKET
@@ -23,7 +24,8 @@ class Memory:
     weights: as encoders use them, frozen ones and heads included. masters: the float32 weights that are stepped, where
     those are others. optimizer: its states. average: of the weights. gradients: at the end of a backward pass, and
     their partitions. gathered: weights that ZeRO 3 brings together. activations: the most of a forward or backward
-    pass. inputs: the batch. loss: embeddings of all ranks, their gradients and tiles.
+    pass. inputs: the batch. loss: embeddings of all ranks, their gradients and tiles. host: of GPUs' ranks, what
+    ``engine.offload`` keeps in the memory of the host, and none of the others counts.
     """
 
     total: int
@@ -36,6 +38,7 @@ class Memory:
     activations: int
     inputs: int
     loss: int
+    host: int = 0
 
 
 def standing(config: Config, layout: Layout, heads: nn.Module, critics: nn.Module, ranks: int) -> dict[str, int]:
@@ -65,27 +68,49 @@ def standing(config: Config, layout: Layout, heads: nn.Module, critics: nn.Modul
 
 
 def memory(
-    config: Config, layout: Layout, fixed: dict[str, int], trace: Traced, loss: int, ranks: int, gpu: bool
+    config: Config,
+    layout: Layout,
+    fixed: dict[str, int],
+    trace: Traced,
+    loss: int,
+    heads: nn.Module,
+    ranks: int,
+    gpu: bool,
 ) -> Memory:
-    """The whole of it. fixed: of :func:`standing`. loss: bytes of the objective, features aside."""
+    """The whole of it. fixed: of :func:`standing`. loss: bytes of the objective, features and heads aside."""
     stage = config.engine.zero
     partition = _partitions(config, layout, ranks, gpu)
-    gathered = _gathered(config, layout)
+    fixed, partition, host = _offloaded(config.engine.offload, fixed, partition) if gpu else (fixed, partition, 0)
+    gathered, arriving = _gathered(config, layout, ranks)
     always = sum(fixed.values()) + trace.inputs + partition
     known = 2 * trace.features  # of the whole batch, and their gradients
-    forward = trace.forward + gathered
-    objective = trace.held + gathered + known + loss
-    backward = trace.backward + gathered + known
-    step = trace.gradients + _flat_gradients(layout, stage, ranks) + known
+    beside = bytes_of([parameter for parameter in heads.parameters() if parameter.requires_grad])
+    moments = (
+        trace.forward + gathered + arriving,
+        trace.held + gathered + arriving + known + loss + beside,
+        trace.backward + gathered + known + beside,
+        trace.gradients + _flat_gradients(layout, stage, ranks) + known + beside,
+        known + (3 if ranks > 1 else 1) * beside,  # gradients of heads, put together and added up
+    )
     return Memory(
-        total=always + max(forward, objective, backward, step),
+        total=always + max(moments),
         **fixed,
         gradients=partition + trace.gradients,
-        gathered=gathered,
+        gathered=gathered + arriving,
         activations=max(trace.forward, trace.held, trace.backward - trace.gradients),
         inputs=trace.inputs,
         loss=known + loss,
+        host=host,
     )
+
+
+def _offloaded(offload: Offload, fixed: dict[str, int], partition: int) -> tuple[dict[str, int], int, int]:
+    """What stays on the device of ``fixed`` and of the gradients' partition, and how much lies on the host."""
+    if offload is Offload.none:
+        return fixed, partition, 0
+    away = ["masters", "optimizer", *(["weights"] if offload is Offload.parameters else [])]
+    host = sum(fixed[name] for name in away) + partition
+    return fixed | dict.fromkeys(away, 0), 0, host
 
 
 def loss_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int) -> int:
@@ -116,15 +141,15 @@ def _flat_gradients(layout: Layout, stage: int, ranks: int) -> int:
     return FULL * max(group.aligned(ranks) // ranks for group in layout.groups) if stage in (1, 2) else 0
 
 
-def _gathered(config: Config, layout: Layout) -> int:
-    """ZeRO 3: the float32 weights that are whole at a time, and what the newest of them arrived in."""
-    if config.engine.zero < 3:
-        return 0
+def _gathered(config: Config, layout: Layout, ranks: int) -> tuple[int, int]:
+    """ZeRO 3: the float32 weights that are whole at a time, and in the forward pass what the newest of them came in."""
+    if config.engine.zero < 3 or ranks == 1:
+        return 0, 0
     trained = [parameter for group in layout.groups for parameter in group.parameters]
     settings = config.engine.deepspeed.get("zero_optimization") or {}
     live, ahead = (int(settings.get(key, usual)) for key, usual in _GATHERING.items())
     numel = sum(p.numel() for p in [*trained, *layout.frozen])
     moved = sum(p.numel() * layout.moved(p) for p in [*trained, *layout.frozen])
-    # In micro-batches weights are fetched layer by layer, as they are needed.
+    # In micro-batches weights are fetched layer by layer.
     arriving = 0 if config.engine.micro_batches > 1 else int(moved * min(1, ahead / numel))
-    return FULL * min(numel, live) + arriving
+    return FULL * min(numel, live), arriving

@@ -64,7 +64,8 @@ def predict(config: Config, sources: EncoderSources, model: MMPretrainModel, ran
         return Prediction(ranks, parameters, layout.trained, saved, None, None, str(error))
     exchange = config.method.exchange(model.embed_sizes)
     loss = loss_bytes(config.objective, config.data.global_batch, ranks, exchange.width, exchange.pairs)
-    used = memory(config, layout, fixed, trace, loss if config.method.contrasts else 0, ranks, gpu)
+    contrasts = loss if config.method.contrasts else 0
+    used = memory(config, layout, fixed, trace, contrasts, method.heads, ranks, gpu)
     features = {len(batch): _random(trace, batch) for batch in prepared}
     moved = objective_bytes(config, method, features.__getitem__, ranks)
     wire = Wire(gradient_bytes(config, layout, ranks), moved, ranks)

@@ -37,6 +37,7 @@ class Traced:
     inputs: of the batch on the device. held: activations at the end of the forward pass. forward, backward: the most
     at any moment of the two passes; backward with the gradients as the engine keeps them, whose sum at the end is
     ``gradients``. features: what the objective gets, float32 [b, D]. outputs: of one micro-batch, without content.
+    calls: of the model in a forward pass.
     """
 
     inputs: int
@@ -46,6 +47,7 @@ class Traced:
     gradients: int
     features: int
     outputs: Features
+    calls: int
 
 
 class NotTracedError(RuntimeError):
@@ -74,6 +76,8 @@ def _step(config: Config, method: Method, reduction: Reduction, batch: Batch, gp
     parts = batch.split(count)
     given = [t for nest in (batch.inputs, *batch.views.values()) for tensors in nest.values() for t in tensors.values()]
     live.leave_out([*given, *method.model.parameters(), *method.model.buffers()])
+    calls: list[int] = []
+    method.model.register_forward_pre_hook(lambda *_: calls.append(1))
     with live:
         first = 0
         if count > 1:
@@ -81,7 +85,10 @@ def _step(config: Config, method: Method, reduction: Reduction, batch: Batch, gp
                 _encoded(config, method, parts[0], gpu)
             first = live.peak
             live.restart()
-        features = outputs = _encoded(config, method, parts[0], gpu)
+        features: Features | None = _encoded(config, method, parts[0], gpu)
+        assert features is not None
+        outputs = features
+        several = len(calls) // (1 + (count > 1))
         held, forward = live.now, max(first, live.peak)
         live.restart()
         width = sum(tensor.numel() // len(parts[0]) for tensor in features.tensors)
@@ -91,7 +98,7 @@ def _step(config: Config, method: Method, reduction: Reduction, batch: Batch, gp
                 _product(features).backward()
             features = None
         backward, gradients = live.peak, live.now - bytes_of(outputs.tensors)
-    return Traced(bytes_of(given), held, forward, backward, gradients, FULL * width * len(batch), outputs)
+    return Traced(bytes_of(given), held, forward, backward, gradients, FULL * width * len(batch), outputs, several)
 
 
 def _encoded(config: Config, method: Method, part: Batch, gpu: bool) -> Features:
@@ -141,7 +148,7 @@ def _linear_of_stage_3() -> Iterator[None]:
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
     plain = F.linear
-    F.linear = zero3_linear_wrap  # type: ignore[assignment]
+    F.linear = zero3_linear_wrap
     try:
         yield
     finally:

@@ -1,0 +1,1 @@
+"""From a plan to a job, and from there to its end."""

@@ -1,0 +1,1 @@
+"""A submission, decided and checked before anything starts."""

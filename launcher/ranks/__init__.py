@@ -1,0 +1,1 @@
+"""What runs on every rank of a job, and beside it."""

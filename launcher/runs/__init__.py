@@ -1,0 +1,1 @@
+"""Runs as they stand: listed, shown, compared, resumed, cancelled, cleaned."""

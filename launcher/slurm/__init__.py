@@ -1,0 +1,1 @@
+"""What is said to Slurm, and what Slurm says."""
