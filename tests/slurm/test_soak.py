@@ -18,7 +18,7 @@ from tests.slurm.soak import FAULTS, Soak, run_out_of_time, small_disk
 from tests.slurm.test_training import on_slurm
 from tests.small_runs import command, launch, weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(5400)]
 
 BATCH, ROUNDS, SEED = 96, 3, 18  # a batch that 1, 2, 3 and 4 ranks can share; 3 x 8 faults
 SIZES = ((2, 1), (3, 3), (1, 2), (2, 0))  # nodes, ZeRO stage
