@@ -18,6 +18,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.distributed.in_parts import InParts
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.gathering import BUCKET, gathering_limits
+from mmpretrain.engine.host_memory import give_large_back
 
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
 
@@ -110,6 +111,8 @@ def join(config: Config, *, parts: bool = False) -> Joined:
     build_models_whole()
     world = replace(World.current(accelerator.device), even=True).with_patience(PATIENCE)
     divided = parts and config.engine.zero == 3 and world.size > 1
+    if divided:
+        give_large_back()
     return Joined(accelerator, world, InParts(world) if divided else None)
 
 
