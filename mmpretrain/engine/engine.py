@@ -28,7 +28,7 @@ from mmpretrain.distributed.batch_norm import held_statistics, synchronize
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.accumulate import MicroBatches, refuse_batch_norms
 from mmpretrain.engine.average import Average
-from mmpretrain.engine.deepspeed_setup import Joined, build_models_whole, hand_over, join
+from mmpretrain.engine.deepspeed_setup import Joined, build_models_whole, hand_over, join, tell_size
 from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.engine.live_weights import HEADS, MODEL, LiveWeights
 from mmpretrain.engine.loss_scale import LossScale
@@ -111,6 +111,7 @@ class Engine:
                 self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
+        tell_size(self.accelerator, method.model, config, self.world.size)
         if joined.parts is not None:
             hand_over(joined.parts, method.model, config)
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmpretrain.config.root import Config
-from mmpretrain.engine.deepspeed_setup import BUCKET
+from mmpretrain.engine.gathering import BUCKET, gathering_limits
 from mmpretrain.training.prediction.layout import FULL, Layout
 
 WHOLE = 500_000_000  # numbers that are copied together where nothing is partitioned
@@ -27,6 +27,8 @@ class Reduction:
         self._buffered = gpu and self._stage in (1, 2)
         zero = config.engine.deepspeed.get("zero_optimization") or {}
         self._limit = int(zero.get("reduce_bucket_size", BUCKET)) if self._stage else WHOLE
+        if self._stage == 3:
+            self._limit = gathering_limits(config, layout.numel, ranks)["reduce_bucket_size"]
         self._bytes: dict[nn.Parameter, int] = {}  # of each number on the wire
         self._own: set[nn.Parameter] = set()  # what rank 0 steps, at stages 1 and 2
         for group in layout.groups:

@@ -20,6 +20,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import mean_over_ranks
+from mmpretrain.engine.gathering import gathering_limits
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.training.prediction.counting import Collectives
@@ -28,7 +29,6 @@ from mmpretrain.training.prediction.layout import FULL, Group, Layout, kept_whol
 FEW = 4  # rows of what is played, and twice as many; methods that mix samples do so in groups of that many
 _NORM = 8  # bytes in which ZeRO 3 adds up the norm of a group
 _SUB_GROUP = 1_000_000_000  # numbers of a rank that ZeRO 3 steps together at most: DeepSpeed's default
-_REUSE = 1_000_000_000  # numbers used in between, beyond which ZeRO 3 gathers weights again: DeepSpeed's default
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,15 @@ def _divided(stage: int, group: Group, ranks: int) -> list[tuple[int, int]]:
 
 def _gathers(config: Config, layout: Layout, ranks: int) -> int:
     """ZeRO 3: small weights once a step; others for every pass, or for both passes together while they are few."""
-    every = [*(parameter for group in layout.groups for parameter in group.parameters), *layout.frozen]
     limit = kept_whole(config)
-    small = [p for p in every if p.numel() <= limit]
-    large = [p for p in every if p.numel() > limit]
+    small = [p for p in layout.all if p.numel() <= limit]
+    large = [p for p in layout.all if p.numel() > limit]
     once, total = (sum(ranks * share(p, ranks) * layout.moved(p) for p in of) for of in (small, large))
     if config.engine.micro_batches > 1:
         return once + 3 * config.engine.micro_batches * total
-    numel = sum(p.numel() for p in every)
-    settings = config.engine.deepspeed.get("zero_optimization") or {}
-    reuse = int(settings.get("stage3_max_reuse_distance", _REUSE))
-    again = max(0.0, 1 - reuse / 2 / numel) if numel else 0.0
+    # The distance counts what is used between the two uses of a weight, forward and backward.
+    reuse = gathering_limits(config, layout.numel, ranks)["stage3_max_reuse_distance"]
+    again = max(0.0, 1 - reuse / 2 / max(1, layout.numel))
     return once + int(total * (1 + again))
 
 
