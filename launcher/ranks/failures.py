@@ -32,6 +32,7 @@ LOST_PEER = re.compile(
 # How it notices that another one does not come.
 WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
 SETTLE_S = 1.5  # until a rank that was killed is known to have been
+RANKS_PER_S = 200  # whose records one rank reads in a second, while all others read them as well
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
 def settled_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     """The same, asked by a rank that fails: what ended others may be known a moment later."""
     deadline = time.monotonic() + SETTLE_S
+    pause = min(max(0.1, ranks / RANKS_PER_S), SETTLE_S)
     while not (cause := root_cause(logs, job_id, ranks)).certain and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(pause)
     return cause
 
 
