@@ -112,7 +112,7 @@ class Engine:
         self._movement: Movement | None = None
         optimizer = build_optimizer(groups, config.optim)
         if joined.parts is not None:
-            hand_over(joined.parts, method.model, config)
+            hand_over(joined.parts, method.model, config, [method.heads, method.critics])
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
         if isinstance(optimizer, MuonAdamW) and config.engine.zero:
             stage = config.engine.zero
