@@ -104,6 +104,7 @@ def test_a_run_that_is_to_end_before_its_copies_is_refused(run: RunFolder, confi
 
 def test_what_a_run_needs_of_its_start_comes_back_with_it(run: RunFolder, config: Config) -> None:
     write_start(run.start_weights, torch.nn.Linear(2, 2), torch.nn.ModuleDict())
+    config.averaging.interpolate = [0.0, 1.0]
     run.outcomes_before.write_bytes(b"\xff\x00 no text")
     write(run.checkpoints, 10, config)
     copies = Copies(store_of(config), run, config.checkpoint)
@@ -111,7 +112,6 @@ def test_what_a_run_needs_of_its_start_comes_back_with_it(run: RunFolder, config
     assert copies.finish(20)
     shutil.rmtree(run.path)
     run.path.mkdir()
-    config.averaging.interpolate = [0.0, 1.0]
     bring_back(run, config, World.single())
     assert run.outcomes_before.read_bytes() == b"\xff\x00 no text"
     assert StartWeights(run.start_weights, World.single()).part("model.weight", 0, 4).shape == (4,)
