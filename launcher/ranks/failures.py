@@ -113,11 +113,15 @@ def settled_cause(logs: Path, job_id: str, ranks: int, longer_s: Callable[[], fl
     return cause
 
 
-def conclude(run_folder: Path, job_id: str, ranks: int) -> None:
-    """Note how a job ended that is over, where its ranks did not or knew less. Raises OSError, DamagedFileError."""
+def conclude(run_folder: Path, job_id: str, ranks: int, start: int = 1) -> None:
+    """Note how a job ended that is over, where its ranks did not or knew less. Raises OSError, DamagedFileError.
+
+    start: which one of this job; that an earlier one was preempted says nothing of ranks that then never came.
+    """
     folder = RunFolder(run_folder)
     status = folder.status()
-    if str(status.get("job_id")) != job_id or status.get("state") in (State.completed.value, State.preempted.value):
+    preempted = status.get("state") == State.preempted.value and status.get("attempt", start) == start
+    if str(status.get("job_id")) != job_id or status.get("state") == State.completed.value or preempted:
         return
     cause = root_cause(run_folder / "logs", job_id, ranks)
     if status.get("state") != State.failed.value or (cause.certain and not knows_more(status, cause)):

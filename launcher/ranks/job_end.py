@@ -31,7 +31,8 @@ def note_end(folder: RunFolder, job_id: str, slurm_id: str) -> Ending | None:
     except slurm_client.SlurmError:
         ends = True
     if ends:
-        conclude(folder.path, job_id, json.loads(folder.plan.read_text())["world_size"])
+        start = int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
+        conclude(folder.path, job_id, json.loads(folder.plan.read_text())["world_size"], start)
     status = folder.status()
     known = str(status.get("job_id")) == job_id and status.get("state") == State.failed.value
     return ending_named(status.get("ending")) if known else None

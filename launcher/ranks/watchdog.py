@@ -34,6 +34,7 @@ from mmpretrain.training.preemption import preemption_requested
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
 LOOKS = 3  # at all ranks, until it is said which one hangs
+RANK = "submitit.core._submit"  # in the command line of every rank
 MOST = 24  # times the patience: even a thread that seems to work must have got further by then
 
 
@@ -276,8 +277,10 @@ def end_silent(beats: Mapping[int, Beat], found: Verdict) -> None:
     for rank in found.ranks:
         beat = beats.get(rank)
         if beat and beat.host == socket.gethostname() and beat.pid != os.getpid() and not is_gone(beat):
-            with suppress(OSError):
-                os.kill(beat.pid, signal.SIGKILL)
+            with suppress(psutil.Error):
+                process = psutil.Process(beat.pid)
+                if RANK in process.cmdline():  # hosts of one name, or containers, have other processes of that number
+                    process.kill()
 
 
 def end_here(ending: Ending) -> NoReturn:

@@ -47,3 +47,17 @@ def test_only_a_job_that_ends_here_is_called_failed(
     )
     assert job_end.note_end(folder, "7", "7") is ending
     assert folder.status()["state"] == ("failed" if ending else "running")
+
+
+def test_ranks_that_never_came_after_a_preemption_have_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is back, its second start fails before rank 0 can say anything, and the status is that of the first."""
+    monkeypatch.setattr(job_end.slurm_client, "job_state", lambda _: "RUNNING")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    folder, logs = RunFolder(tmp_path), tmp_path / "logs"
+    folder.update_status(state=State.preempted, cause="back in the queue", job_id="7", attempt=1)
+    folder.plan.write_text('{"world_size": 1}')
+    logs.mkdir()
+    JobPaths(logs, "7", 0).stderr.write_text("srun: error: node2: task 0: Exited with exit code 127\n")
+    assert job_end.note_end(folder, "7", "7") is Ending.setup
+    folder.update_status(state=State.preempted, attempt=2)
+    assert job_end.note_end(folder, "7", "7") is None
