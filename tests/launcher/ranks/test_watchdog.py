@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,28 @@ def test_time_that_nobody_saw_pass_is_no_hang(tmp_path: Path, monkeypatch: pytes
         clock[0] += 3600
         watch._look()
     assert watch._idle <= 4 * of.beat_s and not told and not list(tmp_path.glob("hang-*"))
+
+
+class Quick(Watched):
+    """Looked at often."""
+
+    beat_s = 0.05
+
+
+def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their end would end the one that asks, and their silence would make them the ones that hang."""
+    monkeypatch.setattr(watchdog, "end_here", lambda _: None)
+    monkeypatch.setattr(watchdog, "dump_stacks", lambda _: None)
+    dogs = [Watchdog(Quick(tmp_path, n, 3, "7-0", JobPaths(tmp_path, "7", n), 60.0), print) for n in range(3)]
+    for dog in dogs:
+        dog.start()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(dogs[0].why_waiting, RuntimeError("Timed out waiting 300000ms for recv"))
+        wait_for(lambda: dogs[2].telling_s)
+        assert dogs[2].why_waiting(RuntimeError("timed out")) is None
+        found = asked.result()
+    for dog in dogs:
+        dog.stop()
+    assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text
