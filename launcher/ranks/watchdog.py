@@ -34,6 +34,7 @@ from mmpretrain.training.preemption import preemption_requested
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
 LOOKS = 3  # at all ranks, until it is said which one hangs
+STILL = 6  # looks that are missing when a process has been stopped, and is not just slow
 RANK = "submitit.core._submit"  # in the command line of every rank
 MOST = 24  # times the patience: even a thread that seems to work must have got further by then
 
@@ -68,6 +69,7 @@ class Watchdog:
         self._main = threading.main_thread().ident or 0
         self._over = threading.Event()
         self._number, self._seen = 0, time.monotonic()
+        self._still, self._woke = 0.0, float("-inf")
         self._sign: object = None
         self._stood: tuple[str, bool] | None = None
         self._idle = self._unmoved = self._neighbor_silent = 0.0
@@ -154,10 +156,10 @@ class Watchdog:
         if self._stopped and preemption_requested() and position().phase == START:
             self._stopped()
             self._stopped = None
-        if self._announced():
-            self._leave()
-        elif self._of.parent not in (None, os.getppid()):
+        if self._of.parent not in (None, os.getppid()):
             self._end_as_orphan()
+        elif self._announced():
+            self._leave()
         elif (self._neighbor_is_silent(passed) or (self._of.rank == 0 and self._nobody_moves())) and self._claimed():
             found = self._judged()
             self._told(found)
@@ -173,7 +175,16 @@ class Watchdog:
     def _passed(self) -> float:
         """Seconds since the last look that count."""
         before, self._seen = self._seen, time.monotonic()
+        if self._seen - before > STILL * self._of.beat_s:
+            self._still, self._woke = self._seen - before, self._seen
         return min(self._seen - before, 2 * self._of.beat_s)
+
+    def _stood_still(self) -> str:
+        """That this process itself was stopped until a moment ago, which clocks of collectives do not know."""
+        self._passed()
+        if self._seen - self._woke > STILL * self._of.beat_s:
+            return ""
+        return f"; this process itself stood still for {self._still:.0f} s before (Ctrl-Z, or a job that was suspended)"
 
     def _progress(self) -> object:
         """What changes while the main thread gets on: its stack, what it counts, and what it reads and writes."""
@@ -230,7 +241,7 @@ class Watchdog:
 
     def _judged(self) -> Verdict:
         """Let all write down where they are, and say who holds the run up."""
-        idle = max(self._idle, self._unmoved / MOST, self._neighbor_silent)
+        stood_still, idle = self._stood_still(), max(self._idle, self._unmoved / MOST, self._neighbor_silent)
         dump_stacks(self._of.paths)
         before = self._all()
         for _ in range(LOOKS):
@@ -238,7 +249,7 @@ class Watchdog:
             after = self._all()
         found = verdict(before, after, self._of.ranks, idle)
         names = stacks_file(self._of.paths).name.replace(f"_{self._of.rank}_", "_RANK_")
-        return Verdict(found.ranks, f"{found.text}; stacks of all ranks: logs/{names}", found.ending)
+        return Verdict(found.ranks, f"{found.text}{stood_still}; stacks of all ranks: logs/{names}", found.ending)
 
     def _all(self) -> dict[int, Beat]:
         with suppress(OSError):

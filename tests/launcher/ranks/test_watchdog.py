@@ -143,6 +143,11 @@ def test_time_that_nobody_saw_pass_is_no_hang(tmp_path: Path, monkeypatch: pytes
         clock[0] += 3600
         watch._look()
     assert watch._idle <= 4 * of.beat_s and not told and not list(tmp_path.glob("hang-*"))
+    assert "stood still for 3600 s before" in watch._stood_still(), "where a collective gives up, that is said"
+    for _ in range(7):
+        clock[0] += of.beat_s
+        watch._look()
+    assert watch._stood_still() == "", "but not for long"
 
 
 class Quick(Watched):
