@@ -44,8 +44,8 @@ srun() {{
   local code=$?
   # Of an array, one element has the job id of them all.
   local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
-  else {python} -m launcher.ranks.job_end "$_run" || true; fi
+  [ $code -eq {killed} ] && scontrol requeue "${{job:-$SLURM_JOB_ID}}" && return $code
+  {python} -m launcher.ranks.job_end "$_run" || code=$?
   return $code
 }}"""
 

@@ -80,7 +80,7 @@ def submit_array(plan: SweepPlan, console: Console, job: Callable[[Path], Job] =
                 prepare(run, snapshot)
             ids = _submitted(replace_plans(plan, runs), code, job)
     except OSError as error:
-        raise LaunchError(f"{error.filename or plan.folder}: {error.strerror}") from error
+        raise LaunchError(f"{error.filename or plan.folder}: {error.strerror or shortened(str(error))}") from error
     except DamagedFileError as error:
         raise LaunchError(str(error)) from error
     _announce(plan, ids, console)

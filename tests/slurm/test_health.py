@@ -65,7 +65,7 @@ def test_a_job_that_has_left_out_enough_nodes_ends_with_their_names(tmp_path: Pa
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     plan.config.health.most_excluded = 1
     code, out = run(plan, "node2", "node3")
-    assert code != Ending.completed
+    assert code is Ending.unhealthy, out
     cause = RunFolder(plan.run_folder).status()["cause"]
     assert "node3: its CPU multiplies wrongly" in cause and "left out before: node2" in cause, out
 

@@ -48,8 +48,8 @@ srun() {{
   local code=$?
   # Of an array, one element has the job id of them all.
   local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  if [ $code -eq 140 ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
-  else {interpreter} -m launcher.ranks.job_end "$_run" || true; fi
+  [ $code -eq 140 ] && scontrol requeue "${{job:-$SLURM_JOB_ID}}" && return $code
+  {interpreter} -m launcher.ranks.job_end "$_run" || code=$?
   return $code
 }}
 
