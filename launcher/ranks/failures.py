@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
 # What NCCL's own thread writes before it ends its process.
 TIMED_OUT = re.compile(r"collective operation timeout: WorkNCCL\(.*?OpType=(?P<what>\w+).*?Timeout\(ms\)=(?P<ms>\d+)\)")
 ABORTED = re.compile(r"^srun: error: .*: Aborted", re.MULTILINE)
+RANKS_PER_S = 500  # whose files are looked through, by each of them
 SETTLE_S = 1.5  # until a rank that was killed is known to have been
 
 
@@ -103,13 +104,11 @@ def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     return (telling or _silent(tasks, causes) or causes or [Cause("no rank left a reason", logs, certain=False)])[0]
 
 
-def settled_cause(logs: Path, job_id: str, ranks: int, longer_s: Callable[[], float] = lambda: 0.0) -> Cause:
-    """The same, asked by a rank that fails: what ended others may be known a moment later, or after ``longer_s``."""
-    began = time.monotonic()
-    while not (cause := root_cause(logs, job_id, ranks)).certain:
-        if time.monotonic() - began > max(SETTLE_S, longer_s()):
-            break
-        time.sleep(0.1)
+def settled_cause(logs: Path, job_id: str, ranks: int) -> Cause:
+    """The same, asked by a rank that fails: what ended others may be known a moment later."""
+    deadline = time.monotonic() + SETTLE_S
+    while not (cause := root_cause(logs, job_id, ranks)).certain and time.monotonic() < deadline:
+        time.sleep(max(0.1, ranks / RANKS_PER_S))  # all of them may ask
     return cause
 
 

@@ -143,8 +143,10 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
     if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
         record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
-    # The end of this rank may end all others: not before the one that looks for the cause of a hang has told it.
-    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size, lambda: watchdog.telling_s)
+        watchdog.has_told()
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and watchdog.let_tell():
+        cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
     if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
         return cause.ending  # another rank knows more
     if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk

@@ -34,6 +34,7 @@ from mmpretrain.training.preemption import preemption_requested
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
 LOOKS = 3  # at all ranks, until it is said which one hangs
+TOLD = "told"
 STILL = 6  # looks that are missing when a process has been stopped, and is not just slow
 RANK = "submitit.core._submit"  # in the command line of every rank
 MOST = 24  # times the patience: even a thread that seems to work must have got further by then
@@ -112,10 +113,18 @@ class Watchdog:
             trace = trace.tb_next
         self._stood = (place(trace.tb_frame if trace else None)[0], True)
 
-    @property
-    def telling_s(self) -> float:
-        """How long a rank that fails must leave the one that looks for the cause of a hang alive; 0 if none does."""
-        return 2 * LOOKS * self._of.beat_s if self._announced() else 0.0
+    def has_told(self) -> None:
+        """What :meth:`why_waiting` found is on record."""
+        with suppress(OSError):
+            self._say(TOLD)
+
+    def let_tell(self) -> bool:
+        """Main thread: leave the rank that looks for the cause of a hang the time to tell it, as the end of this one
+        may end all others. Whether there is such a rank."""
+        asked, end = self._announced(), time.monotonic() + 2 * LOOKS * self._of.beat_s
+        while (said := self._announced()) and TOLD not in said and time.monotonic() < end:
+            time.sleep(self._of.beat_s / 5)
+        return bool(asked)
 
     def beats(self) -> dict[int, Beat]:
         """The signs of life of all ranks."""
@@ -132,10 +141,10 @@ class Watchdog:
         """Made by the rank that found a hang first."""
         return self._of.folder / f"claim-{self._of.attempt}"
 
-    def _announced(self) -> bool:
-        with suppress(OSError), self._hang.open("rb") as stream:
-            return stream.read(1) != b""
-        return False
+    def _announced(self) -> str:
+        with suppress(OSError):
+            return self._hang.read_text()
+        return ""
 
     def _say(self, text: str) -> None:
         with self._hang.open("a") as stream:
@@ -164,6 +173,7 @@ class Watchdog:
             found = self._judged()
             self._told(found)
             end_silent(self.beats(), found)
+            self.has_told()
             end_here(found.ending)
 
     def _end_as_orphan(self) -> None:
@@ -236,7 +246,7 @@ class Watchdog:
         except OSError:
             return False
         with suppress(OSError):
-            self._say(f"found by rank {self._of.rank}")
+            self._say(f"found by rank {self._of.rank}\n")
         return True
 
     def _judged(self) -> Verdict:

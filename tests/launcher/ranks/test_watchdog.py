@@ -167,9 +167,13 @@ def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
         dog.start()
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(dogs[0].why_waiting, RuntimeError("Timed out waiting 300000ms for recv"))
-        wait_for(lambda: dogs[2].telling_s)
+        wait_for(dogs[0]._announced)
         assert dogs[2].why_waiting(RuntimeError("timed out")) is None
+        leaving = pool.submit(dogs[2].let_tell)
         found = asked.result()
+        assert not leaving.done()
+        dogs[0].has_told()
+        assert leaving.result()
     for dog in dogs:
         dog.stop()
     assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text
