@@ -243,8 +243,10 @@ class Watchdog:
         """Say that there is a hang; whether nobody had said so before."""
         try:
             os.close(os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except OSError:
+        except FileExistsError:
             return False
+        except OSError:  # a full disk must not keep a hang alive
+            pass
         with suppress(OSError):
             self._say(f"found by rank {self._of.rank}\n")
         return True
