@@ -37,8 +37,8 @@ WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
 # What NCCL's own thread writes before it ends its process.
 TIMED_OUT = re.compile(r"collective operation timeout: WorkNCCL\(.*?OpType=(?P<what>\w+).*?Timeout\(ms\)=(?P<ms>\d+)\)")
 ABORTED = re.compile(r"^srun: error: .*: Aborted", re.MULTILINE)
-RANKS_PER_S = 500  # whose files are looked through, by each of them
 SETTLE_S = 1.5  # until a rank that was killed is known to have been
+RANKS_PER_S = 200  # whose records one rank reads in a second, while all others read them as well
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,9 @@ def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
 def settled_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     """The same, asked by a rank that fails: what ended others may be known a moment later."""
     deadline = time.monotonic() + SETTLE_S
+    pause = min(max(0.1, ranks / RANKS_PER_S), SETTLE_S)
     while not (cause := root_cause(logs, job_id, ranks)).certain and time.monotonic() < deadline:
-        time.sleep(max(0.1, ranks / RANKS_PER_S))  # all of them may ask
+        time.sleep(pause)
     return cause
 
 

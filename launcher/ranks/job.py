@@ -140,12 +140,16 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
     cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
     if not cause.certain and LOST_PEER.search(str(error)):
         watchdog.waited(error)
-    if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
-        record_hang(rank.paths, found.text, found.ending)
+    found = watchdog.why_waiting(error) if not cause.certain and WAITED.search(str(error)) else None
+    if found is not None:
+        with suppress(OSError):
+            record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
         watchdog.has_told()
     cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
-    if not cause.certain and watchdog.let_tell():
+    if not cause.certain and found is not None:
+        cause = Cause(found.text, rank.paths.stderr, ending=found.ending)
+    elif not cause.certain and watchdog.let_tell():
         cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
     if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
         return cause.ending  # another rank knows more

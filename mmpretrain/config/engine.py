@@ -197,7 +197,8 @@ class EngineConfig:
 
     timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
-    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+    with an error, and for a checkpoint that is still being written when it is waited for. One that is written at once
+    (``checkpoint.background=false``) may take an hour, where that is longer and ``hang_s`` allows it."""
 
     step_timeout_s: int = field(default=540, metadata=FREE)
     """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. Keep it above

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,13 +17,18 @@ from mmpretrain.config.engine import Offload, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.in_parts import InParts
 from mmpretrain.distributed.world import World
+from mmpretrain.engine.gathering import BUCKET, gathering_limits
+from mmpretrain.engine.host_memory import give_large_back
 
 PATIENCE = timedelta(hours=6)  # for what rank 0 does alone at the end of a run
-BUCKET = 50_000_000  # numbers that one collective reduces; what ZeRO holds in copies of gradients at a time
 
 
-def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed JSON config of a run; ``engine.deepspeed`` is laid over it last."""
+def deepspeed_config(config: Config, world_size: int, numel: int | None = None) -> dict[str, Any]:
+    """The DeepSpeed JSON config of a run; ``engine.deepspeed`` is laid over it last.
+
+    numel: of the model, once it is known; then ZeRO-3 holds a share of it together at most.
+    """
+    limits = {} if numel is None or config.engine.zero < 3 else gathering_limits(config, numel, world_size)
     own = {
         "train_batch_size": config.data.global_batch,
         "train_micro_batch_size_per_gpu": config.data.global_batch // world_size,
@@ -32,7 +37,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
         # Stage 0 leaves the norm to us, and clips by one of its own that it computes again.
         "gradient_clipping": config.optim.clip if config.optim.clip and config.engine.zero else 0.0,
         **_autocast(config.engine.precision),
-        "zero_optimization": _zero(config.engine.zero) | _offload(config.engine.offload),
+        "zero_optimization": _zero(config.engine.zero) | _offload(config.engine.offload) | limits,
         # It waits for the device twice a step, for a figure that nobody reads.
         "timers": {"throughput": {"enabled": False}},
         # Keep torch's optimizers: DeepSpeed's CPU Adam would be compiled on the spot.
@@ -106,22 +111,39 @@ def join(config: Config, *, parts: bool = False) -> Joined:
     build_models_whole()
     world = replace(World.current(accelerator.device), even=True).with_patience(PATIENCE)
     divided = parts and config.engine.zero == 3 and world.size > 1
+    if divided:
+        give_large_back()
     return Joined(accelerator, world, InParts(world) if divided else None)
 
 
-def hand_over(parts: InParts, model: nn.Module, config: Config) -> None:
+def tell_size(accelerator: Any, model: nn.Module, config: Config, ranks: int) -> None:
+    """Have ``accelerator`` prepare for a model of this size, before it does so."""
+    told = accelerator.state.deepspeed_plugin.deepspeed_config
+    told["zero_optimization"] = deepspeed_config(config, ranks, _numel(model))["zero_optimization"]
+
+
+def hand_over(parts: InParts, model: nn.Module, config: Config, replicated: Sequence[nn.Module] = ()) -> None:
     """Give a model that is kept in parts to DeepSpeed, parameter by parameter; a collective.
 
-    Afterwards it is as ``deepspeed.zero.Init`` leaves one, with buffers on the device.
+    Afterwards it is as ``deepspeed.zero.Init`` leaves one, with buffers on the device. replicated: modules that were
+    built with it and that every rank is to hold whole.
     """
     from deepspeed import zero
 
     # A module of its own has DeepSpeed prepare for one that exists already, as for a whole one.
-    divider = zero.Init(module=nn.Module(), config_dict_or_path=deepspeed_config(config, parts.world.size))
+    told = deepspeed_config(config, parts.world.size, _numel(model))
+    divider = zero.Init(module=nn.Module(), config_dict_or_path=told)
     divider._convert_to_zero_parameters(parts.handed_over(model))
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.to(parts.world.device)
+    for module in replicated:
+        for _ in parts.handed_over(module):
+            pass
+
+
+def _numel(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def start_accelerator(config: Config, world_size: int) -> Any:

@@ -58,6 +58,16 @@ class Layout:
         """Numbers that train."""
         return sum(group.numel for group in self.groups)
 
+    @property
+    def all(self) -> list[nn.Parameter]:
+        """Every parameter, trained or frozen."""
+        return [*(parameter for group in self.groups for parameter in group.parameters), *self.frozen]
+
+    @property
+    def numel(self) -> int:
+        """Numbers of all of them."""
+        return sum(parameter.numel() for parameter in self.all)
+
     def moved(self, parameter: nn.Parameter) -> int:
         """Bytes per number of its gradient on the wire, and of itself where it is gathered."""
         return 2 if id(parameter) in self.low else FULL

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmpretrain.config.engine import Offload
-from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig, gathered_bytes
 from mmpretrain.config.root import Config
-from mmpretrain.engine.deepspeed_setup import BUCKET
+from mmpretrain.engine.gathering import gathering_limits
 from mmpretrain.training.prediction.layout import FULL, Layout, bytes_of, share
 from mmpretrain.training.prediction.trace import Traced
-
-# Numbers that ZeRO 3 keeps gathered at a time, and fetches ahead: keys of DeepSpeed and their defaults.
-_GATHERING = {"stage3_max_live_parameters": 1_000_000_000, "stage3_prefetch_bucket_size": 50_000_000}
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,13 @@ def memory(
         trace.gradients + _flat_gradients(layout, stage, ranks) + known + beside,
         known + (3 if ranks > 1 else 1) * beside,  # gradients of heads, put together and added up
     )
+    gradients = max(trace.arrived, trace.gradients)
     return Memory(
         total=always + max(moments),
         **fixed,
-        gradients=partition + trace.gradients,
+        gradients=partition + gradients,
         gathered=gathered + arriving,
-        activations=max(trace.forward, trace.held, trace.backward - trace.gradients),
+        activations=max(trace.forward, trace.held, trace.backward - gradients),
         inputs=trace.inputs,
         loss=known + loss,
         host=host,
@@ -113,24 +110,13 @@ def _offloaded(offload: Offload, fixed: dict[str, int], partition: int) -> tuple
     return fixed | dict.fromkeys(away, 0), 0, host
 
 
-def loss_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int) -> int:
-    """What ``pairs`` contrastive terms hold beside the features: ``rows`` samples of ``width`` floats in all."""
-    mode = config.mode(rows, width) if ranks > 1 else Negatives.local
-    local = rows // ranks
-    seen = local if mode is Negatives.local else rows
-    # As config/objective.py says it.
-    features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
-    scratch = 3 * FULL * min(config.tile, local) * min(config.tile, seen)
-    tiles = min(FULL * pairs * local * seen, config.keep_mb * MIB) + scratch
-    return features + tiles + (pairs * local * seen // 4 if config.false_negative_margin is not None else 0)
-
-
 def _partitions(config: Config, layout: Layout, ranks: int, gpu: bool) -> int:
     """Gradients of its own part that a rank keeps from one step to the next, and buffers that are always there."""
     stage = config.engine.zero
     if stage == 3:
+        bucket = gathering_limits(config, layout.numel, ranks)["reduce_bucket_size"]
         kinds = len({layout.moved(p) for group in layout.groups for p in group.parameters})
-        return FULL * (sum(group.shares(ranks) for group in layout.groups) + (BUCKET * kinds if gpu else 0))
+        return FULL * (sum(group.shares(ranks) for group in layout.groups) + (bucket * kinds if gpu else 0))
     if gpu and stage in (1, 2) and ranks > 1:
         return FULL * sum(group.aligned(ranks) // ranks for group in layout.groups)
     return 0
@@ -145,11 +131,9 @@ def _gathered(config: Config, layout: Layout, ranks: int) -> tuple[int, int]:
     """ZeRO 3: the float32 weights that are whole at a time, and in the forward pass what the newest of them came in."""
     if config.engine.zero < 3 or ranks == 1:
         return 0, 0
-    trained = [parameter for group in layout.groups for parameter in group.parameters]
-    settings = config.engine.deepspeed.get("zero_optimization") or {}
-    live, ahead = (int(settings.get(key, usual)) for key, usual in _GATHERING.items())
-    numel = sum(p.numel() for p in [*trained, *layout.frozen])
-    moved = sum(p.numel() * layout.moved(p) for p in [*trained, *layout.frozen])
+    limits = gathering_limits(config, layout.numel, ranks)
+    live, ahead = limits["stage3_max_live_parameters"], limits["stage3_prefetch_bucket_size"]
+    numel, moved = layout.numel, sum(p.numel() * layout.moved(p) for p in layout.all)
     # In micro-batches weights are fetched layer by layer.
     arriving = 0 if config.engine.micro_batches > 1 else int(moved * min(1, ahead / numel))
     return FULL * min(numel, live), arriving

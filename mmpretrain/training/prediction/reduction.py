@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmpretrain.config.root import Config
-from mmpretrain.engine.deepspeed_setup import BUCKET
+from mmpretrain.engine.gathering import BUCKET, gathering_limits
 from mmpretrain.training.prediction.layout import FULL, Layout
 
 WHOLE = 500_000_000  # numbers that are copied together where nothing is partitioned
@@ -27,6 +27,8 @@ class Reduction:
         self._buffered = gpu and self._stage in (1, 2)
         zero = config.engine.deepspeed.get("zero_optimization") or {}
         self._limit = int(zero.get("reduce_bucket_size", BUCKET)) if self._stage else WHOLE
+        if self._stage == 3:
+            self._limit = gathering_limits(config, layout.numel, ranks)["reduce_bucket_size"]
         self._bytes: dict[nn.Parameter, int] = {}  # of each number on the wire
         self._own: set[nn.Parameter] = set()  # what rank 0 steps, at stages 1 and 2
         for group in layout.groups:
@@ -40,15 +42,19 @@ class Reduction:
         self._waiting: dict[int, list[nn.Parameter]] = {size: [] for size in set(self._bytes.values())}
         self._handled: set[nn.Parameter] = set()
         self._reduces = False
+        # Stage 1 keeps all gradients until the backward pass is over, unless it reduces beside it.
+        self._at_once = self._stage > 1 or (self._stage == 1 and bool(zero.get("overlap_comm")))
+        self.most = 0  # bytes of gradients that were there when a backward pass ended
         self._sums: list[torch.Tensor | None] = []
 
     @contextmanager
     def backward(self, *, last: bool) -> Iterator[None]:
         """Around a backward pass; last: of the step."""
         # Only at the boundary do stages 0 and 1 reduce; one rank alone has nothing to.
-        self._reduces = self._stage > 0 and self._ranks > 1 and (last or (self._stage > 1 and not self._coalesced))
+        self._reduces = self._at_once and self._ranks > 1 and (last or (self._stage > 1 and not self._coalesced))
         buffers = [torch.empty(self._limit) for _ in self._waiting] if self._buffered and self._ranks > 1 else []
         yield
+        self.most = max(self.most, sum(FULL * p.grad.numel() for p in self._bytes if p.grad is not None))
         if last and self._ranks > 1:
             self._reduces = True
             for parameter in self._bytes:

@@ -16,10 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import mean_over_ranks
+from mmpretrain.engine.gathering import gathering_limits
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.training.prediction.counting import Collectives
@@ -28,7 +30,6 @@ from mmpretrain.training.prediction.layout import FULL, Group, Layout, kept_whol
 FEW = 4  # rows of what is played, and twice as many; methods that mix samples do so in groups of that many
 _NORM = 8  # bytes in which ZeRO 3 adds up the norm of a group
 _SUB_GROUP = 1_000_000_000  # numbers of a rank that ZeRO 3 steps together at most: DeepSpeed's default
-_REUSE = 1_000_000_000  # numbers used in between, beyond which ZeRO 3 gathers weights again: DeepSpeed's default
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,27 @@ class Wire:
     def sent(self) -> int:
         """Bytes that each rank sends, by the algorithms that need fewest (rings)."""
         return sum(_sent(kind, payload, self.ranks) for kind, payload in self.payloads.items())
+
+
+@dataclass
+class AsInTraining(ObjectiveConfig):
+    """Chooses where negatives come from as for the whole batch of the run (``batch`` samples), however few are played.
+
+    width: the most floats of a sample that a loss asked for, which are those that travel.
+    """
+
+    batch: int = 0
+    width: int = 0
+
+    @classmethod
+    def of(cls, config: Config) -> AsInTraining:
+        """What losses get in place of ``config.objective``."""
+        return cls(**vars(config.objective), batch=config.data.global_batch)
+
+    def mode(self, rows: int, width: int) -> Negatives:
+        """As of the base; ``rows`` do not count."""
+        self.width = max(self.width, width)
+        return super().mode(self.batch, width)
 
 
 def _sent(kind: str, payload: int, ranks: int) -> int:
@@ -106,33 +128,29 @@ def _divided(stage: int, group: Group, ranks: int) -> list[tuple[int, int]]:
 
 def _gathers(config: Config, layout: Layout, ranks: int) -> int:
     """ZeRO 3: small weights once a step; others for every pass, or for both passes together while they are few."""
-    every = [*(parameter for group in layout.groups for parameter in group.parameters), *layout.frozen]
     limit = kept_whole(config)
-    small = [p for p in every if p.numel() <= limit]
-    large = [p for p in every if p.numel() > limit]
+    small = [p for p in layout.all if p.numel() <= limit]
+    large = [p for p in layout.all if p.numel() > limit]
     once, total = (sum(ranks * share(p, ranks) * layout.moved(p) for p in of) for of in (small, large))
     if config.engine.micro_batches > 1:
         return once + 3 * config.engine.micro_batches * total
-    numel = sum(p.numel() for p in every)
-    settings = config.engine.deepspeed.get("zero_optimization") or {}
-    reuse = int(settings.get("stage3_max_reuse_distance", _REUSE))
-    again = max(0.0, 1 - reuse / 2 / numel) if numel else 0.0
+    # The distance counts what is used between the two uses of a weight, forward and backward.
+    reuse = gathering_limits(config, layout.numel, ranks)["stage3_max_reuse_distance"]
+    again = max(0.0, 1 - reuse / 2 / max(1, layout.numel))
     return once + int(total * (1 + again))
 
 
 def objective_bytes(config: Config, method: Method, features: Callable[[int], Features], ranks: int) -> dict[str, int]:
     """What the losses, the heads and the records move in a step.
 
-    method: with its heads on the CPU; they are left with other numbers. features: rows -> random ones of a batch.
+    method: with its heads on the CPU, and :class:`AsInTraining` in ``contrast``; heads are left with other numbers.
+    features: rows -> random ones of a batch.
     """
     if ranks == 1:
         return {}
-    rows, width = config.data.global_batch, config.method.exchange(method.model.embed_sizes).width
-    mode = config.objective.mode(rows, width)
-    method.contrast = replace(config.objective, negatives=mode)
     found = {(n, w): _played(config, method, features(n), w) for n in (FEW, 2 * FEW) for w in (2, 3)}
     kinds = {kind for moved in found.values() for kind in moved}
-    local = rows // ranks
+    local = config.data.global_batch // ranks
     return {kind: _extended({at: moved.get(kind, 0) for at, moved in found.items()}, local, ranks) for kind in kinds}
 
 

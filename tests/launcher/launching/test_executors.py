@@ -32,7 +32,6 @@ def test_the_whole_script_of_a_bare_profile(tmp_path: Path) -> None:
 #SBATCH --requeue
 #SBATCH --signal=USR2@30
 #SBATCH --time=5
-#SBATCH --wckey=submitit
 
 # setup
 echo "attempt $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2
