@@ -43,6 +43,8 @@ from mmpretrain.training.attempt import ATTEMPT, attempt
 from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
 
+EXIT_S = 60.0  # for what packages do when a process ends, after an error
+
 
 @dataclass
 class Job:
@@ -130,7 +132,9 @@ def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterato
             ending = _noted(folder, rank, error, watchdog)
         with suppress(OSError):
             sys.stderr.flush()
-        raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
+        code = (ending_of(error) if ending is Ending.failed else ending).code
+        watchdog.leave_within(EXIT_S, code)
+        raise SystemExit(code) from error
 
 
 def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) -> Ending:

@@ -95,6 +95,14 @@ class Watchdog:
         with suppress(OSError):
             self._beat(phase=ENDED)
 
+    def leave_within(self, seconds: float, code: int) -> None:
+        """Main thread: it ends this process now, with a cause on record. A thread of some package that does not end
+        would keep it alive and look like a hang; then this ends it."""
+        self._over.set()
+        timer = threading.Timer(seconds, _end, [code])
+        timer.daemon = True
+        timer.start()
+
     def why_waiting(self, error: BaseException) -> Verdict | None:
         """For a rank whose wait for others ended with ``error``: who kept it waiting. It must end soon itself.
 
@@ -308,10 +316,14 @@ def end_silent(beats: Mapping[int, Beat], found: Verdict) -> None:
 
 def end_here(ending: Ending) -> NoReturn:
     """End this process with its loader processes, from whatever thread: the main one does not answer."""
+    _end(ending.code)
+
+
+def _end(code: int) -> NoReturn:
     for child in _children():
         with suppress(psutil.Error):
             child.kill()
-    os._exit(ending.code)
+    os._exit(code)
 
 
 def _children() -> list[psutil.Process]:

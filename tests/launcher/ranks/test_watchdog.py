@@ -177,3 +177,17 @@ def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
     for dog in dogs:
         dog.stop()
     assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text
+
+
+def test_a_rank_that_has_failed_ends_even_if_a_thread_of_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python waits for such threads, and that is no hang whose cause would be worth more than the error's."""
+    ended: list[int] = []
+    monkeypatch.setattr(watchdog, "_end", ended.append)
+    watch = Watchdog(Watched(tmp_path, 0, 1, "7-0", JobPaths(tmp_path, "7", 0), 60.0), print)
+    watch.start()
+    watch.leave_within(0.01, Ending.disk_full.code)
+    wait_for(lambda: ended == [Ending.disk_full.code])
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
