@@ -239,7 +239,8 @@ class Watchdog:
             self._neighbor_number = beat.number if beat else -1
             return False
         self._neighbor_silent += passed
-        return self._neighbor_silent > self._of.hang_s
+        # Loading libraries from a slow file system lets no other thread run.
+        return self._neighbor_silent > (beat.patience_s if beat.phase == START else self._of.hang_s)
 
     def _nobody_moves(self) -> bool:
         """Whether this rank and all others that have begun have been idle for too long."""
