@@ -48,7 +48,9 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
     if said := _ended_by_slurm(text):
         return Verdict(said, log)
     for rank, path in silent.items():
-        if found := next(filter(lambda found: not _HARMLESS.search(found["said"]), _STEPD.finditer(_tail(path))), None):
+        if found := next(
+            filter(lambda found: not _HARMLESS.search(found["said"]), _STEPD.finditer(newest(path))), None
+        ):
             node = f"{found['node']}: " if found["node"] else ""
             return Verdict(shortened(f"{node}{found['said']}"), path, rank, Ending.setup)
     first = _TASK.search(text)
