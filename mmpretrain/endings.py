@@ -75,3 +75,9 @@ def ending_of(error: BaseException) -> Ending:
 def ending_named(name: object) -> Ending | None:
     """The ending that a status.json names; None where it names none, as those of earlier versions do."""
     return Ending.__members__.get(name) if isinstance(name, str) else None
+
+
+def ending_with(code: int) -> Ending:
+    """What the exit code of a rank that left no reason stands for; ``failed`` for codes that are not those of ranks."""
+    others = (Ending.completed, Ending.usage, Ending.preempted)
+    return next((ending for ending in Ending if ending.code == code and ending not in others), Ending.failed)

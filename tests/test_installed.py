@@ -232,7 +232,7 @@ def test_a_run_from_the_wheel_stops_resumes_and_releases(environment: Path, away
         cwd="/",
         capture_output=True,
     )
-    assert there.stdout.decode().split() == [str(copy / "launcher" / "job.py"), str(copy / "configs")]
+    assert there.stdout.decode().split() == [str(copy / "launcher" / "ranks" / "job.py"), str(copy / "configs")]
     opened = run([environment / "bin" / "python", "-c", OPEN_RELEASE, folder.path / "release"], away)
     assert opened.returncode == 0, opened.stderr
 

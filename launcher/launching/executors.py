@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ srun() {{
   local code=$?
   # Of an array, one element has the job id of them all.
   local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  if [ $code -eq {killed} ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
-  else {python} -m launcher.ranks.job_end "$_run" || true; fi
+  [ $code -eq {killed} ] && scontrol requeue "${{job:-$SLURM_JOB_ID}}" && return $code
+  {python} -m launcher.ranks.job_end "$_run" || code=$?
   return $code
 }}"""
 
@@ -55,7 +55,12 @@ class Executor(SlurmExecutor):
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         """As submitit's, but Slurm takes a % in the paths of logs for itself unless it is doubled."""
-        return _make_sbatch_string(command=command, folder=str(self.folder).replace("%", "%%"), **self.parameters)
+        return rendered(command, str(self.folder).replace("%", "%%"), self.parameters)
+
+
+def rendered(command: str, folder: str, parameters: Mapping[str, Any]) -> str:
+    """submitit's script without the wckey that it adds by itself: clusters that know none of that name refuse it."""
+    return _make_sbatch_string(command=command, folder=folder, **{"wckey": None, **parameters})
 
 
 class Renderer(Executor):

@@ -19,7 +19,7 @@ from launcher.launching.stopping import Stopping, handled_by, send
 from launcher.planning.advice import how_to_go_on
 from launcher.planning.plan import RunPlan
 from launcher.planning.resources import Cluster
-from launcher.ranks.failures import Cause, root_cause
+from launcher.ranks.failures import Cause, knows_more, root_cause
 from launcher.ranks.signals import ABORT, ignored
 from launcher.runs.ending import show_end
 from launcher.slurm import client as slurm_client
@@ -205,7 +205,8 @@ def _cause(plan: RunPlan, job: submitit.Job[None], state: str, status: dict[str,
         return Cause(f"Slurm ended the job: {state}{SLURM_ENDS[state][1]}", cause.log, ending=SLURM_ENDS[state][0])
     if not cause.certain and state not in ("ENDED", "FAILED", "COMPLETED"):
         return Cause(f"Slurm ended the job: {state}", cause.log, ending=Ending.lost)
-    if not cause.certain and status.get("state") == State.failed.value and status.get("cause"):
+    told = status.get("state") == State.failed.value and status.get("cause")
+    if told and (not cause.certain or knows_more(status, cause)):
         return Cause(str(status["cause"]), cause.log, ending=ending_named(status.get("ending")) or cause.ending)
     return cause
 

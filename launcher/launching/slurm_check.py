@@ -37,7 +37,7 @@ def differences(plan: RunPlan, facts: Mapping[str, str]) -> list[str]:
             has = has.partition("-")[0]  # 2-2 while it waits
         same = value is None or has == "(null)" or value.lower() == has.lower()
         if name == "Partition" and value is not None:
-            same = has in value.split(",") or has == value
+            same = set(has.split(",")) <= set(value.split(","))  # Slurm has them in its own order
         if not same:
             found.append(f"Slurm has {name}={has} where the plan has {value}: a rule of this cluster changed it")
     return found

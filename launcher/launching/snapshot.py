@@ -18,7 +18,9 @@ def take_snapshot(run_folder: Path) -> Path:
     code, fresh, old = (run_folder / name for name in ("code", f".code.{os.getpid()}.new", f".code.{os.getpid()}.old"))
     for part, source in CODE.items():
         shutil.copytree(source, fresh / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    if code.exists():
+    if code.is_symlink():  # of a run of a sweep: what it leads to is the code of others, too, and may be gone
+        code.unlink()
+    elif code.exists():
         code.rename(old)
     fresh.rename(code)
     shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -46,16 +46,16 @@ class Stopping:
 
 
 @contextmanager
-def handled_by(stopping: Stopping) -> Iterator[None]:
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGUSR2 are its matter; not what a shell ignores for what it starts in the background."""
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
     numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, stopping) for number in numbers]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number, earlier in zip(numbers, before, strict=True):
+            signal.signal(number, earlier)
 
 
 def send(job: submitit.Job[None], number: signal.Signals) -> None:

@@ -9,7 +9,7 @@ from mmpretrain.run_folder import RunFolder
 
 BEFORE = {
     Ending.bad_data: "repair the data, or raise the budget that the cause names; then ",
-    Ending.disk_full: "free some space where the run's folder lies; then ",
+    Ending.disk_full: "free some space where the run's folder lies, or where the cause says; then ",
     Ending.unhealthy: "leave the node that the cause names out, or repair it; then ",
     Ending.setup: "mend what the cause names; then ",
     Ending.failed: "once what the cause names is mended, ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 
 from launcher.planning.resources import NVIDIA_SMI_S, Cluster, Resources
 from mmpretrain.config.root import Config
+from mmpretrain.engine.checkpoint_files import steps
+from mmpretrain.run_folder import RunFolder
 
 GIB = 2**30
 WRITE_MB_PER_S = 1000  # of a node, where the profile does not say
@@ -70,13 +73,16 @@ def prediction_notes(foretold: Foretold | None, config: Config, resources: Resou
     if foretold is None:
         return []
     notes, profile, seconds = [], resources.profile, seconds_to_save(foretold, resources)
-    if resources.cluster is Cluster.slurm and profile is not None and seconds > profile.signal_lead_s:
+    # The one that is being written beside training is completed before the last one is begun.
+    saves = 2 if config.checkpoint.background else 1
+    if resources.cluster is Cluster.slurm and profile is not None and saves * seconds > profile.signal_lead_s:
+        two = ", up to two may have to be written before the job ends" if saves > 1 else ""
         notes.append(
-            f"a checkpoint takes about {seconds:.0f} s at {write_rate(resources)} MB/s per node, and signal_lead_s is"
-            f" {profile.signal_lead_s}: set signal_lead_s to {round(2 * seconds, -1):.0f} or more in the profile"
-            f" {resources.profile_name}, or write_mb_per_s to what the disk does"
+            f"a checkpoint takes about {seconds:.0f} s at {write_rate(resources)} MB/s per node{two}, and signal_lead_s"
+            f" is {profile.signal_lead_s}: set signal_lead_s to {10 * math.ceil(saves * seconds / 10)} or more in the"
+            f" profile {resources.profile_name}, or write_mb_per_s to what the disk does"
         )
-    needed, free = disk_bytes(foretold, config), _free(folder)
+    needed, free = disk_bytes(foretold, config, len(steps(RunFolder(folder).checkpoints))), _free(folder)
     if free is not None and needed > free:
         notes.append(
             f"checkpoints and the release need about {_size(needed)}, and {_size(free)} are free where {folder} lies:"
@@ -97,14 +103,15 @@ def seconds_to_save(foretold: Foretold, resources: Resources) -> float:
     return (saved["first"] + (resources.ranks_per_node - 1) * saved["other"]) / write_rate(resources) / 1e6
 
 
-def disk_bytes(foretold: Foretold, config: Config) -> int:
-    """The most that lies in the run folder: checkpoints that stay, the one being written, the best, the release."""
+def disk_bytes(foretold: Foretold, config: Config, there: int = 0) -> int:
+    """The most that comes into the run folder: checkpoints that stay, but for those that are there already, the one
+    being written, the best, the release."""
     settings, saved = config.checkpoint, foretold["checkpoint"]
-    steps = max(1, config.total_steps)
-    kept = min(settings.keep_last, -(-steps // settings.every_steps)) + 1
-    kept += steps // settings.keep_every if settings.keep_every else 0
+    total = max(1, config.total_steps)
+    kept = min(settings.keep_last, -(-total // settings.every_steps)) + 1
+    kept += total // settings.keep_every if settings.keep_every else 0
     kept += bool(config.evaluation.best.score)
-    return int(kept * saved["files"] + 2 * saved["release"])
+    return int(max(1, kept - there) * saved["files"] + 2 * saved["release"])
 
 
 def _free(folder: Path) -> int | None:

@@ -152,7 +152,11 @@ def _life_problems(folder: RunFolder) -> list[str]:
     try:
         job = living_job(folder)
     except slurm_client.SlurmError as error:
-        return [f"{folder.path}: whether its last job still runs is not known ({error})"]
+        sure = f"if it certainly is gone, set job_id to null in {folder.path / 'status.json'}"
+        return [
+            f"{folder.path}: whether its last job still runs is not known ({error}): give the command where Slurm"
+            f" answers, or, {sure}"
+        ]
     return [f"{folder.path} is in use by {job}: wait for it, cancel it, or use another run.name"] if job else []
 
 

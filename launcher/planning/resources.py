@@ -159,7 +159,7 @@ def _local(request: Request) -> tuple[Resources | None, list[str], list[str]]:
 
 def _on_cluster(request: Request, name: str, profile: Profile) -> tuple[Resources | None, list[str], list[str]]:
     try:
-        place = find_place(profile, name)
+        place = find_place(profile, name, request.nodes)
         gpus = gpus_there(place, profile, request.nodes, request.gpus_per_node)
         resources = _slurm(request, name, profile, gpus.count, gpus.kind)
         wanted = Wanted(request.nodes, resources.ranks_per_node, resources.gpus_per_node, gpus.kind)

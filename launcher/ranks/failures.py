@@ -10,15 +10,18 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from submitit.core.utils import JobPaths, pickle_load
 
+from launcher.ranks.heartbeats import HEARTBEATS, last_beats
+from launcher.ranks.heartbeats import verdict as hangs
 from launcher.slurm.setup_lines import setup_failure
-from launcher.slurm.srun_verdicts import someone_exited, verdict
-from mmpretrain.endings import Ending, ending_named, ending_of
+from launcher.slurm.srun_verdicts import last_line, newest, someone_exited, verdict
+from mmpretrain.endings import Ending, ending_named, ending_of, ending_with
 from mmpretrain.files import replace_text
 from mmpretrain.run_folder import RunFolder, State
 from mmpretrain.words import shortened
@@ -31,14 +34,19 @@ LOST_PEER = re.compile(
 )
 # How it notices that another one does not come.
 WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
+# What NCCL's own thread writes before it ends its process.
+TIMED_OUT = re.compile(r"collective operation timeout: WorkNCCL\(.*?OpType=(?P<what>\w+).*?Timeout\(ms\)=(?P<ms>\d+)\)")
+ABORTED = re.compile(r"^srun: error: .*: Aborted", re.MULTILINE)
 SETTLE_S = 1.5  # until a rank that was killed is known to have been
+RANKS_PER_S = 200  # whose records one rank reads in a second, while all others read them as well
 
 
 @dataclass(frozen=True)
 class Cause:
     """One line about what went wrong, the rank that says it, where to read more, and how the run has ended.
 
-    certain: whether somebody said so; otherwise it is what is left when nobody did.
+    certain: whether somebody said so; otherwise it is what is left when nobody did. seen_from_outside: a rank ended so,
+    and nobody knows why.
     """
 
     text: str
@@ -46,6 +54,7 @@ class Cause:
     rank: int | None = None
     ending: Ending = Ending.failed
     certain: bool = True
+    seen_from_outside: bool = False
 
     def __str__(self) -> str:
         return self.text if self.rank is None else f"rank {self.rank}: {self.text}"
@@ -95,23 +104,37 @@ def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     return (telling or _silent(tasks, causes) or causes or [Cause("no rank left a reason", logs, certain=False)])[0]
 
 
-def settled_cause(logs: Path, job_id: str, ranks: int) -> Cause:
-    """The same, asked by a rank that fails: what ended others may be known a moment later."""
-    deadline = time.monotonic() + SETTLE_S
-    while not (cause := root_cause(logs, job_id, ranks)).certain and time.monotonic() < deadline:
-        time.sleep(0.1)
+def settled_cause(logs: Path, job_id: str, ranks: int, longer_s: Callable[[], float] = lambda: 0.0) -> Cause:
+    """The same, asked by a rank that fails: what ended others may be known a moment later, or after ``longer_s``."""
+    began = time.monotonic()
+    pause = min(max(0.1, ranks / RANKS_PER_S), SETTLE_S)
+    while not (cause := root_cause(logs, job_id, ranks)).certain:
+        if time.monotonic() - began > max(SETTLE_S, longer_s()):
+            break
+        time.sleep(pause)
     return cause
 
 
-def conclude(run_folder: Path, job_id: str, ranks: int) -> None:
-    """Note how a job ended that is over, where its ranks did not or knew less. Raises OSError, DamagedFileError."""
+def conclude(run_folder: Path, job_id: str, ranks: int, start: int = 1) -> None:
+    """Note how a job ended that is over, where its ranks did not or knew less. Raises OSError, DamagedFileError.
+
+    start: which one of this job; that an earlier one was preempted says nothing of ranks that then never came.
+    """
     folder = RunFolder(run_folder)
     status = folder.status()
-    if str(status.get("job_id")) != job_id or status.get("state") in (State.completed.value, State.preempted.value):
+    preempted = status.get("state") == State.preempted.value and status.get("attempt", start) == start
+    if str(status.get("job_id")) != job_id or status.get("state") == State.completed.value or preempted:
         return
     cause = root_cause(run_folder / "logs", job_id, ranks)
-    if status.get("state") != State.failed.value or cause.certain:
+    if status.get("state") != State.failed.value or (cause.certain and not knows_more(status, cause)):
         folder.update_status(unless=State.completed, state=State.failed, cause=str(cause), ending=cause.ending)
+
+
+def knows_more(status: Mapping[str, Any], cause: Cause) -> bool:
+    """Whether a status says why its run failed, and ``cause`` is but what can be seen of that from outside: on a full
+    disk the status may be all that a rank could still write."""
+    told = ending_named(status.get("ending")) if status.get("state") == State.failed.value else None
+    return told not in (None, Ending.failed, Ending.lost, Ending.interrupted) and cause.seen_from_outside
 
 
 def _told(task: JobPaths) -> tuple[float, Cause] | None:
@@ -141,15 +164,32 @@ def _silent(tasks: list[JobPaths], causes: list[Cause]) -> list[Cause]:
     silent = [task for task in tasks if task.task_id not in spoken and not task.result_pickle.exists()]
     if not silent:
         return []
+    if found := _by_nccl(silent, len(tasks)):
+        return [found]
     if found := _by_exits(silent):
         return [found]
     log = tasks[0].stderr
     if said := verdict(log, {task.task_id: task.stderr for task in silent}):
-        return [Cause(said.text, said.log, said.rank, said.ending)]
+        return [Cause(said.text, said.log, said.rank, said.ending, seen_from_outside=said.exited)]
     if someone_exited(log):
         return []  # the first one to end had its say, and the silent ones were ended because of it
     guess = "ended without an exception (killed, or out of memory?)"
     return [Cause(guess, silent[0].stderr, silent[0].task_id, Ending.lost, certain=False)]
+
+
+def _by_nccl(silent: list[JobPaths], ranks: int) -> Cause | None:
+    """Who kept the ranks waiting that NCCL ended for it: that leaves no exception, but the last signs of life."""
+    codes, said = _exits(silent[0]).get("codes", {}), newest(JobPaths(silent[0].folder, silent[0].job_id, 0).stderr)
+    by_srun = ABORTED.search(said) is not None
+    for task in (task for task in silent if by_srun or codes.get(str(task.task_id)) == -signal.SIGABRT):
+        waited = TIMED_OUT.search(newest(task.stderr))
+        if waited is None:
+            continue
+        seconds, beats = int(waited["ms"]) / 1000, last_beats(task.folder.parent / HEARTBEATS, task.task_id, ranks)
+        who = hangs({}, beats, ranks, seconds).text if beats else "a rank hangs"
+        text = f"{who}; rank {task.task_id} waited {seconds:g} s for it in {waited['what'].lower()} (NCCL)"
+        return Cause(text, task.stderr, ending=Ending.hung)
+    return None
 
 
 def _by_exits(silent: list[JobPaths]) -> Cause | None:
@@ -163,8 +203,9 @@ def _by_exits(silent: list[JobPaths]) -> Cause | None:
                 told = "out of memory: the system killed it (fewer or smaller data.workers, batches or ranks need less)"
             return Cause(told, task.stderr, task.task_id, Ending.lost)
         if code > 0:
-            ending = next((ending for ending in Ending if ending.code == code), Ending.failed)
-            return Cause(f"ended with exit code {code} and left no reason", task.stderr, task.task_id, ending)
+            last = last_line(task.stderr)
+            told = f"ended with exit code {code}: {last}" if last else f"ended with exit code {code} and left no reason"
+            return Cause(shortened(told), task.stderr, task.task_id, ending_with(code), seen_from_outside=True)
     return None
 
 

@@ -21,6 +21,7 @@ import psutil
 
 from mmpretrain.endings import Ending
 
+HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
 SIZE = 1024  # bytes of a file, so that it never grows
 WAITING = ("/torch/distributed/", "/deepspeed/comm/")  # where ranks wait for one another
 DEEPEST = 8  # frames in which a wait is looked for
@@ -86,6 +87,14 @@ def read_beats(folder: Path, ranks: int, attempt: str) -> dict[int, Beat]:
     return {rank: beat for rank, beat in found.items() if beat is not None}
 
 
+def last_beats(folder: Path, rank: int, ranks: int) -> dict[int, Beat]:
+    """Those of the start that ``rank`` belonged to, after its end; empty where it left none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        attempt = json.loads(beat_file(folder, rank).read_text())["attempt"]
+        return read_beats(folder, ranks, str(attempt))
+    return {}
+
+
 def place(frame: FrameType | None) -> tuple[str, bool]:
     """Where a thread is, in words, and whether it waits for other ranks there. frame: its innermost."""
     frames = []
@@ -117,7 +126,8 @@ class Verdict:
 def verdict(before: Mapping[int, Beat], after: Mapping[int, Beat], ranks: int, idle_s: float) -> Verdict:
     """Who holds the others up, from two looks at all signs of life. idle_s: since when nothing moves.
 
-    Those that are silent, else those that do not wait for others, else those that are behind, else all.
+    Those that are silent, else those that do not wait for others, else those that are behind, else those that are not
+    where most are, else all.
     """
     missing = [rank for rank in range(ranks) if rank not in after]
     living = {rank: beat for rank, beat in after.items() if beat.phase != ENDED}
@@ -127,13 +137,26 @@ def verdict(before: Mapping[int, Beat], after: Mapping[int, Beat], ranks: int, i
     busy = [rank for rank, beat in living.items() if not beat.waits]
     least = min((beat.count for beat in living.values()), default=0)
     behind = [rank for rank, beat in living.items() if beat.count == least]
-    guilty = next((group for group in (busy, behind) if group and len(group) < len(living)), sorted(living))
+    # A rank that waits for its GPU cannot be told from one that works on it; but most of them wait at the same place.
+    guilty = next(
+        (group for group in (busy, behind, _apart(living)) if group and len(group) < len(living)), sorted(living)
+    )
     whom = _named(guilty, living)
     if len(guilty) == len(living) and ranks > 1:
-        text = f"all ranks hang for {idle_s:.0f} s, {_where(living, guilty)}"
+        elsewhere = [rank for rank in guilty if living[rank].where != living[guilty[0]].where]
+        also = f"; {_plural(elsewhere[:1])} at {living[elsewhere[0]].where}" if elsewhere else ""
+        text = f"all ranks hang for {idle_s:.0f} s, {_where(living, guilty)}{also}"
     else:
         text = f"{whom} for {idle_s:.0f} s in {_where(living, guilty)}{_others(living, guilty)}"
     return Verdict(tuple(guilty), text, Ending.hung)
+
+
+def _apart(living: Mapping[int, Beat]) -> list[int]:
+    """The ranks that are not where more than half of all are; none where there is no such place."""
+    for where, times in Counter(beat.where for beat in living.values()).most_common(1):
+        if 2 * times > len(living):
+            return [rank for rank, beat in living.items() if beat.where != where]
+    return []
 
 
 def _silent(missing: Sequence[int], silent: Sequence[int], living: Mapping[int, Beat], idle_s: float) -> Verdict:

@@ -21,6 +21,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from launcher.ranks.exclusion import exclude_and_requeue
 from launcher.ranks.failures import (
+    LOST_PEER,
     WAITED,
     Cause,
     failure_record,
@@ -30,18 +31,17 @@ from launcher.ranks.failures import (
     root_cause,
     settled_cause,
 )
-from launcher.ranks.heartbeats import Verdict
+from launcher.ranks.heartbeats import HEARTBEATS, Verdict
 from launcher.ranks.signals import ABORT
 from launcher.ranks.watchdog import Watchdog, Watched, end_silent
 from launcher.slurm import client as slurm_client
+from launcher.slurm.srun_verdicts import ATTEMPT as NEW_START
 from mmpretrain.config.compose import load_config
 from mmpretrain.endings import Ending, ending_of
 from mmpretrain.run_folder import DamagedFileError, RunFolder, State
 from mmpretrain.training.attempt import ATTEMPT, attempt
 from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
-
-HEARTBEATS = "heartbeats"  # folder of the signs of life in the run's
 
 
 @dataclass
@@ -79,6 +79,8 @@ class Job:
             leave(folder, rank, stop)
             # Neither an error nor a result: submitit would store either, and followers would think the job over.
             raise SystemExit(0) from None
+        except SystemExit as end:  # of code that was written for a process of its own
+            raise RuntimeError(f"something called sys.exit({end.code!r}) while the run went on") from end
 
     def train(self) -> None:
         """The work itself; imports torch."""
@@ -103,10 +105,13 @@ class Rank:
         return {"cause": f"requeued by Slurm, attempt {again + 1}" if again else None, "attempt": again + 1}
 
     def forget_previous_attempt(self) -> None:
-        """Remove what this rank left when the same job ran before it was requeued: submitit would take it for new."""
+        """Remove what this rank left when the same job ran before it was requeued, which would be taken for new; in its
+        log, say where the new start begins."""
         result = self.paths.result_pickle
         for path in (result, result.with_suffix(".pkl.save_tmp"), failure_record(self.paths)):
             path.unlink(missing_ok=True)
+        if self.number and int(os.environ.get("SLURM_RESTART_COUNT", 0)):  # rank 0's log begins with it in any case
+            print(f"{NEW_START} {self.start()['attempt']} of job {self.job_id}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -133,10 +138,13 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
     with suppress(OSError):
         record_failure(rank.paths, error)
     cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and LOST_PEER.search(str(error)):
+        watchdog.waited(error)
     if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
         record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
-    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    # The end of this rank may end all others: not before the one that looks for the cause of a hang has told it.
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size, lambda: watchdog.telling_s)
     if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
         return cause.ending  # another rank knows more
     if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk
@@ -151,8 +159,9 @@ def watched(folder: RunFolder, rank: Rank) -> Watchdog:
     hang_s = float(load_config(folder.config).engine.hang_s)
 
     def told(found: Verdict) -> None:
-        with suppress(OSError, DamagedFileError):
+        with suppress(OSError):
             record_hang(rank.paths, found.text, found.ending)
+        with suppress(OSError, DamagedFileError):
             folder.update_status(unless=State.completed, state=State.failed, cause=found.text, ending=found.ending)
 
     def stopped() -> None:

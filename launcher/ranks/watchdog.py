@@ -33,6 +33,9 @@ from mmpretrain.training.preemption import preemption_requested
 
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
+LOOKS = 3  # at all ranks, until it is said which one hangs
+STILL = 6  # looks that are missing when a process has been stopped, and is not just slow
+RANK = "submitit.core._submit"  # in the command line of every rank
 MOST = 24  # times the patience: even a thread that seems to work must have got further by then
 
 
@@ -66,7 +69,9 @@ class Watchdog:
         self._main = threading.main_thread().ident or 0
         self._over = threading.Event()
         self._number, self._seen = 0, time.monotonic()
+        self._still, self._woke = 0.0, float("-inf")
         self._sign: object = None
+        self._stood: tuple[str, bool] | None = None
         self._idle = self._unmoved = self._neighbor_silent = 0.0
         self._count = self._neighbor_number = -1
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -76,9 +81,10 @@ class Watchdog:
         with suppress(OSError):
             self._of.folder.mkdir(parents=True, exist_ok=True)
             if self._of.rank == 0:
-                for old in self._of.folder.glob("hang-*"):
-                    if old != self._hang:
+                for old in (*self._of.folder.glob("hang-*"), *self._of.folder.glob("claim-*")):
+                    if old not in (self._hang, self._claim):
                         old.unlink(missing_ok=True)
+            self._say("")
             self._beat()
         self._thread.start()
 
@@ -91,15 +97,25 @@ class Watchdog:
     def why_waiting(self, error: BaseException) -> Verdict | None:
         """For a rank whose wait for others ended with ``error``: who kept it waiting. It must end soon itself.
 
-        None where another rank tells it.
+        None where another rank tells it, to whom this one still shows signs of life, from where it waited.
         """
+        self.waited(error)
+        if not self._claimed():
+            return None
         self._over.set()
+        return self._judged()
+
+    def waited(self, error: BaseException) -> None:
+        """Main thread: it stood where ``error`` came from, waiting for others, whatever it does about that now."""
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
-        if not self._claimed():
-            return None
-        return self._judged((place(trace.tb_frame if trace else None)[0], True))
+        self._stood = (place(trace.tb_frame if trace else None)[0], True)
+
+    @property
+    def telling_s(self) -> float:
+        """How long a rank that fails must leave the one that looks for the cause of a hang alive; 0 if none does."""
+        return 2 * LOOKS * self._of.beat_s if self._announced() else 0.0
 
     def beats(self) -> dict[int, Beat]:
         """The signs of life of all ranks."""
@@ -107,11 +123,27 @@ class Watchdog:
 
     @property
     def _hang(self) -> Path:
+        """Not empty once there is a hang. It is there from the start: that a file appears is seen late on NFS, which
+        remembers for up to a minute that there was none, and what an open file holds at once."""
         return self._of.folder / f"hang-{self._of.attempt}"
+
+    @property
+    def _claim(self) -> Path:
+        """Made by the rank that found a hang first."""
+        return self._of.folder / f"claim-{self._of.attempt}"
+
+    def _announced(self) -> bool:
+        with suppress(OSError), self._hang.open("rb") as stream:
+            return stream.read(1) != b""
+        return False
+
+    def _say(self, text: str) -> None:
+        with self._hang.open("a") as stream:
+            stream.write(text)
 
     def _watch(self) -> None:
         while not self._over.wait(self._of.beat_s):
-            with suppress(OSError, ValueError):
+            with suppress(Exception):  # a thread that is gone would look like a rank that hangs
                 self._look()
 
     def _look(self) -> None:
@@ -124,10 +156,10 @@ class Watchdog:
         if self._stopped and preemption_requested() and position().phase == START:
             self._stopped()
             self._stopped = None
-        if self._hang.exists():
-            self._leave()
-        elif self._of.parent not in (None, os.getppid()):
+        if self._of.parent not in (None, os.getppid()):
             self._end_as_orphan()
+        elif self._announced():
+            self._leave()
         elif (self._neighbor_is_silent(passed) or (self._of.rank == 0 and self._nobody_moves())) and self._claimed():
             found = self._judged()
             self._told(found)
@@ -143,7 +175,16 @@ class Watchdog:
     def _passed(self) -> float:
         """Seconds since the last look that count."""
         before, self._seen = self._seen, time.monotonic()
+        if self._seen - before > STILL * self._of.beat_s:
+            self._still, self._woke = self._seen - before, self._seen
         return min(self._seen - before, 2 * self._of.beat_s)
+
+    def _stood_still(self) -> str:
+        """That this process itself was stopped until a moment ago, which clocks of collectives do not know."""
+        self._passed()
+        if self._seen - self._woke > STILL * self._of.beat_s:
+            return ""
+        return f"; this process itself stood still for {self._still:.0f} s before (Ctrl-Z, or a job that was suspended)"
 
     def _progress(self) -> object:
         """What changes while the main thread gets on: its stack, what it counts, and what it reads and writes."""
@@ -163,9 +204,9 @@ class Watchdog:
     def _patience(self) -> float:
         return self._of.hang_s * PATIENCE.get(position().phase, 1.0)
 
-    def _beat(self, phase: str | None = None, own: tuple[str, bool] | None = None) -> None:
+    def _beat(self, phase: str | None = None) -> None:
         self._number += 1
-        at, (where, waits) = position(), own or place(sys._current_frames().get(self._main))
+        at, (where, waits) = position(), self._stood or place(sys._current_frames().get(self._main))
         host, idle = socket.gethostname(), max(self._idle, self._unmoved / MOST)
         count = (phase or at.phase, at.step, at.count)
         beat = Beat(self._of.attempt, self._number, host, os.getpid(), *count, idle, self._patience(), where, waits)
@@ -191,32 +232,34 @@ class Watchdog:
     def _claimed(self) -> bool:
         """Say that there is a hang; whether nobody had said so before."""
         try:
-            os.close(os.open(self._hang, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            os.close(os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except OSError:
             return False
+        with suppress(OSError):
+            self._say(f"found by rank {self._of.rank}")
         return True
 
-    def _judged(self, own: tuple[str, bool] | None = None) -> Verdict:
-        """Let all write down where they are, and say who holds the run up. own: where this rank itself was."""
-        idle = max(self._idle, self._unmoved / MOST, self._neighbor_silent)
+    def _judged(self) -> Verdict:
+        """Let all write down where they are, and say who holds the run up."""
+        stood_still, idle = self._stood_still(), max(self._idle, self._unmoved / MOST, self._neighbor_silent)
         dump_stacks(self._of.paths)
-        before = self._all(own)
-        for _ in range(3):
+        before = self._all()
+        for _ in range(LOOKS):
             time.sleep(self._of.beat_s)
-            after = self._all(own)
+            after = self._all()
         found = verdict(before, after, self._of.ranks, idle)
         names = stacks_file(self._of.paths).name.replace(f"_{self._of.rank}_", "_RANK_")
-        return Verdict(found.ranks, f"{found.text}; stacks of all ranks: logs/{names}", found.ending)
+        return Verdict(found.ranks, f"{found.text}{stood_still}; stacks of all ranks: logs/{names}", found.ending)
 
-    def _all(self, own: tuple[str, bool] | None) -> dict[int, Beat]:
+    def _all(self) -> dict[int, Beat]:
         with suppress(OSError):
-            self._beat(own=own)
+            self._beat()
         return self.beats()
 
     def _leave(self) -> None:
         """Another rank found a hang: write down where this one is, and end once that rank has told it."""
         dump_stacks(self._of.paths)
-        for _ in range(5):
+        for _ in range(LOOKS + 2):
             time.sleep(self._of.beat_s)
             with suppress(OSError):
                 self._beat()
@@ -245,8 +288,10 @@ def end_silent(beats: Mapping[int, Beat], found: Verdict) -> None:
     for rank in found.ranks:
         beat = beats.get(rank)
         if beat and beat.host == socket.gethostname() and beat.pid != os.getpid() and not is_gone(beat):
-            with suppress(OSError):
-                os.kill(beat.pid, signal.SIGKILL)
+            with suppress(psutil.Error):
+                process = psutil.Process(beat.pid)
+                if RANK in process.cmdline():  # hosts of one name, or containers, have other processes of that number
+                    process.kill()
 
 
 def end_here(ending: Ending) -> NoReturn:

@@ -50,13 +50,13 @@ def node_lines(partition: str, among: str | None = None) -> list[str]:
     partition: one or several names with commas. among: a list of nodes as Slurm writes it. Raises SlurmError.
     """
     some = [f"--nodes={among}"] if among else []
-    lines = _run("sinfo", "--Node", "--noheader", f"--partition={partition}", f"--format={NODE}", *some)
+    lines = _run("sinfo", "--all", "--Node", "--noheader", f"--partition={partition}", f"--format={NODE}", *some)
     return list(dict.fromkeys(lines.splitlines()))
 
 
 def partition_facts(partition: str) -> dict[str, str]:
     """What Slurm knows about one partition, such as ``MaxTime``. Raises SlurmError."""
-    words = _run("scontrol", "show", "partition", partition, "--oneliner").split()
+    words = _run("scontrol", "--all", "show", "partition", partition, "--oneliner").split()  # hidden ones, too
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 

@@ -30,13 +30,11 @@ class Place:
     nodes: tuple[Node, ...]
 
 
-def find_place(profile: Profile, profile_name: str) -> Place:
-    """Where a job of this profile will run. Raises PartitionError, SlurmError."""
+def find_place(profile: Profile, profile_name: str, wanted: int = 1) -> Place:
+    """Where a job of this profile will run. wanted: nodes. Raises PartitionError, SlurmError."""
     known = slurm_client.partitions()
     names = _names(profile, profile_name, known)
-    among = {option.replace("_", "-"): value for option, value in profile.sbatch.items()}.get("nodelist")
-    lines = slurm_client.node_lines(",".join(names), among if isinstance(among, str) else None)
-    nodes = [Node.read(line) for line in lines]
+    nodes = _nodes(names, profile, wanted)
     words = f"partition{'s' if len(names) > 1 else ''} {' and '.join(names)}"
     words += "" if profile.partition else " (the default)"
     if profile.constraint:
@@ -45,13 +43,32 @@ def find_place(profile: Profile, profile_name: str) -> Place:
     return Place(names, words, tuple(nodes))
 
 
+def _nodes(names: Sequence[str], profile: Profile, wanted: int) -> list[Node]:
+    """Those of the partitions that the profile's ``exclude`` leaves, and of these its ``nodelist`` if it has as many as
+    are wanted: Slurm adds others to a shorter one."""
+
+    def read(among: str | None = None) -> list[Node]:
+        return [Node.read(line) for line in slurm_client.node_lines(",".join(names), among)]
+
+    asked = {key: value for key, value in profile.sbatch_options().items() if isinstance(value, str)}
+    only, without = (_listed(asked.get(key)) for key in ("nodelist", "exclude"))
+    left_out = {node.name for node in read(without)} if without else set()
+    named = [node for node in read(only) if node.name not in left_out] if only else []
+    return named if len(named) >= wanted else [node for node in read() if node.name not in left_out]
+
+
+def _listed(nodes: str | None) -> str | None:
+    """A list of nodes; None for a file that has one, which sbatch alone reads."""
+    return nodes if nodes and "/" not in nodes else None
+
+
 def gpus_there(place: Place, profile: Profile, nodes: int, ranks: int | None) -> Gpus:
     """The GPUs to ask for on each node. ranks: per node, of the command line. Raises PartitionError."""
     count = profile.gpus_per_node
     if count == 0:
         return Gpus()
     try:
-        found = choose_gpus(place.nodes, nodes, place.words, profile.gpu_type, count)
+        found = choose_gpus(place.nodes, nodes, place.words, profile.gpu_type, count and (ranks or count))
         if found.count and ranks:
             found = choose_gpus(place.nodes, nodes, place.words, profile.gpu_type, ranks)
     except GpuError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpretrain.endings import Ending
+from mmpretrain.endings import Ending, ending_with
 from mmpretrain.words import shortened
 
 MOST = 1_000_000  # characters of a log that are read, from its end
@@ -15,7 +15,7 @@ MOST = 1_000_000  # characters of a log that are read, from its end
 ATTEMPT = "attempt"
 _ATTEMPT = re.compile(rf"^{ATTEMPT} \d+ of job .*$", re.MULTILINE)
 _REQUEUED = re.compile(r"^.*CANCELLED .*?DUE TO (?:JOB REQUEUE|PREEMPTION|NODE FAILURE).*$", re.MULTILINE)
-_CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON (?P<node>\S+) CANCELLED AT \S+ DUE TO (?P<why>[A-Z ]+?)\s*\*\*\*")
+_CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON (?P<node>\S+) CANCELLED AT \S+ DUE TO (?P<why>[A-Z ]+)[^*]*\*\*\*")
 _TASK = re.compile(r"^srun: error: (?P<host>\S+): tasks? (?P<tasks>[\d,-]+): (?P<word>.+)$", re.MULTILINE)
 _MEMORY = re.compile(r"^.*(?:oom[-_ ]kill|exceeded (?:job |step )?memory limit|OOM Killed).*$", re.M | re.I)
 _NODE = re.compile(r"^srun: error: Node failure on (?P<node>\S+)", re.MULTILINE)
@@ -30,12 +30,13 @@ _HARMLESS = re.compile(r"couldn't chdir|CANCELLED AT|task_p_|cpu_bind|jobacct|cg
 @dataclass(frozen=True)
 class Verdict:
     """A reason in one line, the log that has it, the rank whose log that is (None for the job's own), and how the run
-    has ended."""
+    has ended. exited: a rank ended by itself, and all that is known of it are its exit code and its last words."""
 
     text: str
     log: Path
     rank: int | None = None
     ending: Ending = Ending.lost
+    exited: bool = False
 
 
 def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
@@ -43,7 +44,7 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
 
     log: where the job's script and srun write. silent: logs of the ranks that left no reason, by their number.
     """
-    text = _newest(log)
+    text = newest(log)
     if said := _ended_by_slurm(text):
         return Verdict(said, log)
     for rank, path in silent.items():
@@ -58,17 +59,18 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
         return Verdict(f"{first['host']}: {tasks} ended by Slurm: {first['word'].strip()}", log)
     for rank in _numbers(first["tasks"]):
         if rank in silent:  # before Python could note anything, or by a call that ends a process at once
-            last = _last_line(silent[rank])
+            last = last_line(silent[rank])
             words = f"{first['word'].strip()}{f': {last}' if last else ''}"
             said = shortened(f"{first['host']}: {words[0].lower()}{words[1:]}")
-            never_was = re.search(r"\b12[67]\b", first["word"]) is not None  # the shell's codes for no such program
-            return Verdict(said, silent[rank], rank, Ending.setup if never_was else Ending.failed)
+            code = int((re.findall(r"\d+", first["word"]) or [1])[-1])
+            never_was = code in (126, 127)  # the shell's codes for no such program
+            return Verdict(said, silent[rank], rank, Ending.setup if never_was else ending_with(code), not never_was)
     return None
 
 
 def someone_exited(log: Path) -> bool:
     """Whether a rank ended by itself before Slurm ended the others."""
-    first = _TASK.search(_newest(log))
+    first = _TASK.search(newest(log))
     return first is not None and first["word"].startswith("Exited")
 
 
@@ -94,8 +96,8 @@ def _srun_itself(text: str) -> str | None:
     return None
 
 
-def _newest(log: Path) -> str:
-    """What the newest start of the job left in its log."""
+def newest(log: Path) -> str:
+    """What the newest start of the job left in a log of it."""
     text = _tail(log)
     if _ATTEMPT.search(text):
         return _ATTEMPT.split(text)[-1]
@@ -110,7 +112,8 @@ def _tail(path: Path) -> str:
         return ""
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """The last words of a rank; empty where there are none."""
     lines = [line.strip() for line in _tail(path).splitlines() if not line.startswith(("srun:", ATTEMPT))]
     lines = list(filter(None, lines))
     return lines[-1] if lines else ""

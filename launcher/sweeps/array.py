@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -23,10 +23,11 @@ from submitit.core.utils import (
     JobPaths,
     UncompletedJobError,
 )
-from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+from submitit.slurm.slurm import SlurmExecutor
 
-from launcher.launching.executors import PYTHON, Executor, Renderer, log_folder, slurm_parameters
+from launcher.launching.executors import PYTHON, Executor, Renderer, log_folder, rendered, slurm_parameters
 from launcher.launching.launch import LaunchError, as_it_stands, only_launcher, prepare
+from launcher.launching.slurm_check import changed_by_slurm
 from launcher.planning.plan import RunPlan
 from launcher.ranks.job import Job
 from launcher.slurm import client as slurm_client
@@ -79,7 +80,7 @@ def submit_array(plan: SweepPlan, console: Console, job: Callable[[Path], Job] =
                 prepare(run, snapshot)
             ids = _submitted(replace_plans(plan, runs), code, job)
     except OSError as error:
-        raise LaunchError(f"{error.filename or plan.folder}: {error.strerror}") from error
+        raise LaunchError(f"{error.filename or plan.folder}: {error.strerror or shortened(str(error))}") from error
     except DamagedFileError as error:
         raise LaunchError(str(error)) from error
     _announce(plan, ids, console)
@@ -111,8 +112,13 @@ def _submitted(plan: SweepPlan, code: Path, job: Callable[[Path], Job]) -> list[
             RunFolder(run.run_folder).update_status(state=State.failed, cause=cause)
         raise LaunchError(f"the array was not accepted: {cause}") from error
     ids = [f"{array}_{number}" for number in range(len(runs))]
-    for run, job_id in zip(runs, ids, strict=True):
-        _hand_over(run, job_id, job(run.run_folder))
+    try:
+        for run, job_id in zip(runs, ids, strict=True):
+            _hand_over(run, job_id, job(run.run_folder))
+    except OSError:  # a full disk: elements of which no run folder knows must not start
+        with suppress(slurm_client.SlurmError):
+            slurm_client.cancel(array)
+        raise
     for run, job_id in zip(runs, ids, strict=True):  # first what an element waits for, that may start by now
         RunFolder(run.run_folder).update_status(job_id=job_id)
     return ids
@@ -155,13 +161,8 @@ def _script(plan: SweepPlan, links: Path, code: Path) -> str:
     kept = {key: value for key, value in parameters.items() if value is not None}
     executor = _executor(Renderer, plan, links)
     number = len(plan.starting)
-    return _make_sbatch_string(
-        command=executor._submitit_command_str,
-        folder=executor.folder,
-        map_count=number,
-        array_parallelism=plan.at_once or number,
-        **kept,
-    )
+    kept |= {"map_count": number, "array_parallelism": plan.at_once or number}
+    return rendered(executor._submitit_command_str, str(executor.folder), kept)
 
 
 def _announce(plan: SweepPlan, ids: Sequence[str], console: Console) -> None:
@@ -171,6 +172,7 @@ def _announce(plan: SweepPlan, ids: Sequence[str], console: Console) -> None:
         f"  see     {command('mmpretrain', 'runs', 'list', '--root', folder)}; squeue -j {array}",
         f"  compare {command('mmpretrain', 'runs', 'compare', folder)}",
         f"  cancel  {command('mmpretrain', 'runs', 'cancel', folder)}; of one run, its folder",
+        *(f"note: {said}" for said in changed_by_slurm(plan.starting[0], ids[-1])),
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
@@ -16,7 +14,7 @@ from types import FrameType
 import psutil
 from rich.console import Console
 
-from launcher.launching.stopping import AGAIN_AFTER_S
+from launcher.launching.stopping import AGAIN_AFTER_S, handled_by
 from launcher.planning.plan import PlanError, RunPlan
 from launcher.planning.resources import local_gpus
 from launcher.ranks.job import Job
@@ -35,7 +33,7 @@ def run_locally(plan: SweepPlan, console: Console, job: Callable[[Path], Job] = 
     runner = _Runner(plan, console, free, Ways(snapshot, job, FORK.RawValue("b", 0), alone=len(free) == 1))
     note_launcher(plan.folder, alive=True)
     try:
-        with _handled_by(runner.signals):
+        with handled_by(runner.signals):
             return runner.run()
     finally:
         note_launcher(plan.folder, alive=False)
@@ -162,16 +160,3 @@ class _Runner:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _handled_by(signals: _Signals) -> Iterator[None]:
-    """Not what a shell ignores for what it starts in the background."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, signals) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

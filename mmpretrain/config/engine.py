@@ -197,16 +197,19 @@ class EngineConfig:
 
     timeout_s: int = field(default=600, metadata=FREE)
     """Seconds that ranks wait for one another while a run starts and between steps (evaluation, the end) before it ends
-    with an error. The file system gets an hour, where that is longer, to take a checkpoint."""
+    with an error, and for a checkpoint that is still being written when it is waited for. One that is written at once
+    (``checkpoint.background=false``) may take an hour, where that is longer and ``hang_s`` allows it."""
 
-    step_timeout_s: int = field(default=300, metadata=FREE)
-    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. A store of
-    shards that falls silent is tried again for up to 4 minutes, in which the other ranks wait."""
+    step_timeout_s: int = field(default=540, metadata=FREE)
+    """The same inside of steps, after the first one of each start; never more than ``engine.timeout_s``. Keep it above
+    ``engine.hang_s``, and that above what Slurm needs to notice a lost node (SlurmdTimeout, usually 300 s) and brings
+    the job back for. A store of shards that falls silent is tried again for up to 4 minutes."""
 
     hang_s: int = field(default=480, metadata=FREE)
     """Seconds without any progress of a rank, or without a sign of life from it, after which the run is ended as hung,
     with the rank, its host and where all ranks stood as the cause. Starting, evaluating and saving may take twice as
-    long without progress, what is done for a release three times. Keep it below ``engine.timeout_s``."""
+    long without progress, what is done for a release three times. Ranks whose wait for others ends before that
+    (``engine.timeout_s``, ``engine.step_timeout_s``) ask who hangs, too. Make it huge to stop at a debugger."""
 
     skip_nonfinite: int = 0
     """How many steps in a row whose loss or gradient is not finite are skipped, on all ranks: weights, optimizers and

@@ -105,6 +105,21 @@ def gathered_bytes(rows: int, width: int) -> int:
     return 2 * 4 * rows * width
 
 
+def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True) -> int:
+    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks; arguments as of :func:`memory_note`."""
+    mode = config.mode(rows, width) if ranks > 1 else Negatives.local
+    if not rings and mode is not Negatives.local:
+        mode = Negatives.gather
+    local = rows // ranks
+    seen = local if mode is Negatives.local else rows
+    # The own block, the one visited and the one under way, and their gradients; or everything at once.
+    features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
+    scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
+    # A bit for each direction.
+    return features + tiles + (0 if config.false_negative_margin is None else pairs * local * seen // 4)
+
+
 def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True) -> str:
     """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks, for ``rows`` samples of ``width`` floats.
 
@@ -115,16 +130,11 @@ def memory_note(config: ObjectiveConfig, rows: int, ranks: int, width: int, pair
     mode = config.mode(rows, width) if ranks > 1 else Negatives.local
     local = rows // ranks
     seen = local if mode is Negatives.local else rows
-    # The own block, the one visited and the one under way, and their gradients; or everything at once.
-    features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
-    scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
-    tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
-    if config.false_negative_margin is not None:
-        tiles += pairs * local * seen // 4  # a bit for each direction
     how = f"negatives {mode.value}" if ranks > 1 else "negatives of one rank"
     chosen = f" (chosen by objective.negatives=auto, gather_mb={config.gather_mb})" if _chosen(config, ranks) else ""
     return (
-        f"{how}{chosen}: about {_size(features + tiles)} per rank for features, their gradients and tiles;"
+        f"{how}{chosen}: about {_size(held_bytes(config, rows, ranks, width, pairs))} per rank for features, their"
+        " gradients and tiles;"
         f" one whole matrix of similarities would be {_size(4 * local * seen)}"
     )
 

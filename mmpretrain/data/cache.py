@@ -165,7 +165,9 @@ class Cache:
                 temporary.unlink(missing_ok=True)
                 release(file)
                 advice = f"free {remote.bytes} bytes there or point {ENVIRONMENT} to a larger disk"
-                raise ShardError(f"{self._shards}: no room for {remote.url} ({error.strerror}): {advice}") from None
+                raise fetching.CacheDiskError(
+                    f"{self._shards}: no room for {remote.url} ({error.strerror}): {advice}"
+                ) from None
             return file
 
     def _make_room(self, remote: Remote) -> None:

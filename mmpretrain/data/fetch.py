@@ -13,6 +13,7 @@ from typing import TypeVar
 from mmpretrain.data.counters import Counters
 from mmpretrain.data.index_scan import ShardError
 from mmpretrain.data.stores import BLOCK, Patience, Remote, Trouble, object_size, pieces, trouble, whole
+from mmpretrain.endings import Ending
 
 Answer = TypeVar("Answer")
 
@@ -126,7 +127,15 @@ class _Download:
             while done < len(piece):
                 done += os.pwrite(self._file.fileno(), piece[done:], self._done + done)
         except OSError as error:  # not the store's fault
-            raise ShardError(f"{self._remote.url} cannot be kept on the disk of the cache ({error.strerror})") from None
+            raise CacheDiskError(
+                f"{self._remote.url} cannot be kept on the disk of the cache ({error.strerror})"
+            ) from None
+
+
+class CacheDiskError(ShardError):
+    """The disk of the cache takes no more; the shards are as they should be."""
+
+    ending = Ending.disk_full
 
 
 _AGAIN = "upload it and the index again"

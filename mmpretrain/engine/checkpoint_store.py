@@ -2,6 +2,7 @@
 
     COPY_TO/RUN/
       config.yaml, plan.json, status.json, metrics.jsonl, ...     the run's records, as of the last copy
+      start_weights/                                              of a run that needs them at its end
       checkpoints/step-00000042/                                  MANIFEST.json is written last and removed first
 
 A copy without a manifest is none. What is fetched is compared with the manifest before it counts as a checkpoint.
@@ -66,17 +67,17 @@ class CheckpointStore:
 
     def manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a copy. Raises StoreError."""
-        try:
-            found = json.loads(self._read(self._path(step, MANIFEST), LARGEST_MANIFEST))
-            _ = {_safe(name): entry["size"] + 0 for name, entry in found["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{self}, step {step}: {MANIFEST} cannot be read ({error!r})") from error
-        return found
+        return self._manifest(self._path(step), f"step {step}")
 
     def record(self, name: str) -> str | None:
         """The text of a record; None if there is none. Raises StoreError."""
+        content = self.content(name)
+        return None if content is None else content.decode(errors="replace")
+
+    def content(self, name: str) -> bytes | None:
+        """The bytes of a record; None if there is none. Raises StoreError."""
         path = self._at(name)
-        return self._read(path, LARGEST_RECORD).decode(errors="replace") if self._there(path) else None
+        return self._read(path, LARGEST_RECORD) if self._there(path) else None
 
     def put_record(self, path: Path) -> None:
         """Copy a record as it is now, if there is one that is not too long. Raises StoreError."""
@@ -87,10 +88,18 @@ class CheckpointStore:
     def put(self, folder: Path) -> None:
         """Copy a complete checkpoint. Raises StoreError; FileNotFoundError if it is deleted meanwhile."""
         step = int(folder.name.removeprefix("step-"))
-        manifest = (folder / MANIFEST).read_bytes()
-        for name in json.loads(manifest)["files"]:
-            self._upload(folder / name, self._path(step, name))
-        self._write(self._path(step, MANIFEST), manifest)
+        self._put(folder, (folder / MANIFEST).read_bytes(), self._path(step))
+
+    def put_beside(self, folder: Path) -> None:
+        """Copy a folder with a manifest that lies beside the checkpoints, unless there is that copy; errors as
+        :meth:`put`."""
+        manifest, place = (folder / MANIFEST).read_bytes(), self._at(folder.name)
+        there = f"{place}/{MANIFEST}"
+        if self._there(there):
+            if self._read(there, LARGEST_MANIFEST) == manifest:
+                return
+            self._asked(methodcaller("rm_file", there))
+        self._put(folder, manifest, place)
 
     def remove(self, step: int) -> None:
         """Delete a copy, its manifest first. Raises StoreError."""
@@ -106,31 +115,57 @@ class CheckpointStore:
         """
         manifest = self.manifest(step)
         writing = checkpoint_files.start_writing(checkpoints, step)
+        final = self._fetch(self._path(step), f"step {step}", manifest, writing)
+        checkpoint_files.name_latest(checkpoints, step)
+        return final
+
+    def fetch_beside(self, folder: Path) -> None:
+        """Have ``folder`` as :meth:`put_beside` copied it. Raises StoreError as :meth:`fetch` does."""
+        place, writing = self._at(folder.name), folder.with_suffix(".tmp")
+        manifest = self._manifest(place, folder.name)
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir()
+        self._fetch(place, folder.name, manifest, writing)
+
+    def _manifest(self, place: str, what: str) -> dict[str, Any]:
         try:
-            self._fetch_files(step, manifest, writing)
+            found = json.loads(self._read(f"{place}/{MANIFEST}", LARGEST_MANIFEST))
+            _ = {_safe(name): entry["size"] + 0 for name, entry in found["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self}, {what}: {MANIFEST} cannot be read ({error!r})") from error
+        return found
+
+    def _put(self, folder: Path, manifest: bytes, place: str) -> None:
+        for name in json.loads(manifest)["files"]:
+            self._upload(folder / name, f"{place}/{name}")
+        self._write(f"{place}/{MANIFEST}", manifest)
+
+    def _fetch(self, place: str, what: str, manifest: dict[str, Any], writing: Path) -> Path:
+        """All files into ``writing``, a folder with the suffix ``.tmp``, which then loses it."""
+        try:
+            self._fetch_files(place, what, manifest, writing)
         except OSError as error:
-            raise StoreError(f"the copy of step {step} cannot be written to {writing} ({error})") from error
+            raise StoreError(f"the copy of {what} cannot be written to {writing} ({error})") from error
         replace_text(writing / MANIFEST, json.dumps(manifest, indent=1))
         for folder in (path for path in writing.rglob("*") if path.is_dir()):
             sync(folder)
         final = writing.with_suffix("")
         shutil.rmtree(final, ignore_errors=True)
         writing.rename(final)
-        checkpoint_files.name_latest(checkpoints, step)
         return final
 
-    def _fetch_files(self, step: int, manifest: dict[str, Any], writing: Path) -> None:
+    def _fetch_files(self, place: str, what: str, manifest: dict[str, Any], writing: Path) -> None:
         needed, free = sum(entry["size"] for entry in manifest["files"].values()), shutil.disk_usage(writing).free
         if needed > free:
-            raise StoreError(f"the copy of step {step} has {needed:,} bytes, and {free:,} are free on {writing.parent}")
+            raise StoreError(f"the copy of {what} has {needed:,} bytes, and {free:,} are free on {writing.parent}")
         for name, entry in manifest["files"].items():
-            source, to = self._path(step, name), writing / _safe(name)
+            source, to = f"{place}/{name}", writing / _safe(name)
             if self._asked(methodcaller("size", source)) != entry["size"]:
-                raise StoreError(f"{self}, step {step}: {name} has not the size that {MANIFEST} says")
+                raise StoreError(f"{self}, {what}: {name} has not the size that {MANIFEST} says")
             to.parent.mkdir(parents=True, exist_ok=True)
             self._asked(methodcaller("get_file", source, str(to)))
             if checkpoint_files.describe(to) != {"size": entry["size"], "sha256": entry["sha256"]}:
-                raise StoreError(f"{self}, step {step}: the content of {name} has changed since it was copied")
+                raise StoreError(f"{self}, {what}: the content of {name} has changed since it was copied")
 
     def _upload(self, source: Path, to: str) -> None:
         source.stat()  # FileNotFoundError is of this disk, and no trouble of the store

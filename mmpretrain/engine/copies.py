@@ -11,7 +11,10 @@ from mmpretrain.engine import checkpoint_files
 from mmpretrain.engine.checkpoint_store import CheckpointStore, StoreError
 from mmpretrain.run_folder import RunFolder
 
-RECORDS = ("config.yaml", "plan.json", "status.json", "metrics.jsonl", "consumed.jsonl", "quarantine.jsonl")
+RECORDS = (
+    *("config.yaml", "plan.json", "status.json", "metrics.jsonl", "consumed.jsonl", "quarantine.jsonl"),
+    *("evaluation_before.json", "evaluation_before.npz"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -72,6 +75,8 @@ class Copies:
         )
         for name in RECORDS:  # before the manifest: they tell of every step that the copy has made
             self._store.put_record(self._folder.path / name)
+        if (self._folder.start_weights / checkpoint_files.MANIFEST).is_file():
+            self._store.put_beside(self._folder.start_weights)
         for step in (step for step in here if step in kept - complete):
             self._store.put(checkpoint_files.step_folder(self._folder.checkpoints, step))
         for step in set(there) - kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -122,10 +122,11 @@ def tell_size(accelerator: Any, model: nn.Module, config: Config, ranks: int) ->
     told["zero_optimization"] = deepspeed_config(config, ranks, _numel(model))["zero_optimization"]
 
 
-def hand_over(parts: InParts, model: nn.Module, config: Config) -> None:
+def hand_over(parts: InParts, model: nn.Module, config: Config, replicated: Sequence[nn.Module] = ()) -> None:
     """Give a model that is kept in parts to DeepSpeed, parameter by parameter; a collective.
 
-    Afterwards it is as ``deepspeed.zero.Init`` leaves one, with buffers on the device.
+    Afterwards it is as ``deepspeed.zero.Init`` leaves one, with buffers on the device. replicated: modules that were
+    built with it and that every rank is to hold whole.
     """
     from deepspeed import zero
 
@@ -136,6 +137,9 @@ def hand_over(parts: InParts, model: nn.Module, config: Config) -> None:
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.to(parts.world.device)
+    for module in replicated:
+        for _ in parts.handed_over(module):
+            pass
 
 
 def _numel(model: nn.Module) -> int:

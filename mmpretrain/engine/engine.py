@@ -113,7 +113,7 @@ class Engine:
         optimizer = build_optimizer(groups, config.optim)
         tell_size(self.accelerator, method.model, config, self.world.size)
         if joined.parts is not None:
-            hand_over(joined.parts, method.model, config)
+            hand_over(joined.parts, method.model, config, [method.heads, method.critics])
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
         if isinstance(optimizer, MuonAdamW) and config.engine.zero:
             stage = config.engine.zero
@@ -147,42 +147,43 @@ class Engine:
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
-        spared = self._spared()
         try:
-            report = self._taken(parts, step, lr)
+            return self._taken(parts, step, lr, self._spared())
         except (ValueError, ArithmeticError, RuntimeError) as error:
             if found := self._out_of_bounds(step, error):
                 raise found from error
             raise
-        if spared is not None and report.fault is not None:
-            spared.put_back()
-        return report
 
-    def _taken(self, parts: MicroBatches, step: Step, lr: float) -> StepReport:
-        """The step itself; what it changes before it is known to be finite is put back by the caller."""
-        spares = self.config.engine.skip_nonfinite > 0
-        if spares and self.world.max_flag(not parts.features_finite):
-            return self._faulty({"loss": torch.full((), math.nan, device=self.device)}, math.nan, lr, parts)
+    def _taken(self, parts: MicroBatches, step: Step, lr: float, spared: Spared | None) -> StepReport:
+        """The step itself; spared: what puts back what it changes before it is known to be finite."""
+        unknown = {"loss": torch.full((), math.nan, device=self.device)}
+        if spared and self.world.max_flag(not parts.features_finite):
+            return self._faulty(unknown, math.nan, lr, parts, spared)
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
             refined = self._refine(parts.features(), step)
+            if spared and not refined[CRITICS_NORM].isfinite():
+                return self._faulty(unknown | refined, float(refined[CRITICS_NORM]), lr, parts, spared)
         losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
         terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
         known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
-        if spares and not self._finite(parts):
-            return self._faulty(known | refined, math.nan, lr, parts)
+        if spared and not self._finite(parts):
+            return self._faulty(known | refined, math.nan, lr, parts, spared)
         model_norm = self._model_update.step(parts)
         grad_norm = self.heads.update(model_norm, self.method.clamp_)
         if self._refines(RefineOn.same) and math.isfinite(grad_norm):
             with held_statistics(self.method.model):  # this batch has counted
                 features = parts.encode_again()
             refined = self._refine(features, step)
+            if spared and not refined[CRITICS_NORM].isfinite():
+                spared.put_back_critics()
+                spared = None  # everything else has taken its step, and keeps it
         if self.average and math.isfinite(grad_norm):
             self.average.update(step.index + 1)
         critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         if not math.isfinite(grad_norm):
-            return self._faulty(known | refined, grad_norm, lr, parts)
+            return self._faulty(known | refined, grad_norm, lr, parts, spared)
         if self._movement:
             self._movement.stepped((step.index + 1) * self.config.data.global_batch < self.config.optim.warmup_samples)
             self._movement = None if self._movement.decided else self._movement
@@ -204,14 +205,19 @@ class Engine:
             f" lower optim.lr (it is {self.config.optim.lr:g}) or optim.clip"
         )
 
-    def _faulty(self, losses: dict[str, Tensor], norm: float, lr: float, parts: MicroBatches) -> StepReport:
-        """What is told of a step that was not taken; a collective."""
+    def _faulty(
+        self, losses: dict[str, Tensor], norm: float, lr: float, parts: MicroBatches, spared: Spared | None
+    ) -> StepReport:
+        """What is told of a step that was not taken, and of which ``spared`` leaves nothing; a collective."""
         of_heads = self.heads.faulty or self.heads.bad_gradients()
         found = {*self._model_update.faulty, *(f"{HEADS}{name}" for name in of_heads)}
         named = [f"{MODEL}{name}" for name, p in self.method.model.named_parameters() if p.requires_grad]
         named += [f"{HEADS}{name}" for name, p in self.heads.modules.named_parameters() if p.requires_grad]
         fault = find_fault(parts.features(), found, named, self.live, self.world)
         self.heads.drop_gradients()
+        self._model_update.faulty = set()  # the next step may end before its gradients are looked at
+        if spared:
+            spared.put_back()
         return StepReport(losses, norm, lr, fault)
 
     def evaluated_weights(self) -> AbstractContextManager[None]:

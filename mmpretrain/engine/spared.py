@@ -9,11 +9,11 @@ import torch
 
 from mmpretrain.engine.loss_scale import LossScale
 from mmpretrain.engine.replicated import Replicated
-from mmpretrain.methods.base import Method, RefineOn
+from mmpretrain.methods.base import Method
 
 
 class Spared:
-    """Running statistics of model and heads, float16's scale, and critics that learn before everything else does.
+    """Running statistics of model and heads, float16's scale, and critics, whose steps are several.
 
     Weights, optimizers and averages need no copy: they are only touched once all gradients are finite.
     """
@@ -23,15 +23,18 @@ class Spared:
         self._copies = [buffer.clone() for buffer in self._buffers]
         self._critics, self._scale = critics, scale
         self._scale_before = None if scale is None else asdict(scale)
-        learns = critics.optimizer is not None and method.refinement.on is RefineOn.next
-        self._critics_before = copy.deepcopy(critics.state_dict()) if learns else None
+        self._critics_before = copy.deepcopy(critics.state_dict()) if critics.optimizer is not None else None
+
+    def put_back_critics(self) -> None:
+        """Make critics what they were."""
+        if self._critics_before is not None:
+            self._critics.load_state_dict(self._critics_before)
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Make everything what it was."""
         for buffer, kept in zip(self._buffers, self._copies, strict=True):
             buffer.copy_(kept)
-        if self._critics_before is not None:
-            self._critics.load_state_dict(self._critics_before)
+        self.put_back_critics()
         if self._scale is not None and self._scale_before is not None:
             self._scale.restore(**self._scale_before)

@@ -167,11 +167,11 @@ def _judge_kind(links: Sequence[Link], node: Mapping[int, str], settings: Health
 
 def _blamed(bad: Sequence[Link], links: Sequence[Link], node: Mapping[int, str]) -> list[str]:
     """Nodes with a rank all of whose links are bad, if others have good ones; else the one that most of them touch."""
-    at = defaultdict(list)
+    at, known = defaultdict(list), set(bad)
     for link in links:
         for rank in (link.source, link.target):
             at[rank].append(link)
-    hopeless = list(dict.fromkeys(node[rank] for rank, its in sorted(at.items()) if all(link in bad for link in its)))
+    hopeless = list(dict.fromkeys(node[rank] for rank, its in sorted(at.items()) if known.issuperset(its)))
     nodes = {node[rank] for rank in at}
     if hopeless and len(hopeless) < len(nodes):
         return hopeless

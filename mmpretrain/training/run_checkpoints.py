@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from mmpretrain.engine.checkpoint_store import CheckpointStore, StoreError
 from mmpretrain.engine.copies import Copies
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.saving import Saved, Saving
-from mmpretrain.files import replace_text
+from mmpretrain.files import replace_bytes
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.best import Best
 from mmpretrain.training.phases import phase
@@ -29,7 +30,8 @@ from mmpretrain.words import listed
 
 LEAVING_S = 20.0  # that a rank which failed waits for the checkpoint in flight
 LAST_COPY_S, STOPPED_COPY_S = 600.0, 10.0  # that the end of a run waits for its copies, and a run that was stopped
-RECORDS = ("metrics.jsonl", "consumed.jsonl", "quarantine.jsonl")
+LINES = ("metrics.jsonl", "consumed.jsonl", "quarantine.jsonl")
+RECORDS = (*LINES, "evaluation_before.json", "evaluation_before.npz")
 LOOK_S = 5.0  # that a store may be silent when a run starts
 NONE = -1
 logger = logging.getLogger(__name__)
@@ -101,10 +103,11 @@ def facts_of(config: Config, stream: Stream, done: int, **found: object) -> dict
 
 
 def bring_back(folder: RunFolder, config: Config, world: World) -> None:
-    """Fetch the newest copy if the run's folder has no checkpoint, or a damaged one that is newer; a collective.
+    """Fetch the newest copy if the run's folder has no checkpoint, only older ones, or a damaged one that is newer; a
+    collective.
 
-    Raises CheckpointError on all ranks: the copies are of another run, or no checkpoint here can be used and the store
-    does not say whether it has one.
+    Raises CheckpointError on all ranks: the copies are of another run, or of more steps than this one is to have; or no
+    checkpoint here can be used and the store does not say whether it has one.
     """
     store = CheckpointStore.of(config, Patience(connect_s=LOOK_S, silence_s=LOOK_S))
     if store is not None:
@@ -135,6 +138,7 @@ class _Found:
         self._folder, self._config, self._store = folder, config, store
         self._copies: list[int] = []
         self._silence: StoreError | None = None
+        self._behind = False  # the run went on elsewhere after what is here
         try:
             self._copies = store.steps()
         except StoreError as error:
@@ -142,22 +146,33 @@ class _Found:
             logger.warning("copies of checkpoints cannot be looked at: %s", error)
 
     def foreign(self) -> str | None:
-        """A sentence if the copies are of another run."""
+        """A sentence if the copies are of another run, or this one ends before them."""
         for step in self._copies:
             try:
                 keys = _of_another_run(self._store.manifest(step), self._config)
             except StoreError as error:
                 logger.warning("the copy of a checkpoint is passed over: %s", error)
                 continue
-            where = f"{self._store} holds checkpoints of another run"
-            return f"{where} ({listed(keys)} differ): use another run.name or checkpoint.copy_to" if keys else None
+            if keys:
+                where = f"{self._store} holds checkpoints of another run"
+                return f"{where} ({listed(keys)} differ): use another run.name or checkpoint.copy_to"
+            break
+        if self._copies and self._copies[0] > self._config.total_steps:
+            return (
+                f"{self._store} holds a checkpoint after step {self._copies[0]}, and train.samples ends the run after"
+                f" step {self._config.total_steps}: ask for more, or use another run.name or checkpoint.copy_to"
+            )
         return None
 
     def here(self) -> list[int]:
-        """The steps in the run's folder, newest first; before them NONE, if ``latest`` names one that is gone."""
+        """The steps in the run's folder, newest first; before them NONE, if ``latest`` names one that is gone, or there
+        is a copy of a later one."""
         steps = checkpoint_files.steps(self._folder.checkpoints)
-        gone = steps and checkpoint_files.named_latest(self._folder.checkpoints) not in (None, *steps)
-        return [NONE, *steps] if gone else steps
+        latest = checkpoint_files.named_latest(self._folder.checkpoints)
+        newest = max([*steps, NONE if latest is None else latest], default=NONE)
+        self._behind = bool(steps) and max(self._copies, default=NONE) > newest
+        gone = steps and latest not in (None, *steps)
+        return [NONE, *steps] if gone or self._behind else steps
 
     def fetch(self, above: int) -> tuple[bool, str | None]:
         """Whether the newest sound copy of a step after ``above`` was fetched, and why the run cannot go on if not."""
@@ -176,20 +191,30 @@ class _Found:
                 logger.warning("the copy of a checkpoint is passed over: %s", error)
                 continue
             print(f"fetched the checkpoint after step {step} from {self._store}", flush=True)
-            try:
-                self._fetch_beside(step)
-            except (StoreError, OSError) as error:
-                logger.warning("not all that lies beside the copy of a checkpoint is fetched: %s", error)
+            for fetch in (self._fetch_start, self._fetch_records, partial(self._fetch_best, step)):
+                try:
+                    fetch()
+                except (StoreError, OSError) as error:
+                    logger.warning("not all that lies beside the copy of a checkpoint is fetched: %s", error)
             return True, None
         # Without anything else to go on from, this would be a silent start from scratch.
         return False, f"no copy of this run can be used: {listed(problems)}" if problems and above == NONE else None
 
-    def _fetch_beside(self, step: int) -> None:
-        """What the run may need besides: records that are not here, and the checkpoint of the best step."""
+    def _fetch_start(self) -> None:
+        """The weights that the run started from, if it needs them at its end."""
+        if self._config.averaging.interpolate and not self._folder.start_weights.exists():
+            self._store.fetch_beside(self._folder.start_weights)
+
+    def _fetch_records(self) -> None:
+        """Those that are not here, or end before the copy."""
         for name in RECORDS:
             path = self._folder.path / name
-            if not path.exists() and (text := self._store.record(name)) is not None:
-                replace_text(path, text)
+            wanted = not path.exists() or (self._behind and name in LINES)
+            if wanted and (content := self._store.content(name)) is not None:
+                replace_bytes(path, content)
+
+    def _fetch_best(self, step: int) -> None:
+        """The checkpoint of the best step, as that after ``step`` knows it."""
         checkpoints = self._folder.checkpoints
         for best in _best_of(checkpoint_files.read_manifest(checkpoint_files.step_folder(checkpoints, step))):
             if best in self._copies and not checkpoint_files.step_folder(checkpoints, best).exists():

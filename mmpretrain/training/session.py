@@ -119,11 +119,13 @@ class Session:
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
         self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
+        self.started_from = manifest.get("started_from") if manifest else self.started_from
         if self.world.rank == 0:
-            self.folder.update_status(sizes=self.sizes)
+            # On a fresh disk the status knows nothing of earlier starts, and the card is written by it.
+            begun = {"started_from": self.started_from} if self.started_from else {}
+            self.folder.update_status(sizes=self.sizes, **begun)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
-        self.started_from = manifest.get("started_from") if manifest else self.started_from
         if manifest and manifest.get("skipped"):
             self.recorder.skipped = Skipped(**manifest["skipped"])
         self._tell_what_was_passed_over(manifest)

@@ -24,6 +24,7 @@ from mmpretrain.data.cache import Cache, cache_folder, release
 from mmpretrain.data.index import Index, ShardError, load_index
 from mmpretrain.data.reader import Reader
 from mmpretrain.data.stores import Patience, Remote
+from mmpretrain.endings import Ending, ending_of
 from tests.data.small_dataset import write_split
 
 MEGABYTE = 1 << 20
@@ -254,8 +255,9 @@ def test_a_full_disk_is_named(remote: Index, tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module.os, "posix_fallocate", full)
-    with pytest.raises(ShardError, match=r"no room for .* \(No space left on device\): .*MMPRETRAIN_CACHE"):
+    with pytest.raises(ShardError, match=r"no room for .* \(No space left on device\): .*MMPRETRAIN_CACHE") as told:
         fetch(Cache(tmp_path, MEGABYTE), remote, 0)
+    assert ending_of(told.value) is Ending.disk_full, "the shards are as they should be"
     assert names(tmp_path) == set()
 
 

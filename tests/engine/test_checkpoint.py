@@ -61,8 +61,3 @@ def test_checkpoints_that_vanished_are_not_a_first_start(ranks: Callable, tmp_pa
     ranks(2, save_steps, str(tmp_path), 10)
     shutil.rmtree(checkpoint_files.step_folder(tmp_path, 10))
     assert all("names one that is gone" in message for message in ranks(2, runs.refusal, load, str(tmp_path)))
-
-
-def test_another_number_of_ranks_is_refused(ranks: Callable, tmp_path: Path) -> None:
-    ranks(2, save_steps, str(tmp_path), 10)
-    assert "written by 2 ranks and this run has 1" in ranks(1, runs.refusal, load, str(tmp_path))[0]

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
+from mmpretrain.engine.checkpoint_files import CheckpointError, DiskFullError
 from mmpretrain.engine.engine import Engine
 from mmpretrain.engine.host_copies import HostCopies
-from mmpretrain.engine.saving import Saved, Saving
+from mmpretrain.engine.saving import Saved, Saving, _first_error
 from tests.engine import runs
 
 TOKENS = ["method=m3col", "engine=zero1", "averaging.ema=0.9"]
@@ -148,6 +150,12 @@ def test_an_error_of_one_rank_is_told_by_all_with_its_cause(ranks: Callable, tmp
     assert told_0 == told_1
     assert told_0.startswith("rank 1 could not write") and "earlier checkpoints are untouched" in told_0
     assert checkpoint_files.steps(tmp_path) == [10]
+
+
+def test_a_full_disk_stays_one_when_other_ranks_are_told() -> None:
+    told = _first_error(DiskFullError("rank 0 could not write"), World.single())
+    assert type(told) is DiskFullError and str(told) == "rank 0 could not write"
+    assert type(_first_error(CheckpointError("late"), World.single())) is CheckpointError
 
 
 def save_late(folder: str) -> tuple[list[int], str]:

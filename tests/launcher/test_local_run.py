@@ -91,7 +91,7 @@ def test_a_run_completes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.M
     facts = [json.loads((plan.run_folder / f"rank-{rank}.jsonl").read_text()) for rank in (0, 1)]
     assert [fact["LOCAL_RANK"] for fact in facts] == ["0", "1"]
     for fact in facts:
-        assert fact["launcher"] == str(plan.run_folder / "code" / "launcher" / "job.py")
+        assert fact["launcher"] == str(plan.run_folder / "code" / "launcher" / "ranks" / "job.py")
         assert fact["directory"] == str(ROOT)
         assert (fact["MASTER_ADDR"], fact["WORLD_SIZE"]) == ("127.0.0.1", "2")
         assert (fact["CUDA_VISIBLE_DEVICES"], fact["DS_ACCELERATOR"], fact["PYTHONSAFEPATH"]) == ("", "cpu", None)

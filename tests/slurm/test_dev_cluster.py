@@ -39,7 +39,8 @@ def lines(*command: str) -> list[str]:
 
 def test_gpus_are_found_and_asked_for(gpu_cluster: str, tmp_path: Path) -> None:
     resources, notes, problems = choose(Request(nodes=2))
-    assert not problems and not notes and resources is not None
+    assert not problems and resources is not None
+    assert any(note.startswith("2 GPUs per node") for note in notes), notes
     assert (resources.world_size, resources.gpus_per_node) == (4, 2)
     script = tmp_path / "job.sh"
     plan = slurm_plan(tmp_path / "toy")

@@ -49,7 +49,7 @@ def test_no_variable_of_the_shell_and_no_sign_in_a_path_changes_the_job(
     assert code == Ending.completed, out
     for rank in (0, 1):  # setup may speak to srun, but what ranks get is ours to say
         (facts,) = read_lines(plan.run_folder / f"rank-{rank}.jsonl")
-        assert facts["launcher"] == str(plan.run_folder / "code" / "launcher" / "job.py")
+        assert facts["launcher"] == str(plan.run_folder / "code" / "launcher" / "ranks" / "job.py")
         assert (facts["WORLD_SIZE"], facts["CUDA_VISIBLE_DEVICES"]) == ("2", "")
     number = job_id(plan)
     assert {path.name for path in (plan.run_folder / "logs").glob("*.err")} == {f"{number}_{n}_log.err" for n in (0, 1)}

@@ -81,7 +81,7 @@ def test_two_nodes_complete_and_the_script_is_the_one_that_was_shown(tmp_path: P
     assert len({fact["host"] for fact in facts}) == 2
     assert [fact["LOCAL_RANK"] for fact in facts] == ["0", "1", "0", "1"]
     for fact in facts:
-        assert fact["launcher"] == str(plan.run_folder / "code" / "launcher" / "job.py")
+        assert fact["launcher"] == str(plan.run_folder / "code" / "launcher" / "ranks" / "job.py")
         assert (fact["WORLD_SIZE"], fact["CUDA_VISIBLE_DEVICES"], fact["DS_ACCELERATOR"]) == ("4", "", "cpu")
         assert fact["threads"] == 1
     assert f"job {number} is queued" in out and f"scancel {number}" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -163,3 +164,13 @@ def test_a_rank_that_says_nothing_is_named() -> None:
 def test_rates_of_a_single_rank_are_none() -> None:
     assert rates([]) is None
     assert rates(network(around(3, 5.0))) == {"min": 5.0, "median": 1000.0}
+
+
+def test_a_network_that_is_slow_everywhere_is_judged_at_once_among_many_ranks() -> None:
+    """Rank 0 judges while all others wait for it."""
+    seen = ranks(64, 8)
+    slow = [Link((rank - distance) % 512, rank, 5.0 + rank) for rank in range(512) for distance in range(1, 10)]
+    began = time.monotonic()
+    verdict = judge_links(slow, seen, HealthConfig(least_mb_per_s=1000.0))
+    assert "health.least_mb_per_s is 1000" in verdict.problems[0] and verdict.nodes == []
+    assert time.monotonic() - began < 2

@@ -84,7 +84,8 @@ def in_parts_or_whole(folder: str, parts: bool) -> dict[str, Any]:
 
 
 def test_a_run_in_parts_is_the_run_of_a_whole_model(ranks: Ranks, digits: Path, tmp_path: Path) -> None:
-    seen = check_same(ranks, digits, tmp_path, "method=clip", "averaging.ema=0.5")
+    """The heads too, which every rank is to have whole in the end."""
+    seen = check_same(ranks, digits, tmp_path, "method=m3col", "averaging.ema=0.5")
     assert 0 < seen["most"] < seen["whole"] / 2, seen
 
 
@@ -140,3 +141,8 @@ def test_a_method_that_looks_at_data_before_its_first_step_and_after_its_last(
     ranks: Ranks, digits: Path, tmp_path: Path
 ) -> None:
     check_same(ranks, digits, tmp_path, *OTHERS["mucmm"])
+
+
+@pytest.mark.slow
+def test_critics(ranks: Ranks, digits: Path, tmp_path: Path) -> None:
+    check_same(ranks, digits, tmp_path, *OTHERS["factorcl"])

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from mmpretrain.config.compose import compose
@@ -16,8 +17,10 @@ from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint_files
 from mmpretrain.engine.checkpoint_files import CheckpointError
 from mmpretrain.engine.checkpoint_store import CheckpointStore, StoreError
+from mmpretrain.engine.copies import Copies
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.training.run_checkpoints import bring_back
+from mmpretrain.training.start_weights import StartWeights, write_start
 from tests.engine.test_checkpoint_files import WEIGHTS
 
 
@@ -77,6 +80,41 @@ def test_a_sound_checkpoint_of_its_own_is_what_a_run_goes_on_from(run: RunFolder
     (checkpoint_files.step_folder(run.checkpoints, 10) / WEIGHTS).unlink()
     bring_back(run, config, World.single())
     assert not (checkpoint_files.step_folder(run.checkpoints, 10) / WEIGHTS).exists(), "only the newest matters"
+
+
+def test_a_run_that_went_on_elsewhere_goes_on_after_its_newest_copy(run: RunFolder, config: Config) -> None:
+    """An older checkpoint on a disk that was left behind is no reason to do it all again, and to delete the copies."""
+    copied(run, config, 10, 20)
+    run.metrics.write_text('{"step": 10}\n{"step": 20}\n')
+    store_of(config).put_record(run.metrics)
+    run.metrics.write_text('{"step": 10}\n')
+    shutil.rmtree(checkpoint_files.step_folder(run.checkpoints, 20))
+    checkpoint_files.name_latest(run.checkpoints, 10)
+    bring_back(run, config, World.single())
+    assert checkpoint_files.steps(run.checkpoints) == [20, 10]
+    assert run.metrics.read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_a_run_that_is_to_end_before_its_copies_is_refused(run: RunFolder, config: Config) -> None:
+    copied(run, config, 10, 20)
+    config.train.samples = 15 * config.data.global_batch
+    with pytest.raises(CheckpointError, match=r"a checkpoint after step 20, and train.samples ends the run after"):
+        bring_back(run, config, World.single())
+
+
+def test_what_a_run_needs_of_its_start_comes_back_with_it(run: RunFolder, config: Config) -> None:
+    write_start(run.start_weights, torch.nn.Linear(2, 2), torch.nn.ModuleDict())
+    config.averaging.interpolate = [0.0, 1.0]
+    run.outcomes_before.write_bytes(b"\xff\x00 no text")
+    write(run.checkpoints, 10, config)
+    copies = Copies(store_of(config), run, config.checkpoint)
+    copies.renew()
+    assert copies.finish(20)
+    shutil.rmtree(run.path)
+    run.path.mkdir()
+    bring_back(run, config, World.single())
+    assert run.outcomes_before.read_bytes() == b"\xff\x00 no text"
+    assert StartWeights(run.start_weights, World.single()).part("model.weight", 0, 4).shape == (4,)
 
 
 def test_of_a_damaged_newest_one_the_copy_comes_back(run: RunFolder, config: Config) -> None:

@@ -107,6 +107,11 @@ class MethodConfig:
         # Most methods compare all modalities' embeddings: an estimate that these should not exceed by much.
         return Exchange(sum(widths.values()), len(widths))
 
+    @staticmethod
+    def exchange_of_pairs(widths: Mapping[str, int]) -> Exchange:
+        """The same where every two modalities are compared: of those in front the later one's embeddings travel."""
+        return Exchange(sum(list(widths.values())[1:]), len(widths) * (len(widths) - 1) // 2)
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         return []

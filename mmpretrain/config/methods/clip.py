@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mmpretrain.config.methods.base import MethodConfig, not_positive, too_cold
+from mmpretrain.config.methods.base import Exchange, MethodConfig, not_positive, too_cold
 from mmpretrain.config.objective import LARGEST_SCALE
 
 
@@ -26,6 +27,10 @@ class ClipConfig(MethodConfig):
     implementation = "mmpretrain.methods.clip.Clip"
     title = "CLIP: Learning Transferable Visual Models From Natural Language Supervision"
     arxiv = "2103.00020"
+
+    def exchange(self, widths: Mapping[str, int]) -> Exchange:
+        """The second embeddings of all pairs."""
+        return self.exchange_of_pairs(widths)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

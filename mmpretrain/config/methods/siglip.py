@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mmpretrain.config.methods.base import MethodConfig, not_positive
+from mmpretrain.config.methods.base import Exchange, MethodConfig, not_positive
 
 
 @dataclass
@@ -30,6 +31,10 @@ class SiglipConfig(MethodConfig):
     implementation = "mmpretrain.methods.siglip.Siglip"
     title = "SigLIP: Sigmoid Loss for Language Image Pre-Training"
     arxiv = "2303.15343"
+
+    def exchange(self, widths: Mapping[str, int]) -> Exchange:
+        """The second embeddings of all pairs."""
+        return self.exchange_of_pairs(widths)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 
@@ -13,6 +14,7 @@ from mmpretrain.training.prediction.predict import Prediction
 
 RESERVE = 2 * 2**30  # bytes of a GPU that its context, libraries and the gaps between tensors take
 GIB = 2**30
+LONGEST_S = 30.0  # after which no change but the last one is tried
 _MOST = 256  # micro-batches
 
 
@@ -33,7 +35,10 @@ def advice(
     model: on the meta device, left as it is. again: predicts another config.
     """
     least: tuple[int, str] | None = None
-    for words, changed in _changes(config, model, ranks):
+    changes, begun = list(_changes(config, model, ranks)), time.monotonic()
+    for number, (words, changed) in enumerate(changes, 1):
+        if number < len(changes) and time.monotonic() - begun > LONGEST_S:
+            continue  # a plan is waited for: of what is left, the change that saves most
         found = again(changed, deepcopy(model)).memory
         if found is None:
             continue

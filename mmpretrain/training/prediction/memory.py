@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmpretrain.config.engine import Offload
-from mmpretrain.config.objective import MIB, Negatives, ObjectiveConfig, gathered_bytes
 from mmpretrain.config.root import Config
 from mmpretrain.engine.gathering import gathering_limits
 from mmpretrain.training.prediction.layout import FULL, Layout, bytes_of, share
@@ -89,12 +88,13 @@ def memory(
         trace.gradients + _flat_gradients(layout, stage, ranks) + known + beside,
         known + (3 if ranks > 1 else 1) * beside,  # gradients of heads, put together and added up
     )
+    gradients = max(trace.arrived, trace.gradients)
     return Memory(
         total=always + max(moments),
         **fixed,
-        gradients=partition + trace.gradients,
+        gradients=partition + gradients,
         gathered=gathered + arriving,
-        activations=max(trace.forward, trace.held, trace.backward - trace.gradients),
+        activations=max(trace.forward, trace.held, trace.backward - gradients),
         inputs=trace.inputs,
         loss=known + loss,
         host=host,
@@ -108,18 +108,6 @@ def _offloaded(offload: Offload, fixed: dict[str, int], partition: int) -> tuple
     away = ["masters", "optimizer", *(["weights"] if offload is Offload.parameters else [])]
     host = sum(fixed[name] for name in away) + partition
     return fixed | dict.fromkeys(away, 0), 0, host
-
-
-def loss_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int) -> int:
-    """What ``pairs`` contrastive terms hold beside the features: ``rows`` samples of ``width`` floats in all."""
-    mode = config.mode(rows, width) if ranks > 1 else Negatives.local
-    local = rows // ranks
-    seen = local if mode is Negatives.local else rows
-    # As config/objective.py says it.
-    features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
-    scratch = 3 * FULL * min(config.tile, local) * min(config.tile, seen)
-    tiles = min(FULL * pairs * local * seen, config.keep_mb * MIB) + scratch
-    return features + tiles + (pairs * local * seen // 4 if config.false_negative_margin is not None else 0)
 
 
 def _partitions(config: Config, layout: Layout, ranks: int, gpu: bool) -> int:

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.config.objective import held_bytes
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.methods.base import Features
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.training.prediction.layout import layout_of
 from mmpretrain.training.prediction.made_up import made_up_batch, made_up_method
-from mmpretrain.training.prediction.memory import Memory, loss_bytes, memory, standing
+from mmpretrain.training.prediction.memory import Memory, memory, standing
 from mmpretrain.training.prediction.storage import Checkpoint, checkpoint
 from mmpretrain.training.prediction.trace import NotTracedError, Traced, traced
-from mmpretrain.training.prediction.wire import FEW, Wire, gradient_bytes, objective_bytes
+from mmpretrain.training.prediction.wire import FEW, AsInTraining, Wire, gradient_bytes, objective_bytes
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,23 @@ def predict(config: Config, sources: EncoderSources, model: MMPretrainModel, ran
         trace = traced(config, method, layout, prepared[0], config.data.global_batch // ranks, ranks, gpu)
     except NotTracedError as error:
         return Prediction(ranks, parameters, layout.trained, saved, None, None, str(error))
-    exchange = config.method.exchange(model.embed_sizes)
-    loss = loss_bytes(config.objective, config.data.global_batch, ranks, exchange.width, exchange.pairs)
-    contrasts = loss if config.method.contrasts else 0
-    used = memory(config, layout, fixed, trace, contrasts, method.heads, ranks, gpu)
     features = {len(batch): _random(trace, batch) for batch in prepared}
+    method.contrast = asked = AsInTraining.of(config)
     moved = objective_bytes(config, method, features.__getitem__, ranks)
+    loss = _loss_bytes(config, model, ranks, asked.width)
+    used = memory(config, layout, fixed, trace, loss, method.heads, ranks, gpu)
     wire = Wire(gradient_bytes(config, layout, ranks), moved, ranks)
     return Prediction(ranks, parameters, layout.trained, saved, used, wire)
+
+
+def _loss_bytes(config: Config, model: MMPretrainModel, ranks: int, asked: int) -> int:
+    """What the objective holds. asked: floats of a sample that its losses asked for room for, 0 if none did."""
+    if not config.method.contrasts:
+        return 0
+    widths = model.embed_sizes
+    exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
+    rows, width = config.data.global_batch, asked or exchange.width
+    return held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings)
 
 
 def _with_small_groups(config: Config) -> Config:

@@ -42,15 +42,19 @@ class Reduction:
         self._waiting: dict[int, list[nn.Parameter]] = {size: [] for size in set(self._bytes.values())}
         self._handled: set[nn.Parameter] = set()
         self._reduces = False
+        # Stage 1 keeps all gradients until the backward pass is over, unless it reduces beside it.
+        self._at_once = self._stage > 1 or (self._stage == 1 and bool(zero.get("overlap_comm")))
+        self.most = 0  # bytes of gradients that were there when a backward pass ended
         self._sums: list[torch.Tensor | None] = []
 
     @contextmanager
     def backward(self, *, last: bool) -> Iterator[None]:
         """Around a backward pass; last: of the step."""
         # Only at the boundary do stages 0 and 1 reduce; one rank alone has nothing to.
-        self._reduces = self._stage > 0 and self._ranks > 1 and (last or (self._stage > 1 and not self._coalesced))
+        self._reduces = self._at_once and self._ranks > 1 and (last or (self._stage > 1 and not self._coalesced))
         buffers = [torch.empty(self._limit) for _ in self._waiting] if self._buffered and self._ranks > 1 else []
         yield
+        self.most = max(self.most, sum(FULL * p.grad.numel() for p in self._bytes if p.grad is not None))
         if last and self._ranks > 1:
             self._reduces = True
             for parameter in self._bytes:

@@ -35,15 +35,16 @@ class Traced:
     """Bytes on one rank, beyond weights and what the optimizer keeps.
 
     inputs: of the batch on the device. held: activations at the end of the forward pass. forward, backward: the most
-    at any moment of the two passes; backward with the gradients as the engine keeps them, whose sum at the end is
-    ``gradients``. features: what the objective gets, float32 [b, D]. outputs: of one micro-batch, without content.
-    calls: of the model in a forward pass.
+    at any moment of the two passes; backward with the gradients as the engine keeps them: ``arrived`` when the pass
+    ends, ``gradients`` once they are reduced. features: what the objective gets, float32 [b, D]. outputs: of one
+    micro-batch, without content. calls: of the model in a forward pass.
     """
 
     inputs: int
     held: int
     forward: int
     backward: int
+    arrived: int
     gradients: int
     features: int
     outputs: Features
@@ -98,7 +99,8 @@ def _step(config: Config, method: Method, reduction: Reduction, batch: Batch, gp
                 _product(features).backward()
             features = None
         backward, gradients = live.peak, live.now - bytes_of(outputs.tensors)
-    return Traced(bytes_of(given), held, forward, backward, gradients, FULL * width * len(batch), outputs, several)
+    inputs, made = bytes_of(given), FULL * width * len(batch)
+    return Traced(inputs, held, forward, backward, reduction.most, gradients, made, outputs, several)
 
 
 def _encoded(config: Config, method: Method, part: Batch, gpu: bool) -> Features:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
@@ -50,6 +51,27 @@ class Wire:
     def sent(self) -> int:
         """Bytes that each rank sends, by the algorithms that need fewest (rings)."""
         return sum(_sent(kind, payload, self.ranks) for kind, payload in self.payloads.items())
+
+
+@dataclass
+class AsInTraining(ObjectiveConfig):
+    """Chooses where negatives come from as for the whole batch of the run (``batch`` samples), however few are played.
+
+    width: the most floats of a sample that a loss asked for, which are those that travel.
+    """
+
+    batch: int = 0
+    width: int = 0
+
+    @classmethod
+    def of(cls, config: Config) -> AsInTraining:
+        """What losses get in place of ``config.objective``."""
+        return cls(**vars(config.objective), batch=config.data.global_batch)
+
+    def mode(self, rows: int, width: int) -> Negatives:
+        """As of the base; ``rows`` do not count."""
+        self.width = max(self.width, width)
+        return super().mode(self.batch, width)
 
 
 def _sent(kind: str, payload: int, ranks: int) -> int:
@@ -121,16 +143,14 @@ def _gathers(config: Config, layout: Layout, ranks: int) -> int:
 def objective_bytes(config: Config, method: Method, features: Callable[[int], Features], ranks: int) -> dict[str, int]:
     """What the losses, the heads and the records move in a step.
 
-    method: with its heads on the CPU; they are left with other numbers. features: rows -> random ones of a batch.
+    method: with its heads on the CPU, and :class:`AsInTraining` in ``contrast``; heads are left with other numbers.
+    features: rows -> random ones of a batch.
     """
     if ranks == 1:
         return {}
-    rows, width = config.data.global_batch, config.method.exchange(method.model.embed_sizes).width
-    mode = config.objective.mode(rows, width)
-    method.contrast = replace(config.objective, negatives=mode)
     found = {(n, w): _played(config, method, features(n), w) for n in (FEW, 2 * FEW) for w in (2, 3)}
     kinds = {kind for moved in found.values() for kind in moved}
-    local = rows // ranks
+    local = config.data.global_batch // ranks
     return {kind: _extended({at: moved.get(kind, 0) for at, moved in found.items()}, local, ranks) for kind in kinds}
 
 

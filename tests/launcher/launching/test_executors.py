@@ -32,7 +32,6 @@ def test_the_whole_script_of_a_bare_profile(tmp_path: Path) -> None:
 #SBATCH --requeue
 #SBATCH --signal=USR2@30
 #SBATCH --time=5
-#SBATCH --wckey=submitit
 
 # setup
 echo "attempt $((${{SLURM_RESTART_COUNT:-0}} + 1)) of job $SLURM_JOB_ID on $SLURM_JOB_NODELIST" >&2
@@ -49,8 +48,8 @@ srun() {{
   local code=$?
   # Of an array, one element has the job id of them all.
   local job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  if [ $code -eq 140 ]; then scontrol requeue "${{job:-$SLURM_JOB_ID}}"
-  else {interpreter} -m launcher.ranks.job_end "$_run" || true; fi
+  [ $code -eq 140 ] && scontrol requeue "${{job:-$SLURM_JOB_ID}}" && return $code
+  {interpreter} -m launcher.ranks.job_end "$_run" || code=$?
   return $code
 }}
 

@@ -25,6 +25,7 @@ FACTS = {
     [
         ({}, []),
         ({"NumNodes": "2", "Account": "theirs"}, []),
+        ({"Partition": "mid,low"}, []),
         ({"TimeLimit": "00:01:00"}, ["Slurm has TimeLimit=00:01:00 where the plan has 00:05:00"]),
         (
             {"Requeue": "0", "Partition": "high"},

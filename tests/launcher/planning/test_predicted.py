@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from launcher.planning.predicted import GIB, device_words, prediction_lines, prediction_notes, seconds_to_save
+from launcher.planning.predicted import (
+    GIB,
+    device_words,
+    disk_bytes,
+    prediction_lines,
+    prediction_notes,
+    seconds_to_save,
+)
 from launcher.planning.resources import Cluster, Resources
 from launcher.slurm.profiles import Profile
 from mmpretrain.config.compose import compose
@@ -42,11 +49,23 @@ def test_the_first_node_takes_longest_to_save(rate: int | None, seconds: float) 
 
 def test_too_short_a_lead_and_too_small_a_disk_are_told(tmp_path: Path) -> None:
     config = compose([])
-    assert prediction_notes(FORETOLD, config, on_slurm(write_mb_per_s=1000), tmp_path)[:0] == []
-    (lead, *_) = prediction_notes(FORETOLD, config, on_slurm(write_mb_per_s=50), tmp_path)
+    small = FORETOLD | {"checkpoint": SAVED | {"files": 10, "release": 10}}
+    assert prediction_notes(small, config, on_slurm(write_mb_per_s=1000), tmp_path) == []
+    # 240 s each, or 80: the one being written is completed before the last one is begun.
+    (lead,) = prediction_notes(small, config, on_slurm(write_mb_per_s=50), tmp_path)
     assert "takes about 240 s" in lead and "set signal_lead_s to 480 or more in the profile mine" in lead
+    (lead,) = prediction_notes(small, config, on_slurm(write_mb_per_s=150), tmp_path)
+    assert "up to two may have to be written" in lead and "set signal_lead_s to 160 or more" in lead
+    at_once = compose(["checkpoint.background=false"])
+    assert prediction_notes(small, at_once, on_slurm(write_mb_per_s=150), tmp_path) == []
     huge = FORETOLD | {"checkpoint": SAVED | {"files": 10**18}}
     assert "lower checkpoint.keep_last" in prediction_notes(huge, config, on_slurm(), tmp_path / "runs" / "new")[-1]
+
+
+def test_checkpoints_that_are_there_take_no_further_room() -> None:
+    config = compose(["checkpoint.keep_last=2", "checkpoint.keep_every=null"])
+    kept = [disk_bytes(FORETOLD, config, there) - 2 * SAVED["release"] for there in (0, 2, 9)]
+    assert kept == [3 * SAVED["files"], SAVED["files"], SAVED["files"]]
 
 
 def test_the_preflight_hears_of_gpus_and_of_their_memory() -> None:

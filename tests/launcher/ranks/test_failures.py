@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 from submitit.core.utils import JobPaths, cloudpickle_dump
 
-from launcher.ranks.failures import LOST_PEER, exits_file, failure_record, one_line, record_failure, root_cause
-from mmpretrain.endings import Ending
+from launcher.ranks.failures import (
+    LOST_PEER,
+    conclude,
+    exits_file,
+    failure_record,
+    one_line,
+    record_failure,
+    root_cause,
+)
+from launcher.ranks.heartbeats import HEARTBEATS, Beat, write_beat
+from mmpretrain.endings import Ending, ending_with
+from mmpretrain.run_folder import RunFolder, State
 
 LOST = RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:5152\nmore")
 
@@ -91,3 +101,42 @@ def test_how_a_silent_rank_ended_is_known_from_its_parent(tmp_path: Path) -> Non
     noted.write_text('{"codes": {"1": 70}}')
     found = root_cause(tmp_path, "7", 2)
     assert (str(found), found.ending) == ("rank 1: ended with exit code 70 and left no reason", Ending.hung)
+
+
+@pytest.mark.parametrize(("by", "log"), [('{"codes": {"0": -6}}', ""), ("{}", "srun: error: n1: task 0: Aborted\n")])
+def test_a_rank_that_nccl_ended_for_waiting_tells_who_hangs(tmp_path: Path, by: str, log: str) -> None:
+    """NCCL ends a process that has waited too long; the signs of life say where the one is that it waited for."""
+    logs, beats = tmp_path / "logs", tmp_path / HEARTBEATS
+    logs.mkdir(), beats.mkdir()
+    said = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE, Timeout(ms)=540000) ran"
+    task(logs, 0).stderr.write_text(f"[E1130 ProcessGroupNCCL.cpp:632] [Rank 0] {said} for 540012 ms\n{log}")
+    exits_file(logs, "7").write_text(by)
+    for rank, where in enumerate(["train.py:9 in step", "decode.py:3 in slow", "train.py:9 in step"]):
+        write_beat(beats, rank, Beat("7-0", 90, f"node{rank}", 42, "step", 8, 20, 500.0, 480.0, where, False))
+    cause = root_cause(logs, "7", 3)
+    assert cause.ending is Ending.hung
+    assert str(cause) == (
+        "rank 1 (on node1) hangs for 540 s in phase step after step 8, at decode.py:3 in slow; the others wait at"
+        " train.py:9 in step; rank 0 waited 540 s for it in allreduce (NCCL)"
+    )
+
+
+def test_what_a_rank_wrote_into_the_status_is_not_lost_for_its_exit_code(tmp_path: Path) -> None:
+    """On a full disk nothing else can be written, and there may be room again when the parent looks."""
+    folder, logs = RunFolder(tmp_path), tmp_path / "logs"
+    logs.mkdir()
+    folder.update_status(job_id="7", state=State.failed, cause="rank 0: the disk is full", ending=Ending.disk_full)
+    exits_file(logs, "7").write_text('{"codes": {"0": 74}}')
+    conclude(tmp_path, "7", 1)
+    assert (folder.status()["cause"], folder.status()["ending"]) == ("rank 0: the disk is full", "disk_full")
+    exits_file(logs, "7").unlink()
+    task(logs, 0).stderr.write_text("srun: error: node1: task 0: Exited with exit code 74\n")
+    cause = root_cause(logs, "7", 1)
+    assert cause.ending is Ending.disk_full
+    conclude(tmp_path, "7", 1)
+    assert folder.status()["cause"] == "rank 0: the disk is full"
+
+
+@pytest.mark.parametrize(("code", "ending"), [(65, Ending.bad_data), (2, Ending.failed), (75, Ending.failed)])
+def test_codes_that_no_rank_ends_with_are_those_of_anybody(code: int, ending: Ending) -> None:
+    assert ending_with(code) is ending

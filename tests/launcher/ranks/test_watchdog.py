@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,20 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("importable_toys")]
         pytest.param({"stop": 1}, 4, ("rank 1 (on ", "stopped answering"), marks=pytest.mark.slow),
         pytest.param({"stop": 0}, 4, ("rank 0 (on ", "stopped answering"), marks=pytest.mark.slow),
         pytest.param({"hang": 1, "timeout_s": 5}, 60, ("rank 1 (on ", "hangs for "), marks=pytest.mark.slow),
+        pytest.param(
+            {"ranks": 3, "hang": 1, "timeout_s": 5}, 60, ("rank 1 (on ", "hangs for "), marks=pytest.mark.slow
+        ),
         pytest.param({"absent": 1}, 4, ("hang",), marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_hangs_is_named_with_its_place(
     tmp_path: Path, settings: dict[str, int], hang_s: int, said: tuple[str, ...]
 ) -> None:
-    """A sleep, a stopped process, a collective that times out first, and one that a rank leaves out."""
-    plan = toy_plan(tmp_path / "toy", tokens=[f"engine.hang_s={hang_s}"])
+    """A sleep, a stopped process, a collective that times out first (on one rank and on several, of which one asks who
+    hangs), and one that a rank leaves out."""
+    settings = dict(settings)
+    ranks = settings.pop("ranks", 2)
+    plan = toy_plan(tmp_path / "toy", ranks, tokens=[f"engine.hang_s={hang_s}"])
     began = time.monotonic()
     code, out = run(plan, **settings)
     status = RunFolder(plan.run_folder).status()
@@ -52,7 +59,7 @@ def test_a_rank_that_hangs_is_named_with_its_place(
         assert words in status["cause"], status
     assert "the same command starts over" in out
     stacks = sorted(path.name.partition("_")[2] for path in (plan.run_folder / "logs").glob("*_stacks.txt"))
-    assert stacks == (["0_stacks.txt", "1_stacks.txt"] if "stop" not in settings else stacks)
+    assert stacks == ([f"{rank}_stacks.txt" for rank in range(ranks)] if "stop" not in settings else stacks)
     assert not ranks_alive(plan)
 
 
@@ -111,12 +118,17 @@ def beat(number: int, **changes: Any) -> Beat:
         ([beat(1), beat(1)], [beat(3), beat(3, count=8)], "rank 1 (on node2) hangs"),
         ([beat(1), beat(1)], [beat(3), beat(3)], "all ranks hang for 61 s, phase step after step 7, at a.py:1 in f"),
         ([beat(1)], [beat(3)], "rank 1 never answered since the job started; the other waits at a.py:1 in f"),
+        (
+            [beat(1, waits=False)] * 3,
+            [beat(3, waits=False), beat(3, waits=False, where="b.py:2 in g"), beat(3, waits=False)],
+            "rank 1 (on node2) hangs for 61 s in phase step after step 7, at b.py:2 in g; the others wait at a.py:1 in",
+        ),
     ],
 )
 def test_the_rank_that_keeps_others_waiting_is_the_silent_or_the_busy_or_the_one_behind(
     before: list[Beat], after: list[Beat], said: str
 ) -> None:
-    found = verdict(dict(enumerate(before)), dict(enumerate(after)), 2, 61.0)
+    found = verdict(dict(enumerate(before)), dict(enumerate(after)), max(2, len(after)), 61.0)
     assert found.text.startswith(said) and found.ending is Ending.hung
 
 
@@ -131,3 +143,33 @@ def test_time_that_nobody_saw_pass_is_no_hang(tmp_path: Path, monkeypatch: pytes
         clock[0] += 3600
         watch._look()
     assert watch._idle <= 4 * of.beat_s and not told and not list(tmp_path.glob("hang-*"))
+    assert "stood still for 3600 s before" in watch._stood_still(), "where a collective gives up, that is said"
+    for _ in range(7):
+        clock[0] += of.beat_s
+        watch._look()
+    assert watch._stood_still() == "", "but not for long"
+
+
+class Quick(Watched):
+    """Looked at often."""
+
+    beat_s = 0.05
+
+
+def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their end would end the one that asks, and their silence would make them the ones that hang."""
+    monkeypatch.setattr(watchdog, "end_here", lambda _: None)
+    monkeypatch.setattr(watchdog, "dump_stacks", lambda _: None)
+    dogs = [Watchdog(Quick(tmp_path, n, 3, "7-0", JobPaths(tmp_path, "7", n), 60.0), print) for n in range(3)]
+    for dog in dogs:
+        dog.start()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(dogs[0].why_waiting, RuntimeError("Timed out waiting 300000ms for recv"))
+        wait_for(lambda: dogs[2].telling_s)
+        assert dogs[2].why_waiting(RuntimeError("timed out")) is None
+        found = asked.result()
+    for dog in dogs:
+        dog.stop()
+    assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text

@@ -150,3 +150,11 @@ def test_a_run_that_still_starts_is_told_until_it_listens_and_then_waited_for(
     ended = wait_for_end(run, 60)
     assert (ended.standing, ended.cause) == (Standing.preempted, "stopped after step 3")
     assert set(sent) == {signal.SIGTERM}
+
+
+def test_a_job_of_slurm_that_still_starts_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sweep there may be hundreds, and each would be cancelled after the one before has ended."""
+    monkeypatch.setattr(runs_control.time, "sleep", lambda _: pytest.fail("it was waited for"))
+    run = reading(tmp_path / "a", "queued", {"1": "RUNNING"}, cluster="slurm")
+    assert (run.standing, run.may_live) == (Standing.queued, True)
+    wait_until_heard(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,7 +75,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(slurm_client, "responds", lambda: True)
     monkeypatch.setattr(slurm_client, "partitions", lambda: ["cpu*", "gpu"])
-    monkeypatch.setattr(slurm_client, "node_lines", lambda name, _: lines[name])
+    monkeypatch.setattr(
+        slurm_client, "node_lines", lambda name, among: [at for at in lines[name] if not among or at[:2] in among]
+    )
     monkeypatch.setattr(slurm_client, "partition_facts", lambda _: {**FACTS, "MaxTime": "UNLIMITED"})
 
 
@@ -89,6 +92,33 @@ def test_the_partition_in_use_decides_about_gpus(monkeypatch: pytest.MonkeyPatch
     assert notes == ["from the SBATCH_* variables of this shell: partition gpu", said]
     monkeypatch.setenv("SBATCH_CONSTRAINT", "h100")
     assert "--nodes 2: partition gpu, constraint h100, has 0 nodes" in choose(Request(nodes=2))[2][0]
+
+
+@pytest.mark.usefixtures("answers")
+@pytest.mark.parametrize(
+    ("options", "nodes", "names"),
+    [
+        ({"exclude": "c3,c5"}, 2, "c0 c1 c2 c4 c6 c7 c8"),
+        ({"nodelist": "c3,c5"}, 2, "c3 c5"),
+        ({"nodelist": "c3,c5", "exclude": "c5"}, 1, "c3"),
+        ({"nodelist": "c3,c5"}, 3, "c0 c1 c2 c3 c4 c5 c6 c7 c8"),
+        ({"--node_list": None, "nodelist": "/a/file"}, 1, "c0 c1 c2 c3 c4 c5 c6 c7 c8"),
+    ],
+)
+def test_nodes_are_those_that_the_profile_names_or_does_not_leave_out(
+    options: dict[str, str | bool | None], nodes: int, names: str
+) -> None:
+    found = find_place(Profile(partition="cpu", sbatch=options), "ours", nodes)
+    assert [node.name for node in found.nodes] == names.split()
+
+
+@pytest.mark.usefixtures("answers")
+def test_fewer_ranks_than_the_gpus_of_the_profile_need_fewer(tmp_path: Path) -> None:
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "big.yaml").write_text("partition: gpu\ngpus_per_node: 8\n")
+    found, _, problems = choose(Request(gpus_per_node=4, cluster="big", config_dir=tmp_path))
+    assert found is not None and (found.devices, problems) == ("a100:4", [])
+    assert "8 x a100" in choose(Request(cluster="big", config_dir=tmp_path))[2][0]
 
 
 @pytest.mark.usefixtures("answers")
