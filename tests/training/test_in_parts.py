@@ -24,7 +24,13 @@ from tests.training.test_started_from import released
 
 __all__ = ["with_validation"]  # a fixture
 
-SHORT = ["train.samples=36", "engine=zero3", "evaluation.every_steps=2", "evaluation.split=test"]
+SHORT = [
+    "train.samples=36",
+    "engine=zero3",
+    "evaluation.every_steps=2",
+    "evaluation.during=[retrieval]",
+    "evaluation.split=test",
+]
 BEST = ["evaluation.best.score=retrieval/left->caption/recall@1", "evaluation.best.split=validation"]
 SHORT += ["evaluation.best.score=null", "evaluation.release=last", "checkpoint.every_steps=2"]
 

@@ -26,25 +26,27 @@ WHOLE = LAYERS * 12 * WIDTH**2 * 4  # bytes of the matrices of one encoder: 604 
 SHARE = WHOLE // RANKS
 # What a rank may take beside what it has when it starts, until DeepSpeed has the model, and from then on.
 BUILDING = WHOLE * 3 // 4
-TRAINING = WHOLE + 4 * SHARE - SHARE // 4
+TRAINING = WHOLE + 4 * SHARE + SHARE * 3 // 5
 GATHERING = "engine.deepspeed.zero_optimization"
 AS_DEEPSPEED = [f"{GATHERING}.stage3_max_{key}=1000000000" for key in ("live_parameters", "reuse_distance")]
 
 
 def test_the_limits_are_below_what_a_rank_with_the_whole_model_needs() -> None:
-    masters = gradients = SHARE
-    moments = 2 * SHARE
-    assert BUILDING < WHOLE
-    assert WHOLE + masters + gradients + moments > TRAINING
+    masters = gradients = gradients_of_the_step = SHARE
+    needed = WHOLE + masters + gradients + gradients_of_the_step + 2 * SHARE  # the optimizer's two means
+    assert WHOLE > BUILDING
+    assert needed > TRAINING
 
 
 @pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.timeout(1800)
 def test_a_run_starts_stops_goes_on_and_releases_below_them(digits: Path, tmp_path: Path) -> None:
     run = _run(digits, tmp_path / "run")
     assert _start(run, stop_after=2) == ["stopped"] * RANKS
     assert _start(run) == ["done"] * RANKS
     lines = list(read_lines(run.metrics))
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert any(key.startswith("eval") for line in lines for key in line)
     assert sum(file.stat().st_size for file in run.release.glob("*.safetensors")) > WHOLE
 
@@ -56,22 +58,23 @@ def test_a_run_starts_stops_goes_on_and_releases_below_them(digits: Path, tmp_pa
 def test_a_run_that_holds_it_whole_does_not_fit(digits: Path, tmp_path: Path, parts: bool, tokens: list[str]) -> None:
     run = _run(digits, tmp_path / "run", *tokens)
     with pytest.raises(RankError, match=r"(?i)memory|alloc"):
-        _start(run, parts=parts, stop_after=2)
+        _start(run, parts=parts)
 
 
 def _run(digits: Path, path: Path, *tokens: str) -> RunFolder:
-    """A run of 3 steps, to be started."""
+    """A run of 4 steps, to be started."""
     large = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS}
     config = compose(
         [
             *("experiment=digits", "method=clip", "engine=zero3", "engine.threads=1", "tracking.tensorboard=off"),
             f"data.path={digits}",
-            *("data.workers=0", "data.global_batch=8", "train.samples=24"),
+            *("data.workers=0", "data.global_batch=8", "train.samples=32"),
             f"model.encoders.caption.tokenizer={digits / 'tokenizer'}",
             *(f"model.encoders.caption.config.{key}={value}" for key, value in large.items()),
             *(f"model.encoders.{name}.config.num_hidden_layers=1" for name in ("left", "right")),
             *("checkpoint.background=false", "checkpoint.every_steps=100", "checkpoint.keep_last=1"),
-            *("evaluation.every_steps=2", "evaluation.split=test", "evaluation.final=[retrieval]"),
+            *("evaluation.every_steps=4", "evaluation.during=[retrieval]", "evaluation.final=[retrieval]"),
+            "evaluation.split=test",
             *("evaluation.max_samples=16", "evaluation.batch=4", "evaluation.best.score=null"),
             "evaluation.release=last",
             *tokens,
@@ -85,7 +88,7 @@ def _run(digits: Path, path: Path, *tokens: str) -> RunFolder:
 def _start(run: RunFolder, *, parts: bool = True, stop_after: int | None = None) -> list[str]:
     """One start of a run on new ranks; how it ended on each."""
     with RankPool(RANKS) as pool:
-        return pool.run(bounded, (str(run.path), parts, stop_after), 500)
+        return pool.run(bounded, (str(run.path), parts, stop_after), 1500)
 
 
 def bounded(folder: str, parts: bool, stop_after: int | None) -> str:

@@ -134,6 +134,7 @@ def _gathered(config: Config, layout: Layout, ranks: int) -> tuple[int, int]:
     limits = gathering_limits(config, layout.numel, ranks)
     live, ahead = limits["stage3_max_live_parameters"], limits["stage3_prefetch_bucket_size"]
     numel, moved = layout.numel, sum(p.numel() * layout.moved(p) for p in layout.all)
+    largest = max(p.numel() for p in layout.all)  # which comes whole, whatever the limits
     # In micro-batches weights are fetched layer by layer.
-    arriving = 0 if config.engine.micro_batches > 1 else int(moved * min(1, ahead / numel))
-    return FULL * min(numel, live), arriving
+    arriving = 0 if config.engine.micro_batches > 1 else int(moved * min(1, max(ahead, largest) / numel))
+    return FULL * min(numel, live + largest), arriving
