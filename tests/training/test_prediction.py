@@ -154,6 +154,19 @@ def test_what_saves_memory_is_predicted_to() -> None:
         assert other is not None and other.activations < 0.8 * plain.activations
 
 
+@pytest.mark.parametrize(("limit", "ring"), [(8, False), (7, True)])
+def test_negatives_are_chosen_by_what_travels(limit: int, ring: bool) -> None:
+    """Of CLIP's two modalities one: 2 x 4 bytes x 65536 x 16 = 8 MiB."""
+    tokens = ["method=clip", *HALVES, "data.global_batch=65536", "model.embed_dim=16", f"objective.gather_mb={limit}"]
+    wire = predicted(tokens).wire
+    assert wire is not None and ("send" in wire.payloads) is ring
+
+
+def test_stage_1_keeps_all_gradients_until_they_are_reduced() -> None:
+    found = predicted(["method=clip", "engine=zero1"], gpu=True)
+    assert found.memory is not None and found.memory.gradients >= 4 * found.trained
+
+
 def test_a_run_that_does_not_fit_is_told_what_would() -> None:
     config = small_config(["method=clip", "data.global_batch=512"])
     sources = EncoderSources(config)
