@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import prediction_table
 from mmpretrain.assembly.check import check_model
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.root import Config
@@ -23,6 +24,7 @@ from mmpretrain.training.prediction.fit import RESERVE
 from mmpretrain.training.prediction.foretold import foretold
 from mmpretrain.training.prediction.predict import Prediction, predict
 from tests.engine import runs
+from tests.test_docs import ROOT
 
 RANKS, STEPS = 2, 3
 # Wide enough for weights and activations to outweigh what torch and DeepSpeed keep beside them.
@@ -144,6 +146,13 @@ def test_what_is_predicted_is_what_is_counted(ranks: Callable, tmp_path: Path, t
 @pytest.mark.parametrize("tokens", MORE, ids=" ".join)
 def test_it_is_everywhere(ranks: Callable, tmp_path: Path, tokens: list[str]) -> None:
     compare(ranks, tmp_path, tokens)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_docs_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "prediction.md").read_text()
+    for line in prediction_table.table():
+        assert line in page, line
 
 
 def test_what_saves_memory_is_predicted_to() -> None:
