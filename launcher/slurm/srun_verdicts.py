@@ -116,7 +116,8 @@ def _tail(path: Path) -> str:
 
 def last_line(path: Path) -> str:
     """The last words of a rank; empty where there are none."""
-    lines = [line.strip() for line in _tail(path).splitlines() if not line.startswith(("srun:", ATTEMPT))]
+    told = ("srun:", "slurmstepd", ATTEMPT)  # by Slurm; the last of it, that the step was ended, follows all else
+    lines = [line.strip() for line in _tail(path).splitlines() if not line.startswith(told)]
     lines = list(filter(None, lines))
     return lines[-1] if lines else ""
 
