@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
@@ -41,7 +42,7 @@ def most_whole(least: int) -> tuple[float, runs.Outcome]:
     most, usual = 0.0, gathering.LEAST
 
     def watch(engine: Engine) -> None:
-        parameters = list(engine.method.model.parameters())
+        parameters: list[Any] = list(engine.method.model.parameters())
 
         def look(*_: object) -> None:
             nonlocal most

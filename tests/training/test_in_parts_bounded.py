@@ -118,7 +118,7 @@ def bounded(folder: str, parts: bool, stop_after: int | None) -> str:
         return report
 
     session_module.join, engine_module.hand_over = joined, handed_over  # type: ignore[assignment]
-    Engine.step = stepped  # type: ignore[method-assign]
+    Engine.step = stepped  # type: ignore[assignment, method-assign]
     allow(BUILDING)
     try:
         main(Path(folder))
