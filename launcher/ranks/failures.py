@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,13 +104,11 @@ def root_cause(logs: Path, job_id: str, ranks: int) -> Cause:
     return (telling or _silent(tasks, causes) or causes or [Cause("no rank left a reason", logs, certain=False)])[0]
 
 
-def settled_cause(logs: Path, job_id: str, ranks: int, longer_s: Callable[[], float] = lambda: 0.0) -> Cause:
-    """The same, asked by a rank that fails: what ended others may be known a moment later, or after ``longer_s``."""
-    began = time.monotonic()
+def settled_cause(logs: Path, job_id: str, ranks: int) -> Cause:
+    """The same, asked by a rank that fails: what ended others may be known a moment later."""
+    deadline = time.monotonic() + SETTLE_S
     pause = min(max(0.1, ranks / RANKS_PER_S), SETTLE_S)
-    while not (cause := root_cause(logs, job_id, ranks)).certain:
-        if time.monotonic() - began > max(SETTLE_S, longer_s()):
-            break
+    while not (cause := root_cause(logs, job_id, ranks)).certain and time.monotonic() < deadline:
         time.sleep(pause)
     return cause
 

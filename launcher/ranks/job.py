@@ -43,6 +43,8 @@ from mmpretrain.training.attempt import ATTEMPT, attempt
 from mmpretrain.training.health_verdict import HealthError
 from mmpretrain.training.preemption import PreemptedError, request_preemption
 
+EXIT_S = 60.0  # for what packages do when a process ends, after an error
+
 
 @dataclass
 class Job:
@@ -130,7 +132,9 @@ def noted_failures(folder: RunFolder, rank: Rank, watchdog: Watchdog) -> Iterato
             ending = _noted(folder, rank, error, watchdog)
         with suppress(OSError):
             sys.stderr.flush()
-        raise SystemExit((ending_of(error) if ending is Ending.failed else ending).code) from error
+        code = (ending_of(error) if ending is Ending.failed else ending).code
+        watchdog.leave_within(EXIT_S, code)
+        raise SystemExit(code) from error
 
 
 def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) -> Ending:
@@ -140,11 +144,17 @@ def _noted(folder: RunFolder, rank: Rank, error: Exception, watchdog: Watchdog) 
     cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
     if not cause.certain and LOST_PEER.search(str(error)):
         watchdog.waited(error)
-    if not cause.certain and WAITED.search(str(error)) and (found := watchdog.why_waiting(error)) is not None:
-        record_hang(rank.paths, found.text, found.ending)
+    found = watchdog.why_waiting(error) if not cause.certain and WAITED.search(str(error)) else None
+    if found is not None:
+        with suppress(OSError):
+            record_hang(rank.paths, found.text, found.ending)
         end_silent(watchdog.beats(), found)
-    # The end of this rank may end all others: not before the one that looks for the cause of a hang has told it.
-    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size, lambda: watchdog.telling_s)
+        watchdog.has_told()
+    cause = settled_cause(rank.paths.folder, rank.job_id, rank.world_size)
+    if not cause.certain and found is not None:
+        cause = Cause(found.text, rank.paths.stderr, ending=found.ending)
+    elif not cause.certain and watchdog.let_tell():
+        cause = root_cause(rank.paths.folder, rank.job_id, rank.world_size)
     if not cause.certain and ending_of(error) is Ending.failed and folder.status().get("state") == State.failed.value:
         return cause.ending  # another rank knows more
     if not cause.certain and ending_of(error) is not Ending.failed:  # its record did not fit on the disk

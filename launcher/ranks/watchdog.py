@@ -34,6 +34,7 @@ from mmpretrain.training.preemption import preemption_requested
 BEAT_S = 5.0
 RANKS_PER_S = 32  # signs of life that a shared file system gets in a second
 LOOKS = 3  # at all ranks, until it is said which one hangs
+TOLD = "told"
 STILL = 6  # looks that are missing when a process has been stopped, and is not just slow
 RANK = "submitit.core._submit"  # in the command line of every rank
 MOST = 24  # times the patience: even a thread that seems to work must have got further by then
@@ -94,6 +95,14 @@ class Watchdog:
         with suppress(OSError):
             self._beat(phase=ENDED)
 
+    def leave_within(self, seconds: float, code: int) -> None:
+        """Main thread: it ends this process now, with a cause on record. A thread of some package that does not end
+        would keep it alive and look like a hang; then this ends it."""
+        self._over.set()
+        timer = threading.Timer(seconds, _end, [code])
+        timer.daemon = True
+        timer.start()
+
     def why_waiting(self, error: BaseException) -> Verdict | None:
         """For a rank whose wait for others ended with ``error``: who kept it waiting. It must end soon itself.
 
@@ -112,10 +121,18 @@ class Watchdog:
             trace = trace.tb_next
         self._stood = (place(trace.tb_frame if trace else None)[0], True)
 
-    @property
-    def telling_s(self) -> float:
-        """How long a rank that fails must leave the one that looks for the cause of a hang alive; 0 if none does."""
-        return 2 * LOOKS * self._of.beat_s if self._announced() else 0.0
+    def has_told(self) -> None:
+        """What :meth:`why_waiting` found is on record."""
+        with suppress(OSError):
+            self._say(TOLD)
+
+    def let_tell(self) -> bool:
+        """Main thread: leave the rank that looks for the cause of a hang the time to tell it, as the end of this one
+        may end all others. Whether there is such a rank."""
+        asked, end = self._announced(), time.monotonic() + 2 * LOOKS * self._of.beat_s
+        while (said := self._announced()) and TOLD not in said and time.monotonic() < end:
+            time.sleep(self._of.beat_s / 5)
+        return bool(asked)
 
     def beats(self) -> dict[int, Beat]:
         """The signs of life of all ranks."""
@@ -132,10 +149,10 @@ class Watchdog:
         """Made by the rank that found a hang first."""
         return self._of.folder / f"claim-{self._of.attempt}"
 
-    def _announced(self) -> bool:
-        with suppress(OSError), self._hang.open("rb") as stream:
-            return stream.read(1) != b""
-        return False
+    def _announced(self) -> str:
+        with suppress(OSError):
+            return self._hang.read_text()
+        return ""
 
     def _say(self, text: str) -> None:
         with self._hang.open("a") as stream:
@@ -164,6 +181,7 @@ class Watchdog:
             found = self._judged()
             self._told(found)
             end_silent(self.beats(), found)
+            self.has_told()
             end_here(found.ending)
 
     def _end_as_orphan(self) -> None:
@@ -221,7 +239,8 @@ class Watchdog:
             self._neighbor_number = beat.number if beat else -1
             return False
         self._neighbor_silent += passed
-        return self._neighbor_silent > self._of.hang_s
+        # Loading libraries from a slow file system lets no other thread run.
+        return self._neighbor_silent > (beat.patience_s if beat.phase == START else self._of.hang_s)
 
     def _nobody_moves(self) -> bool:
         """Whether this rank and all others that have begun have been idle for too long."""
@@ -233,10 +252,12 @@ class Watchdog:
         """Say that there is a hang; whether nobody had said so before."""
         try:
             os.close(os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except OSError:
+        except FileExistsError:
             return False
+        except OSError:  # a full disk must not keep a hang alive
+            pass
         with suppress(OSError):
-            self._say(f"found by rank {self._of.rank}")
+            self._say(f"found by rank {self._of.rank}\n")
         return True
 
     def _judged(self) -> Verdict:
@@ -296,10 +317,14 @@ def end_silent(beats: Mapping[int, Beat], found: Verdict) -> None:
 
 def end_here(ending: Ending) -> NoReturn:
     """End this process with its loader processes, from whatever thread: the main one does not answer."""
+    _end(ending.code)
+
+
+def _end(code: int) -> NoReturn:
     for child in _children():
         with suppress(psutil.Error):
             child.kill()
-    os._exit(ending.code)
+    os._exit(code)
 
 
 def _children() -> list[psutil.Process]:

@@ -265,7 +265,8 @@ def _cause(status: Mapping[str, Any], standing: Standing) -> str | None:
         return "it was never started, or its status.json is gone"
     if said == State.queued.value:
         return "its job is gone, although it was queued: stopped or killed before its ranks could say anything"
-    return f"its job is gone, although it was {said}: killed with its machine, or out of memory"
+    how = "cancelled before it could save, killed with its machine, or out of memory"
+    return f"its job is gone, although it was {said}: {how}"
 
 
 def _changed(folder: RunFolder) -> float | None:

@@ -50,7 +50,7 @@ def node_lines(partition: str, among: str | None = None) -> list[str]:
     partition: one or several names with commas. among: a list of nodes as Slurm writes it. Raises SlurmError.
     """
     some = [f"--nodes={among}"] if among else []
-    lines = _run("sinfo", "--all", "--Node", "--noheader", f"--partition={partition}", f"--format={NODE}", *some)
+    lines = _run("sinfo", "--Node", "--noheader", f"--partition={partition}", f"--format={NODE}", *some)
     return list(dict.fromkeys(lines.splitlines()))
 
 

@@ -48,7 +48,9 @@ def verdict(log: Path, silent: Mapping[int, Path]) -> Verdict | None:
     if said := _ended_by_slurm(text):
         return Verdict(said, log)
     for rank, path in silent.items():
-        if found := next(filter(lambda found: not _HARMLESS.search(found["said"]), _STEPD.finditer(_tail(path))), None):
+        if found := next(
+            filter(lambda found: not _HARMLESS.search(found["said"]), _STEPD.finditer(newest(path))), None
+        ):
             node = f"{found['node']}: " if found["node"] else ""
             return Verdict(shortened(f"{node}{found['said']}"), path, rank, Ending.setup)
     first = _TASK.search(text)
@@ -114,7 +116,8 @@ def _tail(path: Path) -> str:
 
 def last_line(path: Path) -> str:
     """The last words of a rank; empty where there are none."""
-    lines = [line.strip() for line in _tail(path).splitlines() if not line.startswith(("srun:", ATTEMPT))]
+    told = ("srun:", "slurmstepd", ATTEMPT)  # by Slurm; the last of it, that the step was ended, follows all else
+    lines = [line.strip() for line in _tail(path).splitlines() if not line.startswith(told)]
     lines = list(filter(None, lines))
     return lines[-1] if lines else ""
 

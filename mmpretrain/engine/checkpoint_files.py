@@ -160,9 +160,9 @@ def find_problem(folder: Path, rank: int = 0, world_size: int = 1) -> str | None
 
 
 def seen_problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint at a first look, which reads no file but the manifest; None without one."""
+    """What is wrong with a checkpoint at a first look, which reads no file but the manifest; None if nothing is."""
     if not (folder / MANIFEST).exists():
-        return None
+        return f"{MANIFEST} is missing"
     try:
         listed = read_manifest(folder).get("files", {})
         wrong = (name for name in listed if (folder / name).stat().st_size != listed[name]["size"])

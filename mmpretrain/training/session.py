@@ -122,8 +122,8 @@ class Session:
         self.started_from = manifest.get("started_from") if manifest else self.started_from
         if self.world.rank == 0:
             # On a fresh disk the status knows nothing of earlier starts, and the card is written by it.
-            begun = {"started_from": self.started_from} if self.started_from else {}
-            self.folder.update_status(sizes=self.sizes, **begun)
+            begun: dict[str, Any] = {"started_from": self.started_from} if self.started_from else {}
+            self.folder.update_status(None, sizes=self.sizes, **begun)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
         if manifest and manifest.get("skipped"):

@@ -166,11 +166,8 @@ def test_refused_by_preflight(config: dict[str, Any], message: str) -> None:
 
 
 def test_config_alone_refuses() -> None:
-    found = EncoderConfig("sequence", pool=Pool.flatten, checkpointing=True).problems("motion")
-    assert found == [
-        "model.encoders.motion.pool is flatten: sequence knows mean, last",
-        "model.encoders.motion.checkpointing=true has no effect on the sequence: leave it out",
-    ]
+    found = EncoderConfig("sequence", pool=Pool.flatten).problems("motion")
+    assert found == ["model.encoders.motion.pool is flatten: sequence knows mean, last"]
     config = with_motion({})
     config.model.encoders["genes"] = EncoderConfig("mlp", {})
     assert any(

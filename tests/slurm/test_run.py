@@ -216,6 +216,7 @@ def test_a_killed_rank_is_named(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     code, out = run(plan, kill=1, hang=0)
     assert code == Ending.lost
+    assert slurm_client.job_facts(job_id(plan))["ExitCode"] == f"{Ending.lost.code}:0", "and not srun's 137"
     assert "task 1 ended by Slurm: Killed" in out
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import prediction_table
 from mmpretrain.assembly.check import check_model
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.root import Config
@@ -23,6 +24,7 @@ from mmpretrain.training.prediction.fit import RESERVE
 from mmpretrain.training.prediction.foretold import foretold
 from mmpretrain.training.prediction.predict import Prediction, predict
 from tests.engine import runs
+from tests.test_docs import ROOT
 
 RANKS, STEPS = 2, 3
 # Wide enough for weights and activations to outweigh what torch and DeepSpeed keep beside them.
@@ -146,12 +148,32 @@ def test_it_is_everywhere(ranks: Callable, tmp_path: Path, tokens: list[str]) ->
     compare(ranks, tmp_path, tokens)
 
 
+@pytest.mark.slow
+def test_the_table_of_the_docs_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "prediction.md").read_text()
+    for line in prediction_table.table():
+        assert line in page, line
+
+
 def test_what_saves_memory_is_predicted_to() -> None:
     plain = predicted(["method=clip", "data.global_batch=512"]).memory
     assert plain is not None
     for token in ("engine.micro_batches=4", "engine.precision=bfloat16"):
         other = predicted(["method=clip", "data.global_batch=512", token]).memory
         assert other is not None and other.activations < 0.8 * plain.activations
+
+
+@pytest.mark.parametrize(("limit", "ring"), [(8, False), (7, True)])
+def test_negatives_are_chosen_by_what_travels(limit: int, ring: bool) -> None:
+    """Of CLIP's two modalities one: 2 x 4 bytes x 65536 x 16 = 8 MiB."""
+    tokens = ["method=clip", *HALVES, "data.global_batch=65536", "model.embed_dim=16", f"objective.gather_mb={limit}"]
+    wire = predicted(tokens).wire
+    assert wire is not None and ("send" in wire.payloads) is ring
+
+
+def test_stage_1_keeps_all_gradients_until_they_are_reduced() -> None:
+    found = predicted(["method=clip", "engine=zero1"], gpu=True)
+    assert found.memory is not None and found.memory.gradients >= 4 * found.trained
 
 
 def test_a_run_that_does_not_fit_is_told_what_would() -> None:

@@ -13,6 +13,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.training.prediction.layout import FULL, Group, Layout, bytes_of, share
 
 _PER_TENSOR = 330  # bytes that a file needs beside a tensor's numbers
+_PER_RANK = 9_000  # that a rank's file needs in any case: settings of DeepSpeed and of the optimizer
 _SCRIPTS = 41_000  # that DeepSpeed puts beside the parts of ranks
 
 
@@ -42,7 +43,8 @@ def checkpoint(
         states = sum(group.states * FULL * group.numel for group in layout.groups)
         steps = FULL * sum(len(group.parameters) for group in layout.groups if not group.matrices)
         first = FULL * layout.trained + frozen + buffers + states + steps + averaged * FULL * layout.trained
-        return _checkpoint(first + heads + average_of_heads, 0, (4 + averaged) * count, 0, model, ranks)
+        around = (4 + averaged) * count * _PER_TENSOR
+        return _checkpoint(first + heads + average_of_heads, 0, around, 0, model, ranks)
     part = sum(_part(stage, group, ranks) * FULL * (1 + group.states) for group in layout.groups)
     part += FULL * sum(not group.matrices for group in layout.groups)
     weights = 0
@@ -54,11 +56,15 @@ def checkpoint(
     average = FULL * layout.trained if averaged else 0
     own = average // ranks
     first = weights + part + heads + average_of_heads + average - own * (ranks - 1)
-    return _checkpoint(first, part + own, 2 * count, 2 * count, model, ranks)
+    # At stage 3 every rank lists all weights; else rank 0 does, and the others those of their part.
+    listed = count if stage == 3 else -(-count // ranks)
+    here, there = 2 * count * _PER_TENSOR, 2 * listed * _PER_TENSOR + _PER_RANK
+    return _checkpoint(first, part + own, here, there, model, ranks)
 
 
 def _checkpoint(first: int, other: int, here: int, there: int, model: nn.Module, ranks: int) -> Checkpoint:
-    written = first + here * _PER_TENSOR + _SCRIPTS, other + there * _PER_TENSOR
+    """first, other: bytes of tensors of rank 0 and of each other one. here, there: what files need around them."""
+    written = first + here + _SCRIPTS, other + there
     release = bytes_of(list(model.state_dict().values()))
     return Checkpoint(first + (ranks - 1) * other, written[0] + (ranks - 1) * written[1], *written, release)
 

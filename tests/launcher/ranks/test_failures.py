@@ -107,7 +107,8 @@ def test_how_a_silent_rank_ended_is_known_from_its_parent(tmp_path: Path) -> Non
 def test_a_rank_that_nccl_ended_for_waiting_tells_who_hangs(tmp_path: Path, by: str, log: str) -> None:
     """NCCL ends a process that has waited too long; the signs of life say where the one is that it waited for."""
     logs, beats = tmp_path / "logs", tmp_path / HEARTBEATS
-    logs.mkdir(), beats.mkdir()
+    logs.mkdir()
+    beats.mkdir()
     said = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE, Timeout(ms)=540000) ran"
     task(logs, 0).stderr.write_text(f"[E1130 ProcessGroupNCCL.cpp:632] [Rank 0] {said} for 540012 ms\n{log}")
     exits_file(logs, "7").write_text(by)

@@ -167,9 +167,27 @@ def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
         dog.start()
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(dogs[0].why_waiting, RuntimeError("Timed out waiting 300000ms for recv"))
-        wait_for(lambda: dogs[2].telling_s)
+        wait_for(dogs[0]._announced)
         assert dogs[2].why_waiting(RuntimeError("timed out")) is None
+        leaving = pool.submit(dogs[2].let_tell)
         found = asked.result()
+        assert not leaving.done()
+        dogs[0].has_told()
+        assert leaving.result()
     for dog in dogs:
         dog.stop()
     assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text
+
+
+def test_a_rank_that_has_failed_ends_even_if_a_thread_of_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python waits for such threads, and that is no hang whose cause would be worth more than the error's."""
+    ended: list[int] = []
+    monkeypatch.setattr(watchdog, "_end", ended.append)
+    watch = Watchdog(Watched(tmp_path, 0, 1, "7-0", JobPaths(tmp_path, "7", 0), 60.0), print)
+    watch.start()
+    watch.leave_within(0.01, Ending.disk_full.code)
+    wait_for(lambda: ended == [Ending.disk_full.code])
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
