@@ -52,6 +52,8 @@ def test_a_run_starts_stops_goes_on_and_releases_below_them(digits: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("parts", "tokens"), [(False, []), (True, AS_DEEPSPEED)], ids=["built whole", "whole in steps"]
 )
