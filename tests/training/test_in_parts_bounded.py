@@ -52,6 +52,8 @@ def test_a_run_starts_stops_goes_on_and_releases_below_them(digits: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("parts", "tokens"), [(False, []), (True, AS_DEEPSPEED)], ids=["built whole", "whole in steps"]
 )
@@ -118,7 +120,7 @@ def bounded(folder: str, parts: bool, stop_after: int | None) -> str:
         return report
 
     session_module.join, engine_module.hand_over = joined, handed_over  # type: ignore[assignment]
-    Engine.step = stepped  # type: ignore[method-assign, assignment]
+    Engine.step = stepped  # type: ignore[assignment, method-assign]
     allow(BUILDING)
     try:
         main(Path(folder))
