@@ -49,7 +49,8 @@ def test_lines_tell_samples_and_epochs_of_each_source(root: Path, tmp_path: Path
 def resumed(data: DataConfig, root: Path, manifest: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     """Where a run on ``data`` goes on from a checkpoint with this manifest."""
     made = object.__new__(Session)
-    made.__dict__ |= {"engine": None, "folder": RunFolder(root), "config": Config(data=data)}
+    made.__dict__ |= {"engine": None, "folder": RunFolder(root), "config": Config(data=data), "world": World.single()}
+    made.checkpoints = SimpleNamespace(start=lambda best: None)  # type: ignore[assignment]
     made.stream, made.recorder = mixed_stream(root, data=data), SimpleNamespace(start=lambda done: None)  # type: ignore
     monkeypatch.setattr(session.checkpoint, "load_newest", lambda engine, folder: manifest)
     return made.resume()
