@@ -44,6 +44,7 @@ def run(plan: RunPlan, *bad: str) -> tuple[Ending, str]:
     return code, out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_bad_node_is_left_out_and_the_job_completes_on_the_others(tmp_path: Path) -> None:
     plan = slurm_plan(tmp_path / "toy", ranks=1)
     code, out = run(plan, "node2")
