@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from submitit.core.utils import JobPaths
 from launcher.launching.launch import LaunchError, launch, prepare
 from launcher.planning.plan import RunPlan
 from launcher.ranks.job import Rank, noted_failures
+from launcher.ranks.watchdog import Watchdog
 from mmpretrain.run_folder import Busy, RunFolder, State, locked
 from tests.launcher.toy import toy_job, toy_plan
 
@@ -69,8 +71,10 @@ def test_no_field_of_the_status_is_lost(tmp_path: Path) -> None:
 def test_a_late_failure_leaves_a_completed_run_completed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     rank = Rank(1, 2, "7", "local", JobPaths(tmp_path, "7", 1))
+    watchdog: Any = create_autospec(Watchdog, instance=True)
+    watchdog.why_waiting.return_value, watchdog.let_tell.return_value = None, False
     for state, after in ((State.completed, "completed"), (State.running, "failed")):
         folder.update_status(state=state)
-        with pytest.raises(SystemExit), noted_failures(folder, rank, cast(Any, None)):
+        with pytest.raises(SystemExit), noted_failures(folder, rank, watchdog):
             raise ConnectionError("while the process group ended")
         assert folder.status()["state"] == after
