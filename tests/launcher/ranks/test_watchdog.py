@@ -176,6 +176,8 @@ def test_of_several_that_give_up_one_asks_and_the_others_stay_alive_for_it(
         assert leaving.result()
     for dog in dogs:
         dog.stop()
+        dog._thread.join(60)  # what it may not do here it must not do later
+        assert not dog._thread.is_alive()
     assert found is not None and found.ranks == (1,) and "stopped answering" not in found.text
 
 
