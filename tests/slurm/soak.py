@@ -19,7 +19,7 @@ from mmpretrain.run_folder import RunFolder, read_lines
 from tests.slurm.conftest import dev_cluster
 from tests.small_runs import ranks_of
 
-PATIENCE_S = 300.0  # for a run to come back after a fault
+PATIENCE_S = 600.0  # for a run to come back after a fault
 SETTLE_S = 60.0  # until Slurm has taken leave of a job
 
 
@@ -91,6 +91,7 @@ class Soak:
         code = self.end()
         if code == 0:
             return code
+        assert "error: " not in self.log[-1] or "in use by" in self.log[-1], f"refused: {self.log[-1]}"
         # A job that is ending still holds its run, which the launcher says and refuses.
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline and _queued(self.run.status().get("job_id")):

@@ -39,7 +39,14 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pat
 
 def tokens(steps: int) -> list[str]:
     """What both runs of a comparison have in common."""
-    often = ["checkpoint.every_steps=5", "engine.threads=1", "engine.hang_s=30", "evaluation.every_steps=50"]
+    # Groups of samples that mix: whatever the number of ranks, a rank has whole ones.
+    often = [
+        "method.mix_group=8",
+        "checkpoint.every_steps=5",
+        "engine.threads=1",
+        "engine.hang_s=30",
+        "evaluation.every_steps=50",
+    ]
     return [f"data.global_batch={BATCH}", f"train.samples={steps * BATCH}", "data.record_keys=true", *often]
 
 
