@@ -91,7 +91,9 @@ class Soak:
         code = self.end()
         if code == 0:
             return code
-        assert "error: " not in self.log[-1] or "in use by" in self.log[-1], f"refused: {self.log[-1]}"
+        # The launcher's own refusals begin a line with it; what a failed run says of its cause does not.
+        refused = [line for line in self.log[-1].splitlines() if line.startswith("error: ")]
+        assert all("in use by" in line for line in refused), refused
         # A job that is ending still holds its run, which the launcher says and refuses.
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline and _queued(self.run.status().get("job_id")):
