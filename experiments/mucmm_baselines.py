@@ -45,7 +45,7 @@ from mmpretrain.explain.scores import Codes
 from mmpretrain.explain.settings import Settings
 from shards.planted import FACTORS, Right
 
-CLOSED, AJIVE = "closed form (linear CCA)", "AJIVE"
+CLOSED, AJIVE, WHOLE = "closed form (linear CCA)", "AJIVE", "features, not split"
 ROSMAP, CURVED = (3, 9), (2, 2)
 CURVED_SIZES = {"train": 6_000, "test": 1_500}
 EXPLAINED = 500
@@ -99,7 +99,15 @@ def compare(world: World, seed: int, checkpoints: Mapping[str, Any]) -> tuple[Fo
     ranks = [fitted.parts[name].components for name in world.pair]
     joint = ajive([rows[0][name] for name in world.pair], ranks, *world.widths)
     found[AJIVE] = world.measured(*(_of_ajive(joint.codes([s[n] for n in world.pair]), world.pair) for s in rows))
+    found[WHOLE] = _without_split(world)
     return found, fitted, heads
+
+
+def _without_split(world: World) -> dict[str, Any]:
+    """Probes of all features of both sides, as they are."""
+    rows = [tensors({name: split.embeds[name] for name in world.pair}) for split in world.splits]
+    codes = [{name: Codes(values, values[:, :0]) for name, values in side.items()} for side in rows]
+    return {name: value for name, value in world.measured(*codes).items() if name.startswith("both/")}
 
 
 def _of_ajive(codes: tuple[Tensor, Sequence[Tensor]], pair: tuple[str, str]) -> dict[str, Codes]:
