@@ -50,6 +50,7 @@ ROSMAP, CURVED = (3, 9), (2, 2)
 CURVED_SIZES = {"train": 6_000, "test": 1_500}
 EXPLAINED = 500
 QUICK = (5, 10)
+SUMS = ("fitted", "held out")
 Splits = tuple[Embeddings, Embeddings]
 Found = dict[str, dict[str, Any]]  # row of a table -> what was measured
 
@@ -191,19 +192,21 @@ def remembered(path: Path, make: Callable[[], dict[str, Found]]) -> dict[str, Fo
     return kept
 
 
-def table(title: str, runs: Sequence[Found], columns: Mapping[str, float]) -> str:
-    """Mean and deviation over seeds. columns: measured quantity -> by what it is multiplied."""
+def table(title: str, runs: Sequence[Found]) -> str:
+    """Mean and deviation over seeds: sums of correlations as they are, all steps, everything else in percent."""
+    columns = list(dict.fromkeys(column for run in runs for row in run.values() for column in row))
     rows = []
     for name in runs[0]:
         values = [[run[name][column] for run in runs if column in run[name]] for column in columns]
-        rows.append([name, *(cell(v, scale) for v, scale in zip(values, columns.values(), strict=True))])
+        rows.append([name, *(_cell(*pair) for pair in zip(columns, values, strict=True))])
     return f"## {title}\n\n{len(runs)} seeds.\n\n" + markdown(["", *columns], rows) + "\n"
 
 
-def columns_of(runs: Sequence[Found]) -> dict[str, float]:
-    """All that was measured: sums as they are (times 1), steps too, everything else in percent."""
-    names = dict.fromkeys(column for run in runs for row in run.values() for column in row)
-    return {name: 1.0 if name in ("fitted", "held out", "steps") else 100.0 for name in names}
+def _cell(column: str, values: Sequence[float]) -> str:
+    if not values or column not in SUMS:
+        return " ".join(str(value) for value in values) if column == "steps" else cell(values)
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{deviation}"
 
 
 def main() -> None:
@@ -234,9 +237,7 @@ def main() -> None:
         )
     found["planted"] = _planted_seeds(root, data, seeds, quick)
     text = "".join(
-        table(f"{name}: {part}", [one[part] for one in runs], columns_of([one[part] for one in runs]))
-        for name, runs in found.items()
-        for part in runs[0]
+        table(f"{name}: {part}", [one[part] for one in runs]) for name, runs in found.items() for part in runs[0]
     )
     (root / "table.md").write_text(text, encoding="utf-8")
     print(text)

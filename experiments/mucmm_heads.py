@@ -1,7 +1,7 @@
 """Codes of embeddings that are at hand, by every way that is compared: in closed form, trained, deep, and AJIVE.
 
 The trained ones are those of ``method=mucmm`` (a reconstruction), its own code on its own model, in this process: Adam
-on batches of the embeddings. How long is chosen once per form and data: of ``CHECKPOINTS`` the number of steps with the
+on batches of the embeddings. How long is chosen once per form and data: of ``checkpoints`` the number of steps with the
 largest sum of correlations of the common codes on a fifth of the training rows that the heads don't see; then the heads
 are trained on all of them for so long. Deep CCA is the same with the correlation of common codes alone, so it has no
 individual codes. Shapes: n samples, d width of an embedding, k common and u individual directions.
@@ -32,7 +32,7 @@ from mmpretrain.methods.mucmm import Mucmm
 from mmpretrain.methods.mucmm_closed_form import COMMON
 
 HIDDEN, RATE, DECAY, BATCH = 256, 1e-3, 1e-5, 1024
-CHECKPOINTS = (25, 50, 100, 200, 400, 800)
+SHORT, LONG = (25, 50, 100, 200, 400), (25, 50, 100, 200, 400, 800, 1600)  # linear heads start at the closed form
 VALIDATION = 5  # one of so many training rows
 Rows = Mapping[str, Tensor]  # modality -> float32 [n, d]
 
@@ -40,18 +40,19 @@ Rows = Mapping[str, Tensor]  # modality -> float32 [n, d]
 @dataclass(frozen=True)
 class Form:
     """One way of training. hidden: units of the heads' hidden layer, None: linear heads. settings: of ``method``.
-    individual: whether the objective says anything about individual codes."""
+    checkpoints: numbers of steps to choose from. individual: whether the objective says anything of individual codes."""
 
     title: str
     hidden: int | None
+    checkpoints: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     individual: bool = True
 
 
 FORMS = {
-    "linear": Form("MUCMM, linear heads", None),
-    "mlp": Form("MUCMM, MLP heads", HIDDEN),
-    "deep": Form("deep CCA (MLP heads)", HIDDEN, {"alpha": 0.0, "gamma": 0.0}, individual=False),
+    "linear": Form("MUCMM, linear heads", None, SHORT),
+    "mlp": Form("MUCMM, MLP heads", HIDDEN, LONG),
+    "deep": Form("deep CCA (MLP heads)", HIDDEN, LONG, {"alpha": 0.0, "gamma": 0.0}, individual=False),
 }
 
 
@@ -76,17 +77,18 @@ def train_heads(
     seed: int,
     *,
     variance: float = 1.0,
-    checkpoints: tuple[int, ...] = CHECKPOINTS,
+    checkpoints: tuple[int, ...] | None = None,
 ) -> Trained:
     """Heads for common and individual codes of these ``widths`` on the training rows of two modalities.
 
-    variance: the share of it that whitening keeps. checkpoints: numbers of steps to choose from.
+    variance: the share of it that whitening keeps. checkpoints: None for those of the form.
     Raises ValueError as the method does, for widths that the embeddings cannot hold.
     """
+    choice = form.checkpoints if checkpoints is None else checkpoints
     held_out = torch.arange(_length(rows)) % VALIDATION == 0
     seen, unseen = ({name: values[mask] for name, values in rows.items()} for mask in (~held_out, held_out))
     way = (config_of(seen, form, widths, variance), seed)
-    reached = {steps: _held_out_sum(method, seen, unseen) for steps, method in _trained(seen, *way, checkpoints)}
+    reached = {steps: _held_out_sum(method, seen, unseen) for steps, method in _trained(seen, *way, choice)}
     best = max(reached, key=lambda steps: reached[steps])
     way = (config_of(rows, form, widths, variance), seed)
     *_, (_, method) = _trained(rows, *way, (best,))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from experiments.finetuning import PRETRAINING, tune
 from experiments.finetuning_photos import write_clip, write_domain
-from experiments.mucmm_heads import CHECKPOINTS, FORMS, tensors, train_heads
+from experiments.mucmm_heads import FORMS, tensors, train_heads
 from experiments.training import cell, markdown
 from mmpretrain.evaluation.bootstrap import intervals, mean_of
 from mmpretrain.evaluation.embeddings import Embeddings
@@ -45,7 +45,7 @@ Found = dict[str, dict[str, float]]  # score -> what was measured
 
 
 def scores_of(
-    train: Embeddings, test: Embeddings, pair: tuple[str, str], seed: int, steps: Sequence[int]
+    train: Embeddings, test: Embeddings, pair: tuple[str, str], seed: int, steps: tuple[int, ...] | None
 ) -> dict[str, Sides]:
     """Every score as rows of both modalities of the test samples. Raises ValueError if nothing is common."""
     fitted = fit(train, pair, Settings(), CodesOrigin.closed_form)
@@ -61,7 +61,7 @@ def scores_of(
     individual = min(part.components for part in fitted.parts.values()) - k
     for form in (FORMS["linear"], FORMS["mlp"]):
         widths = (k, max(1, individual))
-        heads = train_heads(rows[0], form, widths, seed, variance=Settings().variance, checkpoints=tuple(steps))
+        heads = train_heads(rows[0], form, widths, seed, variance=Settings().variance, checkpoints=steps)
         common = [heads.codes(rows[1])[name][0] for name in pair]
         found |= _common(form.title, *common, heads.model.components[pair[0]].rho)
     return found
@@ -114,7 +114,9 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     return kept
 
 
-def compare(model: str, data: str, pair: Sequence[str] | None, seed: int, limit: int, steps: Sequence[int]) -> Found:
+def compare(
+    model: str, data: str, pair: Sequence[str] | None, seed: int, limit: int, steps: tuple[int, ...] | None
+) -> Found:
     """All scores of one model on one data set."""
     opened = open_release(model, data, pair, usual_device())
     train, test = (opened.embed(split, limit) for split in ("train", "test"))
@@ -187,7 +189,7 @@ def main() -> None:
     torch.manual_seed(0)
     if asked.model:
         pair = asked.pair.split(",") if asked.pair else None
-        runs = [compare(asked.model, asked.data, pair, 0, asked.limit, QUICK if asked.quick else CHECKPOINTS)]
+        runs = [compare(asked.model, asked.data, pair, 0, asked.limit, QUICK if asked.quick else None)]
     else:
         models = own_models(root, range(asked.seeds), asked.quick)
         runs = [_remembered(root, seed, *model, asked) for seed, model in enumerate(models)]
@@ -198,7 +200,7 @@ def main() -> None:
 def _remembered(root: Path, seed: int, release: Path, data: Path, asked: argparse.Namespace) -> Found:
     kept = root / f"scores-{seed}.json"
     if not kept.exists():
-        steps = QUICK if asked.quick else CHECKPOINTS
+        steps = QUICK if asked.quick else None
         found = compare(str(release), str(data), None, seed, asked.limit, steps)
         kept.write_text(json.dumps(found, indent=1), encoding="utf-8")
     read: Found = json.loads(kept.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ def split(number: int, count: int) -> Embeddings:
 def test_the_common_score_leaves_out_what_is_not_shared() -> None:
     sides = scores_of(split(0, 600), split(1, 100), PAIR, 0, (5,))
     found = measured(sides, PAIR)
-    assert found["common score, over lengths"]["image->text R@1"] > 0.9 > 0.5 > found[COSINE]["image->text R@1"]
+    assert found["common score, over lengths"]["image->text R@1"] > 0.8 > 0.5 > found[COSINE]["image->text R@1"]
     assert found["common score, over lengths"]["text->image R@1 - cosine/low"] > 0
     assert {"MUCMM, linear heads", "MUCMM, MLP heads, weighted", "cosine, centered"} < found.keys()
 
