@@ -40,7 +40,7 @@ Rows = Mapping[str, Tensor]  # modality -> float32 [n, d]
 @dataclass(frozen=True)
 class Form:
     """One way of training. hidden: units of the heads' hidden layer, None: linear heads. settings: of ``method``.
-    checkpoints: numbers of steps to choose from. individual: whether the objective says anything of individual codes."""
+    checkpoints: numbers of steps to choose from. individual: whether the objective has individual codes."""
 
     title: str
     hidden: int | None
