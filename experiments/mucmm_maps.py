@@ -47,7 +47,8 @@ class Headed(nn.Module):
 
 def score_maps(opened: Opened, fitted: Decomposition, explained: int) -> Maps:
     """Of the common and the individual score of a decomposition, over ``explained`` test samples."""
-    form, found = AttributionForm(attribution=Attribution.gradient), {}
+    form = AttributionForm(attribution=Attribution.gradient)
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
     for inputs in _batches(opened, explained):
         maps = attribution_maps(opened, fitted, form, inputs)
         for name, parts in maps.items():

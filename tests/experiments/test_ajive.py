@@ -23,7 +23,7 @@ def blocks(count: int = 400) -> list[Tensor]:
 
 def test_the_joint_code_of_two_blocks_is_the_scaled_sum_of_their_canonical_codes() -> None:
     both = blocks()
-    found, canonical = ajive(both, (7, 6), 2, 3), canonical_of_rows(*both, ridge=0.0)
+    found, canonical = ajive(both, (7, 6), 2, 3), canonical_of_rows(both[0], both[1], ridge=0.0)
     torch.testing.assert_close(found.singular, (1 + canonical.rho[:2]).sqrt())
     codes = [(h - mean) @ m for h, mean, m in zip(both, canonical.means, canonical.common(2), strict=True)]
     joint, _ = found.codes(both)
