@@ -148,7 +148,7 @@ def _meant(maps: Maps, *, individual: bool) -> Maps:
 def rosmap(splits: Splits, pair: tuple[str, str], seed: int, quick: bool) -> dict[str, Found]:
     """Codes of a pair of views, by their leading principal components."""
     train, test = splits
-    reduced = [{}, {}]
+    reduced: list[dict[str, np.ndarray]] = [{}, {}]
     for name in pair:
         rows = train.embeds[name]
         _, _, axes = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)

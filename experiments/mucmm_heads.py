@@ -58,10 +58,12 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """Heads as they are after training, and how many steps were chosen. model: embeddings to codes."""
+    """Heads as they are after training, and how many steps were chosen. model: embeddings to codes. rho: [k], correlations of the
+    common codes on the training rows."""
 
     model: nn.Module
     steps: int
+    rho: Tensor
 
     @torch.no_grad()
     def codes(self, rows: Rows) -> dict[str, tuple[Tensor, Tensor]]:
@@ -94,7 +96,8 @@ def train_heads(
     *_, (_, method) = _trained(rows, *way, (best,))
     whole = _batch(rows)
     method.conclude(method.model, [(whole, torch.ones(len(whole), dtype=torch.bool))], World.single())
-    return Trained(method.model.eval().requires_grad_(False), best)
+    rho = next(iter(method.components.values())).rho.double()
+    return Trained(method.model.eval().requires_grad_(False), best, rho)
 
 
 def _trained(rows: Rows, config: Config, seed: int, checkpoints: tuple[int, ...]) -> Iterator[tuple[int, Mucmm]]:

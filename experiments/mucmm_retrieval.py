@@ -56,14 +56,14 @@ def scores_of(
     found = {COSINE: _sides(*(unit_rows(rows) for rows in embeds))}
     found["cosine, centered"] = _sides(*(unit_rows(rows - mean) for rows, mean in zip(embeds, means, strict=True)))
     codes = split_codes(fitted, test)
-    found |= _common("common score", *(codes[name].common for name in pair), fitted.rho)
+    found |= _common("common score", codes[pair[0]].common, codes[pair[1]].common, fitted.rho)
     rows = [tensors({name: split.embeds[name] for name in pair}) for split in (train, test)]
     individual = min(part.components for part in fitted.parts.values()) - k
     for form in (FORMS["linear"], FORMS["mlp"]):
         widths = (k, max(1, individual))
         heads = train_heads(rows[0], form, widths, seed, variance=Settings().variance, checkpoints=steps)
-        common = [heads.codes(rows[1])[name][0] for name in pair]
-        found |= _common(form.title, *common, heads.model.components[pair[0]].rho)
+        trained = heads.codes(rows[1])
+        found |= _common(form.title, trained[pair[0]][0], trained[pair[1]][0], heads.rho)
     return found
 
 
@@ -98,7 +98,7 @@ def measured(sides: Mapping[str, Sides], pair: tuple[str, str]) -> Found:
 
 def _outcomes(sides: Sides, pair: tuple[str, str]) -> dict[str, np.ndarray]:
     """``image->text R@1`` and so on: of every query the chance that its partner is among the first; ties are drawn."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for (query, item), (one, two) in ((sides, pair), (sides[::-1], pair[::-1])):
         ahead, tied = pair_places(query, item)
         found |= {f"{one}->{two} R@{k}": np.clip((k - ahead) / tied, 0, 1) for k in KS}
