@@ -58,7 +58,7 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """Heads as they are after training, and how many steps were chosen. model: embeddings to codes. rho: [k], correlations of the
+    """Heads after training, and how many steps were chosen. model: embeddings to codes. rho: [k], correlations of the
     common codes on the training rows."""
 
     model: nn.Module

@@ -58,9 +58,10 @@ def scores_of(
     codes = split_codes(fitted, test)
     found |= _common("common score", codes[pair[0]].common, codes[pair[1]].common, fitted.rho)
     rows = [tensors({name: split.embeds[name] for name in pair}) for split in (train, test)]
-    individual = min(part.components for part in fitted.parts.values()) - k
+    kept = min(part.components for part in fitted.parts.values())
+    common = max(1, min(k, kept - 1))  # heads want a direction for individual codes, too
     for form in (FORMS["linear"], FORMS["mlp"]):
-        widths = (k, max(1, individual))
+        widths = (common, max(1, kept - common))
         heads = train_heads(rows[0], form, widths, seed, variance=Settings().variance, checkpoints=steps)
         trained = heads.codes(rows[1])
         found |= _common(form.title, trained[pair[0]][0], trained[pair[1]][0], heads.rho)
