@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from experiments.ajive import ajive
-from experiments.mucmm_heads import FORMS, Trained, correlation_sum, tensors, train_heads
+from experiments.mucmm_heads import FORMS, Trained, correlation_sum, leading_components, tensors, train_heads
 from experiments.mucmm_maps import Headed, Maps, alike, plain_maps, random_codes, score_maps, shares, shuffled_pairs
 from experiments.mucmm_planted import DIMENSIONS, SETTINGS, dataset
 from experiments.mucmm_rosmap import VIEWS, read_views, standardized
@@ -147,14 +147,8 @@ def _meant(maps: Maps, *, individual: bool) -> Maps:
 
 def rosmap(splits: Splits, pair: tuple[str, str], seed: int, quick: bool) -> dict[str, Found]:
     """Codes of a pair of views, by their leading principal components."""
-    train, test = splits
-    reduced: list[dict[str, np.ndarray]] = [{}, {}]
-    for name in pair:
-        rows = train.embeds[name]
-        _, _, axes = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-        for split, into in zip(splits, reduced, strict=True):
-            into[name] = (split.embeds[name] - rows.mean(axis=0)) @ axes[: sum(ROSMAP)].T
-    world = World((replace(train, embeds=reduced[0]), replace(test, embeds=reduced[1])), pair, ROSMAP, {})
+    train, test = leading_components(splits, pair, sum(ROSMAP))
+    world = World((train, test), pair, ROSMAP, {})
     return {"codes": compare(world, seed, _checkpoints(quick))[0]}
 
 

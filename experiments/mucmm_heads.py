@@ -9,8 +9,8 @@ individual codes. Shapes: n samples, d width of an embedding, k common and u ind
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.explain.decomposition import code_correlations
 from mmpretrain.losses.canonical import canonical_of_rows
 from mmpretrain.methods.build import build_method
@@ -160,6 +161,17 @@ def _length(rows: Rows) -> int:
 def tensors(embeds: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Embeddings as rows."""
     return {name: torch.from_numpy(np.ascontiguousarray(values, np.float32)) for name, values in embeds.items()}
+
+
+def leading_components(splits: Sequence[Embeddings], pair: tuple[str, str], count: int) -> list[Embeddings]:
+    """Each of ``splits`` with the ``count`` leading principal components of the first one in place of embeddings."""
+    found: list[dict[str, np.ndarray]] = [{} for _ in splits]
+    for name in pair:
+        rows = splits[0].embeds[name]
+        _, _, axes = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+        for split, into in zip(splits, found, strict=True):
+            into[name] = (split.embeds[name] - rows.mean(axis=0)) @ axes[:count].T
+    return [replace(split, embeds=into) for split, into in zip(splits, found, strict=True)]
 
 
 def correlation_sum(first: Tensor, second: Tensor) -> float:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from experiments.finetuning import PRETRAINING, tune
 from experiments.finetuning_photos import write_clip, write_domain
-from experiments.mucmm_heads import FORMS, tensors, train_heads
+from experiments.mucmm_heads import FORMS, leading_components, tensors, train_heads
 from experiments.training import cell, markdown
 from mmpretrain.evaluation.bootstrap import intervals, mean_of
 from mmpretrain.evaluation.embeddings import Embeddings
@@ -57,19 +57,19 @@ def scores_of(
     found["cosine, centered"] = _sides(*(unit_rows(rows - mean) for rows, mean in zip(embeds, means, strict=True)))
     codes = split_codes(fitted, test)
     found |= _common("common score", codes[pair[0]].common, codes[pair[1]].common, fitted.rho)
-    rows = [tensors({name: split.embeds[name] for name in pair}) for split in (train, test)]
     kept = min(part.components for part in fitted.parts.values())
+    rows = [tensors(split.embeds) for split in leading_components((train, test), pair, kept)]
     common = max(1, min(k, kept - 1))  # heads want a direction for individual codes, too
     for form in (FORMS["linear"], FORMS["mlp"]):
         widths = (common, max(1, kept - common))
-        heads = train_heads(rows[0], form, widths, seed, variance=Settings().variance, checkpoints=steps)
+        heads = train_heads(rows[0], form, widths, seed, checkpoints=steps)
         trained = heads.codes(rows[1])
         found |= _common(form.title, trained[pair[0]][0], trained[pair[1]][0], heads.rho)
     return found
 
 
 def _common(title: str, first: Tensor, second: Tensor, rho: Tensor) -> dict[str, Sides]:
-    """A common score in its three forms: the weights are split between both sides."""
+    """A common score in its four forms: the weights are split between both sides."""
     weights = rho.double().clamp(min=0).sqrt()
     sides, weighted = [first, second], [first * weights, second * weights]
     lengths = [unit_rows(side.numpy()) for side in sides]
