@@ -99,10 +99,17 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _nothing() -> bytes:
+    """``bytes()``, by which the older protocols write no bytes."""
+    return b""
+
+
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _nothing,
+    ("builtins", "bytes"): _nothing,
     ("collections", "OrderedDict"): dict,
 }
 for _core in ("numpy.core", "numpy._core"):
@@ -153,7 +160,8 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.dispatch[pickle.BYTEARRAY8[0]] = _Reader._bytearray
         self.dispatch[pickle.SETITEM[0]] = _Reader._setitem
         self.dispatch[pickle.SETITEMS[0]] = _Reader._setitems
-        for code in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS, pickle.DICT):
+        self.dispatch[pickle.DICT[0]] = _Reader._dict
+        for code in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS):
             self.dispatch[code[0]] = _Reader._refuse
 
     def find_class(self, module: str, name: str) -> Any:
@@ -170,12 +178,19 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def _bytearray(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._put_all(items)
+
     def _setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._put(key, value)
 
     def _setitems(self) -> None:
-        items = self.pop_mark()
+        self._put_all(self.pop_mark())
+
+    def _put_all(self, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
             self._put(key, value)
 
@@ -185,7 +200,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.stack[-1][key] = value
 
     def _refuse(self) -> None:
-        raise pickle.UnpicklingError("it holds sets, or is of a form that is not read")
+        raise pickle.UnpicklingError("it holds sets, and only plain containers are read")
 
 
 def read_pickle(path: Path) -> Any:

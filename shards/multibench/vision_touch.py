@@ -79,7 +79,7 @@ def build_vision_touch(
 
 
 def split_paths(paths: list[Path]) -> dict[str, list[Path]]:
-    """Split -> files of whole trajectories, a fixed draw: a fifth to the test, a tenth to validation, at least one each.
+    """Split -> files of whole trajectories, a fixed draw: a fifth to the test, a tenth to validation, at least one.
 
     The published files are pieces of 50 steps, ``NAME_0_1000.h5`` to ``NAME_19_1000.h5``, which stay together.
     """
@@ -105,7 +105,7 @@ def _samples(paths: list[Path], shape: tuple[int, ...]) -> Iterator[RawSample]:
 
 def _sample(key: str, found: _Trajectory, step: int) -> RawSample:
     force = np.tanh(found.force[step, -WINDOW:].astype(np.float32))
-    pose = found.arm[step + 1, :POSE].astype(np.float64).tolist()
+    pose = found.arm[step + 1, :POSE].astype(np.float32).astype(np.float64).tolist()
     return {
         "__key__": key,
         "image.png": _png(found.image[step]),
