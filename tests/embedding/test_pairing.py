@@ -123,7 +123,7 @@ def test_the_dataset_says_what_it_is(world: Path, tmp_path: Path) -> None:
     }
     assert info.provenance["temperature"] == 0.05 and info.provenance["second_memory"]["modality"] == "item"
     assert [shard.samples for shard in index.shards] == [4, 4, 4, 4, 1]
-    assert set(index.shards[0].extensions) == {f"{name}.npy" for name in COLUMNS}
+    assert set(index.shards[0].extensions) == {f"{name}.f32" for name in COLUMNS}
 
 
 def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path, ranks: Ranks) -> None:
