@@ -159,6 +159,14 @@ def within_space(setting: Setting, seed: int) -> dict[str, float]:
     return evaluation(setting.release("first", seed).parent) | evaluation(setting.release("second", seed).parent)
 
 
+def complete(setting: Setting, seed: int, at_once: int) -> dict[str, tuple[float, ...]]:
+    """Train what a seed lacks; its rows."""
+    train_side_by_side([setting.space(space, seed) for space in HALVES], setting.root, at_once)
+    jobs = [setting.connection(number, row, seed) for number, row in enumerate(VARIANTS)]
+    train_side_by_side(jobs, setting.root, at_once)
+    return measure(setting, seed)
+
+
 def main() -> None:
     """Build and train what is missing, then write table and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,10 +179,7 @@ def main() -> None:
     setting, seeds = Setting(options.root), range(options.seeds)
     if options.quick:
         setting, seeds = Setting(options.root / "quick", short=4096), range(1)
-    train_side_by_side([setting.space(space, s) for s in seeds for space in HALVES], setting.root, options.at_once)
-    jobs = [setting.connection(number, row, s) for s in seeds for number, row in enumerate(VARIANTS)]
-    train_side_by_side(jobs, setting.root, options.at_once)
-    measured = [measure(setting, seed) for seed in seeds]
+    measured = [complete(setting, seed, options.at_once) for seed in seeds]
     scores: Scores = {row: [found[row] for found in measured] for row in measured[0]}
     (setting.root / "table.md").write_text(table(scores, [within_space(setting, seed) for seed in seeds]))
     (setting.root / "found.png").write_bytes(picture(setting))

@@ -164,9 +164,9 @@ def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Rank
     run(job(world, tmp_path / "whole"))
     ranks(2, cut, job(world, tmp_path / "part"))
     train = tmp_path / "part" / "train"
-    effective = [f".effective-{number:06d}.json" for number in range(4)]
+    effective = [f".effective-{number:06d}.npy" for number in range(4)]
     shards = ["shard-000000.tar", "shard-000001.tar"]
-    assert sorted(path.name for path in train.iterdir()) == [*effective, "origin.json", *shards]
+    assert sorted(path.name for path in train.iterdir()) == [*effective, "columns", "origin.json", *shards]
     before = [(train / name).stat().st_mtime_ns for name in shards]
     ranks(size, run, job(world, tmp_path / "part"))
     assert [(train / name).stat().st_mtime_ns for name in shards] == before
