@@ -80,7 +80,7 @@ class RetrievalFigures:
             log.info("%s", line)
 
     def _read(self, number: int) -> np.ndarray | None:
-        """A shard's numbers, float64 [b, 4]; of an earlier version [b, 2] or [b, 4] from JSON; None if there are none."""
+        """A shard's numbers, float64 [b, 4]; of an earlier version [b, 2] or [b, 4] of JSON; None: there are none."""
         if (path := self._path(number)).exists():
             return np.load(path, allow_pickle=False)
         earlier = self._path(number, EARLIER_SUFFIX)

@@ -93,10 +93,8 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
     """
     (features,) = modality["size"]
     matrix = isinstance(vectors, np.ndarray) and vectors.dtype == np.float32 and vectors.shape[1:] == (features,)
-    if matrix and len(vectors):
-        values = vectors  # a matrix, whose rows need not be looked at one by one
-    else:
-        values = _stacked_vectors(name, vectors, features)
+    # The rows of a matrix need not be looked at one by one.
+    values = vectors if matrix and len(vectors) else _stacked_vectors(name, vectors, features)
     if "minimum" in modality:
         low, high = np.asarray(modality["minimum"]), np.asarray(modality["maximum"])
         # The small constant keeps features that never vary in training finite.
