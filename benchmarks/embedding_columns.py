@@ -5,7 +5,7 @@
 For every size, in a process of its own: a table of pairs (four float16 vectors per row) is written as `mmpretrain pair`
 writes it; then its index is opened, batches of 10,240 are read in training's order (data.window=16), and one of its
 columns is swept as a memory by 256 queries, read from the files. The same is done with one file per sample and modality
-(`--form samples`) for the smallest size, or for 100,000 rows if that is more. Vectors are drawn once and written again
+(`--form samples`) for 20,000 rows. Vectors are drawn once and written again
 and again, because their values change no time. Nothing is compared between runs; sizes show how times grow.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.training import markdown
+from benchmarks.measure import MIB, finish, show, status
 from mmpretrain.config.data import DataConfig, Kind, ModalityConfig
 from mmpretrain.data.column_shards import Column, Table
 from mmpretrain.data.info import DatasetInfo
@@ -88,34 +87,33 @@ def child(folder: Path, rows: int, width: int, form: ShardForm) -> dict[str, Any
     """All readings of one size."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {"rows": rows, "form": form.value}
+    own = []
     found["write"] = measured(lambda: write(folder, rows, width, form))[:2]
+    own.append(own_bytes())
     found["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     *found["open"], opened = measured(lambda: stream(folder, width))
     found["batches"] = measured(lambda: batches(opened))[:2]
+    own.append(own_bytes())
     found["steps"] = min(BATCHES, max(1, rows // BATCH))
     found["sweep"] = measured(lambda: sweep(folder, width))[:2]
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found["private"] = _private()
+    found["own"] = max([*own, own_bytes()])
     return found
 
 
-def _private() -> float:
-    """MiB of this process's own memory at its end, without what is mapped from files."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+def own_bytes() -> int:
+    """This process's own memory now, without what is mapped from files."""
+    return status("RssAnon")
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def lines(found: list[dict[str, Any]]) -> list[list[str]]:
     """A line per size: seconds by the clock (of the processor)."""
-    header = ["form", "rows", "GB", "written, s", "opened, s", "a batch of 10,240, s", "swept by 256, s", "own MiB"]
-    lines = []
+    made = []
     for entry in found:
         batch = [value / entry["steps"] for value in entry["batches"]]
         times = [f"{clock:.3g} ({cpu:.3g})" for clock, cpu in (entry["write"], entry["open"], batch, entry["sweep"])]
-        lines.append(
-            [entry["form"], f"{entry['rows']:,}", f"{entry['bytes'] / 1e9:.3g}", *times, f"{entry['private']:.0f}"]
-        )
-    return markdown(header, lines)
+        own = f"{entry['own'] / MIB:.0f}"
+        made.append([entry["form"], f"{entry['rows']:,}", f"{entry['bytes'] / 1e9:.3g}", *times, own])
+    return made
 
 
 def main() -> None:
@@ -131,7 +129,7 @@ def main() -> None:
         print(json.dumps(child(options.folder, options.rows[0], options.width, ShardForm(options.child))))
         return
     rows = [20_000] if options.quick else options.rows
-    jobs = [(min(rows[0], 100_000), ShardForm.samples), *((count, ShardForm.columns) for count in rows)]
+    jobs = [(20_000, ShardForm.samples), *((count, ShardForm.columns) for count in rows)]
     found = []
     for count, form in jobs:
         folder = Path(tempfile.mkdtemp(prefix="mmpretrain-columns-", dir=options.folder))
@@ -141,7 +139,9 @@ def main() -> None:
             found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    print(table(found))
+    columns = ["form", "rows", "GB", "written, s", "opened, s", "a batch, s", "swept, s", "own MiB"]
+    show(f"Pair tables of {options.width} float16 numbers, by the clock (of the processor)", columns, lines(found))
+    finish({"embedding_columns": found})
 
 
 if __name__ == "__main__":

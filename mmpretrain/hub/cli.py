@@ -1,4 +1,4 @@
-"""``mmpretrain convert`` and ``mmpretrain connect`` (no torch here: what computes is imported when it is asked for)."""
+"""``mmpretrain convert``, ``connect`` and ``join`` (no torch here: what computes is imported when it is asked for)."""
 
 from __future__ import annotations
 
@@ -69,6 +69,28 @@ def connect_command(
 
         with working(form, "connecting"):
             made = connect_published(first, second, projectors, out, head_a)
+        called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
+        result = {"path": str(out), "modalities": called, "embed_dim": width}
+        answer(form, result, f"{out}: {', '.join(called)}, embeddings of {width} numbers")
+
+
+def join_command(
+    leaves: Annotated[list[Path], typer.Argument(help="Releases of connections that keep the same space unprojected.")],
+    out: Annotated[Path, typer.Option(help="Release folder to write.")],
+    json_flag: JsonFlag = False,
+) -> None:
+    """Join connections to one unprojected space, as in Ex-MCR: a release that embeds what any of them does.
+
+    Nothing is trained. Example: mmpretrain join runs/clip-clap/release runs/clip-points/release --out joined
+    """
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        if out.exists():
+            raise CommandError([f"{out} exists: remove it, or name another folder"])
+        from mmpretrain.hub.leaves import join_leaves
+
+        with working(form, "joining"):
+            made = join_leaves(leaves, out)
         called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
         result = {"path": str(out), "modalities": called, "embed_dim": width}
         answer(form, result, f"{out}: {', '.join(called)}, embeddings of {width} numbers")

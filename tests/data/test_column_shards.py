@@ -100,8 +100,6 @@ def test_tables_of_batches_make_one_where_some_lack_a_column() -> None:
 
 def values(*, a: np.ndarray | list[np.ndarray]) -> dict:
     """A processor that says how it was called."""
-    import torch
-
     return {
         "a": {"values": torch.from_numpy(np.stack(list(a)).copy()), "whole": torch.tensor(isinstance(a, np.ndarray))}
     }

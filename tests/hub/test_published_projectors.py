@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from mmpretrain.cli import app
 from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.hub.published_projectors import connect_published
-from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
 from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import verify_release
 from tests.methods.test_cmcr_release import WIDTHS, embeds, space
@@ -80,12 +79,8 @@ def test_the_release_gives_what_their_code_gives(half: bool, spaces: dict[str, P
     assert verify_release(tmp_path / "whole") == []
     samples = small_samples()
     found = embeds(tmp_path / "whole", samples)
-    inner = {
-        side: embeds(
-            folder, {name: samples[name] for name in MMPretrainModel.from_pretrained(folder).config.modalities}
-        )
-        for side, folder in spaces.items()
-    }
+    held = {"first": ("picture", "caption"), "second": ("caption", "genes")}
+    inner = {side: embeds(folder, {n: samples[n] for n in held[side]}) for side, folder in spaces.items()}
     of_space = {"first": made.Head_A, "second": made.Head_B} if half else {"first": made.Head_B, "second": made.Head_A}
     for name, side in (("picture", "first"), ("caption", "first"), ("genes", "second")):
         with torch.no_grad():
@@ -135,5 +130,5 @@ def test_other_files_are_refused_and_run_nothing(
 
 def test_a_plain_pickle_is_refused(spaces: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "heads.pt").write_bytes(pickle.dumps({"Head_A": [1.0]}))
-    with pytest.raises(UnusableError, match="heads.pt"):
+    with pytest.raises(UnusableError, match="holds"):
         connect_published(spaces["first"], spaces["second"], tmp_path / "heads.pt", tmp_path / "whole")
