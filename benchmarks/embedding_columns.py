@@ -129,7 +129,7 @@ def main() -> None:
         print(json.dumps(child(options.folder, options.rows[0], options.width, ShardForm(options.child))))
         return
     rows = [20_000] if options.quick else options.rows
-    jobs = [(20_000, ShardForm.samples), *((count, ShardForm.columns) for count in rows)]
+    jobs = [*((count, ShardForm.columns) for count in rows), (20_000, ShardForm.samples)]
     found = []
     for count, form in jobs:
         folder = Path(tempfile.mkdtemp(prefix="mmpretrain-columns-", dir=options.folder))
@@ -137,6 +137,7 @@ def main() -> None:
             size = ["--rows", str(count), "--width", str(options.width), "--folder", str(folder / "rows")]
             command = [sys.executable, "-m", "benchmarks.embedding_columns", "--child", form.value, *size]
             found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+            print(f"  {found[-1]}", file=sys.stderr, flush=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     columns = ["form", "rows", "GB", "written, s", "opened, s", "a batch, s", "swept, s", "own MiB"]
