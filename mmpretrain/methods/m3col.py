@@ -91,7 +91,8 @@ class M3col(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Terms ``fusion``, ``unimodal_MODALITY`` and ``m3co`` or ``soft``; all their accuracies as diagnostics."""
         terms, diagnostics = self._cross_entropies(features)
-        weights = {name: self.settings.unimodal_weight for name in terms if name != "fusion"}
+        unimodal = self.settings.unimodal_weight
+        weights = {name: unimodal for name in terms if name != "fusion" and unimodal != 1}
         phase = self.phase(step)
         if phase is Phase.none:
             return Losses(terms, weights, diagnostics)
