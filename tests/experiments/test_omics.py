@@ -73,7 +73,7 @@ def test_the_setting_with_the_best_folds_is_chosen_and_the_area_decides_between_
     runs |= {
         s: [scored(tmp_path / s.name / str(seed), 0.4 + 0.1 * seed, 0.5) for seed in (0, 1)] for s in RECIPE.values()
     }
-    assert f"| M3CoL: chosen minus recipe | 2 | {ACCURACY} | +5.00 ± 5.00 |" in tables(grid, best, runs)
+    assert f"| M3CoL: chosen minus recipe | 2 | {ACCURACY} | +5.00 ± 5.00 |" in tables(best, runs)
 
 
 @pytest.mark.slow
