@@ -3,11 +3,12 @@
     python -m experiments.rosmap --source FOLDER [--recipe] [--folds 5] [--seeds 20] [--root runs/rosmap] [--quick]
 
 Full batches of 245 on one process, 500 of them, with seeds 0, 1, ..., scored on the test split: the recipe of the
-released code first, which is all with ``--recipe``. Then rate and dropout of the heads are chosen for either objective by
-cross-validation within the training split, seed 0, and the chosen settings are trained as the recipe was. What decides was fixed before the first run: of the grid the
-highest mean over the folds of the accuracy in the second half of training (the mean of its evaluations), of equals the
-one with the higher mean of the area under the curve. Prints the tables and writes them to ``ROOT/tables.md``.
-Complete runs are only read, so that the command goes on where it was stopped.
+released code first, which is all with ``--recipe``. Then rate and dropout of the heads are chosen for either objective
+by cross-validation within the training split, seed 0, and the chosen settings are trained as the recipe was. What
+decides was fixed before the first run: of the grid the highest mean over the folds of the accuracy in the second half
+of training (the mean of its evaluations), of equals the one with the higher mean of the area under the curve. Prints
+the tables and writes them to ``ROOT/tables.md``. Complete runs are only read, so that the command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
