@@ -3,7 +3,7 @@
     python -m experiments.brca --source FOLDER [--seeds 5] [--root runs/brca] [--quick]
 
 FOLDER holds the benchmark's three views (``1_tr.csv`` and so on). Full batches of 612 on one process, 500 of them, rate
-5e-3. Prints the table and writes it to ``ROOT/tables.md``. Complete runs are only read.
+5e-3. Prints the tables and writes them to the folder of ``--root``. Complete runs are only read.
 """
 
 from __future__ import annotations

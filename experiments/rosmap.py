@@ -7,7 +7,7 @@ released code first, which is all with ``--recipe``. Then rate and dropout of th
 by cross-validation within the training split, seed 0, and the chosen settings are trained as the recipe was. What
 decides was fixed before the first run: of the grid the highest mean over the folds of the accuracy in the second half
 of training (the mean of its evaluations), of equals the one with the higher mean of the area under the curve. Prints
-the tables and writes them to ``ROOT/tables.md``. Complete runs are only read, so that the command goes on where it was
+the tables and writes them to the folder of ``--root``. Complete runs are only read, so that the command goes on where it was
 stopped.
 """
 
