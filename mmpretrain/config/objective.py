@@ -53,8 +53,8 @@ class Fused(StrEnum):
     """Whether a tile on a GPU goes through one kernel of this project instead of several of torch's."""
 
     auto = "auto"
-    """On NVIDIA's GPUs, wherever the kernels can do what is asked; with ``products=bfloat16`` they multiply, too, so that
-    a tile of similarities is never in memory."""
+    """On NVIDIA's GPUs, wherever the kernels can do what is asked; with ``products=bfloat16`` they multiply, too, so
+    that a tile of similarities is never in memory."""
 
     entries = "entries"
     """As ``auto``, but all products are cuBLAS's, and the kernels read them."""
@@ -90,8 +90,8 @@ class ObjectiveConfig:
     """Whether what is done to each entry of a tile goes through ``torch.compile``."""
 
     fused: Fused = field(default=Fused.auto, metadata=ROUNDING)
-    """Whether tiles on a GPU go through this project's own kernels (package ``triton``), which pass over a tile once. Where
-    they do not apply (``false_negative_margin``, an older GPU), the log says so and torch's operations do the same."""
+    """Whether tiles on a GPU go through this project's own kernels (package ``triton``), which pass over a tile once.
+    Where they do not apply (``false_negative_margin``, an older GPU), the log says so, and torch does the same."""
 
     hard_negatives: HardNegatives = HardNegatives.all
     """Whose hard negatives a row sees, where samples have some (``data.modalities.NAME.negatives``)."""

@@ -35,7 +35,7 @@ def store_sums(
 
 @triton.jit
 def above(own: tl.tensor, similarities: tl.tensor, tolerance: tl.tensor, counted: tl.tensor) -> tl.tensor:
-    """bool [R, C]: not farther than the own counterpart (own: broadcast); what cannot be compared (nan) is not farther."""
+    """bool [R, C]: not farther than the own counterpart (own: broadcast), as what cannot be compared (nan)."""
     return ~(similarities - own < -tolerance) & counted
 
 
@@ -73,9 +73,7 @@ def forward_tile(
     nothing = tl.zeros((ROWS, COLUMNS), shift.dtype)
     counted, mass, sim = inside, nothing, nothing
     if TARGETS:
-        mass = weights(
-            masks, targets, unseen, own, inside, rows, columns, height, width, first_column, reference_shift
-        )
+        mass = weights(masks, targets, unseen, own, inside, rows, columns, height, width, first_column, reference_shift)
         sim = tl.where(mass > 0, mass * found, 0.0).to(shift.dtype)
         if targets.alike is None:
             counted = counted & ~(mass > 0)
@@ -138,8 +136,6 @@ def backward_tile(
         factor = factor + vector(column_exp, columns, width)[None, :]
     wide = wide * factor
     if TARGETS:
-        mass = weights(
-            masks, targets, unseen, own, inside, rows, columns, height, width, first_column, reference_shift
-        )
+        mass = weights(masks, targets, unseen, own, inside, rows, columns, height, width, first_column, reference_shift)
         wide -= mass * (vector(row_share, rows, height)[:, None] + vector(column_share, columns, width)[None, :])
     tl.store(gradient + offsets(rows, columns, width), wide.to(gradient.dtype.element_ty), mask=inside)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-import triton
 from torch import Tensor
 
 from mmpretrain.losses.fused.arguments import Masks, Matrix, Place, Targets
+from mmpretrain.losses.fused.interpreter import readable, writable, written
 from mmpretrain.losses.fused.kernels import backward_tile, forward_tile
 from mmpretrain.losses.fused.sigmoid_kernel import sigmoid_tile
 
@@ -92,7 +92,7 @@ def forward(
     row_sums = numbers.values.new_empty(SUMS, across, place.rows)
     column_sums = numbers.values.new_empty(SUMS, down, place.columns) if columns else None
     forward_tile[(down * across,)](
-        _readable(scores),
+        readable(scores),
         masks,
         targets,
         None if own is None else own.rows.contiguous(),
@@ -125,18 +125,20 @@ def backward(
     blocks = READ if kept is not None else _blocks(scores)
     grid = ceil(place.rows / blocks.rows) * ceil(place.columns / blocks.columns)
     vectors = (weights.row_exp, weights.column_exp, weights.row_share, weights.column_share)
+    memory = writable(gradient)
     backward_tile[(grid,)](
-        _readable(scores),
+        readable(scores),
         kept,
         masks,
         targets,
         *(None if vector is None else vector.contiguous() for vector in vectors),
         numbers.values,
-        gradient,
+        memory,
         *_where(place),
         TARGETS=targets.any,
         **_options(scores, place, blocks),
     )
+    written(gradient, memory)
     return gradient
 
 
@@ -150,40 +152,36 @@ def sigmoid(
     *,
     only_own: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of a tile of negatives: float64 sums of its losses and of their derivatives (0 without ``gradient``), and how many
-    logits [t] are as near as the own one (own: [t]; None: not counted).
+    """Of a tile of negatives: float64 sums of its losses and of their derivatives (0 without ``gradient``), and how
+    many logits [t] are as near as the own one (own: [t]; None: not counted).
 
-    numbers: scale, bias and tolerance of ties, scalars on the device. gradient: [t, c] contiguous, where derivatives go.
-    only_own: rows see none but the entry of their own sample.
+    numbers: scale, bias and tolerance of ties, scalars on the device. gradient: [t, c] contiguous, where derivatives
+    go. only_own: rows see none but the entry of their own sample.
     """
     blocks, (scale, bias, tolerance) = _blocks(scores), numbers
     down, across = ceil(place.rows / blocks.rows), ceil(place.columns / blocks.columns)
     sums = scale.new_zeros(2, down * across)
     nearer = None if own is None else scale.new_empty(across, place.rows)
+    memory = None if gradient is None else writable(gradient)
     sigmoid_tile[(down * across,)](
-        _readable(scores),
+        readable(scores),
         masks,
         Targets(),
         None if own is None else own.contiguous(),
         scale,
         bias,
         tolerance,
-        gradient,
+        memory,
         sums,
         nearer,
         *_where(place),
         ONLY_OWN=only_own,
         **_options(scores, place, blocks),
     )
+    if gradient is not None and memory is not None:
+        written(gradient, memory)
     losses, slopes = sums.sum(dim=1, dtype=torch.float64)
     return losses, slopes, None if nearer is None else nearer.sum(dim=0)
-
-
-def _readable(scores: Matrix) -> Matrix:
-    """Triton's interpreter takes bfloat16 for whole numbers in products: it gets the same values in float32."""
-    if scores.left is None or scores.right is None or not triton.knobs.runtime.interpret:
-        return scores
-    return Matrix.product(scores.left.float(), scores.right.float())
 
 
 def _blocks(scores: Matrix) -> Blocks:

@@ -39,7 +39,7 @@ def sigmoid_tile(
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
 ) -> None:
-    """Losses and derivatives of a block, all of whose entries are negatives: their sums [2, blocks], each derivative."""
+    """Of a block of negatives: sums of losses and of derivatives [2, blocks], and each derivative."""
     down, across = place(height, width, ROWS, COLUMNS)
     rows, columns = down * ROWS + tl.arange(0, ROWS), across * COLUMNS + tl.arange(0, COLUMNS)
     inside = (rows < height)[:, None] & (columns < width)[None, :]

@@ -111,9 +111,7 @@ class BackwardSweep(Sweep):
             total = sums[tile.columns, self.sums[term.key]]
             self.arithmetic.add_product(total, gradient.T, self.sides[term.query][tile.rows])
 
-    def _cross_gradient(
-        self, number: int, term: Term, tile: Tile, keys: Keys, own: Tensor, other: Tensor
-    ) -> Tensor:
+    def _cross_gradient(self, number: int, term: Term, tile: Tile, keys: Keys, own: Tensor, other: Tensor) -> Tensor:
         """The derivative by S [t, c], in scratch memory; what soft targets' reference has of it is added to its own."""
         exp, share = (own[ROW_EXP], other[COLUMN_EXP]), (own[ROW_SHARE], other[COLUMN_SHARE])
         weights = None

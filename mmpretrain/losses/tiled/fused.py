@@ -34,7 +34,7 @@ class FusedTiles:
         self, number: int, part: int, tile: Tile, keys: Keys, *, keep: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Sums over columns [t, 4] and, of cross parts, over rows [c, 4], as forward.SUMS has them; E, if kept."""
-        sweep, term = self.sweep, self.sweep.setup.terms[number]
+        term = self.sweep.setup.terms[number]
         cross = part == PairPart.cross
         scores = self._scores(term, part, tile, keys, fresh=keep)
         exponentials = self._room(scores, tile) if keep else None
