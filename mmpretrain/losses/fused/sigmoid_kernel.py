@@ -10,9 +10,10 @@ from mmpretrain.losses.fused.kernels import PLACES, above
 @triton.jit
 def softplus(logits: tl.tensor, small: tl.tensor) -> tl.tensor:
     """log(1 + exp(logits)), given small = exp(-|logits|), with all digits where that is far below 1."""
-    sum_ = 1.0 + small
+    total = 1.0 + small
     # What rounding took from the sum is put right by the quotient (Kahan).
-    log1p = tl.where(sum_ == 1.0, small, tl.log(sum_) * (small / (sum_ - 1.0)))
+    nothing = total == 1.0
+    log1p = tl.where(nothing, small, tl.log(total) * (small / tl.where(nothing, 1.0, total - 1.0)))
     return tl.maximum(logits, 0.0) + log1p
 
 

@@ -30,12 +30,15 @@ class Driver:
         self.target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> GPUTarget:
+        """The GPU."""
         return self.target
 
     def get_current_device(self) -> int:
+        """Its number."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
+        """Where nothing is queued."""
         return 0
 
 
