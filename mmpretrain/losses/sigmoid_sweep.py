@@ -80,7 +80,7 @@ class FusedSigmoid:
         sweep, setup = self.sweep, self.sweep.setup
         positives = setup.parents[pair] is None
         gradient = sweep.scratch.take("other", tile.shape, self.gradient_type) if sweep.graded else None
-        losses, slopes, above = self.launch.sigmoid(
+        losses, slopes, farther = self.launch.sigmoid(
             Place(*tile.shape, tile.first_row, tile.first_column, hides_own=positives),
             self._scores(sweep.rows[pair][tile.rows], keys, tile),
             self._masks(pair, tile, ids, valid),
@@ -91,8 +91,8 @@ class FusedSigmoid:
         )
         sweep.losses[pair] += losses
         sweep.by_bias[pair] += slopes
-        if above is not None:
-            sweep.above[pair, tile.rows] += above
+        if farther is not None:
+            sweep.above[pair, tile.rows] += tile.shape[1] - farther
         return gradient
 
     def _scores(self, rows: Tensor, keys: Tensor, tile: Tile) -> Matrix:

@@ -14,29 +14,25 @@ PLACES = ["height", "width", "diagonal", "first_column"]  # other values need no
 
 
 @triton.jit
-def store_sums(
+def store_part(
     sums: tl.tensor,
+    which: tl.constexpr,
     block: tl.tensor,
     blocks: tl.tensor,
     index: tl.tensor,
     limit: tl.tensor,
-    mass: tl.tensor,
-    sim: tl.tensor,
-    exp: tl.tensor,
-    above: tl.tensor,
+    values: tl.tensor,
 ) -> None:
-    """Write a block's part of the four sums [4, blocks, limit]."""
-    first, step, there = sums + block.to(tl.int64) * limit + index, blocks.to(tl.int64) * limit, index < limit
-    tl.store(first, mass, mask=there)
-    tl.store(first + step, sim, mask=there)
-    tl.store(first + 2 * step, exp, mask=there)
-    tl.store(first + 3 * step, above, mask=there)
+    """Write a block's part of one of the sums [4, blocks, limit]."""
+    first = sums + (block + which * blocks).to(tl.int64) * limit
+    tl.store(first + index, values, mask=index < limit)
 
 
 @triton.jit
-def above(own: tl.tensor, similarities: tl.tensor, tolerance: tl.tensor, counted: tl.tensor) -> tl.tensor:
-    """bool [R, C]: not farther than the own counterpart (own: broadcast), as what cannot be compared (nan)."""
-    return ~(similarities - own < -tolerance) & counted
+def farther(own: tl.tensor, index: tl.tensor, limit: tl.tensor, tolerance: tl.tensor) -> tl.tensor:
+    """Below which similarity an entry is farther than the own counterpart; nothing is, below what is no number."""
+    ours = vector(own, index, limit)
+    return ours - tolerance.to(ours.dtype)
 
 
 @triton.jit(do_not_specialize=PLACES)
@@ -61,39 +57,41 @@ def forward_tile(
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
 ) -> None:
-    """mass, sim, E and above of a block, added up over its columns and over its rows; E itself where it is kept."""
+    """mass, sim, E and farther of a block, added up over its columns and over its rows; E itself where it is kept."""
     down, across = place(height, width, ROWS, COLUMNS)
     rows, columns = down * ROWS + tl.arange(0, ROWS), across * COLUMNS + tl.arange(0, COLUMNS)
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     own = rows[:, None] + diagonal == columns[None, :]
     shift, tolerance, reference_shift = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+    across_all, down_all = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
     found = entries(scores, rows, columns, inside, height, width, EVEN, ROWS, COLUMNS, INNER)
     unseen = hidden(masks, targets, own, inside, rows, columns, height, width, first_column, HIDES_OWN)
-    seen = tl.where(unseen, float("-inf"), found)
-    nothing = tl.zeros((ROWS, COLUMNS), shift.dtype)
-    counted, mass, sim = inside, nothing, nothing
+    never = tl.zeros((ROWS, COLUMNS), tl.int1)
     if TARGETS:
         mass = weights(masks, targets, unseen, own, inside, rows, columns, height, width, first_column, reference_shift)
         sim = tl.where(mass > 0, mass * found, 0.0).to(shift.dtype)
+        store_part(row_sums, 0, across, across_all, rows, height, tl.sum(mass, 1))
+        store_part(row_sums, 1, across, across_all, rows, height, tl.sum(sim, 1))
+        if column_sums is not None:
+            store_part(column_sums, 0, down, down_all, columns, width, tl.sum(mass, 0))
+            store_part(column_sums, 1, down, down_all, columns, width, tl.sum(sim, 0))
         if targets.alike is None:
-            counted = counted & ~(mass > 0)
+            never = mass > 0
+    # One sum after the other, so that few matrices are in registers at a time.
+    seen = tl.where(unseen, float("-inf"), found)
+    if own_rows is not None:
+        below = farther(own_rows, rows, height, tolerance)[:, None]
+        far = ((seen < below) | never) & inside
+        store_part(row_sums, 3, across, across_all, rows, height, tl.sum(far.to(tl.int32), 1).to(shift.dtype))
+        below = farther(own_columns, columns, width, tolerance)[None, :]
+        far = ((seen < below) | never) & inside
+        store_part(column_sums, 3, down, down_all, columns, width, tl.sum(far.to(tl.int32), 0).to(shift.dtype))
     wide = tl.exp(seen.to(shift.dtype) - shift)
     if exponentials is not None:
         tl.store(exponentials + offsets(rows, columns, width), wide, mask=inside)
-    nearer_rows, nearer_columns = nothing, nothing
-    if own_rows is not None:
-        ours = vector(own_rows, rows, height)[:, None]
-        theirs = vector(own_columns, columns, width)[None, :]
-        nearer_rows = above(ours, seen, tolerance.to(seen.dtype), counted).to(shift.dtype)
-        nearer_columns = above(theirs, seen, tolerance.to(seen.dtype), counted).to(shift.dtype)
-    blocks = tl.cdiv(width, COLUMNS)
-    store_sums(
-        row_sums, across, blocks, rows, height, tl.sum(mass, 1), tl.sum(sim, 1), tl.sum(wide, 1), tl.sum(nearer_rows, 1)
-    )
+    store_part(row_sums, 2, across, across_all, rows, height, tl.sum(wide, 1))
     if column_sums is not None:
-        totals = tl.sum(mass, 0), tl.sum(sim, 0), tl.sum(wide, 0), tl.sum(nearer_columns, 0)
-        blocks = tl.cdiv(height, ROWS)
-        store_sums(column_sums, down, blocks, columns, width, totals[0], totals[1], totals[2], totals[3])
+        store_part(column_sums, 2, down, down_all, columns, width, tl.sum(wide, 0))
 
 
 @triton.jit(do_not_specialize=PLACES)

@@ -17,7 +17,7 @@ from mmpretrain.losses.fused.interpreter import readable, writable, written
 from mmpretrain.losses.fused.kernels import backward_tile, forward_tile
 from mmpretrain.losses.fused.sigmoid_kernel import sigmoid_tile
 
-SUMS = 4  # mass, sim, E, above
+SUMS = 4  # mass, sim, E, farther
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,15 @@ def forward(
     keep: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Sums [4, t] over columns and, if ``columns``, [4, c] over rows, of the type of ``numbers``: mass and sim of
-    further targets, E, and how many entries are as near as the own counterpart (0 where ``own`` is None).
+    further targets, E, and how many entries do not count against the own counterpart, being farther or targets. What
+    is not asked for is 0.
 
     keep: [t, c] contiguous, where E goes.
     """
     blocks = _blocks(scores)
     down, across = ceil(place.rows / blocks.rows), ceil(place.columns / blocks.columns)
-    row_sums = numbers.values.new_empty(SUMS, across, place.rows)
-    column_sums = numbers.values.new_empty(SUMS, down, place.columns) if columns else None
+    row_sums = numbers.values.new_zeros(SUMS, across, place.rows)
+    column_sums = numbers.values.new_zeros(SUMS, down, place.columns) if columns else None
     forward_tile[(down * across,)](
         readable(scores),
         masks,
@@ -153,7 +154,7 @@ def sigmoid(
     only_own: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Of a tile of negatives: float64 sums of its losses and of their derivatives (0 without ``gradient``), and how
-    many logits [t] are as near as the own one (own: [t]; None: not counted).
+    many logits [t] are farther than the own one (own: [t]; None: not counted).
 
     numbers: scale, bias and tolerance of ties, scalars on the device. gradient: [t, c] contiguous, where derivatives
     go. only_own: rows see none but the entry of their own sample.
@@ -161,7 +162,7 @@ def sigmoid(
     blocks, (scale, bias, tolerance) = _blocks(scores), numbers
     down, across = ceil(place.rows / blocks.rows), ceil(place.columns / blocks.columns)
     sums = scale.new_zeros(2, down * across)
-    nearer = None if own is None else scale.new_empty(across, place.rows)
+    far = None if own is None else scale.new_empty(across, place.rows)
     memory = None if gradient is None else writable(gradient)
     sigmoid_tile[(down * across,)](
         readable(scores),
@@ -173,7 +174,7 @@ def sigmoid(
         tolerance,
         memory,
         sums,
-        nearer,
+        far,
         *_where(place),
         ONLY_OWN=only_own,
         **_options(scores, place, blocks),
@@ -181,7 +182,7 @@ def sigmoid(
     if gradient is not None and memory is not None:
         written(gradient, memory)
     losses, slopes = sums.sum(dim=1, dtype=torch.float64)
-    return losses, slopes, None if nearer is None else nearer.sum(dim=0)
+    return losses, slopes, None if far is None else far.sum(dim=0)
 
 
 def _blocks(scores: Matrix) -> Blocks:

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from mmpretrain.losses.fused.blocks import entries, hidden, offsets, place, vector
-from mmpretrain.losses.fused.kernels import PLACES, above
+from mmpretrain.losses.fused.blocks import entries, hidden, offsets, place
+from mmpretrain.losses.fused.kernels import PLACES, farther
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def sigmoid_tile(
     tolerance: tl.tensor,
     gradient: tl.tensor,
     sums: tl.tensor,
-    row_above: tl.tensor,
+    row_farther: tl.tensor,
     height: tl.tensor,
     width: tl.tensor,
     diagonal: tl.tensor,
@@ -51,9 +51,9 @@ def sigmoid_tile(
     found = entries(scores, rows, columns, inside, height, width, EVEN, ROWS, COLUMNS, INNER)
     logits = tl.where(unseen, float("-inf"), found * tl.load(scale) + tl.load(bias))
     if own_rows is not None:
-        nearer = above(vector(own_rows, rows, height)[:, None], logits, tl.load(tolerance), inside)
-        part = row_above + across.to(tl.int64) * height + rows
-        tl.store(part, tl.sum(nearer.to(logits.dtype), 1), mask=rows < height)
+        far = (logits < farther(own_rows, rows, height, tl.load(tolerance))[:, None]) & inside
+        part = row_farther + across.to(tl.int64) * height + rows
+        tl.store(part, tl.sum(far.to(tl.int32), 1).to(logits.dtype), mask=rows < height)
     small = tl.exp(-tl.abs(logits))
     number = tl.program_id(0)
     tl.store(sums + number, tl.sum(softplus(logits, small)))

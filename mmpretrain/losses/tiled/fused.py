@@ -51,6 +51,8 @@ class FusedTiles:
             columns=cross,
             keep=exponentials,
         )
+        if own is not None and columns is not None:
+            rows[-1], columns[-1] = tile.shape[1] - rows[-1], tile.shape[0] - columns[-1]
         return rows.T, None if columns is None else columns.T, exponentials
 
     def gradient(
