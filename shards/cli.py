@@ -170,6 +170,25 @@ def build_world_command(
         answer(form, {"path": str(out), "samples": counts}, table("", ("dataset", "outcome", "samples"), rows))
 
 
+@build_app.command("digits-halves", epilog="Example: mmpretrain shards build digits-halves --out data/digits_halves")
+def build_digits_halves_command(
+    out: Annotated[Path, typer.Option(help="Folder of datasets to make.")] = Path("data/digits_halves"),
+    seed: Annotated[int, typer.Option(help="Of the cut of the training scans.")] = 0,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Left halves of some digits, right halves of others, captions: data to connect two spaces with (no download)."""
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        from shards.digits_halves import build_digits_halves, counts
+
+        with working(form, "building digits"):
+            builds = build_digits_halves(out, seed, _overwrite(force))
+        rows = [(str(build.path), build.outcome, str(build.samples)) for build in builds.values()]
+        view = table("", ("dataset", "outcome", "samples"), rows)
+        answer(form, {"path": str(out), "samples": counts(builds)}, view)
+
+
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")
 def index_command(
     folder: Folder,

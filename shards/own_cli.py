@@ -1,4 +1,4 @@
-"""``mmpretrain shards build folder|table|hf``: people's own samples become shards."""
+"""``mmpretrain shards build folder|table|hf|audio-visual``: people's own samples become shards."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.text import Text
 from mmpretrain.config.sources import LabelForm
 from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors
 from mmpretrain.data.writing import BuildError, Overwrite
+from shards.audio_visual import Published, open_published
 from shards.build_plan import parse_shares
 from shards.build_samples import BuildOptions, SamplesBuild, build_samples, look_at_samples
 from shards.build_shard import Incomplete
@@ -144,8 +145,43 @@ def hf_command(
         )
 
 
+def audio_visual_command(
+    kind: Annotated[Published, typer.Argument(help="Which set.")],
+    source: Annotated[str, typer.Argument(help="Folder of its extracted sounds and pictures.")],
+    out: Out,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Of AVE its Annotations.txt or testSet.txt, of AudioCaps a csv.")
+    ] = None,
+    split: Split = [],  # noqa: B006
+    shard_size: PerShard = None,
+    workers: Workers = None,
+    incomplete: IncompleteOption = Incomplete.drop,
+    image_size: ImageSize = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """AVE, Flickr-SoundNet or AudioCaps: sounds with pictures or captions, by the names of their files."""
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        folder = _local(source)
+        options = _options(split, shard_size, workers, incomplete, image_size, force)
+        _build(
+            form,
+            lambda work, notes: open_published(kind, folder, annotations, work, notes),
+            kind.value,
+            out,
+            options,
+            dry_run,
+        )
+
+
 def add_own_commands(app: typer.Typer) -> None:
-    """Add the three commands."""
+    """Add the four commands."""
+    app.command(
+        "audio-visual",
+        epilog="Example: mmpretrain shards build audio-visual ave AVE data/ave --annotations testSet.txt",
+    )(audio_visual_command)
     app.command("folder", epilog="Example: mmpretrain shards build folder photos data/photos --split test=0.02")(
         folder_command
     )

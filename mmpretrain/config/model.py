@@ -338,6 +338,9 @@ class ModelConfig:
     classifier_hidden: int = 256
     """Units of the hidden layer of every classification head (methods that learn from labels)."""
 
+    classifier_dropout: float = 0.0
+    """Share of these units that are set to 0 while training, from 0 to below 1."""
+
     fusion: FusionConfig = field(default_factory=FusionConfig)
     """What makes one embedding of all modalities, for methods that fuse (comm)."""
 
@@ -357,6 +360,8 @@ class ModelConfig:
         """What is wrong with this section, one sentence each."""
         found = [p for name, encoder in self.encoders.items() for p in encoder.problems(name)]
         found += _below_one(self, "model", "embed_dim", "classifier_hidden")
+        if not 0 <= self.classifier_dropout < 1:
+            found.append(f"model.classifier_dropout is {self.classifier_dropout}: it must be from 0 to below 1")
         sections = (self.fusion, self.factors, self.components, self.projectors)
         found += [problem for section in sections for problem in section.problems()]
         return found + self.lora.problems(self.encoders)
