@@ -35,6 +35,16 @@ class KnnConfig:
         return found
 
 
+class ChosenBy(StrEnum):
+    """What a probe's strengths are compared by, where labels are one class."""
+
+    accuracy = "accuracy"
+    """The share of samples that are right."""
+
+    balanced_accuracy = "balanced_accuracy"
+    """The mean of this share over the classes (CoMM's probe)."""
+
+
 @dataclass
 class LinearProbeConfig:
     """The metric linear_probe, and what robustness fits."""
@@ -49,6 +59,9 @@ class LinearProbeConfig:
     folds: int = 5
     """Parts of that cross-validation."""
 
+    chosen_by: ChosenBy = ChosenBy.accuracy
+    """What the candidates are compared by, where labels are one class."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
@@ -58,6 +71,9 @@ class LinearProbeConfig:
         least = 2
         if self.folds < least:
             found.append(f"evaluation.linear_probe.folds is {self.folds}: it must be at least {least}")
+        if self.chosen_by is not ChosenBy.accuracy and not self.candidates:
+            key = f"evaluation.linear_probe.chosen_by is {self.chosen_by}"
+            found.append(f"{key}, and there are no evaluation.linear_probe.candidates to choose among: name some")
         return found
 
 
