@@ -14,6 +14,7 @@ from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, comma
 from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
+from shards.multibench.cli import add_multibench_command
 from shards.own_cli import add_own_commands
 from shards.rewrite.cli import add_rewrite_commands
 
@@ -21,6 +22,7 @@ app = typer.Typer(help="Build, index, verify, inspect and rewrite WebDataset sha
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 add_own_commands(build_app)
+add_multibench_command(build_app)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace whatever --out holds.")]
 Folder = Annotated[str, typer.Argument(help="A dataset (with train/, test/) or one folder of tars.")]

@@ -17,6 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors
 from mmpretrain.data.writing import BuildError, Overwrite
 from shards.audio_visual import Published, open_published
@@ -29,6 +30,7 @@ from shards.sources.findings import Findings
 from shards.sources.folder import Classes, open_folder
 from shards.sources.hub import open_hub
 from shards.sources.sample import Source
+from shards.sources.splits import named_files
 from shards.sources.table import open_table
 from shards.work_folder import free_bytes
 
@@ -85,11 +87,17 @@ def folder_command(
 
 
 def table_command(
-    files: Annotated[list[str], typer.Argument(help="CSV, TSV, JSON lines, JSON or Parquet: one or several files.")],
+    files: Annotated[
+        list[str], typer.Argument(help="CSV, TSV, JSON lines, JSON or Parquet: one or several files, or SPLIT=FILE ...")
+    ],
     out: Out,
     split: Split = [],  # noqa: B006
+    split_column: Annotated[str | None, typer.Option(help="Column that says the split of a row.")] = None,
     modality: Modality = [],  # noqa: B006
     label: Label = None,
+    label_form: Annotated[
+        LabelForm, typer.Option(help="What a label is; several classes are a list, or have | between them.")
+    ] = LabelForm.one_class,
     key: Key = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the paths in it (default: that of the table).")] = None,
     shard_size: PerShard = None,
@@ -103,12 +111,11 @@ def table_command(
     """A table with paths or bytes of images or sounds, texts or lists of texts, labels."""
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        paths = [_local(file) for file in files]
-        wishes = Wishes(parse_modalities(modality), label, key)
+        paths = {name: [_local(file) for file in part] for name, part in named_files(files).items()}
+        wishes = Wishes(parse_modalities(modality), label, key, label_form, split_column)
         options = _options(split, shard_size, workers, incomplete, image_size, force)
-        _build(
-            form, lambda work, notes: open_table(paths, root, wishes, work, notes), paths[0].stem, out, options, dry_run
-        )
+        title = next(iter(paths.values()))[0].stem
+        _build(form, lambda work, notes: open_table(paths, root, wishes, work, notes), title, out, options, dry_run)
 
 
 def hf_command(

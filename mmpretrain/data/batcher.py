@@ -176,7 +176,7 @@ class Batcher:
         )
 
     def _labels(self, rows: list[_Row]) -> torch.Tensor:
-        """int64 [b], int64 [b, C] of 0 and 1, or float32 [b], by the form of the labels."""
+        """int64 [b], int64 [b, C] of 0 and 1, or float32 [b] or [b, numbers], by the form of the labels."""
         form, labels = self._config.label.form, [row.label for row in rows]
         if form is not LabelForm.several:
             return torch.tensor(labels, dtype=torch.float32 if form is LabelForm.value else torch.int64)
@@ -226,7 +226,8 @@ class Batcher:
         objects = objects_of(sample, config.modalities, members, draw, readers)
         label = None
         if members.label is not None:
-            label = label_of(sample, members.label, config.classes or 0, config.label.form)
+            form = config.label
+            label = label_of(sample, members.label, config.classes or 0, form.form, form.numbers)
         # Also where no batch has a use for them: what cannot be used is to be found before training.
         negatives = hard_negatives_of(sample, config.modalities, members)
         used = {} if position is None else drawn_negatives(negatives, config.modalities, self._plan.seed, position)
