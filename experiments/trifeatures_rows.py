@@ -86,6 +86,8 @@ CROSS = ["method=clip", "model.embed_dim=16", *CROP]
 # What the released code calls no augmentation still crops, lightly.
 NONE = ["crop=[0.5, 1.0]", "flip=0", "jitter=0", "grey=0"]
 WHOLE = ["crop=null"]
+# While training, too, for what ablations are compared to.
+BOTH_PROBES = ["evaluation.factors.search=always"]
 LIGHTEST = (0.08, 0.15, 0.5, 0.8)  # least shares of the area that a crop keeps; all other rows: 0.3
 
 # The paper trains on unbiased pairs for R and U, and on biased ones for S, which have synergy to be learned from; S
@@ -97,7 +99,7 @@ ROWS = [
     Row("Cross+Self, biased", "cross-self-biased", _MAIN, _BIASED, 8, "first+second", SELF, curve=True),
     Row("FactorCL, unbiased", "factorcl", _MAIN, _UNBIASED, 10, "shared+unique", FACTORCL),
     Row("CoMM, unbiased", "comm", _MAIN, _UNBIASED, 10, "fused", COMM, curve=True),
-    Row("CoMM, biased", "comm-biased", _MAIN, _BIASED, 10, "fused", COMM, curve=True),
+    Row("CoMM, biased", "comm-biased", _MAIN, _BIASED, 10, "fused", [*COMM, *BOTH_PROBES], curve=True),
     Row("CoMM, loss as printed, unbiased", "comm-paper", Part.paper, _UNBIASED, 10, "fused", PAPER, curve=True),
     Row("CoMM, loss as printed, biased", "comm-paper-biased", Part.paper, _BIASED, 10, "fused", PAPER, curve=True),
     Row("Cross (CLIP), biased", "cross-biased", Part.controls, _BIASED, 10, "first+second", CROSS),

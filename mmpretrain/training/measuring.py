@@ -49,7 +49,8 @@ class Measuring:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
         metric = Metric.__members__[score_metric(str(settings.best.score))]
-        found = self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None)
+        embed, factors = functools.cache(self.embed), settings.factors.while_training
+        found = self._evaluate([metric], embed, settings.best.split, classes=None, factors=factors)
         return plain(found, wanted=False)
 
     def final(self) -> tuple[Scores, Embeddings | None]:
