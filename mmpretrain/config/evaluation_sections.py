@@ -77,6 +77,33 @@ class LinearProbeConfig:
         return found
 
 
+class Search(StrEnum):
+    """When factors are also read by a probe whose strength is searched: that of CoMM's released notebook."""
+
+    never = "never"
+    """Only strength 1."""
+
+    final = "final"
+    """After training, too."""
+
+    always = "always"
+    """After and while training, too."""
+
+
+@dataclass
+class FactorsConfig:
+    """The metric factors."""
+
+    search: Search = Search.never
+    """When a second probe stands beside that of strength 1: the one of CoMM's released notebook, whose strength
+    cross-validation within ``evaluation.probe_split`` chooses by balanced accuracy. It takes many times as long."""
+
+    @property
+    def while_training(self) -> FactorsConfig:
+        """The settings of evaluations while training."""
+        return self if self.search is Search.always else FactorsConfig()
+
+
 class Captions(StrEnum):
     """Which texts of a sample are items of retrieval."""
 

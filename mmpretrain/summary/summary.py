@@ -152,7 +152,7 @@ def bar_panels(scores: Sequence[Score]) -> dict[str, dict[str, list[Score]]]:
     panels: dict[str, dict[str, list[Score]]] = {}
     for score in scores:
         wanted = BARS.get(score.metric)
-        if score.name.startswith(("recall/", *PLAIN)) or (wanted and not wanted.fullmatch(score.name)):
+        if score.name.startswith("recall/") or _plain(score) or (wanted and not wanted.fullmatch(score.name)):
             continue
         title, label = TITLES.get(score.metric, score.metric), _arrow(score.subject) or score.name
         if score.name.startswith("class_recall"):
@@ -189,8 +189,12 @@ def score_table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
+def _plain(score: Score) -> bool:
+    return score.name.rpartition("/")[2] in PLAIN
+
+
 def _cell(score: Score) -> str:
-    scale, places = (1, 1) if score.name == "median_rank" else (1, 3) if score.name in PLAIN else (100, 1)
+    scale, places = (1, 1) if score.name == "median_rank" else (1, 3) if _plain(score) else (100, 1)
     chance = "" if score.chance is None else f" ({scale * score.chance:.{places}f})"
     return f"{scale * score.value:.{places}f}{chance}"
 
