@@ -67,6 +67,10 @@ class ObjectiveConfig:
     gather_mb: int = 1024
     """MiB of gathered embeddings and their gradients up to which ``negatives=auto`` gathers."""
 
+    critic_mb: int | None = None
+    """MiB of pairs that learned critics (factorcl) hold at a time. null: what is fast on the device, 16 on processors
+    and 1792 elsewhere, where larger strips are fewer launches. One anchor with all its candidates is the least."""
+
     products: Products = Products.float32
     """Type of the inputs of matrix products between embeddings. Sums and everything else stay float32."""
 
@@ -87,6 +91,8 @@ class ObjectiveConfig:
         if margin is not None and not -2 < margin < 2:
             found.append(f"objective.false_negative_margin is {margin}: it must lie between -2 and 2, as cosines do")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
+        if self.critic_mb is not None:
+            least["critic_mb"] = 1
         return found + [
             f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
             for key, bound in least.items()

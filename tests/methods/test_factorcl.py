@@ -337,7 +337,8 @@ def test_other_than_two_modalities_or_no_labels_are_config_errors() -> None:
 PEAK = """
 import sys, torch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.critics import PairwiseCritic, nce
+from mmpretrain.losses.critic_networks import PairwiseCritic
+from mmpretrain.losses.critics import nce
 torch.set_num_threads(1)
 a, b = torch.randn(2, int(sys.argv[1]), 128).requires_grad_()
 nce(PairwiseCritic(128, 128, 512), a, b, world=World.single()).backward()

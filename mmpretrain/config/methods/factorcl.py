@@ -64,6 +64,25 @@ class CriticBatch(StrEnum):
     """The one just used, encoded again (released code); the bounds are then evaluated on a batch that the critics have
     not seen."""
 
+    previous = "previous"
+    """The one just used, by the features that it had: out of sample as ``same``, and nothing is encoded again. The
+    critics are one step of the encoders behind."""
+
+
+class CriticInit(StrEnum):
+    """How critics begin."""
+
+    torch = "torch"
+    """As torch initializes linear layers (released code): weights and biases uniform within 1 / sqrt(inputs)."""
+
+    he = "he"
+    """Weights normal with variance 2 / inputs, biases 0: scores spread about as much as features do, so that critics
+    say more at once, and more that is wrong."""
+
+    silent = "silent"
+    """As ``torch``, the last layer's weights and biases 0 (of ``critic=separable`` the anchors' network's): every bound
+    begins at exactly 0."""
+
 
 @dataclass
 class FactorclConfig(MethodConfig):
@@ -108,6 +127,9 @@ class FactorclConfig(MethodConfig):
     critic_batch: CriticBatch = CriticBatch.next
     """Which batch the critics of the upper bounds learn from between two steps of everything else."""
 
+    critic_init: CriticInit = CriticInit.torch
+    """How all critics begin."""
+
     implementation = "mmpretrain.methods.factorcl.Factorcl"
     title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"
     arxiv = "2306.05268"
@@ -131,7 +153,8 @@ class FactorclConfig(MethodConfig):
         return modalities[1:] if self.augments else ()
 
     def exchange(self, widths: Mapping[str, int]) -> Exchange:
-        """The columns of all critics, which other ranks compare with every anchor of theirs."""
+        """The columns of all critics, which every rank compares with every anchor of its own. What travels is less: the
+        heads' outputs, where these are narrower."""
         columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
         return Exchange(TERMS * columns, TERMS, rings=False)
 
