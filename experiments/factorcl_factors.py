@@ -143,6 +143,11 @@ def checks_table(probes: Probes, splits: Arrays) -> str:
     return markdown(["nats", *(f"{epoch} epochs" for epoch in probes.settings.epochs), "published"], rows)
 
 
+def nats(values: Sequence[float]) -> str:
+    """Mean and, of several values, their standard deviation (n - 1)."""
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
+
+
 def information_cells(
     runs: Mapping[str, Sequence[Path]], titles: Mapping[str, str], splits: Arrays, options: argparse.Namespace
 ) -> Iterator[tuple[str, str, str, Pairs, Pairs]]:
@@ -172,7 +177,7 @@ def information_table(
     for row, column, name, train, test in information_cells(runs, titles, splits, options):
         found.setdefault((row, column), []).append(probes.curve(name, train, test))
     rows = [
-        [*key, str(len(curves)), *(cell(values, 1.0) for values in zip(*curves, strict=True))]
+        [*key, str(len(curves)), *(nats(values) for values in zip(*curves, strict=True))]
         for key, curves in found.items()
     ]
     header = ["representation", "nats", "seeds", *(f"{epoch} epochs" for epoch in probes.settings.epochs)]
