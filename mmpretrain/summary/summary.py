@@ -38,8 +38,8 @@ def draw_summary(run_folder: Path) -> Path:
     """Write ``summary.png`` into ``run_folder`` and return its path.
 
     Drawn is what is there: training curves (metrics.jsonl), bounds and norms of methods that learn critics, the final
-    evaluation beside chance (evaluation.json), the retrieval grid (retrieval_grid.npz). Raises FileNotFoundError if none
-    of the three has anything in it.
+    evaluation beside chance (evaluation.json), the retrieval grid (retrieval_grid.npz). Raises FileNotFoundError if
+    none of the three has anything in it.
     """
     run = RunFolder(run_folder)
     rows = [row for row in (_curves(run), _critics(run), _bars(run), _grids(run)) if row is not None]
