@@ -8,6 +8,8 @@ from enum import StrEnum
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
 LARGEST_SCALE = 620.0
+# objective.critic_mb where it is null. On devices it leaves room for the rest of a step's scratch within 2 GiB.
+PROCESSOR_CRITIC_MB, DEVICE_CRITIC_MB = 16, 1792
 
 
 class Negatives(StrEnum):
@@ -104,6 +106,12 @@ class ObjectiveConfig:
         if self.negatives is not Negatives.auto:
             return self.negatives
         return Negatives.gather if gathered_bytes(rows, width) <= self.gather_mb * MIB else Negatives.ring
+
+
+def critic_bytes(config: ObjectiveConfig, *, gpu: bool) -> int:
+    """What a strip of a learned critic's pairs may hold on a GPU, or on a processor."""
+    default = DEVICE_CRITIC_MB if gpu else PROCESSOR_CRITIC_MB
+    return (default if config.critic_mb is None else config.critic_mb) * MIB
 
 
 def gathered_bytes(rows: int, width: int) -> int:

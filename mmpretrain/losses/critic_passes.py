@@ -206,6 +206,6 @@ def _masked(gradient: Tensor, units: Tensor, out: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if left.dtype is total.dtype:
-        total.addmm_(left, right)
+        torch.addmm(total, left, right, out=total)
     else:
         total += left @ right

@@ -20,15 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpretrain.config.objective import MIB, ObjectiveConfig, Products
+from mmpretrain.config.methods.factorcl import SCORE_WIDTH
+from mmpretrain.config.objective import ObjectiveConfig, Products, critic_bytes
 from mmpretrain.distributed.first_order import first_order
 from mmpretrain.losses.critic_networks import Critic
 from mmpretrain.losses.critic_passes import StripPass, Totals
 from mmpretrain.losses.visibility import Visible
-
-# Where objective.critic_mb is null. On devices it leaves room for the rest of a step's scratch within 2 GiB.
-PROCESSOR_MB, DEVICE_MB = 16, 1792
-SCORE_WIDTH = 8  # numbers per pair that an estimate needs: scores, masks, derivatives
 
 
 class Estimator(StrEnum):
@@ -81,8 +78,7 @@ class Strips:
 
 def strip_bytes(settings: ObjectiveConfig, device: torch.device) -> int:
     """What a strip may take on this device."""
-    default = PROCESSOR_MB if device.type == "cpu" else DEVICE_MB
-    return (default if settings.critic_mb is None else settings.critic_mb) * MIB
+    return critic_bytes(settings, gpu=device.type != "cpu")
 
 
 def _has_units(device: torch.device) -> bool:

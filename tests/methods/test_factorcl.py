@@ -29,6 +29,7 @@ from mmpretrain.config.methods.names import (
 )
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
+from mmpretrain.losses import critic_strips
 from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
 from mmpretrain.losses.critics import nce
 from mmpretrain.methods.base import Features, Losses, RefineOn
@@ -267,7 +268,9 @@ def test_settings_say_what_travels(critic: CriticForm) -> None:
     method, features = build(factorcl(critic=critic))
     critics, pairs = method.lower | method.upper, method._pairs(features)
     width = sum(critics[name].columns(a).shape[1] for name, (a, _) in pairs.items())
-    assert method.settings.exchange(method.model.embed_sizes) == Exchange(width, len(critics), rings=False)
+    held = critics["unique"].pair_width + critic_strips.SCORE_WIDTH
+    expected = Exchange(width, len(critics), rings=False, strip_width=held)
+    assert method.settings.exchange(method.model.embed_sizes) == expected
 
 
 def test_a_view_that_is_the_sample_itself_is_refused() -> None:

@@ -11,6 +11,7 @@ from mmpretrain.config.methods.base import Exchange, MethodConfig, ModelParts, n
 from mmpretrain.config.model import ModelConfig
 
 TERMS = 6  # each with a critic
+SCORE_WIDTH = 8  # numbers per pair that an estimate needs beside the critic's: scores, masks, derivatives
 
 
 class Supervision(StrEnum):
@@ -155,8 +156,10 @@ class FactorclConfig(MethodConfig):
     def exchange(self, widths: Mapping[str, int]) -> Exchange:
         """The columns of all critics, which every rank compares with every anchor of its own. What travels is less: the
         heads' outputs, where these are narrower."""
-        columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
-        return Exchange(TERMS * columns, TERMS, rings=False)
+        if self.critic is CriticForm.separable:
+            return Exchange(TERMS * self.critic_width, TERMS, rings=False, strip_width=1 + SCORE_WIDTH)
+        held = self.critic_hidden * (self.critic_layers + 1 + (self.critic_layers > 1))
+        return Exchange(TERMS * self.critic_hidden, TERMS, rings=False, strip_width=held + SCORE_WIDTH)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
