@@ -30,5 +30,5 @@ def test_other_candidates_know_z_and_not_x() -> None:
 
 
 def test_a_critic_learns() -> None:
-    first, *_, last = train(2, 500, 60, seed=0)
+    first, *_, last = train(2, 500, 36, seed=0)
     assert first[0] < last[0] < math.log(CANDIDATES)
