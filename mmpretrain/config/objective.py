@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from mmpretrain.config.keys import ROUNDING
 
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
@@ -49,6 +51,20 @@ class Products(StrEnum):
     to 0.4 %."""
 
 
+class Fused(StrEnum):
+    """Whether a tile on a GPU goes through one kernel of this project instead of several of torch's."""
+
+    auto = "auto"
+    """On NVIDIA's GPUs, wherever the kernels can do what is asked; with ``products=bfloat16`` they multiply, too, so
+    that a tile of similarities is never in memory."""
+
+    entries = "entries"
+    """As ``auto``, but all products are cuBLAS's, and the kernels read them."""
+
+    never = "never"
+    """torch's own operations everywhere."""
+
+
 @dataclass
 class ObjectiveConfig:
     """How losses over all ranks are computed (docs/contrastive.md).
@@ -78,6 +94,10 @@ class ObjectiveConfig:
 
     compile: bool = False
     """Whether what is done to each entry of a tile goes through ``torch.compile``."""
+
+    fused: Fused = field(default=Fused.auto, metadata=ROUNDING)
+    """Whether tiles on a GPU go through this project's own kernels (package ``triton``), which pass over a tile once.
+    Where they do not apply (``false_negative_margin``, an older GPU), the log says so, and torch does the same."""
 
     hard_negatives: HardNegatives = HardNegatives.all
     """Whose hard negatives a row sees, where samples have some (``data.modalities.NAME.negatives``)."""

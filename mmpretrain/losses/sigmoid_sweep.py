@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.config.objective import Negatives, ObjectiveConfig
+from mmpretrain.config.objective import Fused, Negatives, ObjectiveConfig
 from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.fused.arguments import Masks, Matrix, Place, flags
+from mmpretrain.losses.fused.choice import fuses
 from mmpretrain.losses.similarity import resolve_negatives
 from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
 
@@ -58,6 +60,56 @@ class SigmoidSetup:
             counted = self.world.all_reduce_sum(counted) / self.world.size
         shares = torch.where(counted > 0, 1 / counted, 0)
         return shares[[place if parent is None else parent for place, parent in enumerate(self.parents)]]
+
+
+class FusedSigmoid:
+    """Tiles of ``sweep`` through the kernel, which is imported (and with it triton) when one is made."""
+
+    def __init__(self, sweep: SigmoidSweep) -> None:
+        from mmpretrain.losses.fused import launch
+
+        self.launch, self.sweep = launch, sweep
+        self.multiplies = sweep.arithmetic.rounded and sweep.setup.settings.fused is Fused.auto
+        self.gradient_type = torch.bfloat16 if sweep.arithmetic.rounded else sweep.scale.dtype
+
+    def add(self, pair: int, tile: Tile, keys: Tensor, ids: Tensor | None, valid: Tensor | None) -> Tensor | None:
+        """Add a tile's negatives to losses, places and the bias's gradient; derivatives [t, c] if one is wanted.
+
+        keys: [c, d]. ids, valid: [n] of the block, or None.
+        """
+        sweep, setup = self.sweep, self.sweep.setup
+        positives = setup.parents[pair] is None
+        gradient = sweep.scratch.take("other", tile.shape, self.gradient_type) if sweep.graded else None
+        losses, slopes, farther = self.launch.sigmoid(
+            Place(*tile.shape, tile.first_row, tile.first_column, hides_own=positives),
+            self._scores(sweep.rows[pair][tile.rows], keys, tile),
+            self._masks(pair, tile, ids, valid),
+            sweep.own[pair, tile.rows] if setup.metrics and positives else None,
+            (sweep.scale, sweep.bias, sweep.tolerance),
+            gradient,
+            only_own=setup.own and not positives,
+        )
+        sweep.losses[pair] += losses
+        sweep.by_bias[pair] += slopes
+        if farther is not None:
+            sweep.above[pair, tile.rows] += tile.shape[1] - farther
+        return gradient
+
+    def _scores(self, rows: Tensor, keys: Tensor, tile: Tile) -> Matrix:
+        if self.multiplies:
+            return Matrix.product(rows, keys)
+        sweep = self.sweep
+        logits = sweep.scratch.take("logits", tile.shape, sweep.scale.dtype)
+        return Matrix.of(sweep.arithmetic.product(rows, keys, logits))
+
+    def _masks(self, pair: int, tile: Tile, ids: Tensor | None, valid: Tensor | None) -> Masks:
+        setup = self.sweep.setup
+        own, first, others = setup.valid[pair], None, None
+        if ids is not None and setup.sample_ids is not None:
+            first, others = setup.sample_ids[tile.rows], ids[tile.columns]
+        if own is None or valid is None:
+            return Masks(first, None, others)
+        return Masks(first, None, others, flags(own[tile.rows, 0]), flags(valid[tile.columns]))
 
 
 @dataclass(frozen=True)
@@ -100,6 +152,9 @@ class SigmoidSweep:
         # Sums over whole tiles, of a batch that may be large: float64.
         self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
         self.above = torch.zeros_like(self.own)
+        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+        self.tolerance = 8 * torch.finfo(scale.dtype).eps * (scale.abs() + bias.abs())
+        self.fused = FusedSigmoid(self) if fuses(setup.settings, scale.device) else None
 
     def run(self) -> RowSums:
         """The losses and what they have for gradients; a collective."""
@@ -136,6 +191,11 @@ class SigmoidSweep:
         sums = self._sums(block.sums)
         first = self.setup.world.rank * len(self.own[0])
         for tile in tiles(len(self.own[0]), first, len(features), block.start, self.setup.settings.tile):
+            if self.fused is not None:
+                for pair, place in enumerate(self.setup.places):
+                    gradient = self.fused.add(pair, tile, keys[place][tile.columns], ids, valid[pair])
+                    self._add_products(pair, tile, keys[place][tile.columns], gradient, sums[pair])
+                continue
             copies = None
             if ids is not None and self.setup.sample_ids is not None:
                 copies = self.setup.sample_ids[tile.rows, None] == ids[tile.columns]
@@ -174,20 +234,24 @@ class SigmoidSweep:
         if positives:
             tile.counterparts(logits).fill_(-torch.inf)
         if self.setup.metrics and positives:
-            # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-            tolerance = 8 * torch.finfo(dtype).eps * (self.scale.abs() + self.bias.abs())
-            self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - tolerance)).sum(dim=1)
+            self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - self.tolerance)).sum(dim=1)
         other = self.scratch.take("other", tile.shape, dtype)
         self.losses[pair] += torch.logaddexp(logits, logits.new_zeros(()), out=other).sum()
-        if not self.graded:
+        gradient = None
+        if self.graded:
+            gradient = torch.sigmoid(logits, out=other)
+            self.by_bias[pair] += gradient.sum()
+        self._add_products(pair, tile, keys, gradient, sums)
+
+    def _add_products(self, pair: int, tile: Tile, keys: Tensor, gradient: Tensor | None, sums: Tensor | None) -> None:
+        """Add what a tile's derivatives [t, c] make of its rows and keys to the gradients of both."""
+        if gradient is None:
             return
-        gradient = torch.sigmoid(logits, out=other)
-        self.by_bias[pair] += gradient.sum()
         product = self.products[pair]
         if product is not None:
             self.arithmetic.add_product(product[tile.rows], gradient, keys)
         if sums is not None:
-            self.arithmetic.add_product(sums[tile.columns], gradient.T, rows)
+            self.arithmetic.add_product(sums[tile.columns], gradient.T, self.rows[pair][tile.rows])
 
     def _with_counterparts(self, sums: list[Tensor | None]) -> RowSums:
         """Everything with the positives added."""

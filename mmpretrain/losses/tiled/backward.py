@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.exchange import RowBlock, exchange
-from mmpretrain.losses.tiled.forward import FURTHER, TileName
+from mmpretrain.losses.tiled.forward import TileName
+from mmpretrain.losses.tiled.fused import FusedTiles
 from mmpretrain.losses.tiled.left_out import LeftOut
-from mmpretrain.losses.tiled.soft import reference_gradient, subtract_soft_targets
-from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
+from mmpretrain.losses.tiled.soft import reference_gradient, resemblance, subtract_soft_targets
+from mmpretrain.losses.tiled.sweep import FURTHER, Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.tile import Tile
 
 # What travels of every pair: exp and share of rows and of columns, and the mean of soft targets.
@@ -50,6 +51,7 @@ class BackwardSweep(Sweep):
         self.gradients = [
             torch.zeros_like(side) if wanted else None for side, wanted in zip(sides, needed, strict=True)
         ]
+        self.fused = FusedTiles(self) if self.fuses else None
         keys = {term.key for term in setup.terms}
         keys |= {further.side for term in setup.terms for further in term.negatives}
         # Where the gradients of key sides stand in the sums that travel.
@@ -101,20 +103,32 @@ class BackwardSweep(Sweep):
                     self._further(number, term, place, tile, keys, block.sums, own)
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
-        hidden = self.hidden(number, PairPart.cross, tile, keys)
-        gradient = self._gradient(number, term, PairPart.cross, tile, keys, hidden, own[ROW_EXP], other[COLUMN_EXP])
-        if term.reference is not None:
-            weights = subtract_soft_targets(self, number, tile, keys, gradient, own[ROW_SHARE], other[COLUMN_SHARE])
-            if not term.reference.detach and self.gradients[term.reference.side] is not None:
-                self._reference(term, tile, keys, weights, own, other)
-        about = keys.about(number, PairPart.cross, tile.columns)
-        term.rule.subtract(tile, gradient, hidden, about, own[ROW_SHARE], other[COLUMN_SHARE])
+        gradient = self._cross_gradient(number, term, tile, keys, own, other)
         query = self.gradients[term.query]
         if query is not None:
             self.arithmetic.add_product(query[tile.rows], gradient, keys.side(term.key, tile.columns))
         if term.key in self.sums:
             total = sums[tile.columns, self.sums[term.key]]
             self.arithmetic.add_product(total, gradient.T, self.sides[term.query][tile.rows])
+
+    def _cross_gradient(self, number: int, term: Term, tile: Tile, keys: Keys, own: Tensor, other: Tensor) -> Tensor:
+        """The derivative by S [t, c], in scratch memory; what soft targets' reference has of it is added to its own."""
+        exp, share = (own[ROW_EXP], other[COLUMN_EXP]), (own[ROW_SHARE], other[COLUMN_SHARE])
+        weights = None
+        if self.fused is not None:
+            gradient = self.fused.gradient(number, PairPart.cross, tile, keys, self._kept(number, 0, tile), exp, share)
+        else:
+            hidden = self.hidden(number, PairPart.cross, tile, keys)
+            gradient = self._gradient(number, term, PairPart.cross, tile, keys, hidden, *exp)
+            if term.reference is not None:
+                weights = subtract_soft_targets(self, number, tile, keys, gradient, *share)
+            about = keys.about(number, PairPart.cross, tile.columns)
+            term.rule.subtract(tile, gradient, hidden, about, *share)
+        reference = term.reference
+        if reference is not None and not reference.detach and self.gradients[reference.side] is not None:
+            weights = resemblance(self, number, tile, keys) if weights is None else weights
+            self._reference(term, tile, keys, weights, own, other)
+        return gradient
 
     def _same_side(
         self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, own: Tensor, other: Tensor
@@ -123,33 +137,46 @@ class BackwardSweep(Sweep):
         total = self.gradients[side]
         if total is None:
             return
-        hidden = self.hidden(number, part, tile, keys)
-        gradient = self._gradient(number, term, part, tile, keys, hidden, own[0], other[0])
-        term.rule.subtract(tile, gradient, hidden, keys.about(number, part, tile.columns), own[1], other[1])
+        if self.fused is not None:
+            kept = self._kept(number, part, tile)
+            gradient = self.fused.gradient(number, part, tile, keys, kept, (own[0], other[0]), (own[1], other[1]))
+        else:
+            hidden = self.hidden(number, part, tile, keys)
+            gradient = self._gradient(number, term, part, tile, keys, hidden, own[0], other[0])
+            term.rule.subtract(tile, gradient, hidden, keys.about(number, part, tile.columns), own[1], other[1])
         self.arithmetic.add_product(total[tile.rows], gradient, keys.side(side, tile.columns))
 
     def _further(self, number: int, term: Term, place: int, tile: Tile, keys: Keys, sums: Tensor, own: Tensor) -> None:
         further = term.negatives[place]
         side, part = term.rows_of(further), FURTHER + place
-        exponentials = self.kept.get((number, part, tile.first_row, tile.first_column))
-        if exponentials is None:
-            similarities = self.product("similarities", side, further.side, tile, keys)
-            hidden = self.hidden_negatives(number, place, tile, keys)
-            if hidden is not None:
-                similarities.masked_fill_(hidden, -torch.inf)
-            exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
         exp = own[COLUMN_EXP if further.of_query else ROW_EXP]
-        gradient = self.scratch.take("gradient", tile.shape, self.dtype)
-        if (out := self._left_out(number, part, tile)) is None:
-            torch.mul(exponentials, exp[:, None], out=gradient)
+        if self.fused is not None:
+            kept = self._kept(number, part, tile)
+            gradient = self.fused.gradient(number, part, tile, keys, kept, (exp, None), None)
         else:
-            out.weighted(exponentials, exp, exp, gradient)
+            gradient = self._further_gradient(number, term, part, tile, keys, exp)
         total = self.gradients[side]
         if total is not None:
             self.arithmetic.add_product(total[tile.rows], gradient, keys.side(further.side, tile.columns))
         if further.side in self.sums:
             negatives = sums[tile.columns, self.sums[further.side]]
             self.arithmetic.add_product(negatives, gradient.T, self.sides[side][tile.rows])
+
+    def _further_gradient(self, number: int, term: Term, part: int, tile: Tile, keys: Keys, exp: Tensor) -> Tensor:
+        """E_ij exp_i [t, c], in scratch memory."""
+        exponentials = self._kept(number, part, tile)
+        if exponentials is None:
+            similarities = self.product("similarities", *self.sides_of(term, part), tile, keys)
+            hidden = self.hidden_negatives(number, part - FURTHER, tile, keys)
+            if hidden is not None:
+                similarities.masked_fill_(hidden, -torch.inf)
+            exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+        gradient = self.scratch.take("gradient", tile.shape, self.dtype)
+        if (out := self._left_out(number, part, tile)) is None:
+            torch.mul(exponentials, exp[:, None], out=gradient)
+        else:
+            out.weighted(exponentials, exp, exp, gradient)
+        return gradient
 
     def _own_negatives(self, number: int, place: int, exponentials: Tensor) -> None:
         """Gradients of rows that see no hard negatives but their own, and of these."""
@@ -162,6 +189,9 @@ class BackwardSweep(Sweep):
             total = self.gradients[one]
             if total is not None:
                 total.addcmul_(weight, self.sides[other].to(self.type))
+
+    def _kept(self, number: int, part: int, tile: Tile) -> Tensor | None:
+        return self.kept.get((number, part, tile.first_row, tile.first_column))
 
     def _left_out(self, number: int, part: int, tile: Tile) -> LeftOut | None:
         bits = self.bits.get((number, part, tile.first_row, tile.first_column))
@@ -181,7 +211,7 @@ class BackwardSweep(Sweep):
         """E_ij (rows_i + columns_j) [t, c], in scratch memory."""
         out = self.scratch.take("gradient", tile.shape, self.dtype)
         left_out = self._left_out(number, part, tile)
-        exponentials = self.kept.get((number, part, tile.first_row, tile.first_column))
+        exponentials = self._kept(number, part, tile)
         if exponentials is not None and left_out is None:
             return self.pointwise.weighted(exponentials, rows, columns, out)
         if exponentials is None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from mmpretrain.distributed.exchange import RowBlock, exchange
+from mmpretrain.losses.tiled.fused import FusedTiles
 from mmpretrain.losses.tiled.left_out import LeftOut
 from mmpretrain.losses.tiled.soft import add_soft_targets
-from mmpretrain.losses.tiled.sweep import Keys, PairPart, Setup, Sweep, Term
+from mmpretrain.losses.tiled.sweep import FURTHER, Keys, PairPart, Setup, Sweep, Term
 from mmpretrain.losses.tiled.target_rules import Entries
 from mmpretrain.losses.tiled.tile import FLOOR, Tile
 
@@ -27,7 +28,6 @@ EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as 
 SUMS = 4
 
 TileName = tuple[int, int, int, int]  # term, part, first row, first column
-FURTHER = len(PairPart)  # as parts, a term's hard negatives are numbered from here on
 
 
 @dataclass
@@ -62,6 +62,7 @@ class ForwardSweep(Sweep):
         self.own = torch.stack([torch.linalg.vecdot(used[t.query], used[t.key]) for t in setup.terms], dim=1)
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
+        self.fused = FusedTiles(self, self.own) if self.fuses else None
         self.kept: dict[TileName, Tensor] = {}
         self.bits: dict[TileName, Tensor] = {}
         self.own_terms: dict[tuple[int, int], Tensor] = {}
@@ -105,6 +106,9 @@ class ForwardSweep(Sweep):
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
         keep = self._may_keep(term, tile)
+        if self.fused is not None:
+            self._add_fused(number, PairPart.cross, tile, keys, keep, rows, columns)
+            return
         similarities = self.similarities(term, PairPart.cross, tile, keys, fresh=keep)
         hidden = self.hidden(number, PairPart.cross, tile, keys)
         if term.reference is not None:
@@ -123,6 +127,9 @@ class ForwardSweep(Sweep):
 
     def _same_side(self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, rows: Tensor) -> None:
         keep = self._may_keep(term, tile)
+        if self.fused is not None:
+            self._add_fused(number, part, tile, keys, keep, rows)
+            return
         similarities = self.similarities(term, part, tile, keys, fresh=keep)
         hidden = self.hidden(number, part, tile, keys)
         self.mask(similarities, hidden, tile)
@@ -139,6 +146,10 @@ class ForwardSweep(Sweep):
         """Add a tile of hard negatives to the sums of the rows that see them."""
         further = term.negatives[place]
         keep = self._may_keep(term, tile)
+        if self.fused is not None:
+            rows = (self.key_rows if further.of_query else self.rows)[number, tile.rows]
+            self._add_fused(number, FURTHER + place, tile, keys, keep, rows)
+            return
         similarities = self.product("" if keep else "similarities", term.rows_of(further), further.side, tile, keys)
         hidden = self.hidden_negatives(number, place, tile, keys)
         if hidden is not None:
@@ -148,6 +159,18 @@ class ForwardSweep(Sweep):
         (self.key_rows if further.of_query else self.rows)[number, tile.rows, EXP] += row_sums
         if keep:
             self._keep(number, FURTHER + place, tile, exponentials)
+
+    def _add_fused(
+        self, number: int, part: int, tile: Tile, keys: Keys, keep: bool, rows: Tensor, columns: Tensor | None = None
+    ) -> None:
+        """Add a tile, by one kernel, to the sums of its rows [t, SUMS] and of its columns [c, SUMS]."""
+        assert self.fused is not None
+        row_sums, column_sums, exponentials = self.fused.forward(number, part, tile, keys, keep=keep)
+        rows += row_sums
+        if columns is not None:
+            columns += column_sums
+        if exponentials is not None:
+            self._keep(number, part, tile, exponentials)
 
     def _add_own_terms(self) -> None:
         """Add each row's own hard negatives to its sums, where it sees no others: no tiles, nothing travels."""
@@ -212,7 +235,7 @@ class ForwardSweep(Sweep):
         if keys.own is None:
             return
         # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-        tolerance = 8 * torch.finfo(self.type).eps * self.setup.terms[number].bound
+        tolerance = self.tolerance(self.setup.terms[number])
         for total, own, dim in zip(sums, (self.own[tile.rows], keys.own[tile.columns]), (1, 0), strict=True):
             farther = self.scratch.take("farther", tile.shape, self.type)
             torch.sub(similarities, own[:, number].unsqueeze(dim), out=farther).lt_(-tolerance)

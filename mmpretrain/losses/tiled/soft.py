@@ -22,7 +22,7 @@ def add_soft_targets(
     sweep: Sweep, number: int, tile: Tile, keys: Keys, similarities: Tensor, rows: Tensor, columns: Tensor
 ) -> None:
     """Add F and F S of a tile [t, c] to mass and sim of ``rows`` and ``columns``; ``similarities`` hide nothing yet."""
-    weights = _resemblance(sweep, number, tile, keys)
+    weights = resemblance(sweep, number, tile, keys)
     weighted = weights * similarities
     for sums, dim in ((rows, 1), (columns, 0)):
         sums[:, MASS] += weights.sum(dim)
@@ -33,7 +33,7 @@ def subtract_soft_targets(
     sweep: Sweep, number: int, tile: Tile, keys: Keys, gradient: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:
     """``gradient -= F (rows_i + columns_j)`` for shares rows [t], columns [c] (1 / Z); F [t, c]."""
-    weights = _resemblance(sweep, number, tile, keys)
+    weights = resemblance(sweep, number, tile, keys)
     gradient -= weights * (rows[:, None] + columns)
     return weights
 
@@ -51,7 +51,7 @@ def reference_gradient(
     return -weights * (share[:, None] * (both - mean[:, None]) + column_share * (both - column_mean))
 
 
-def _resemblance(sweep: Sweep, number: int, tile: Tile, keys: Keys) -> Tensor:
+def resemblance(sweep: Sweep, number: int, tile: Tile, keys: Keys) -> Tensor:
     """F [t, c]: 0 for other copies of a row's sample, and where a sample lacks one of its sides."""
     term = sweep.setup.terms[number]
     reference = term.reference

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmpretrain.config.objective import HardNegatives, ObjectiveConfig
 from mmpretrain.distributed.exchange import RowBlock
 from mmpretrain.distributed.world import World
+from mmpretrain.losses.fused.choice import fuses
 from mmpretrain.losses.tiled.pointwise import Pointwise
 from mmpretrain.losses.tiled.target_rules import Columns, Rule
 from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tiles
@@ -28,6 +29,9 @@ class PairPart(IntEnum):
     cross = 0
     query_side = 1
     key_side = 2
+
+
+FURTHER = len(PairPart)  # as parts, a term's hard negatives are numbered from here on
 
 
 @dataclass
@@ -158,7 +162,7 @@ class Keys:
     def about(self, term: int, part: PairPart, columns: slice) -> Columns:
         """What the rules may ask of a tile's columns."""
         labels = None if self.labels is None else self.labels[columns, term]
-        valid = self.valid[term][columns, _column_side(part)] if term in self.valid else None
+        valid = self.valid[term][columns, column_side(part)] if term in self.valid else None
         return Columns(labels, valid)
 
 
@@ -174,6 +178,7 @@ class Sweep:
         self.sides = [self.arithmetic.prepare(side) for side in sides]
         self.type = sides[0].dtype
         self.pointwise = Pointwise(setup.settings.compile, dtype, sides[0].device)
+        self.fuses = fuses(setup.settings, sides[0].device)
         tile = setup.settings.tile
         self.scratch = Scratch(tile, sides[0].device)
         self.places: dict[int, slice] = {}
@@ -220,9 +225,19 @@ class Sweep:
 
     def similarities(self, term: Term, part: PairPart, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
         """[t, c] of own rows and columns of the block, nothing hidden; in scratch memory unless ``fresh``."""
-        row_side = term.key if part is PairPart.key_side else term.query
-        column_side = term.query if part is PairPart.query_side else term.key
-        return self.product("" if fresh else "similarities", row_side, column_side, tile, keys)
+        return self.product("" if fresh else "similarities", *self.sides_of(term, part), tile, keys)
+
+    def sides_of(self, term: Term, part: int) -> tuple[int, int]:
+        """Numbers of the sides whose rows and columns a part compares."""
+        if part >= FURTHER:
+            further = term.negatives[part - FURTHER]
+            return term.rows_of(further), further.side
+        rows = term.key if part == PairPart.key_side else term.query
+        return rows, term.query if part == PairPart.query_side else term.key
+
+    def tolerance(self, term: Term) -> float:
+        """By how much similarities that are equal may differ in rounding."""
+        return 8 * torch.finfo(self.type).eps * term.bound
 
     def product(self, name: str, row_side: int, column_side: int, tile: Tile, keys: Keys) -> Tensor:
         """Own rows of one side against a block's rows of another, [t, c], into scratch memory called ``name``."""
@@ -246,7 +261,7 @@ class Sweep:
                 term.rule.uncover(tile, hidden)
         if term.valid is not None:
             rows = term.valid[tile.rows, int(part is PairPart.key_side)]
-            columns = keys.valid[number][tile.columns, _column_side(part)]
+            columns = keys.valid[number][tile.columns, column_side(part)]
             unseen = ~(rows[:, None] & columns)
             hidden = unseen if hidden is None else hidden | unseen
         return hidden
@@ -275,6 +290,6 @@ class Sweep:
         return max(0.0, bound - HEADROOM[self.dtype])
 
 
-def _column_side(part: PairPart) -> int:
+def column_side(part: PairPart) -> int:
     """Whether a part's columns are query rows (0) or key rows (1)."""
     return 0 if part is PairPart.query_side else 1

@@ -88,9 +88,8 @@ class Arithmetic:
 
     def add_product(self, total: Tensor, weights: Tensor, rows: Tensor) -> None:
         """``total += weights @ rows``; total [t, d], weights [t, c] not prepared, rows [c, d] as prepared."""
-        weights = weights.to(total.dtype)
         if not self.rounded:
-            total.addmm_(weights, rows)
+            total.addmm_(weights.to(total.dtype), rows)
         elif rows.is_cuda:
             total += torch.mm(weights.to(torch.bfloat16), rows, out_dtype=torch.float32)
         else:
