@@ -60,6 +60,7 @@ class Probes:
 
     def curve(self, name: str, train: Pairs, test: Pairs) -> list[float]:
         """Nats after each of the settings' epochs; from the file if it has them."""
+        name = f"{name}, {self.settings.epochs[-1]} epochs at {self.settings.lr:g}"
         if name not in self.known:
             self.known[name] = information_curve(train, test, self.settings)
             replace_text(self.path, json.dumps(self.known, indent=1))
