@@ -10,6 +10,8 @@ from mmpretrain.config.keys import ROUNDING
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
 LARGEST_SCALE = 620.0
+# objective.critic_mb where it is null. On devices it leaves room for the rest of a step's scratch within 2 GiB.
+PROCESSOR_CRITIC_MB, DEVICE_CRITIC_MB = 16, 1792
 
 
 class Negatives(StrEnum):
@@ -83,6 +85,10 @@ class ObjectiveConfig:
     gather_mb: int = 1024
     """MiB of gathered embeddings and their gradients up to which ``negatives=auto`` gathers."""
 
+    critic_mb: int | None = None
+    """MiB of pairs that learned critics (factorcl) hold at a time. null: what is fast on the device, 16 on processors
+    and 1792 elsewhere, where larger strips are fewer launches. One anchor with all its candidates is the least."""
+
     products: Products = Products.float32
     """Type of the inputs of matrix products between embeddings. Sums and everything else stay float32."""
 
@@ -107,6 +113,8 @@ class ObjectiveConfig:
         if margin is not None and not -2 < margin < 2:
             found.append(f"objective.false_negative_margin is {margin}: it must lie between -2 and 2, as cosines do")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
+        if self.critic_mb is not None:
+            least["critic_mb"] = 1
         return found + [
             f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
             for key, bound in least.items()
@@ -118,6 +126,12 @@ class ObjectiveConfig:
         if self.negatives is not Negatives.auto:
             return self.negatives
         return Negatives.gather if gathered_bytes(rows, width) <= self.gather_mb * MIB else Negatives.ring
+
+
+def critic_bytes(config: ObjectiveConfig, *, gpu: bool) -> int:
+    """What a strip of a learned critic's pairs may hold on a GPU, or on a processor."""
+    default = DEVICE_CRITIC_MB if gpu else PROCESSOR_CRITIC_MB
+    return (default if config.critic_mb is None else config.critic_mb) * MIB
 
 
 def gathered_bytes(rows: int, width: int) -> int:

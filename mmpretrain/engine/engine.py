@@ -175,10 +175,8 @@ class Engine:
             return self._faulty(known | refined, math.nan, lr, parts, spared)
         model_norm = self._model_update.step(parts)
         grad_norm = self.heads.update(model_norm, self.method.clamp_)
-        if self._refines(RefineOn.same) and math.isfinite(grad_norm):
-            with held_statistics(self.method.model):  # this batch has counted
-                features = parts.encode_again()
-            refined = self._refine(features, step)
+        if self._refines(RefineOn.same, RefineOn.previous) and math.isfinite(grad_norm):
+            refined = self._refine(self._features_to_refine_on(parts), step)
             if spared and not refined[CRITICS_NORM].isfinite():
                 spared.put_back_critics()
                 spared = None  # everything else has taken its step, and keeps it
@@ -256,8 +254,15 @@ class Engine:
         _seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers), self.device)
         return self.method.encode(self.deepspeed, part)
 
-    def _refines(self, on: RefineOn) -> bool:
-        return self.critics.optimizer is not None and self.method.refinement.on is on
+    def _refines(self, *on: RefineOn) -> bool:
+        return self.critics.optimizer is not None and self.method.refinement.on in on
+
+    def _features_to_refine_on(self, parts: MicroBatches) -> Features:
+        """After everything else has taken its step."""
+        if self._refines(RefineOn.previous):
+            return parts.used_features()
+        with held_statistics(self.method.model):  # this batch has counted
+            return parts.encode_again()
 
     def _refine(self, features: Features, step: Step) -> dict[str, Tensor]:
         """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics."""
