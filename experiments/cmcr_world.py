@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,8 @@ import torch
 from matplotlib.figure import Figure
 from transformers.utils.logging import disable_progress_bar
 
+from experiments.connecting import UNCONNECTED, closed_forms, embedded, mapped, paired, read, recalls, true_pairs
 from experiments.training import TrainingJob, check_dataset, evaluation, markdown, train_side_by_side
-from mmpretrain.data.info import DatasetInfo
-from mmpretrain.data.writing import RawSample, build_dataset, npy
-from mmpretrain.distributed.world import World as Ranks
-from mmpretrain.embedding.encode import embed_share
-from mmpretrain.embedding.jobs import EmbedJob, PairJob
-from mmpretrain.embedding.pairing import pair_share
-from mmpretrain.embedding.vectors import Vectors
-from mmpretrain.evaluation.retrieval import exact_scores, pair_places
 from mmpretrain.evaluation.similarity import unit_rows
 from mmpretrain.figures import COLORS, INK
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -58,12 +51,12 @@ VARIANTS: dict[str, Sequence[str]] = {
 }
 # What must be better than what, by how much R@1 at least.
 ORDER = [
-    ("spaces as they are", "shared rows only, no noise", 0.3),
+    (UNCONNECTED, "shared rows only, no noise", 0.3),
     ("shared rows only, no noise", "C-MCR, no noise", 0.05),
     ("C-MCR, no noise", "C-MCR", -0.03),
     ("C-MCR", SUPERVISED, 0.03),
 ]
-Scores = dict[str, list[tuple[float, float]]]  # row -> (R@1, R@5) of each world
+Scores = dict[str, list[tuple[float, ...]]]  # row -> (R@1, R@5) of each world
 
 
 @dataclass(frozen=True)
@@ -95,36 +88,18 @@ class WorldSetting:
     def embedded(self, data: str, space: str, seed: int) -> Path:
         """A dataset of the world in one of its spaces, as embedding shards; made if they are missing."""
         out = self.root / "embedded" / f"{data}-in-{space}-world{seed}"
-        if not (out / "train" / "index.json").exists():
-            job = EmbedJob(str(out), release=str(self.release(space, seed)), data=str(self.world(seed) / data))
-            embed_share(job, 0, 1, torch.device("cpu"))
-        return out
+        return embedded(out, self.release(space, seed), self.world(seed) / data)
 
     def pairs(self, seed: int) -> Path:
         """What C-MCR trains on; made if it is missing."""
-        out = self.root / "embedded" / f"pairs-world{seed}"
-        if (out / "train" / "index.json").exists():
-            return out
-        corpus = {space: str(self.embedded("corpus", space, seed)) for space in SPACES}
-        memory = {space: str(self.embedded(f"memory_{name}", space, seed)) for space, name in MEMORIES.items()}
-        job = PairJob(
-            str(out),
-            shared="b",
-            first=corpus["first"],
-            second=corpus["second"],
-            first_memory=memory["first"],
-            second_memory=memory["second"],
-        )
-        pair_share(job, Ranks.single())
-        return out
+        corpora = {space: self.embedded("corpus", space, seed) for space in SPACES}
+        memories = {space: str(self.embedded(f"memory_{name}", space, seed)) for space, name in MEMORIES.items()}
+        return paired(self.root / "embedded" / f"pairs-world{seed}", "b", corpora, memories)
 
     def true_pairs(self, seed: int) -> Path:
         """True pairs of a and c in the same form, each its own partner."""
-        out = self.root / "embedded" / f"true-pairs-world{seed}"
-        if not (out / "dataset.json").exists():
-            rows = {space: read(self.embedded("ac", space, seed), "train", name) for space, name in MEMORIES.items()}
-            build_dataset(out, _described(rows), {"train": _samples(rows)})
-        return out
+        rows = {space: read(self.embedded("ac", space, seed), "train", name) for space, name in MEMORIES.items()}
+        return true_pairs(self.root / "embedded" / f"true-pairs-world{seed}", rows, "a and c")
 
     def connection(self, number: int, row: str, seed: int) -> TrainingJob:
         """The run of one variant."""
@@ -142,12 +117,6 @@ def space_job(setting: WorldSetting, space: str, seed: int) -> TrainingJob:
     return setting.job(space, seed, "experiment=world_space", f"data.path={setting.world(seed) / data}", *without)
 
 
-def read(folder: Path, split: str, modality: str) -> np.ndarray:
-    """float32 [n, d]: the vectors of a modality."""
-    vectors = Vectors(str(folder), split, modality)
-    return vectors.read(vectors.ordinals).numpy()
-
-
 @torch.no_grad()
 def embed(release: Path, rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What a release makes of raw vectors by modality, unit rows [n, d] each."""
@@ -156,31 +125,13 @@ def embed(release: Path, rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return [unit_rows(embeds[name].numpy()) for name in rows]
 
 
-def recalls(a: np.ndarray, c: np.ndarray) -> tuple[float, float]:
-    """R@1 and R@5 of c from a."""
-    scores = exact_scores(*pair_places(unit_rows(a), unit_rows(c)), (1, 5))
-    return scores["recall@1"], scores["recall@5"]
-
-
-def closed_forms(setting: WorldSetting, seed: int, a: np.ndarray, c: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Maps from the first space to the second by least squares. a, c: the triples in either space."""
-    names = [f"{space}_{role}" for role in ("shared", "partner") for space in SPACES]
-    shared1, shared2, partner1, partner2 = (read(setting.pairs(seed), "train", name) for name in names)
-    left, _, right = np.linalg.svd(shared1.T @ shared2)
-    maps = {
-        "orthogonal Procrustes": left @ right,
-        "least squares": np.linalg.lstsq(shared1, shared2, rcond=None)[0],
-        "least squares on partners": np.linalg.lstsq(partner1, partner2, rcond=None)[0],
-    }
-    return {"spaces as they are": recalls(a, c)} | {name: recalls(a @ matrix, c) for name, matrix in maps.items()}
-
-
-def measure(setting: WorldSetting, seed: int) -> dict[str, tuple[float, float]]:
+def measure(setting: WorldSetting, seed: int) -> dict[str, tuple[float, ...]]:
     """Every row of one world whose runs are complete."""
     world = setting.world(seed)
     raw = {name: read(world / TRIPLES, "test", name) for name in "ac"}
     inner = {s: embed(setting.release(s, seed), {name: raw[name]})[0] for s, name in MEMORIES.items()}
-    found = closed_forms(setting, seed, inner["first"], inner["second"])
+    maps = closed_forms(setting.pairs(seed))
+    found = {name: recalls(mapped(inner["first"], matrix), inner["second"]) for name, matrix in maps.items()}
     for number, row in enumerate(VARIANTS):
         found[row] = recalls(*embed(setting.release(f"variant{number}", seed), raw))
     return found
@@ -225,19 +176,6 @@ def figure(scores: Scores) -> Figure:
     axes.set_xlabel("R@1 of c from a in percent")
     axes.spines[["top", "right"]].set_visible(False)
     return drawn
-
-
-def _described(rows: Mapping[str, np.ndarray]) -> DatasetInfo:
-    vectors = {
-        f"{s}_{r}": {"kind": "vector", "size": [v.shape[1]]} for s, v in rows.items() for r in ("shared", "partner")
-    }
-    return DatasetInfo("true-pairs", "True pairs of a and c", "drawn by this project", "Apache-2.0", vectors)
-
-
-def _samples(rows: Mapping[str, np.ndarray]) -> Iterator[RawSample]:
-    for number in range(len(rows["first"])):
-        vectors = {f"{s}_{r}.npy": npy(v[number]) for s, v in rows.items() for r in ("shared", "partner")}
-        yield {"__key__": f"pair-{number:06d}", **vectors}
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ RECIPES = ("full", "lora", "head", "lit")
 # Of a model this small, whose weights have far to go: several times those of the shipped recipes.
 RATES = {"full": 3e-4, "lora": 3e-3, "head": 3e-3, "lit": 1e-3}
 MIXTURES = {"": "[]", "half": "[0.5]", "chosen": "[0, 0.2, 0.4, 0.6, 0.8, 1]"}
+PRETRAINING = ("optim.lr=1e-3", "evaluation.best.patience=null", "evaluation.release=last")
 SCORES = ("retrieval/image->text/recall@1", "zero_shot/image->text/accuracy")
 
 
@@ -35,8 +36,7 @@ def main() -> None:
     photos, signs = _data(out, asked.photos, asked.signs)
     clip = out / "clip" if (out / "clip").exists() else write_clip(out / "clip", asked.seed)
     common = [f"run.root={out}", f"seed={asked.seed}", "engine.threads=1"]
-    general = ["optim.lr=1e-3", "evaluation.best.patience=null", "evaluation.release=last", "run.name=base"]
-    base = _tune(out, "base", clip, photos, [*common, *general], asked.pretrain_epochs, None)
+    base = tune(out, "base", clip, photos, [*common, *PRETRAINING, "run.name=base"], asked.pretrain_epochs)
     runs = {}
     for recipe in RECIPES:
         for mixture, shares in MIXTURES.items():
@@ -45,7 +45,7 @@ def main() -> None:
             name = "-".join(part for part in (recipe, mixture) if part)
             tokens = [f"recipe={recipe}", f"optim.lr={RATES[recipe]}", f"averaging.interpolate={shares}"]
             tokens += [*common, f"run.name={name}", "evaluation.best.patience=null"]
-            runs[name] = _tune(out, name, base, signs, tokens, asked.epochs, photos)
+            runs[name] = tune(out, name, base, signs, tokens, asked.epochs, photos)
     table = table_of({name: read_changes(RunFolder(run)) for name, run in runs.items()})
     (out / "table.md").write_text(table, encoding="utf-8")
     print(f"{table}\n{time.monotonic() - started:.0f} s in all")
@@ -78,8 +78,8 @@ def _data(out: Path, photos: int, signs: int) -> tuple[Path, Path]:
     return folders["photos"], folders["signs"]
 
 
-def _tune(
-    out: Path, name: str, model: Path, data: Path, tokens: Sequence[str], epochs: float, general: Path | None
+def tune(
+    out: Path, name: str, model: Path, data: Path, tokens: Sequence[str], epochs: float, general: Path | None = None
 ) -> Path:
     """One run of ``mmpretrain finetune`` on one process; its folder. A complete one is left as it is."""
     run = RunFolder(out / name)

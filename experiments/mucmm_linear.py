@@ -1,4 +1,5 @@
-"""MUCMM (a reconstruction: the paper's text was not available) on a linear world whose solution is known.
+"""MUCMM on a linear world whose solution is known. The method is a reconstruction: of the paper, only title, abstract
+and the first lines of the introduction were read.
 
     python -m experiments.mucmm_linear [--quick]
 

@@ -63,6 +63,33 @@ def seeds_table(runs: Mapping[str, Sequence[Path]], scores: Sequence[str], split
     return "\n".join(lines) + "\n"
 
 
+def paired_table(pairs: Mapping[str, tuple[Sequence[Path], Sequence[Path]]], scores: Sequence[str]) -> str:
+    """A Markdown table of differences on the test split, first minus second, in points: mean and its standard error.
+
+    ``pairs``: row name -> the run folders of both, in the order of the same seeds. The standard error is that over the
+    seeds: how far the mean difference would move with other seeds, on the same test samples.
+    Raises ValueError for rows with different numbers of runs.
+    """
+    lines = [
+        "| difference | pairs | score | last | second half | best |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (first, second) in pairs.items():
+        read = [(read_run(one, scores), read_run(other, scores)) for one, other in zip(first, second, strict=True)]
+        for score in scores:
+            cells = [
+                _mean_and_error([getattr(one[score], kind) - getattr(other[score], kind) for one, other in read])
+                for kind in ("last", "second_half", "best")
+            ]
+            lines.append(f"| {name} | {len(read)} | {score} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean_and_error(values: list[float]) -> str:
+    error = f" ± {100 * np.std(values, ddof=1) / np.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):+.2f}{error}"
+
+
 def _reading(curve: dict[int, float], best: int) -> CurveReading:
     last = max(curve)
     late = [value for step, value in curve.items() if 2 * step >= last]

@@ -35,9 +35,9 @@ def train(name: str, tokens: Sequence[str], root: str | Path, seed: int) -> Path
 
     Raises CalledProcessError when the run fails, or has been made with other settings.
     """
-    run, everything = RunFolder(Path(root) / name), _everything(TrainingJob(name, tokens, seed), root)
-    if not _complete(run, everything):
-        subprocess.run([*_launcher(2), *everything], check=True)
+    run, whole = RunFolder(Path(root) / name), everything(TrainingJob(name, tokens, seed), root)
+    if not is_complete(run, whole):
+        subprocess.run([*_launcher(2), *whole], check=True)
     return run.path
 
 
@@ -53,12 +53,12 @@ def train_side_by_side(jobs: Sequence[TrainingJob], root: Path, at_once: int = 2
 
 
 def _train_alone(job: TrainingJob, root: Path) -> Path:
-    run, everything = RunFolder(root / job.name), _everything(job, root, "engine.threads=1")
-    if _complete(run, everything):
+    run, whole = RunFolder(root / job.name), everything(job, root, "engine.threads=1")
+    if is_complete(run, whole):
         return run.path
     log, started = root / f"{job.name}.log", time.monotonic()
     with log.open("w") as output:
-        done = subprocess.run([*_launcher(1), *everything], stdout=output, stderr=subprocess.STDOUT)
+        done = subprocess.run([*_launcher(1), *whole], stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"{job.name} failed, see {log}")
     print(f"{job.name}: {time.monotonic() - started:.0f} s", flush=True)
@@ -69,7 +69,8 @@ def _launcher(ranks: int) -> list[str]:
     return [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local", f"--gpus-per-node={ranks}"]
 
 
-def _everything(job: TrainingJob, root: str | Path, *more: str) -> list[str]:
+def everything(job: TrainingJob, root: str | Path, *more: str) -> list[str]:
+    """The tokens of a job's config. more: those that its driver adds."""
     return [*job.tokens, *more, f"seed={job.seed}", f"run.name={job.name}", f"run.root={root}"]
 
 
@@ -83,11 +84,14 @@ def check_dataset(folder: Path, samples: Mapping[str, int]) -> bool:
     return True
 
 
-def _complete(run: RunFolder, tokens: Sequence[str]) -> bool:
+def is_complete(run: RunFolder, tokens: Sequence[str]) -> bool:
     """Whether these very settings have been run to the end; the launcher knows too, but loads the model to say so."""
     if run.status().get("state") != State.completed.value:
         return False
-    return not diff_configs(load_config(run.config), compose(tokens, choices=Choices(USER_CONFIGS)))
+    stored, asked = load_config(run.config), compose(tokens, choices=Choices(USER_CONFIGS))
+    if stored.method.name == asked.method.name:
+        asked.method.bind_as(stored.method)  # what a run fixes at its first start
+    return not diff_configs(stored, asked)
 
 
 def evaluation(run_folder: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ from mmpretrain.console import HomeGroup
 from mmpretrain.embedding.cli import embed_command, pair_command
 from mmpretrain.explain.cli import explain_command, information_command
 from mmpretrain.gradients.cli import gradients_command
-from mmpretrain.hub.cli import convert_command
+from mmpretrain.hub.cli import connect_command, convert_command, join_command
 from mmpretrain.hub.onnx_cli import onnx_command
 from mmpretrain.hub.push_cli import push_command
 from mmpretrain.preview.cli import preview_command
@@ -53,6 +53,12 @@ app.command("explain", epilog="Example: mmpretrain explain runs/demo/release --d
 )
 app.command("convert", epilog="Example: mmpretrain convert openai/clip-vit-large-patch14 --out releases/clip")(
     convert_command
+)
+app.command(
+    "connect", epilog="Example: mmpretrain connect --first clip --second clap --projectors clap_clip.pt --out clip-clap"
+)(connect_command)
+app.command("join", epilog="Example: mmpretrain join runs/clip-clap/release runs/clip-points/release --out joined")(
+    join_command
 )
 app.command("push", epilog="Example: mmpretrain push runs/demo/release my-org/demo --private --dry-run")(push_command)
 app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate_command)

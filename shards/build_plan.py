@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.data.writing import BuildError
 from shards.sources.keys import key_hash
-from shards.sources.sample import Content, Source, label_name, sorted_classes
+from shards.sources.labels import class_names
+from shards.sources.sample import Content, Source
+from shards.sources.values import label_name, sorted_classes
 
 SHARD_BYTES = 128 << 20
 SHARD_SAMPLES = tuple(128 << n for n in range(7))  # 128 to 8192
@@ -58,12 +61,14 @@ def parse_shares(options: list[str]) -> dict[str, float]:
 
 def with_classes(source: Source) -> Source:
     """The source with the names of its classes, which takes one pass over the column of labels."""
-    if source.label is None or source.classes is not None:
+    if source.label is None or source.classes is not None or source.label_form is LabelForm.value:
         return source
     names: set[str] = set()
     for rows in source.splits.values():
         for _, _, row in rows.read(np.arange(len(rows)), [source.label]):
-            names.add(label_name(row.get(source.label)))
+            value = row.get(source.label)
+            several = source.label_form is LabelForm.several
+            names.update((class_names(value) or []) if several else [label_name(value)])
             if len(names) > MOST_CLASSES:
                 raise BuildError(f"column {source.label!r} has more than {MOST_CLASSES} different labels: no classes")
     names.discard("")

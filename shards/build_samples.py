@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpretrain.config import default_model
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.data.index import INFO_NAME, build_index, load_index
 from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.writing import Build, BuildError, Overwrite, move_into_place, refuse_overwrite
@@ -115,10 +116,15 @@ def _planned(source: Source, options: BuildOptions) -> tuple[Source, list[Job], 
         "root": str(source.root.resolve()),
         "columns": [asdict(column) for column in source.columns],
         "key": source.key,
-        "label": [source.label, source.classes, source.numbered],
+        "label": [source.label, source.classes, source.numbered, *_form_of(source)],
         "options": [options.shares, per_shard, options.incomplete],
     }
     return source, jobs, hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _form_of(source: Source) -> list[str]:
+    """The form of labels, where it is not the usual one."""
+    return [] if source.label_form is LabelForm.one_class else [source.label_form.value]
 
 
 def _run(

@@ -18,6 +18,7 @@ from mmpretrain.data.writing import RawSample, write_shard
 from mmpretrain.files import replace_text
 from shards.build_plan import Job
 from shards.sources.findings import Findings
+from shards.sources.labels import counted, written
 from shards.sources.members import MemberError, make_member
 from shards.sources.sample import MemberKind, Source, SourceSample
 from shards.work_folder import appearing, record_path
@@ -120,8 +121,9 @@ def _raw_samples(source: Source, job: Job, incomplete: Incomplete, record: Shard
         if raw is None:
             continue
         if sample.label is not None:
-            raw[f"{LABEL}.cls"] = str(sample.label).encode()
-            record.labels[str(sample.label)] = record.labels.get(str(sample.label), 0) + 1
+            raw[f"{LABEL}.cls"] = written(sample.label)
+            for number in counted(sample.label):
+                record.labels[str(number)] = record.labels.get(str(number), 0) + 1
         elif source.label is not None:
             dropped.add("no label (the sample is kept)", sample.where)
         _count(record, key, raw)

@@ -14,6 +14,7 @@ from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, comma
 from mmpretrain.data.index import build_index, load_index, verify_shards
 from mmpretrain.data.writing import Build, Overwrite
 from shards.inspection import describe_dataset, describe_sample, split_folders
+from shards.multibench.cli import add_multibench_command
 from shards.own_cli import add_own_commands
 from shards.rewrite.cli import add_rewrite_commands
 
@@ -21,6 +22,7 @@ app = typer.Typer(help="Build, index, verify, inspect and rewrite WebDataset sha
 build_app = typer.Typer(help="Build a dataset from its source.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 add_own_commands(build_app)
+add_multibench_command(build_app)
 
 Force = Annotated[bool, typer.Option("--force", help="Replace whatever --out holds.")]
 Folder = Annotated[str, typer.Argument(help="A dataset (with train/, test/) or one folder of tars.")]
@@ -166,6 +168,25 @@ def build_world_command(
         counts = {name: build.samples for name, build in builds.items()}
         rows = [(str(build.path), build.outcome, str(build.samples)) for build in builds.values()]
         answer(form, {"path": str(out), "samples": counts}, table("", ("dataset", "outcome", "samples"), rows))
+
+
+@build_app.command("digits-halves", epilog="Example: mmpretrain shards build digits-halves --out data/digits_halves")
+def build_digits_halves_command(
+    out: Annotated[Path, typer.Option(help="Folder of datasets to make.")] = Path("data/digits_halves"),
+    seed: Annotated[int, typer.Option(help="Of the cut of the training scans.")] = 0,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Left halves of some digits, right halves of others, captions: data to connect two spaces with (no download)."""
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        from shards.digits_halves import build_digits_halves, counts
+
+        with working(form, "building digits"):
+            builds = build_digits_halves(out, seed, _overwrite(force))
+        rows = [(str(build.path), build.outcome, str(build.samples)) for build in builds.values()]
+        view = table("", ("dataset", "outcome", "samples"), rows)
+        answer(form, {"path": str(out), "samples": counts(builds)}, view)
 
 
 @app.command("index", epilog="Example: mmpretrain shards index data/digits/train")

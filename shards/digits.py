@@ -44,18 +44,21 @@ def build_digits(out: str | Path = "data/digits", overwrite: Overwrite = Overwri
     Raises:
         BuildError: ``out`` holds something that may not be replaced.
     """
+    refuse_overwrite(Path(out).resolve(), INFO.name, overwrite)
+    splits = {name: raw_samples(rows) for name, rows in split_rows().items()}
+    return build_dataset(out, INFO, splits, extras=write_tokenizer, overwrite=overwrite)
+
+
+def split_rows() -> dict[str, np.ndarray]:
+    """Split -> numbers of its scans, in order: the same for every dataset that is made of them."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    refuse_overwrite(Path(out).resolve(), INFO.name, overwrite)
-    scans = load_digits()
+    labels = load_digits().target
     train, test = train_test_split(
-        np.arange(len(scans.target)), test_size=TEST_FRACTION, random_state=SPLIT_SEED, stratify=scans.target
+        np.arange(len(labels)), test_size=TEST_FRACTION, random_state=SPLIT_SEED, stratify=labels
     )
-    splits = {
-        name: _samples(scans.images, scans.target, np.sort(rows)) for name, rows in (("train", train), ("test", test))
-    }
-    return build_dataset(out, INFO, splits, extras=_write_tokenizer, overwrite=overwrite)
+    return {"train": np.sort(train), "test": np.sort(test)}
 
 
 def caption(scan: np.ndarray, label: int) -> str:
@@ -85,10 +88,13 @@ def _word(value: float, limits: tuple[float, float], words: tuple[str, str, str]
     return words[int(value > limits[0]) + int(value > limits[1])]
 
 
-def _samples(images: np.ndarray, labels: np.ndarray, rows: Sequence[int] | np.ndarray) -> Iterator[RawSample]:
-    """Raw samples of the scans ``rows``; images: [n, 8, 8], labels: [n]."""
+def raw_samples(rows: Sequence[int] | np.ndarray) -> Iterator[RawSample]:
+    """The scans with these numbers: halves, caption and label."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
     for row in rows:
-        scan, label = images[row], int(labels[row])
+        scan, label = scans.images[row], int(scans.target[row])
         half = scan.shape[1] // 2
         yield {
             "__key__": f"digit-{row:04d}",
@@ -108,7 +114,7 @@ def _png(ink: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     """A tokenizer of whole words, framed like BERT's, so that token 0 is [CLS]."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""``mmpretrain shards build folder|table|hf``: people's own samples become shards."""
+"""``mmpretrain shards build folder|table|hf|audio-visual``: people's own samples become shards."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.console import AnswerForm, JsonFlag, answer, command_errors
 from mmpretrain.data.writing import BuildError, Overwrite
+from shards.audio_visual import Published, open_published
 from shards.build_plan import parse_shares
 from shards.build_samples import BuildOptions, SamplesBuild, build_samples, look_at_samples
 from shards.build_shard import Incomplete
@@ -28,6 +30,7 @@ from shards.sources.findings import Findings
 from shards.sources.folder import Classes, open_folder
 from shards.sources.hub import open_hub
 from shards.sources.sample import Source
+from shards.sources.splits import named_files
 from shards.sources.table import open_table
 from shards.work_folder import free_bytes
 
@@ -84,11 +87,17 @@ def folder_command(
 
 
 def table_command(
-    files: Annotated[list[str], typer.Argument(help="CSV, TSV, JSON lines, JSON or Parquet: one or several files.")],
+    files: Annotated[
+        list[str], typer.Argument(help="CSV, TSV, JSON lines, JSON or Parquet: one or several files, or SPLIT=FILE ...")
+    ],
     out: Out,
     split: Split = [],  # noqa: B006
+    split_column: Annotated[str | None, typer.Option(help="Column that says the split of a row.")] = None,
     modality: Modality = [],  # noqa: B006
     label: Label = None,
+    label_form: Annotated[
+        LabelForm, typer.Option(help="What a label is; several classes are a list, or have | between them.")
+    ] = LabelForm.one_class,
     key: Key = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the paths in it (default: that of the table).")] = None,
     shard_size: PerShard = None,
@@ -102,12 +111,11 @@ def table_command(
     """A table with paths or bytes of images or sounds, texts or lists of texts, labels."""
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        paths = [_local(file) for file in files]
-        wishes = Wishes(parse_modalities(modality), label, key)
+        paths = {name: [_local(file) for file in part] for name, part in named_files(files).items()}
+        wishes = Wishes(parse_modalities(modality), label, key, label_form, split_column)
         options = _options(split, shard_size, workers, incomplete, image_size, force)
-        _build(
-            form, lambda work, notes: open_table(paths, root, wishes, work, notes), paths[0].stem, out, options, dry_run
-        )
+        title = next(iter(paths.values()))[0].stem
+        _build(form, lambda work, notes: open_table(paths, root, wishes, work, notes), title, out, options, dry_run)
 
 
 def hf_command(
@@ -137,8 +145,43 @@ def hf_command(
         )
 
 
+def audio_visual_command(
+    kind: Annotated[Published, typer.Argument(help="Which set.")],
+    source: Annotated[str, typer.Argument(help="Folder of its extracted sounds and pictures.")],
+    out: Out,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Of AVE its Annotations.txt or testSet.txt, of AudioCaps a csv.")
+    ] = None,
+    split: Split = [],  # noqa: B006
+    shard_size: PerShard = None,
+    workers: Workers = None,
+    incomplete: IncompleteOption = Incomplete.drop,
+    image_size: ImageSize = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json_flag: JsonFlag = False,
+) -> None:
+    """AVE, Flickr-SoundNet or AudioCaps: sounds with pictures or captions, by the names of their files."""
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        folder = _local(source)
+        options = _options(split, shard_size, workers, incomplete, image_size, force)
+        _build(
+            form,
+            lambda work, notes: open_published(kind, folder, annotations, work, notes),
+            kind.value,
+            out,
+            options,
+            dry_run,
+        )
+
+
 def add_own_commands(app: typer.Typer) -> None:
-    """Add the three commands."""
+    """Add the four commands."""
+    app.command(
+        "audio-visual",
+        epilog="Example: mmpretrain shards build audio-visual ave AVE data/ave --annotations testSet.txt",
+    )(audio_visual_command)
     app.command("folder", epilog="Example: mmpretrain shards build folder photos data/photos --split test=0.02")(
         folder_command
     )

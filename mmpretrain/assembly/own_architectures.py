@@ -10,7 +10,12 @@ from mmpretrain.config.architectures import ARCHITECTURES, Architecture, DataSiz
 from mmpretrain.config.data import ModalityConfig
 from mmpretrain.problems import UnusableError, nearest
 
-_UNITS = {DataSize.input_size: "features", DataSize.input_channels: "channels", DataSize.image_size: "pixels"}
+_UNITS = {
+    DataSize.input_size: "features",
+    DataSize.steps: "time steps",
+    DataSize.input_channels: "channels",
+    DataSize.image_size: "pixels",
+}
 _LAYER = ("channels", "kernel", "stride", "padding", "pool", "pool_stride")
 _MAY_BE_0 = {"padding", "pool"}
 
@@ -63,6 +68,8 @@ def _of_data(size: DataSize, modality: ModalityConfig) -> Any:
             return list(modality.size)
         case DataSize.input_size:
             return modality.size[-1]
+        case DataSize.steps:
+            return modality.size[0]
 
 
 def _values(row: Architecture, where: str, config: Mapping[str, Any]) -> list[str]:
@@ -111,9 +118,16 @@ def _share(where: str, value: Any) -> list[str]:
     return [] if fits else [f"{where} is {value!r}: a number from 0 to below 1 is needed"]
 
 
+def _widths(where: str, widths: Any) -> list[str]:
+    if not isinstance(widths, list) or not widths:
+        return [f"{where} is {widths!r}: a list of whole numbers above 0 is needed, such as [32, 64]"]
+    return [problem for number, width in enumerate(widths) for problem in _positive(f"{where}[{number}]", width)]
+
+
 _CHECKS: dict[Value, Callable[[str, Any], list[str]]] = {
     Value.switch: _switch,
     Value.layers: _layers,
+    Value.widths: _widths,
     Value.positive: _positive,
     Value.natural: _natural,
     Value.share: _share,

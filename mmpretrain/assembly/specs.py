@@ -40,7 +40,9 @@ def _projections(width: int | None, sources: Mapping[str, EncoderSource]) -> dic
 
 def _labels(config: Config) -> dict[str, Any]:
     """The classifier, with the names of the classes if the dataset has one for each."""
-    hidden = {"classifier_hidden": config.model.classifier_hidden}
+    hidden: dict[str, Any] = {"classifier_hidden": config.model.classifier_hidden}
+    if config.model.classifier_dropout:
+        hidden["classifier_dropout"] = config.model.classifier_dropout
     found: dict[str, Any] = {"fused_classifier": True} if config.parts.fused_classifier else hidden
     found["num_labels"] = config.data.classes
     info = dataset_info(config.data)

@@ -23,7 +23,7 @@ from mmpretrain.assembly.preprocessing import image_preparation
 from mmpretrain.assembly.sounds import made_extractor, open_extractor, settled, sound_pool, sound_sizes
 from mmpretrain.assembly.tokenizers import vocabulary_size
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
-from mmpretrain.config.data import ModalityConfig
+from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.models.audio_mmpretrain import audio_class, audio_part
 from mmpretrain.models.encoders_mmpretrain import backbone_config, output_width, pooling_arguments
@@ -36,6 +36,8 @@ _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label"
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
 # Encoders of square images, whose size is the number of pixels of a side.
 _SQUARE = {"clip_vision_model", "siglip_vision_model"}
+# Models with a tower per kind, as CLIP and SigLIP are: where the config of a tower lies.
+_TOWERS = {Kind.image: "vision_config", Kind.text: "text_config"}
 # Text encoders whose own pooling reads the last place of a text, padding or not: all places are to be seen.
 _UNMASKED = {"siglip_text_model"}
 
@@ -97,7 +99,7 @@ class PretrainedEncoder(TransformersEncoder):
         super().__init__(name, encoder, modality)
         # Of a model with a tower for sounds, as CLAP is, this tower.
         self._whole = config if modality.kind.row.extracted and hasattr(config, "audio_config") else None
-        self.config: PreTrainedConfig = config if self._whole is None else self._whole.audio_config
+        self.config: PreTrainedConfig = _tower(config, modality.kind) if self._whole is None else config.audio_config
 
     def specification(self, tokenizer: Any | None) -> dict[str, Any]:
         """See :class:`EncoderSource`."""
@@ -173,6 +175,13 @@ class PretrainedEncoder(TransformersEncoder):
         )
         found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         return found
+
+
+def _tower(config: PreTrainedConfig, kind: Kind) -> PreTrainedConfig:
+    """Of a model with towers the config of the one for this kind, of all others their own."""
+    if not all(hasattr(config, name) for name in _TOWERS.values()) or getattr(config, "hidden_size", None):
+        return config
+    return getattr(config, _TOWERS[kind]) if kind in _TOWERS else config
 
 
 def open_config(where: str, source: str, revision: str | None) -> PreTrainedConfig:

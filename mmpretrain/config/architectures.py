@@ -25,7 +25,7 @@ class Pool(StrEnum):
     """The last token that counts."""
 
     flatten = "flatten"
-    """The whole feature map."""
+    """The whole feature map, or the states of all time steps."""
 
     pooler = "pooler"
     """The model's own pooler output."""
@@ -34,10 +34,12 @@ class Pool(StrEnum):
 class DataSize(StrEnum):
     """A size that the data knows, and the architecture's keyword for it.
 
-    input_size: features of a vector or of a time step. input_channels: of an image. image_size: [height, width].
+    input_size: features of a vector or of a time step. steps: of the longest sequence. input_channels: of an image.
+    image_size: [height, width].
     """
 
     input_size = "input_size"
+    steps = "steps"
     input_channels = "input_channels"
     image_size = "image_size"
 
@@ -46,7 +48,7 @@ class Value(StrEnum):
     """What a keyword of ``model.encoders.NAME.config`` takes.
 
     positive: a whole number above 0. natural: one of 0 or more. share: a number from 0 to below 1. switch: true or
-    false. layers: a list of mappings, one per convolution.
+    false. layers: a list of mappings, one per convolution. widths: a list of whole numbers above 0, one per layer.
     """
 
     positive = "positive"
@@ -54,6 +56,7 @@ class Value(StrEnum):
     share = "share"
     switch = "switch"
     layers = "layers"
+    widths = "widths"
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,21 @@ ARCHITECTURES = {
         divides=("heads", "width", 5),
         checkpointed=True,
     ),
+    "gru": Architecture(
+        Kind.sequence,
+        (Pool.last, Pool.mean, Pool.flatten),
+        (DataSize.input_size, DataSize.steps),
+        required={"width": Value.positive},
+        optional={"layers": Value.positive, "dropout": Value.share},
+    ),
+    "causal_cnn": Architecture(
+        Kind.sequence,
+        (Pool.last,),
+        (DataSize.input_size,),
+        required={"widths": Value.widths},
+        optional={"kernel": Value.positive, "stride": Value.positive, "released": Value.switch},
+    ),
+    "leaky_mlp": Architecture(Kind.vector, (Pool.cls,), (DataSize.input_size,), required={"widths": Value.widths}),
 }
 # What a single encoder of transformers can be pooled by.
 TRANSFORMERS_POOLS = (Pool.cls, Pool.mean, Pool.last, Pool.pooler)

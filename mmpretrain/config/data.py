@@ -245,7 +245,22 @@ class DataConfig:
             found.append(f"data.label.form is value and data.classes is {self.classes}: set data.classes=null")
         if form is LabelForm.several and self.classes is None:
             found.append("data.label.form is several: set data.classes to the number of classes")
+        for key, label in self._label_sections().items():
+            if label.numbers != self.label.numbers:
+                both = f"{key}.numbers is {label.numbers} and data.label.numbers is {self.label.numbers}"
+                found.append(f"{both}: give both the same")
+            elif label.numbers < 1:
+                found.append(f"{key}.numbers is {label.numbers}: it must be at least 1")
+            elif label.numbers > 1 and form is not LabelForm.value:
+                found.append(
+                    f"{key}.numbers is {label.numbers} and {key}.form is {form}: several numbers are of the form value"
+                )
         return found
+
+    def _label_sections(self) -> dict[str, LabelConfig]:
+        """Key -> what is said of labels there."""
+        own = {f"data.sources.{name}.label": source.label for name, source in self.sources.items() if source.label}
+        return {"data.label": self.label, **own}
 
     def _places(self) -> list[str]:
         """What is wrong with where samples are said to lie."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 LEAST_TEMPERATURE = 1e-4  # of kNN: below, the weights of all neighbors but the nearest are 0 in float64
-LOWER_IS_BETTER = ("median_rank", "mae")  # of scores, by the last part of their names; all others: higher
+LOWER_IS_BETTER = ("median_rank", "mae", "mse")  # of scores, by the last part of their names; all others: higher
 
 
 def score_metric(score: str) -> str:

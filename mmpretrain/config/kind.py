@@ -69,6 +69,8 @@ class KindRow:
     """Its entry in a processor -> Python code of a made-up sample, for cards."""
     imports: str = ""
     """What that code needs."""
+    row_decoders: Mapping[str, str] = field(default_factory=dict)
+    """Of suffixes whose bytes do not say what they are, the decoders of their own; all others have ``decoder``."""
     restrictions: tuple[str, ...] = ()
     """Keys that restrict its operations to some features or time steps."""
     resized: bool = False
@@ -162,7 +164,7 @@ KINDS = {
     Kind.vector: KindRow(
         size=("features",),
         described_by=("size",),
-        suffixes=("npy",),
+        suffixes=("npy", "f16", "f32"),
         decoder="mmpretrain.data.kinds.array.decode",
         augmentation="mmpretrain.data.augment.series.VectorAugmentation",
         operations=("swap", "drop", "noise"),
@@ -171,6 +173,10 @@ KINDS = {
         tensors=("values",),
         example=lambda entry: f"np.zeros({entry['size'][0]})",
         imports="import numpy as np",
+        row_decoders={
+            "f16": "mmpretrain.data.kinds.rows.decode_f16",
+            "f32": "mmpretrain.data.kinds.rows.decode_f32",
+        },
         statistics=("minimum", "maximum"),
         data_statistics=True,
     ),

@@ -95,14 +95,15 @@ class EncoderConfig:
 
     architecture: str | None = None
     """An architecture that starts from random weights: any ``model_type`` of transformers (vit, bert, ...), or one of
-    this project's: ``mlp`` or ``identity`` (vectors; the latter passes them on), ``cnn`` (images), ``sequence``
-    (sequences). null with ``pretrained``."""
+    this project's: ``mlp``, ``leaky_mlp`` or ``identity`` (vectors; the last passes them on), ``cnn`` (images),
+    ``sequence``, ``gru`` or ``causal_cnn`` (sequences). null with ``pretrained``."""
 
     config: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture; what the data says (sizes, channels) is filled in. mlp: hidden_size,
-    output_size, layers. cnn: batch_norm, and layers, a list of ``{channels, kernel, stride, padding, pool,
-    pool_stride}``. sequence: width, layers, heads, ff, dropout, pre_norm. With ``pretrained`` of a transformers model
-    they are laid over what it brings."""
+    output_size, layers. leaky_mlp: widths, one per layer. cnn: batch_norm, and layers, a list of ``{channels, kernel,
+    stride, padding, pool, pool_stride}``. sequence: width, layers, heads, ff, dropout, pre_norm. gru: width, layers,
+    dropout. causal_cnn: widths, kernel, stride, and released (true: padded as in the released code of Vision & Touch,
+    which sees the first steps alone). With ``pretrained`` of a transformers model they are laid over what it brings."""
 
     pretrained: str | None = field(default=None, metadata=PATH)
     """A local folder or a Hub id of a transformers model, or of a release of this project: architecture, config and (of
@@ -337,6 +338,9 @@ class ModelConfig:
     classifier_hidden: int = 256
     """Units of the hidden layer of every classification head (methods that learn from labels)."""
 
+    classifier_dropout: float = 0.0
+    """Share of these units that are set to 0 while training, from 0 to below 1."""
+
     fusion: FusionConfig = field(default_factory=FusionConfig)
     """What makes one embedding of all modalities, for methods that fuse (comm)."""
 
@@ -356,6 +360,8 @@ class ModelConfig:
         """What is wrong with this section, one sentence each."""
         found = [p for name, encoder in self.encoders.items() for p in encoder.problems(name)]
         found += _below_one(self, "model", "embed_dim", "classifier_hidden")
+        if not 0 <= self.classifier_dropout < 1:
+            found.append(f"model.classifier_dropout is {self.classifier_dropout}: it must be from 0 to below 1")
         sections = (self.fusion, self.factors, self.components, self.projectors)
         found += [problem for section in sections for problem in section.problems()]
         return found + self.lora.problems(self.encoders)

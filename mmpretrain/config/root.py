@@ -133,6 +133,7 @@ class Config:
         found += self.averaging.problems()
         found += self.averaging.problems_against(self.evaluation.best.score, self.engine.deepspeed)
         found += [f"{key} is {value}: a finite number is needed" for key, value in _not_finite(asdict(self))]
+        found += self.optim.problems_against(self.evaluation.best.score)
         found += self.method.data_problems(self.data)
         found += self.finetune.problems(self.model.encoders if self.parts.encoders else {}, self.model.lora)
         found += self.method.objective_problems(self.objective, self.data)
@@ -172,6 +173,11 @@ class Config:
 
     def _model_against_method(self) -> list[str]:
         found = self.method.model_problems(self.model, self.data)
+        if self.model.classifier_dropout and (not self.parts.classifier or self.parts.fused_classifier):
+            found.append(
+                f"model.classifier_dropout has no effect with method={self.method.name}, which has no classification"
+                " head with a hidden layer: leave it out"
+            )
         if not self.fuses_tokens:
             return found
         return found + [

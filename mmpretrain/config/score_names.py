@@ -9,7 +9,7 @@ from mmpretrain.config.evaluation import Metric
 
 WHOLES = ("fused", "shared", "unique")  # representations that some models have beside those of modalities
 
-PROBE = "accuracy|balanced_accuracy|roc_auc|average_precision|f1_macro|f1_micro|r2|mae"
+PROBE = "accuracy|balanced_accuracy|roc_auc|average_precision|f1_macro|f1_micro|f1_weighted|r2|mae|mse"
 
 # Behind METRIC/: SUBJECT are modalities and wholes by '+', PAIR is QUERY->ITEM, the rest is as it stands.
 SCORES = {

@@ -41,7 +41,8 @@ class LabelForm(StrEnum):
     methods only ``comm_supervised`` learns from such labels; evaluations read them."""
 
     value = "value"
-    """A number that was measured. ``data.classes`` is null then; only ``comm_supervised`` and evaluations read it."""
+    """A number that was measured, or ``numbers`` of them. ``data.classes`` is null then; only ``comm_supervised`` and
+    evaluations read it."""
 
 
 @dataclass
@@ -57,6 +58,10 @@ class LabelConfig:
 
     form: LabelForm = LabelForm.one_class
     """What a label is, in all sources alike."""
+
+    numbers: int = 1
+    """``form=value``: how many numbers a sample is labeled with, in all sources alike; several stand in a JSON list, or
+    with spaces or commas between them."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpretrain.config.data import DataConfig, LabelForm
+from mmpretrain.config.data import DataConfig, Kind, LabelForm
 from mmpretrain.data.augment.boxes import BoxDraws
 from mmpretrain.data.batch import NEGATIVES, SOURCE, Batch, Inputs, Replacement
 from mmpretrain.data.decode import SampleError
@@ -21,6 +21,7 @@ from mmpretrain.data.plan import Plan
 from mmpretrain.data.quarantine import BadDataError
 from mmpretrain.data.random import uniform
 from mmpretrain.data.reader import Reader
+from mmpretrain.data.row_reader import RowReader
 from mmpretrain.data.samples import label_of, objects_of
 from mmpretrain.data.seeds import sub_seed
 from mmpretrain.words import without_secrets
@@ -65,6 +66,9 @@ class Batcher:
         self._config, self._reader, self._plan, self._processor = config, reader, plan, processor
         self._sources, self._training = sources, training
         self._pictures = picture_readers(config.modalities, processor, sources)
+        self._rows = RowReader(reader)
+        other = config.labeled or config.hard_negatives or config.sources or sources is not None
+        self._tables = None if other else self._columns()
 
     def finished(self, batch: Batch) -> Batch:
         """What encoders take, of a batch as it was made, wherever its tensors lie now."""
@@ -81,6 +85,8 @@ class Batcher:
         A sample that cannot be used is replaced by one that the plan draws for its position; its ``sample_ids`` and
         ``keys`` entries are those of the substitute. Raises ShardError, and BadDataError if no substitute is found.
         """
+        if (found := self._from_tables(positions, ordinals)) is not None:
+            return found
         replaced: list[Replacement] = []
         pictures = self._picture_rows(positions, drawn)
         rows: list[_Row] = []
@@ -91,6 +97,39 @@ class Batcher:
             batch = replace(batch, views=batch.views | {NEGATIVES: self._negatives(rows)})
         cropped = self._training.crops.keys() & pictures.keys() if drawn and self._training else ()
         return replace(batch, cropped=frozenset(cropped))
+
+    def _columns(self) -> dict[str, str] | None:
+        """Modality -> the column that holds its vectors, where every modality has one; else None."""
+        if not len(self._reader.index):
+            return None
+        members = self._reader.members_of(0).modalities
+        found = {
+            name: self._rows.extension(members[name])
+            for name, modality in self._config.modalities.items()
+            if modality.kind is Kind.vector and name in members
+        }
+        columns = {name: column for name, column in found.items() if column is not None}
+        return columns if columns.keys() == self._config.modalities.keys() else None
+
+    def _from_tables(self, positions: np.ndarray, ordinals: np.ndarray) -> Batch | None:
+        """The batch, read as rows of tables; None where there are none, or where a row is unfit and is to be found."""
+        if self._tables is None:
+            return None
+        values: dict[str, Any] = {}
+        for name, column in self._tables.items():
+            rows = self._rows.read(ordinals, column)
+            if rows is None or list(rows.shape[1:]) != list(self._config.modalities[name].size):
+                return None
+            values[name] = rows.astype(np.float32, copy=False)
+            if not np.isfinite(values[name]).all():
+                return None
+        return Batch(
+            inputs=_first_half(self._processor, values),
+            labels=None,
+            sample_ids=torch.from_numpy(ordinals),
+            positions=torch.from_numpy(positions),
+            keys=self._rows.keys(ordinals),
+        )
 
     def readable(self, ordinals: np.ndarray) -> Batch:
         """The batch of those of these samples (int64 [b]) that can be used; ``positions`` are their ordinals.
@@ -137,7 +176,7 @@ class Batcher:
         )
 
     def _labels(self, rows: list[_Row]) -> torch.Tensor:
-        """int64 [b], int64 [b, C] of 0 and 1, or float32 [b], by the form of the labels."""
+        """int64 [b], int64 [b, C] of 0 and 1, or float32 [b] or [b, numbers], by the form of the labels."""
         form, labels = self._config.label.form, [row.label for row in rows]
         if form is not LabelForm.several:
             return torch.tensor(labels, dtype=torch.float32 if form is LabelForm.value else torch.int64)
@@ -187,7 +226,8 @@ class Batcher:
         objects = objects_of(sample, config.modalities, members, draw, readers)
         label = None
         if members.label is not None:
-            label = label_of(sample, members.label, config.classes or 0, config.label.form)
+            form = config.label
+            label = label_of(sample, members.label, config.classes or 0, form.form, form.numbers)
         # Also where no batch has a use for them: what cannot be used is to be found before training.
         negatives = hard_negatives_of(sample, config.modalities, members)
         used = {} if position is None else drawn_negatives(negatives, config.modalities, self._plan.seed, position)

@@ -96,8 +96,9 @@ def _decoders() -> dict[str, Decoder]:
     for kind in Kind:
         for suffix in kind.row.suffixes:
             kinds = found[suffix].kinds if suffix in found else ()
-            assert not kinds or found[suffix].name == kind.row.decoder, f".{suffix} has two decoders"
-            found[suffix] = Decoder((*kinds, kind), kind.row.decoder)
+            name = kind.row.row_decoders.get(suffix, kind.row.decoder)
+            assert not kinds or found[suffix].name == name, f".{suffix} has two decoders"
+            found[suffix] = Decoder((*kinds, kind), name)
     return found
 
 

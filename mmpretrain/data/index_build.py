@@ -19,6 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from mmpretrain.data.column_shards import is_columns, read_columns
 from mmpretrain.data.index_columns import Columns, TarFacts, pack, unpack
 from mmpretrain.data.index_grouping import group_members
 from mmpretrain.data.index_scan import ShardError, is_litter, scan_shard
@@ -27,7 +30,7 @@ from mmpretrain.data.index_store import FOLDER, ColumnStore, StoredColumns, file
 from mmpretrain.data.index_table import Index
 from mmpretrain.data.index_text import UNFIT, from_text, listed_patterns, to_text
 from mmpretrain.data.pool import in_order, usable_cores
-from mmpretrain.files import replace_text, sync
+from mmpretrain.files import replace_text, sha256_of, sync
 from mmpretrain.words import listed
 
 INDEX_NAME = "index.json"
@@ -114,12 +117,26 @@ def index_tar(path: Path, again: bool) -> Indexed:
     if not again and (adopted := _adopted(path)) is not None:
         return adopted
     before = _state(path)
-    scanned = scan_shard(path)
-    extensions, columns = group_members(path.parent, scanned)
+    tar, columns, skipped = _scanned(path)
     if _state(path) != before:
         raise ShardError(f"{path} changed while it was read: index it again when it is complete")
-    tar = TarFacts(scanned.bytes, scanned.sha256, extensions)
-    return _entry(path.name, tar, columns, _write(path, pack(columns, tar)), scanned.skipped)
+    return _entry(path.name, tar, columns, _write(path, pack(columns, tar)), skipped)
+
+
+def keep_columns(path: Path, tar: TarFacts, columns: Columns) -> None:
+    """Write down what the index says of a tar that was just written, so that it need not be scanned."""
+    (path.parent / FOLDER).mkdir(exist_ok=True)
+    _write(path, pack(columns, tar))
+
+
+def _scanned(path: Path) -> tuple[TarFacts, Columns, tuple[str, ...]]:
+    """A tar, its columns, and what was passed over in it."""
+    if is_columns(path):
+        extensions, columns = read_columns(path)
+        return TarFacts(path.stat().st_size, sha256_of(path), extensions), columns, ()
+    scanned = scan_shard(path)
+    extensions, columns = group_members(path.parent, scanned)
+    return TarFacts(scanned.bytes, scanned.sha256, extensions), columns, scanned.skipped
 
 
 class _Known:
@@ -173,6 +190,10 @@ def _fits(path: Path, tar: TarFacts, columns: Columns) -> bool:
 
     A name that a tar writes in more than one header does not fit, which costs no more than a scan.
     """
+    if is_columns(path):
+        extensions, found = read_columns(path)
+        same = (np.array_equal(getattr(found, name), getattr(columns, name)) for name in ("offsets", "sizes", "keys"))
+        return extensions == tar.extensions and all(same)
     with path.open("rb") as file:
         for row in {0, len(columns) // 2, len(columns) - 1} if len(columns) else ():
             number = int(columns.offsets[row].argmax())

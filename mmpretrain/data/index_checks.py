@@ -237,7 +237,7 @@ def _labels(config: DataConfig, opened: Split) -> list[str]:
     chosen = np.unique(np.linspace(0, len(index) - 1, LABELS_READ).astype(int)).tolist()
     for ordinal in chosen:
         try:
-            label_of(reader.sample(ordinal), label, config.classes or 0, config.label.form)
+            label_of(reader.sample(ordinal), label, config.classes or 0, config.label.form, config.label.numbers)
         except SampleError as error:
             bad.append(f"{index.key(ordinal)!r}: {error}")
         except ShardError as error:

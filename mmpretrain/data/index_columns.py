@@ -84,6 +84,11 @@ class Columns:
         text = self.keys.tobytes()
         return [text[begin:end].decode() for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
 
+    def keys_of(self, rows: np.ndarray) -> list[str]:
+        """The keys of these rows (int64 [k]), in their order."""
+        text = self.keys.tobytes()
+        return [text[a:b].decode() for a, b in zip(self.begins[rows].tolist(), self.ends[rows].tolist(), strict=True)]
+
     def find(self, key: str) -> int | None:
         """The row of a key, None if it is not here."""
         text, wanted, at = self.keys.tobytes(), key.encode(errors="replace"), -1

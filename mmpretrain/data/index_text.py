@@ -24,7 +24,7 @@ from mmpretrain.data.decode import MAX_ENCODED_BYTES
 from mmpretrain.data.index_columns import Columns
 from mmpretrain.data.index_earlier import EarlierShard, earlier_shards
 from mmpretrain.data.index_grouping import MOST_EXTENSIONS
-from mmpretrain.data.index_scan import BLOCK, ShardError, reindex
+from mmpretrain.data.index_scan import ShardError, reindex
 from mmpretrain.data.index_shard import Shard
 from mmpretrain.data.index_store import ColumnStore, StoredColumns
 from mmpretrain.data.index_table import Index
@@ -143,8 +143,8 @@ class _Lines:
         name, samples, size, sha256 = named(record["name"], self._names), *_facts(record, "samples")
         stored = StoredColumns(*_facts(record["columns"])[1:])
         extensions = self._alike(tuple(record["extensions"]))
-        # Every sample has a header in the tar, and a row in the columns.
-        if not 0 <= samples * BLOCK <= size or samples * 8 > stored.bytes:
+        # Every sample has a byte in the tar (in one of columns no header), and a row in the columns.
+        if not 0 <= samples <= size or samples * 8 > stored.bytes:
             raise ValueError(f"{name} claims more than it can hold")
         patterns = record["patterns"]
         counts = None if patterns is None else self._fit(extensions, samples, tuple(patterns.items()))

@@ -7,10 +7,12 @@ its opener is not used, because it cannot seek, runs commands, and ends quietly 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from typing import Any
 
@@ -95,6 +97,11 @@ class Reader:
         """Open a shard and compare it with the index, unless it is open and unchanged; raises as :meth:`sample`."""
         self._shard(number)
 
+    def mapped(self, number: int) -> mmap.mmap:
+        """A shard as memory to read, checked as :meth:`sample` does and raising as it does."""
+        self._shard(number)
+        return self._files[number].mapped
+
     def members_of(self, ordinal: int) -> Members:
         """Where things lie in the shard of this sample."""
         if isinstance(self._members, Members):
@@ -163,6 +170,11 @@ class _OpenShard:
 
     file: FileIO
     identity: Identity | None
+
+    @cached_property
+    def mapped(self) -> mmap.mmap:
+        """The file's bytes; they stay readable for who holds the map, also when the file is closed."""
+        return mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def changed(self) -> bool:
         """Whether somebody wrote into the file since it was opened."""

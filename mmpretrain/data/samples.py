@@ -52,11 +52,12 @@ def captions_of(sample: Sample, kind: Kind, holders: Holders) -> list[str]:
 
 
 def label_of(
-    sample: Sample, holders: Holders, classes: int, form: LabelForm = LabelForm.one_class
-) -> int | list[int] | float:
-    """The class number, all class numbers in order, or a measured value, as ``form`` says.
+    sample: Sample, holders: Holders, classes: int, form: LabelForm = LabelForm.one_class, numbers: int = 1
+) -> int | list[int] | float | list[float]:
+    """The class number, all class numbers in order, or a measured value (of several ``numbers`` a list), as ``form``
+    says.
 
-    Raises SampleError unless it is there and holds decimal integers in [0, classes), or a finite number.
+    Raises SampleError unless it is there and holds decimal integers in [0, classes), or so many finite numbers.
     """
     found = _held(sample, holders)
     if len(found) != 1:
@@ -66,14 +67,23 @@ def label_of(
         content = json_content(data)
         data = str(content.get(holders.fields[0]) if isinstance(content, dict) else content).encode()
     text = data.strip()
-    if form is LabelForm.value:
+    if form is LabelForm.value and numbers == 1:
         return _value(found[0], text)
+    if form is LabelForm.value:
+        values = [_value(found[0], value) for value in _listed(found[0], text)]
+        if len(values) != numbers:
+            raise SampleError(f"{found[0]}: has {len(values)} numbers, and data.label.numbers is {numbers}")
+        return values
     if form is LabelForm.several:
-        if len(text) > MAX_LIST_BYTES:
-            raise SampleError(f"{found[0]}: has {len(text)} bytes of class numbers, more than {MAX_LIST_BYTES}")
-        numbers = text.removeprefix(b"[").removesuffix(b"]").replace(b",", b" ").split()
-        return sorted({_class(found[0], number, classes) for number in numbers})
+        return sorted({_class(found[0], number, classes) for number in _listed(found[0], text)})
     return _class(found[0], text, classes)
+
+
+def _listed(member: str, text: bytes) -> list[bytes]:
+    """The numbers of a list, as JSON or with spaces or commas between them."""
+    if len(text) > MAX_LIST_BYTES:
+        raise SampleError(f"{member}: has {len(text)} bytes of numbers, more than {MAX_LIST_BYTES}")
+    return text.removeprefix(b"[").removesuffix(b"]").replace(b",", b" ").split()
 
 
 def _class(member: str, text: bytes, classes: int) -> int:

@@ -11,7 +11,14 @@ import typer
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors
 from mmpretrain.data.index import INDEX_NAME, load_index
 from mmpretrain.data.info import load_info
-from mmpretrain.embedding.jobs import SAMPLES_PER_SHARD, EmbeddingJob, EmbedJob, PairJob, VectorPrecision
+from mmpretrain.embedding.jobs import (
+    SAMPLES_PER_SHARD,
+    EmbeddingJob,
+    EmbedJob,
+    PairJob,
+    ShardForm,
+    VectorPrecision,
+)
 from mmpretrain.embedding.perplexity import figure_lines, read_perplexity, read_top1_counts
 from mmpretrain.embedding.ranks import run_job
 
@@ -19,6 +26,9 @@ Out = Annotated[Path, typer.Option(help="Folder to make, or to continue.")]
 Split = Annotated[str, typer.Option(help="Split to read and to write.")]
 Ranks = Annotated[int | None, typer.Option(help="Local processes (default 1; under srun: its tasks).")]
 Dtype = Annotated[VectorPrecision, typer.Option(help="Type of the vectors in the shards.")]
+Form = Annotated[
+    ShardForm | None, typer.Option(help="Of the shards (default: columns, or as a folder that was begun has it).")
+]
 PerShard = Annotated[int, typer.Option(help="Source samples behind each shard.")]
 
 
@@ -36,11 +46,13 @@ def embed_command(
     ] = None,
     workers: Annotated[int, typer.Option(help="Loader processes per rank.")] = 0,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
+    form: Form = None,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of unreadable samples that may be left out.")] = 0.0,
     json_flag: JsonFlag = False,
 ) -> None:
     """Encode a data set by a frozen release into embedding shards; the same command goes on where it was killed."""
-    common: dict[str, Any] = {"out": str(out), "split": split, "dtype": dtype, "samples_per_shard": samples_per_shard}
+    common: dict[str, Any] = {"out": str(out), "split": split, "dtype": dtype, "form": form}
+    common["samples_per_shard"] = samples_per_shard
     own: dict[str, Any] = {"modalities": modalities, "pool": pool, "workers": workers}
     _run(
         EmbedJob(**common, batch=batch, release=release, data=data, max_bad_fraction=max_bad_fraction, **own),
@@ -64,10 +76,12 @@ def pair_command(
     ranks: Ranks = None,
     dtype: Dtype = VectorPrecision.float32,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
+    form: Form = None,
     json_flag: JsonFlag = False,
 ) -> None:
     """Find each text's pseudo partners in the memories of two spaces: training data of method=cmcr."""
-    common: dict[str, Any] = {"out": str(out), "split": split, "dtype": dtype, "samples_per_shard": samples_per_shard}
+    common: dict[str, Any] = {"out": str(out), "split": split, "dtype": dtype, "form": form}
+    common["samples_per_shard"] = samples_per_shard
     corpora: dict[str, Any] = {"first": first, "second": second, "shared": shared, "allow_other_data": allow_other_data}
     memories: dict[str, Any] = {"first_memory": first_memory, "second_memory": second_memory}
     _run(PairJob(**common, **corpora, **memories, temperature=temperature), ranks, json_flag)

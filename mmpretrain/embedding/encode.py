@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from mmpretrain.data.batch import PRESENT, Batch, Inputs
-from mmpretrain.data.decode import Raw
+from mmpretrain.data.column_shards import Column, Table, joined
+from mmpretrain.data.decode import MAX_LABEL_DIGITS, Raw
 from mmpretrain.data.index import LABEL, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
+from mmpretrain.data.kinds.rows import DTYPES
 from mmpretrain.data.split import split_folder
 from mmpretrain.data.stream import Stream
-from mmpretrain.data.writing import RawSample, npy
 from mmpretrain.embedding.bad_samples import LeftOut
 from mmpretrain.embedding.choice import choose_towers, holders, reading
-from mmpretrain.embedding.jobs import EmbedJob, VectorPrecision
-from mmpretrain.embedding.output import Output, SplitOrigin, known_as
+from mmpretrain.embedding.jobs import SUFFIXES, EmbedJob, VectorPrecision
+from mmpretrain.embedding.output import Output, SplitOrigin, form_of, known_as
 from mmpretrain.embedding.space import Space
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.losses.similarity import unit_rows
@@ -45,7 +46,8 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     """
     stream, encoder = _open(job, device)
     sources = known_as(job.out, job.split, {"data": stream.index})
-    origin = SplitOrigin(sources, len(stream.index), job.samples_per_shard)
+    form = form_of(job.out, job.split, job.form)
+    origin = SplitOrigin(sources, len(stream.index), job.samples_per_shard, form)
     output = Output(job.out, job.split, _describe(job, stream, encoder), origin)
     # By number: what is missing changes while the other ranks work.
     numbers = [number for number in output.missing() if number % size == rank]
@@ -53,10 +55,10 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
     left_out = LeftOut(len(held), job.max_bad_fraction)
     turns = [_turns(held, output.rows(number), job.batch) for number in numbers]
     batches = stream.listed_batches([turn for shard in turns for turn in shard])
-    encoded = (encoder.samples(batch, _keys(stream, batch), left_out) for batch in batches)
+    encoded = (encoder.table(batch, _keys(stream, batch), left_out) for batch in batches)
     started = said = time.monotonic()
     for done, (number, shard) in enumerate(zip(numbers, turns, strict=True), start=1):
-        output.write(number, [sample for _ in shard for sample in next(encoded)])
+        output.write(number, joined([next(encoded) for _ in shard]))
         if time.monotonic() - said > LOG_EVERY_S:
             said = time.monotonic()
             rate = done * job.samples_per_shard / (said - started)
@@ -76,21 +78,24 @@ class SampleEncoder:
         """The stream's processor. A modality's tensors are of the samples that have it; ``present`` says which."""
         return {name: self._present(name, items) for name, items in objects.items()}
 
-    def samples(self, batch: Batch, keys: Sequence[str], left_out: LeftOut) -> list[RawSample]:
-        """Key (of ``keys``, one per row), ``MODALITY.npy`` of unit norm for what the sample has, label; unreadable
-        samples are left out.
+    def table(self, batch: Batch, keys: Sequence[str], left_out: LeftOut) -> Table:
+        """Keys (of ``keys``, one per row), embeddings of unit norm of what each sample has, labels; unreadable samples,
+        and those that have nothing, are left out.
 
-        Raises BadDataError if those are too many.
+        Raises BadDataError if the unreadable ones are too many.
         """
         left_out.note(batch)
-        vectors = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
-        found: list[RawSample] = []
-        for row, key in enumerate(keys):
-            members = {f"{name}.npy": npy(rows[row]) for name, rows in vectors.items() if row in rows}
-            label = {} if batch.classes is None else {f"{LABEL}.cls": str(int(batch.classes[row])).encode()}
-            if members:
-                found.append({"__key__": key, **members, **label})
-        return found
+        found = {name: self._vectors(name, tensors) for name, tensors in batch.inputs.items()}
+        vectors = {name: entry for name, entry in found.items() if len(entry[0])}
+        if not vectors:
+            return Table([], {})
+        some = np.any([present for _, present in vectors.values()], axis=0)
+        columns = {
+            f"{name}.{SUFFIXES[self.dtype]}": _column(rows, here[some]) for name, (rows, here) in vectors.items()
+        }
+        if batch.classes is not None:
+            columns[f"{LABEL}.cls"] = Column(_digits(batch.classes.numpy()[some]))
+        return Table([keys[row] for row in np.flatnonzero(some)], columns)
 
     def widths(self, stream: Stream) -> dict[str, int]:
         """Modality -> width of its embedding, found by encoding the first readable sample that has it.
@@ -104,7 +109,7 @@ class SampleEncoder:
         first = list(islice(chain.from_iterable(parts), TRIES))
         for batch in stream.listed_batches([np.array([ordinal]) for ordinal in first]):
             if len(batch):
-                return next(iter(self._vectors(name, batch.inputs[name]).values())).size
+                return self._vectors(name, batch.inputs[name])[0].shape[1]
         raise UnusableError([f"none of the first {len(first)} samples with {name!r} can be read: repair the shards"])
 
     def _present(self, name: str, items: list[Raw | None]) -> dict[str, Tensor]:
@@ -112,16 +117,25 @@ class SampleEncoder:
         tensors = self.space.tensors(self.towers[name], given) if given else {}
         return {**tensors, PRESENT: torch.tensor([item is not None for item in items])}
 
-    def _vectors(self, name: str, tensors: dict[str, Tensor]) -> dict[int, np.ndarray]:
-        """Row of the batch -> its embedding, of unit norm, in the type of the shards."""
-        rows = tensors[PRESENT].nonzero().flatten().tolist()
-        if not rows:
-            return {}
+    def _vectors(self, name: str, tensors: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of unit norm [k, d] in the type of the shards, and bool [b], whose they are; [0] if nobody's."""
+        present = tensors[PRESENT].numpy()
+        if not present.any():
+            return np.empty(0), present
         given = {key: tensor for key, tensor in tensors.items() if key != PRESENT}
         found = unit_rows(self.space.features(self.towers[name], given)).float().cpu().numpy()
         if not np.isfinite(found).all():
             raise ValueError(f"{self.space.name} gives embeddings of {name!r} that are not finite: train it again")
-        return dict(zip(rows, found.astype(self.dtype.value), strict=True))
+        return found.astype(DTYPES[SUFFIXES[self.dtype]]), present
+
+
+def _digits(labels: np.ndarray) -> np.ndarray:
+    """Labels as texts of one length, since a column's rows are equally long."""
+    return np.char.rjust(labels.astype(f"S{MAX_LABEL_DIGITS}"), MAX_LABEL_DIGITS)
+
+
+def _column(rows: np.ndarray, present: np.ndarray) -> Column:
+    return Column(rows, None if present.all() else present)
 
 
 def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, SampleEncoder]:

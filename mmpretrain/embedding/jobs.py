@@ -20,6 +20,19 @@ class VectorPrecision(StrEnum):
     float32 = "float32"
 
 
+SUFFIXES = {VectorPrecision.float16: "f16", VectorPrecision.float32: "f32"}  # of columns
+
+
+class ShardForm(StrEnum):
+    """How the vectors lie in the shards."""
+
+    columns = "columns"
+    """As tables [n, d] (data/column_shards.py): read many at a time, and straight from mapped files."""
+
+    samples = "samples"
+    """One ``KEY.MODALITY.npy`` per sample and modality, as readers of WebDataset expect."""
+
+
 class RankedJob(Protocol):
     """What the ranks of a command share. worker: the module whose ``work(job, place)`` does a rank's share, and which
     is started for local ranks, ``python -m WORKER JOB PLACE``. out: folder that all ranks see."""
@@ -39,7 +52,8 @@ class EmbeddingJob:
     """What all ranks of a command share.
 
     out: dataset folder to make or continue. split: of every folder that is read, and of the one that is written.
-    samples_per_shard: source samples behind each shard that is written, whatever the number of ranks.
+    samples_per_shard: source samples behind each shard that is written, whatever the number of ranks. form: of the
+    shards; None: columns in a new folder, and in one that was begun as it was begun.
     """
 
     kind: ClassVar[str]
@@ -49,6 +63,7 @@ class EmbeddingJob:
     split: str = "train"
     dtype: VectorPrecision = VectorPrecision.float32
     samples_per_shard: int = SAMPLES_PER_SHARD
+    form: ShardForm | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with it, one sentence each."""
@@ -144,7 +159,8 @@ _KINDS: dict[str, Callable[..., EmbeddingJob]] = {EmbedJob.kind: EmbedJob, PairJ
 def job_from_json(text: str) -> EmbeddingJob:
     """The job that :meth:`EmbeddingJob.to_json` wrote."""
     content = json.loads(text)
-    return _KINDS[content.pop("kind")](**{**content, "dtype": VectorPrecision(content["dtype"])})
+    form = content["form"] and ShardForm(content["form"])
+    return _KINDS[content.pop("kind")](**{**content, "dtype": VectorPrecision(content["dtype"]), "form": form})
 
 
 def _malformed(modalities: str | None) -> Iterator[str]:

@@ -15,14 +15,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mmpretrain.data.column_shards import Table, write_columns
 from mmpretrain.data.index import INDEX_NAME, INFO_NAME, Index, ShardError, build_index, load_index, read_text
+from mmpretrain.data.index_build import keep_columns
 from mmpretrain.data.info import DatasetInfo
-from mmpretrain.data.writing import RawSample, write_shard
+from mmpretrain.data.kinds.rows import DTYPES
+from mmpretrain.data.writing import RawSample, npy, write_shard
+from mmpretrain.embedding.jobs import ShardForm
 from mmpretrain.files import replace_text, sync
 
 ORIGIN_NAME = "origin.json"
@@ -30,11 +36,22 @@ ORIGIN_NAME = "origin.json"
 
 @dataclass(frozen=True)
 class SplitOrigin:
-    """What a split is made from: fingerprints of the source's indexes, how many samples, and how many per shard."""
+    """What a split is made from: fingerprints of the source's indexes, how many samples, and how many per shard.
+
+    form: of the shards; what is not said is one file per sample and modality, as in versions 0.1 and earlier.
+    """
 
     sources: dict[str, str]
     samples: int
     samples_per_shard: int
+    form: ShardForm = ShardForm.samples
+
+    def to_json(self) -> str:
+        """Text of origin.json."""
+        content = asdict(self)
+        if self.form is ShardForm.samples:
+            del content["form"]
+        return json.dumps(content, indent=1) + "\n"
 
 
 class Output:
@@ -53,7 +70,7 @@ class Output:
             raise ShardError(f"{self.root} holds {others[0]!r} and no {INFO_NAME}: choose another --out, or empty it")
         _state(self.root / INFO_NAME, info.to_json())
         self.folder.mkdir(exist_ok=True)
-        _state(self.folder / ORIGIN_NAME, json.dumps(asdict(origin), indent=1) + "\n")
+        _state(self.folder / ORIGIN_NAME, origin.to_json())
 
     @property
     def shards(self) -> int:
@@ -69,13 +86,19 @@ class Output:
         size = self.origin.samples_per_shard
         return range(number * size, min((number + 1) * size, self.origin.samples))
 
-    def write(self, number: int, samples: Iterable[RawSample]) -> None:
-        """Write a shard, whole or not at all."""
+    def write(self, number: int, table: Table) -> None:
+        """Write a shard in the split's form, whole or not at all."""
         path = self._path(number)
         temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-        write_shard(temporary, samples)
+        if self.origin.form is ShardForm.samples:
+            write_shard(temporary, samples_of(table))
+            known = None
+        else:
+            known = write_columns(temporary, table)
         os.replace(temporary, path)
         sync(self.folder)
+        if known is not None:
+            keep_columns(path, *known)
 
     def finish(self, changed: bool, accept: Callable[[Index], None] | None = None) -> Index | None:
         """The index, once every shard is there (None until then). changed: whether this process wrote any.
@@ -123,17 +146,55 @@ def known_as(out: str | Path, split: str, indexes: Mapping[str, Index]) -> dict[
     return found
 
 
+def form_of(out: str | Path, split: str, asked: ShardForm | None) -> ShardForm:
+    """The form of a split's shards: as asked, else as its origin.json says, else columns.
+
+    Raises ShardError if origin.json is damaged.
+    """
+    if asked is not None:
+        return asked
+    said = _origin(Path(out) / split)
+    try:
+        return ShardForm.columns if said is None else ShardForm(said.get("form", ShardForm.samples))
+    except ValueError as error:
+        raise ShardError(f"{Path(out) / split / ORIGIN_NAME} is damaged ({error}): choose another --out") from None
+
+
+def samples_of(table: Table) -> Iterator[RawSample]:
+    """The samples of a table, as members of an ordinary shard: vectors as ``.npy``."""
+    places = {name: None if column.has is None else np.cumsum(column.has) - 1 for name, column in table.columns.items()}
+    for row, key in enumerate(table.keys):
+        sample: RawSample = {"__key__": key}
+        for name, column in table.columns.items():
+            if column.has is not None and not column.has[row]:
+                continue
+            value = column.rows[row if (place := places[name]) is None else place[row]]
+            member, _, suffix = name.rpartition(".")
+            raw = suffix in DTYPES
+            sample[f"{member}.npy" if raw else name] = npy(value) if raw else bytes(value).strip()
+        yield sample
+
+
 def _sources(folder: str | Path) -> dict[str, str]:
     """What origin.json says that a split was made from; {} where there is none. Raises ShardError if it is damaged."""
+    said = _origin(folder)
+    found = {} if said is None else said.get("sources")
+    if not isinstance(found, dict):
+        raise ShardError(f"{folder}/{ORIGIN_NAME} is damaged (no sources): embed the data again")
+    return found
+
+
+def _origin(folder: str | Path) -> dict[str, Any] | None:
+    """origin.json of a split; None where there is none. Raises ShardError if it is damaged."""
     source = f"{str(folder).rstrip('/')}/{ORIGIN_NAME}"
     try:
-        found = json.loads(read_text(source))["sources"]
+        found = json.loads(read_text(source))
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, TypeError, KeyError) as error:
+        return None
+    except ValueError as error:
         raise ShardError(f"{source} is damaged ({error}): embed the data again") from None
     if not isinstance(found, dict):
-        raise ShardError(f"{source} is damaged (no sources): embed the data again")
+        raise ShardError(f"{source} is damaged (no object): embed the data again")
     return found
 
 

@@ -20,18 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpretrain.data.column_shards import Column, Table
 from mmpretrain.data.index import Index, ShardError
 from mmpretrain.data.info import DatasetInfo, load_info
-from mmpretrain.data.writing import RawSample, npy
+from mmpretrain.data.kinds.rows import DTYPES
 from mmpretrain.distributed.world import World
-from mmpretrain.embedding.jobs import PairJob
-from mmpretrain.embedding.output import Output, SplitOrigin, known_as
+from mmpretrain.embedding.jobs import SUFFIXES, PairJob
+from mmpretrain.embedding.output import Output, SplitOrigin, form_of, known_as
 from mmpretrain.embedding.perplexity import RetrievalFigures
-from mmpretrain.embedding.soft_retrieval import Retrieved, soft_retrieve
-from mmpretrain.embedding.vectors import Vectors
+from mmpretrain.embedding.soft_retrieval import Memory, Retrieved, soft_retrieve
+from mmpretrain.embedding.vectors import MappedRows, Vectors
 from mmpretrain.losses.similarity import unit_rows
 
 SIDES = ("first", "second")
+RESIDENT_BYTES = 2 << 30  # of a rank's share of a memory, as float32: a larger one is read again for every tile
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,6 @@ def pair_share(job: PairJob, world: World) -> None:
             are mixed up.
     """
     sides = open_sides(job)
-    keys = sides[0].corpus.keys()
     output = Output(job.out, job.split, _describe(job, sides), _origin(job, sides))
     figures = RetrievalFigures(output.folder, [len(side.memory) for side in sides])
     todo = _agreed(output, world)
@@ -64,7 +65,7 @@ def pair_share(job: PairJob, world: World) -> None:
         answers = [_answer(side, rows, memory, job, world) for side, memory in zip(sides, memories, strict=True)]
         if number is not None:
             figures.note(number, *(_column(answers, part) for part in ("effective", "nearest")))
-            output.write(number, _samples(keys, rows, answers, job.dtype.value))
+            output.write(number, _table(sides[0], rows, answers, SUFFIXES[job.dtype]))
     world.barrier()
     if world.rank == 0 and output.finish(changed=bool(todo)) is not None:
         figures.summarize(output.shards)
@@ -84,6 +85,8 @@ def open_sides(job: PairJob) -> tuple[PairedSpace, PairedSpace]:
 
 def align(first: Vectors, second: Vectors) -> np.ndarray:
     """int64 [n]: the second's ordinals in the order of the first's keys. Raises ShardError for other keys."""
+    if _same_keys(first, second):
+        return second.ordinals
     ours, theirs = first.keys(), second.keys()
     if ours == theirs:
         return second.ordinals
@@ -100,6 +103,19 @@ def align(first: Vectors, second: Vectors) -> np.ndarray:
             f"{there.title} has the key {key!r}, and {absent.title} has not: embed the same data by both releases"
         )
     return np.array([place[key] for key in ours], dtype=np.int64)
+
+
+def _same_keys(first: Vectors, second: Vectors) -> bool:
+    """Whether shard by shard the same keys stand in the same order, in every sample: no key becomes a string then."""
+    ours, theirs = first.index.shards, second.index.shards
+    whole = all(len(vectors) == len(vectors.index) for vectors in (first, second))
+    if not whole or [shard.samples for shard in ours] != [shard.samples for shard in theirs]:
+        return False
+    pairs = ((a.columns(), b.columns()) for a, b in zip(ours, theirs, strict=True))
+    return all(
+        np.array_equal(a.keys, b.keys) and np.array_equal(a.begins, b.begins) and np.array_equal(a.ends, b.ends)
+        for a, b in pairs
+    )
 
 
 def _check_data(first: Vectors, second: Vectors) -> None:
@@ -152,14 +168,17 @@ def _rounds(todo: list[int], world: World) -> Iterator[int | None]:
         yield todo[mine] if mine < len(todo) else None
 
 
-def _share(memory: Vectors, world: World) -> tuple[Tensor, Tensor]:
-    """This rank's items [n_r, d], and their numbers in the whole memory [n_r]."""
+def _share(memory: Vectors, world: World) -> tuple[Tensor | Memory, Tensor]:
+    """This rank's items [n_r, d], and their numbers in the whole memory [n_r]. Large ones in columns stay in files."""
     ordinals = memory.share(world.rank, world.size)
-    return memory.read(ordinals).to(world.device), torch.from_numpy(ordinals).to(world.device)
+    numbers = torch.from_numpy(ordinals).to(world.device)
+    if memory.stored is not None and 4 * memory.width * len(ordinals) > RESIDENT_BYTES:
+        return MappedRows(memory, ordinals), numbers
+    return memory.read(ordinals).to(world.device), numbers
 
 
 def _answer(
-    side: PairedSpace, rows: range, memory: tuple[Tensor, Tensor], job: PairJob, world: World
+    side: PairedSpace, rows: range, memory: tuple[Tensor | Memory, Tensor], job: PairJob, world: World
 ) -> tuple[Tensor, Retrieved]:
     """Queries of unit norm [b, d], and what their memory holds about them."""
     queries = unit_rows(side.corpus.read(side.ordinals[rows.start : rows.stop]).to(world.device))
@@ -171,14 +190,13 @@ def _column(answers: list[tuple[Tensor, Retrieved]], name: str) -> np.ndarray:
     return torch.stack([getattr(found, name) for _, found in answers], dim=1).cpu().numpy()
 
 
-def _samples(keys: list[str], rows: range, answers: list[tuple[Tensor, Retrieved]], dtype: str) -> Iterator[RawSample]:
+def _table(first: PairedSpace, rows: range, answers: list[tuple[Tensor, Retrieved]], suffix: str) -> Table:
     columns = {
-        f"{side}_{part}.npy": values.cpu().numpy().astype(dtype)
+        f"{side}_{part}.{suffix}": Column(values.cpu().numpy().astype(DTYPES[suffix]))
         for side, (queries, found) in zip(SIDES, answers, strict=True)
         for part, values in (("shared", queries), ("partner", found.values))
     }
-    for row, ordinal in enumerate(rows):
-        yield {"__key__": keys[ordinal], **{name: npy(values[row]) for name, values in columns.items()}}
+    return Table(first.corpus.keys(first.ordinals[rows.start : rows.stop]), columns)
 
 
 def _origin(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> SplitOrigin:
@@ -186,7 +204,7 @@ def _origin(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> SplitOrigin
     for name, side in zip(SIDES, sides, strict=True):
         indexes |= {name: side.corpus.index, f"{name}_memory": side.memory.index}
     sources = known_as(job.out, job.split, indexes)
-    return SplitOrigin(sources, len(sides[0].corpus), job.samples_per_shard)
+    return SplitOrigin(sources, len(sides[0].corpus), job.samples_per_shard, form_of(job.out, job.split, job.form))
 
 
 def _describe(job: PairJob, sides: tuple[PairedSpace, PairedSpace]) -> DatasetInfo:

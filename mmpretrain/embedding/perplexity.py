@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from mmpretrain.files import replace_text
+from mmpretrain.data.writing import npy
+from mmpretrain.files import replace_bytes, replace_text
 
 PERPLEXITY_NAME, TOP1_NAME = "perplexity.json", "top1_counts.json"
 EARLIER_NAME = "hubness.json"  # what perplexity.json was called at first
+EARLIER_SUFFIX = "json"  # of what is kept by shard
 SIDES = ("first", "second")
 
 log = logging.getLogger(__name__)
@@ -44,30 +46,32 @@ class RetrievalFigures:
     def note(self, number: int, effective: np.ndarray, nearest: np.ndarray) -> None:
         """Keep a shard's effective numbers, float [b, 2], and nearest items, int [b, 2]; before the shard itself is
         written."""
-        rows = np.hstack([effective.round(4).astype(object), nearest.astype(object)])
-        replace_text(self._path(number), json.dumps(rows.tolist()))
+        replace_bytes(self._path(number), npy(np.hstack([effective.astype(np.float64).round(4), nearest])))
 
     def summarize(self, shards: int) -> None:
         """Write both files from the numbers of all shards and log them; where they stand, remove the numbers.
 
         They stand without them if shards of a complete output were made once more: then they are as they were.
         """
-        paths = [self._path(number) for number in range(shards)]
-        if all(path.exists() for path in paths):
-            self._write([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+        parts = [self._read(number) for number in range(shards)]
+        if all(part is not None for part in parts):
+            self._write([part for part in parts if part is not None])
         if read_perplexity(self._folder):
-            for path in paths:
-                path.unlink(missing_ok=True)
+            for number in range(shards):
+                self._path(number).unlink(missing_ok=True)
+                self._path(number, EARLIER_SUFFIX).unlink(missing_ok=True)
 
-    def _write(self, parts: list[list[list[float]]]) -> None:
-        rows = [row for part in parts for row in part]
+    def _write(self, parts: list[np.ndarray]) -> None:
+        parts = [part for part in parts if len(part)]
+        width = min((part.shape[1] for part in parts), default=4)
+        rows = np.concatenate([np.empty((0, width)), *(part[:, :width] for part in parts)])
         spread = {
-            name: {"memory": size, **_spread(np.array([row[side] for row in rows]))}
+            name: {"memory": size, **_spread(rows[:, side])}
             for side, (name, size) in enumerate(zip(SIDES, self._memories, strict=True))
         }
-        if all(len(row) == 4 for row in rows):  # an earlier version, which was interrupted, kept no nearest items
+        if width == 4:  # an earlier version, which was interrupted, kept no nearest items
             counts = {
-                name: top1_counts(np.array([row[2 + side] for row in rows], dtype=np.int64), size)
+                name: top1_counts(rows[:, 2 + side].astype(np.int64), size)
                 for side, (name, size) in enumerate(zip(SIDES, self._memories, strict=True))
             }
             replace_text(self._folder / TOP1_NAME, json.dumps(counts, indent=1) + "\n")
@@ -75,8 +79,15 @@ class RetrievalFigures:
         for line in figure_lines(spread, read_top1_counts(self._folder)):
             log.info("%s", line)
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f".effective-{number:06d}.json"
+    def _read(self, number: int) -> np.ndarray | None:
+        """A shard's numbers, float64 [b, 4]; of an earlier version [b, 2] or [b, 4] of JSON; None: there are none."""
+        if (path := self._path(number)).exists():
+            return np.load(path, allow_pickle=False)
+        earlier = self._path(number, EARLIER_SUFFIX)
+        return np.array(json.loads(earlier.read_text(encoding="utf-8")), np.float64) if earlier.exists() else None
+
+    def _path(self, number: int, suffix: str = "npy") -> Path:
+        return self._folder / f".effective-{number:06d}.{suffix}"
 
 
 def top1_counts(nearest: np.ndarray, memory: int) -> dict[str, float]:

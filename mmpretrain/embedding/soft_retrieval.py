@@ -16,7 +16,9 @@ B (d + 2) + tile^2 numbers beside the inputs; bytes sent per rank: those of 2 B 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +28,23 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import unit_rows
 
 TILE = 4096
+
+
+class Memory(Protocol):
+    """Items [n, d]: a tensor, or what is read from files while it is swept."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(n, d)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the items."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """The items, so many at a time, the last ones fewer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class Retrieved:
 @torch.no_grad()
 def soft_retrieve(
     queries: Tensor,
-    memory: Tensor,
+    memory: Tensor | Memory,
     *,
     temperature: float,
     world: World | None = None,
@@ -55,7 +74,8 @@ def soft_retrieve(
 ) -> Retrieved:
     """What the whole memory holds about this rank's queries; no gradient.
 
-    queries: [b, d]; memory: [n_r, d], this rank's share of it. Rows need not be normalized. b and n_r may differ
+    queries: [b, d]; memory: [n_r, d], this rank's share of it, which is read once for every ``tile`` queries of all
+    ranks. Rows need not be normalized. b and n_r may differ
     between ranks and be 0 on some. Computed in float32, in float64 if an input is; half precision is widened tile by
     tile. world: the ranks that share the memory (default: this process alone). numbers: int64 [n_r], 0 or above, what
     this rank's items are called in ``nearest`` (default: their places, rank after rank). A collective: every rank must
@@ -90,7 +110,7 @@ def _padded(rows: Tensor, count: int) -> Tensor:
 
 
 def _sweep(
-    queries: Tensor, memory: Tensor, numbers: Tensor, temperature: float, tile: int
+    queries: Tensor, memory: Tensor | Memory, numbers: Tensor, temperature: float, tile: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(m [q], sums of e^(l - m) (v, 1, l - m) [q, d + 2], the number of the nearest [q]) of this rank's items; m is the
     least number, and the nearest -1, without items."""
@@ -99,7 +119,7 @@ def _sweep(
     sums = queries.new_zeros(len(queries), width + 2)
     nearest = numbers.new_full((len(queries),), -1)
     for part, names in zip(memory.split(tile), numbers.split(tile), strict=True) if len(memory) else ():
-        items = unit_rows(part.to(queries.dtype))
+        items = unit_rows(part.to(queries.device, queries.dtype))
         logits = (queries @ items.T).div_(temperature)
         largest, places = logits.max(dim=1)
         nearest = torch.where(largest > top, names[places], nearest)

@@ -37,7 +37,7 @@ from mmpretrain.engine.model_update import ModelUpdate
 from mmpretrain.engine.movement import Movement
 from mmpretrain.engine.muon import MuonAdamW
 from mmpretrain.engine.nonfinite import Fault, NonFiniteError, blown_up, find_fault
-from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups
+from mmpretrain.engine.optimizer import build_optimizer, names_in_order, parameter_groups, scale_problems
 from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
@@ -67,7 +67,8 @@ class StepReport:
 
 class Engine:
     """A method, its DeepSpeed engine, its heads and critics. loss_scale: of float16, else None. live: the weights that
-    this rank steps. average: of them, None without ``averaging.ema``."""
+    this rank steps. average: of them, None without ``averaging.ema``. drops: how often the learning rate has been
+    lowered on a plateau, which whoever measures says."""
 
     def __init__(
         self,
@@ -93,7 +94,9 @@ class Engine:
                 before(self.world)
         refuse_batch_norms(method.model, config.engine)
         synchronize(method.model, self.world)
-        if problems := layer_problems(method.model, config.optim.layer_decay):
+        modules = (method.model, method.heads, method.critics)
+        problems = layer_problems(method.model, config.optim.layer_decay) + scale_problems(modules, config.optim)
+        if problems:
             raise ValueError(problems[0])
         muon = config.optim.name is OptimizerName.muon
         matrices = hidden_matrices(method.model) if muon else frozenset()
@@ -110,6 +113,7 @@ class Engine:
                 by = "Muon" if group.get("matrices") else "the optimizer"
                 self._trained.setdefault(by, []).extend(group["params"])
         self._movement: Movement | None = None
+        self.drops = 0
         optimizer = build_optimizer(groups, config.optim)
         tell_size(self.accelerator, method.model, config, self.world.size)
         if joined.parts is not None:
@@ -269,7 +273,7 @@ class Engine:
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
-        factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch)
+        factor = lr_factor(optim, (index + 1) * batch, self.config.total_steps * batch, self.drops)
         for group, rate in zip(self.deepspeed.optimizer.param_groups, self._model_rates, strict=True):
             group["lr"] = rate * factor
         for replicated in (self.heads, self.critics):

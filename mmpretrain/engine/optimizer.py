@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from mmpretrain.config.model import EncoderConfig
 from mmpretrain.engine.layer_decay import layer_factors
 from mmpretrain.engine.muon import MuonAdamW
 
+OF_ENCODERS = ("encoders", "projections")
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 
 
@@ -25,8 +26,8 @@ def parameter_groups(
 
     Parameters below ``encoders.NAME`` or ``projections.NAME`` take that encoder's lr_scale, a projection its own where
     there is one, times what ``layer_decay`` makes of their layer (see there for the LayersNotFoundError that is
-    raised). Biases and parameters of normalization layers are not decayed unless ``decay_all``; nor are scalars such as
-    a temperature, ever.
+    raised), all others that of ``lr_scales`` for the part that they lie in. Biases and parameters of normalization
+    layers are not decayed unless ``decay_all``; nor are scalars such as a temperature, ever.
     """
     undecayed = set() if config.decay_all else _biases_and_norms(module)
     factors = layer_factors(module, config.layer_decay)
@@ -34,7 +35,7 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in undecayed or parameter.numel() == 1 else config.weight_decay
-            scale = _lr_scale(name, encoders) * factors.get(name, 1.0)
+            scale = _lr_scale(name, encoders, config.lr_scales) * factors.get(name, 1.0)
             members[scale, decay, name in matrices].append(parameter)
     muon_lr = config.lr if config.muon_lr is None else config.muon_lr
     return [
@@ -73,10 +74,19 @@ def _biases_and_norms(module: nn.Module) -> set[str]:
     return names
 
 
-def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig]) -> float:
+def scale_problems(modules: Sequence[nn.Module], config: OptimConfig) -> list[str]:
+    """A sentence if ``optim.lr_scales`` names what is none of the parts of ``modules`` (model, heads, critics)."""
+    names = (name for module in modules for name, p in module.named_parameters() if p.requires_grad)
+    parts = dict.fromkeys(part for name in names if (part := name.partition(".")[0]) not in OF_ENCODERS)
+    unknown = [part for part in config.lr_scales if part not in parts]
+    known = f"only {', '.join(parts)}" if parts else "none at all"
+    return [f"optim.lr_scales: there is no {part!r} that learns, {known}" for part in unknown[:1]]
+
+
+def _lr_scale(name: str, encoders: Mapping[str, EncoderConfig], scales: Mapping[str, float]) -> float:
     root, _, rest = name.partition(".")
     modality = rest.partition(".")[0]
-    if root not in ("encoders", "projections") or modality not in encoders:
-        return 1.0
+    if root not in OF_ENCODERS or modality not in encoders:
+        return scales.get(root, 1.0)
     own = encoders[modality].projection_lr_scale if root == "projections" else None
     return encoders[modality].lr_scale if own is None else own

@@ -32,9 +32,9 @@ class Replicated:
         self.optimizer = build_optimizer(groups, config) if groups else None
 
     def set_lr(self, lr: float) -> None:
-        """The learning rate of the next step."""
+        """The learning rate of the next step, of what has no scale of its own (``optim.lr_scales``)."""
         for group in self.optimizer.param_groups if self.optimizer else ():
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
     def average(self) -> None:
         """Average the gradients over the ranks, if that has not been done in this step; a collective."""

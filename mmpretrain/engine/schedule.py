@@ -1,4 +1,7 @@
-"""Learning rate as a pure function of the samples seen, so that resuming needs no scheduler state."""
+"""Learning rate as a pure function of the samples seen, so that resuming needs no scheduler state.
+
+On a plateau of a score alone it depends on more: how often the rate has been lowered, which a checkpoint's facts tell.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import math
 from mmpretrain.config.engine import OptimConfig, Schedule
 
 
-def lr_factor(config: OptimConfig, samples: int, total_samples: int) -> float:
+def lr_factor(config: OptimConfig, samples: int, total_samples: int, drops: int = 0) -> float:
     """The factor on optim.lr for the step that ends after ``samples`` samples.
 
     Linear warm-up to 1 over ``warmup_samples``, then constant; or half a cosine down to ``final_lr`` at
-    ``total_samples``; or multiplied by ``step_factor`` every ``step_samples``.
+    ``total_samples``; or multiplied by ``step_factor`` every ``step_samples``, or once for each of ``drops`` on a
+    plateau (mmpretrain/training/plateau.py counts them).
     """
+    if config.schedule is Schedule.plateau:
+        return config.step_factor**drops * min(1.0, samples / max(1, config.warmup_samples))
     if samples < config.warmup_samples:
         return samples / config.warmup_samples
     if config.schedule is Schedule.constant:

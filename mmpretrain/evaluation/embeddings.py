@@ -155,9 +155,9 @@ def _outputs(output: Any) -> dict[str, Tensor]:
 
 
 def _values(batch: Batch) -> dict[str, Tensor]:
-    """float32 [b, 1]: labels that are measured values; nothing where they are not."""
+    """float32 [b, 1], or of several numbers [b, n]: labels that are measured; nothing where they are not."""
     labels = batch.labels
-    return {f"{LABEL}/": labels[:, None]} if labels is not None and labels.is_floating_point() else {}
+    return {f"{LABEL}/": labels.reshape(len(labels), -1)} if labels is not None and labels.is_floating_point() else {}
 
 
 def _facts(batch: Batch) -> dict[str, Tensor]:
@@ -194,9 +194,9 @@ def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
 
 
 def _labels(classes: np.ndarray | None, values: np.ndarray | None) -> np.ndarray | None:
-    """classes: int64 [n, 1], or [n, C] of 0 and 1. values: float32 [n, 1]."""
+    """classes: int64 [n, 1], or [n, C] of 0 and 1. values: float32 [n, 1], or [n, m]."""
     if values is not None:
-        return values[:, 0]
+        return values[:, 0] if values.shape[1] == 1 else values
     return classes[:, 0] if classes is not None and classes.shape[1] == 1 else classes
 
 

@@ -59,8 +59,9 @@ def several_answers(probability: np.ndarray, labels: np.ndarray) -> Scores:
     """Scores in [0, 1] of several classes per sample, over the classes that occur in ``labels`` (0 and 1, [n, C]).
 
     probability: [n, C]. ``average_precision`` and ``f1_macro``: means over the classes (chance of the former: their
-    mean share of samples), ``f1_micro``: of all answers together, a class being answered from one half on; ``roc_auc``
-    over the classes that some samples lack, as in :func:`class_answers`. Raises ValueError if no class occurs.
+    mean share of samples), ``f1_weighted``: the mean by how many samples have each; ``f1_micro``: of all answers
+    together, a class being answered from one half on; ``roc_auc`` over the classes that some samples lack, as in
+    :func:`class_answers`. Raises ValueError if no class occurs.
     """
     there = np.flatnonzero(labels.any(axis=0))
     if not len(there):
@@ -73,6 +74,7 @@ def several_answers(probability: np.ndarray, labels: np.ndarray) -> Scores:
         "average_precision/chance": float(truth.mean()),
         "f1_macro": float(f1_score(truth, answers, average="macro", zero_division=0.0)),
         "f1_micro": _f1(answers, truth),
+        "f1_weighted": float(f1_score(truth, answers, average="weighted", zero_division=0.0)),
         **_mean_area([one for one in areas if one is not None]),
     }
 
@@ -82,7 +84,8 @@ def value_answers(answers: np.ndarray, labels: np.ndarray, known: np.ndarray) ->
     split's.
 
     ``r2``: share of the variance that is explained, over all targets together (chance: that constant's); ``mae``: mean
-    absolute error, in the unit of the labels. Raises ValueError for labels that are not finite or are all alike.
+    absolute error, in the unit of the labels; ``mse``: the mean squared one, over all targets. Raises ValueError for
+    labels that are not finite or are all alike.
     """
     truth, found = labels.reshape(len(labels), -1), answers.reshape(len(labels), -1)
     if not np.isfinite(truth).all():
@@ -99,6 +102,8 @@ def value_answers(answers: np.ndarray, labels: np.ndarray, known: np.ndarray) ->
         "r2/chance": float(1 - chance.sum() / spread.sum()),
         "mae": mean_of(np.abs(truth - found).mean(axis=1)),
         "mae/chance": float(np.abs(truth - constant).mean()),
+        "mse": mean_of(((truth - found) ** 2).mean(axis=1)),
+        "mse/chance": float(((truth - constant) ** 2).mean()),
     }
 
 

@@ -1,7 +1,8 @@
 """How much two samples share, and how much each is its own: scores of common and individual codes.
 
-MUCMM (Shi and Niethammer 2023, arXiv 2305.03125) sums up what two modalities share by such scores. Its full text was
-not at hand: the formulas are a reconstruction from canonical correlation analysis. Codes are white and centered over
+MUCMM (Shi and Niethammer 2023, arXiv 2305.03125) sums up what two modalities share by such scores. Of the
+paper, only title, abstract and the first lines of the introduction were read: the formulas are a reconstruction from
+canonical correlation analysis. Codes are white and centered over
 the data that they were fitted on, so that over this data
 
     s_c = sum_i c1_i c2_i      has the mean sum_i rho_i, the total correlation, and 0 over unrelated pairs

@@ -63,12 +63,14 @@ class CardFacts:
 @dataclass(frozen=True)
 class ConvertedFacts:
     """The same of a model that was not trained here. origin: its name on the Hub, or that of its folder; base_model:
-    its name on the Hub alone."""
+    its name on the Hub alone. connected_by: of several models with published projectors between them, the file of
+    those."""
 
     name: str
     origin: str
     base_model: str | None = None
     license: str | None = None
+    connected_by: str | None = None
 
 
 @dataclass(frozen=True)

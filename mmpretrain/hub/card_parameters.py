@@ -20,7 +20,7 @@ _LEFT_OUT = ("run", "checkpoint", "evaluation", "tracking", "experiment")
 # Of a modality and an encoder: how it is read and run, not what it is.
 _HOW = ("load_size", "load_seconds", "decoding", "member", "field", "weights", "padding", "compile", "attention")
 _MIXED = ("mixing", "temperature")
-_OF_PARTS = ("fusion", "factors", "components", "projectors", "classifier_hidden", "embed_dim")
+_OF_PARTS = ("fusion", "factors", "components", "projectors", "classifier_hidden", "classifier_dropout", "embed_dim")
 
 
 def used_parameters(config: Config) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def _parts(config: Config) -> set[str]:
     parts = config.method.model_parts(config.model, config.data)
     found = {name for name in parts.arguments if name != "connection"}
     found |= {"projectors"} if parts.connection is not None else set()
-    return found | ({"classifier_hidden"} if parts.classifier and not parts.fused_classifier else set())
+    hidden = parts.classifier and not parts.fused_classifier
+    return found | ({"classifier_hidden", "classifier_dropout"} if hidden else set())
 
 
 def _given(value: Any) -> Any:

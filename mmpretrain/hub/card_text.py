@@ -35,9 +35,12 @@ def introduction(facts: CardFacts, modalities: Modalities, base_models: Sequence
 
 def converted(facts: ConvertedFacts, modalities: Modalities) -> str:
     """What a release is that nobody trained here."""
+    same = "the same weights, preprocessing and embeddings"
+    if facts.connected_by is not None:
+        same = f"the same weights and preprocessing, their embeddings projected into one space by {facts.connected_by}"
     return (
-        f"# {facts.name}\n\nThe encoders of {facts.origin} in the form of mmpretrain: the same weights, preprocessing"
-        f" and embeddings. Nothing was trained.\n\n- Modalities: {kinds(modalities)}\n- License of the weights:"
+        f"# {facts.name}\n\nThe encoders of {facts.origin} in the form of mmpretrain: {same}. Nothing was"
+        f" trained.\n\n- Modalities: {kinds(modalities)}\n- License of the weights:"
         f" {facts.license or f'that of {facts.origin}'}"
     )
 

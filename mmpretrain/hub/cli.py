@@ -1,4 +1,4 @@
-"""``mmpretrain convert`` (no torch here: what computes is imported when it is asked for)."""
+"""``mmpretrain convert``, ``connect`` and ``join`` (no torch here: what computes is imported when it is asked for)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmpretrain.config.data import RESERVED
+from mmpretrain.config.model import ConnectedSpace
 from mmpretrain.config.root import license_problem
 from mmpretrain.console import AnswerForm, CommandError, JsonFlag, answer, command_errors, working
 
@@ -43,6 +44,56 @@ def convert_command(
         called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
         result = {"path": str(out), "modalities": called, "embed_dim": width}
         answer(form, result, f"{out}: {' and '.join(called)}, embeddings of {width} numbers")
+
+
+def connect_command(
+    first: Annotated[Path, typer.Option(help="Folder of the first model, such as CLIP: a release, or transformers'.")],
+    second: Annotated[Path, typer.Option(help="Folder of the second, such as CLAP.")],
+    projectors: Annotated[Path, typer.Option(help="C-MCR's published heads: a .safetensors, or a .pt of tensors.")],
+    out: Annotated[Path, typer.Option(help="Release folder to write.")],
+    head_a: Annotated[
+        ConnectedSpace | None,
+        typer.Option(help="The model that Head_A projects (default: two layers: second; one layer: first)."),
+    ] = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Put C-MCR's published projectors between two models: a release that embeds everything that either takes.
+
+    Nothing is trained. Example: mmpretrain connect --first clip --second clap --projectors clap_clip.pt --out clip-clap
+    """
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        if out.exists():
+            raise CommandError([f"{out} exists: remove it, or name another folder"])
+        from mmpretrain.hub.published_projectors import connect_published
+
+        with working(form, "connecting"):
+            made = connect_published(first, second, projectors, out, head_a)
+        called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
+        result = {"path": str(out), "modalities": called, "embed_dim": width}
+        answer(form, result, f"{out}: {', '.join(called)}, embeddings of {width} numbers")
+
+
+def join_command(
+    leaves: Annotated[list[Path], typer.Argument(help="Releases of connections that keep the same space unprojected.")],
+    out: Annotated[Path, typer.Option(help="Release folder to write.")],
+    json_flag: JsonFlag = False,
+) -> None:
+    """Join connections to one unprojected space, as in Ex-MCR: a release that embeds what any of them does.
+
+    Nothing is trained. Example: mmpretrain join runs/clip-clap/release runs/clip-points/release --out joined
+    """
+    form = AnswerForm.of(json_flag)
+    with command_errors(form):
+        if out.exists():
+            raise CommandError([f"{out} exists: remove it, or name another folder"])
+        from mmpretrain.hub.leaves import join_leaves
+
+        with working(form, "joining"):
+            made = join_leaves(leaves, out)
+        called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
+        result = {"path": str(out), "modalities": called, "embed_dim": width}
+        answer(form, result, f"{out}: {', '.join(called)}, embeddings of {width} numbers")
 
 
 def _names(given: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ class CommSupervised(Method):
         assert isinstance(config.method, CommSupervisedConfig) and model.fusion is not None
         self.settings = config.method
         if not (self.settings.loss.contrasts or self.settings.loss.classifies):
-            self.heads["value"] = value = nn.Linear(model.fusion.width, 1)
+            self.heads["value"] = value = nn.Linear(model.fusion.width, config.data.label.numbers)
             init_linear(value)
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
@@ -72,7 +72,7 @@ class CommSupervised(Method):
             result = self.contrastive([pair], features, scale=1 / self.settings.temperature, world=world)[0]
             return Losses({name: result.loss}, diagnostics={f"accuracy/{name}": result.accuracy})
         if not self.settings.loss.classifies:
-            found = self.heads["value"](features.fused[FUSED]).squeeze(1)
+            found = self.heads["value"](features.fused[FUSED]).view(labels.shape)
             error = F.mse_loss if self.settings.loss is SupervisedLoss.squared else F.l1_loss
             return Losses({name: error(found, labels.to(found.dtype))})
         assert features.logits is not None

@@ -2,7 +2,7 @@
 
 With p_m the embedding of modality m, y the label, g the fusion classifier and g_m the unimodal heads:
 
-    L = CE(g([p_1; ...; p_M]), y)  +  sum_m CE(g_m(p_m), y)  +  weight * L_con
+    L = CE(g([p_1; ...; p_M]), y)  +  unimodal_weight * sum_m CE(g_m(p_m), y)  +  weight * L_con
     L_con = sum_m M3Co(p~_m -> p_m+1)   in the epochs before int(switch * epochs), the modalities forming a cycle
             sum_m Soft(p_m -> p_m+1)    from then on (unrounded in runs of so few epochs that it would be 0)
 
@@ -50,8 +50,8 @@ class Phase(Enum):
 class M3col(Method):
     """See the module's docstring; two or more modalities, labels.
 
-    heads: ``unimodal_MODALITY``. Raises ValueError for texts or sequences mixed at input level, for global mixing with
-    local negatives, and when the modalities' embeddings differ in width.
+    heads: ``unimodal_MODALITY``, unless their weight is 0. Raises ValueError for texts or sequences mixed at input
+    level, for global mixing with local negatives, and when the modalities' embeddings differ in width.
     """
 
     def __init__(self, config: Config, model: MMPretrainModel, augmenter: Augmenter | None = None) -> None:
@@ -64,9 +64,9 @@ class M3col(Method):
         require_equal_widths(model)
         if self.settings.mix_scope is MixScope.global_batch and self.contrast.negatives is Negatives.local:
             raise ValueError("method.mix_scope=global_batch excludes objective.negatives=local")
-        for name in self.modalities:
+        for name in self.modalities if self.settings.unimodal_weight else ():
             sizes = (model.embed_sizes[name], config.model.classifier_hidden, config.data.classes)
-            self.heads[f"unimodal_{name}"] = MLPHead(*sizes)
+            self.heads[f"unimodal_{name}"] = MLPHead(*sizes, dropout=config.model.classifier_dropout)
 
     def phase(self, step: Step) -> Phase:
         """The contrastive term of a step, the same on all ranks."""
@@ -91,9 +91,11 @@ class M3col(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Terms ``fusion``, ``unimodal_MODALITY`` and ``m3co`` or ``soft``; all their accuracies as diagnostics."""
         terms, diagnostics = self._cross_entropies(features)
+        unimodal = self.settings.unimodal_weight
+        weights = {name: unimodal for name in terms if name != "fusion" and unimodal != 1}
         phase = self.phase(step)
         if phase is Phase.none:
-            return Losses(terms, diagnostics=diagnostics)
+            return Losses(terms, weights, diagnostics)
         if phase is Phase.m3co:
             pairs, temperature = self._m3co(features, step, world), self.settings.temperature
         else:
@@ -101,7 +103,7 @@ class M3col(Method):
         results = self.contrastive(pairs, features, scale=1 / temperature, world=world)
         terms[phase.value] = torch.stack([result.loss for result in results]).sum()
         diagnostics[f"accuracy/{phase.value}"] = torch.stack([result.accuracy for result in results]).mean()
-        return Losses(terms, {phase.value: self.settings.weight}, diagnostics)
+        return Losses(terms, weights | {phase.value: self.settings.weight}, diagnostics)
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
         """The model, and the scale of the last phase, if there is a contrastive term."""
@@ -114,7 +116,7 @@ class M3col(Method):
     def _cross_entropies(self, features: Features) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         assert features.logits is not None and features.labels is not None
         logits = {"fusion": features.logits}
-        for name in self.modalities:
+        for name in self.modalities if self.settings.unimodal_weight else ():
             logits[f"unimodal_{name}"] = self.heads[f"unimodal_{name}"](features.embeds[name])
         labels = features.labels
         terms = {name: F.cross_entropy(at_least_float32(x), labels) for name, x in logits.items()}

@@ -1,8 +1,9 @@
 """MUCMM: multimodal understanding through correlation maximization and minimization (Shi and Niethammer, 2023).
 
-arXiv 2305.03125. A RECONSTRUCTION: only title, abstract and introduction were available. They say that each modality
-gets a common and an individual code on top of pretrained networks, by maximizing and minimizing correlation. The
-formulas are this project's, from the literature of canonical correlations (docs/methods/mucmm.md).
+arXiv 2305.03125. A RECONSTRUCTION: of the paper, only title, abstract and the first lines of the introduction were
+read. They say that each modality gets a common and an individual code on top of pretrained networks, by maximizing and
+minimizing correlation. The formulas are this project's, from the literature of canonical correlations
+(docs/methods/mucmm.md).
 
 With embeddings h_m, common codes c_m [k_c], individual codes u_m [k_u], K(a, b) the whitened cross-correlation and
 rho_i its singular values (losses/correlation.py), over all pairs m, l of modalities:
@@ -67,6 +68,7 @@ class Mucmm(Method):
         assert isinstance(config.method, MucmmConfig)
         self.settings = config.method
         self.dtype: torch.dtype = getattr(torch, config.engine.precision.value)
+        self.log_every_steps, self.total_steps = config.train.log_every_steps, config.total_steps
         self.components = {name: _components(model, name) for name in self.modalities}
         self.embeds = {(EMBED, name): model.embed_sizes[name] for name in self.modalities}
         self.codes = {(COMMON, name): part.common.width for name, part in self.components.items()}
@@ -107,8 +109,9 @@ class Mucmm(Method):
         return Features.of(batch, output.embeds, views={COMMON: output.shared_embeds, INDIVIDUAL: output.unique_embeds})
 
     def objective(self, features: Features, step: Step, world: World) -> Losses:
-        """The terms that have a weight; correlations and unexplained variances as diagnostics."""
-        return self.losses(self.average(moments(_rows(features, self.widths), world=world)))
+        """The terms that have a weight; unexplained variances and, on steps that are logged, correlations as
+        diagnostics."""
+        return self.losses(self.average(moments(_rows(features, self.widths), world=world)), told=self._told(step))
 
     def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:
         """Freeze means, whitening and rotation of the codes, by the whole training split."""
@@ -131,8 +134,11 @@ class Mucmm(Method):
         found: Moments = self.heads["moments"](batch) if self.settings.momentum else batch
         return found
 
-    def losses(self, found: Moments) -> Losses:
-        """All terms as functions of the moments of the columns ``widths``."""
+    def losses(self, found: Moments, *, told: bool = True) -> Losses:
+        """All terms as functions of the moments of the columns ``widths``.
+
+        told: whether correlations are diagnosed even where that takes a decomposition of their own.
+        """
         settings, every = self.settings, Blocks(found.covariance, self.widths)
         codes = every.only(list(self.codes))
         cross = standardize(codes) if settings.corr is Corr.soft else whiten(codes, settings.ridge)
@@ -144,8 +150,9 @@ class Mucmm(Method):
             "reconstruction": settings.gamma,
         }
         left = self._unexplained(every)
+        common, correlated = self._common(cross)
         terms = {
-            "common": self._common(cross),
+            "common": common,
             "individual": self._minimized(cross, [((INDIVIDUAL, m), (INDIVIDUAL, n)) for m, n in self.pairs]),
             "own": self._minimized(cross, [((INDIVIDUAL, m), (COMMON, m)) for m in self.modalities]),
             "other": self._minimized(
@@ -154,7 +161,10 @@ class Mucmm(Method):
             "reconstruction": sum(left.values(), found.mean.new_zeros(())),
         }
         kept = {name: term for name, term in terms.items() if weights[name]}
-        diagnostics = self._correlations(cross) | {f"unexplained/{m}": share.detach() for m, share in left.items()}
+        if correlated is None and told:
+            correlated = self._correlations(cross)
+        diagnostics = {f"correlation/{m}-{n}": of for (m, n), of in zip(self.pairs, correlated or (), strict=False)}
+        diagnostics |= {f"unexplained/{m}": share.detach() for m, share in left.items()}
         return Losses(kept, {name: weights[name] for name in kept}, diagnostics)
 
     @property
@@ -162,15 +172,24 @@ class Mucmm(Method):
         """All unordered pairs of modalities."""
         return list(combinations(self.modalities, 2))
 
-    def _common(self, cross: Blocks) -> Tensor:
+    def _told(self, step: Step) -> bool:
+        """Whether the step is one of those that are logged as a matter of course."""
+        done = step.index + 1
+        return done % self.log_every_steps == 0 or done == self.total_steps
+
+    def _common(self, cross: Blocks) -> tuple[Tensor, list[Tensor] | None]:
+        """The term, and the mean correlation of each pair; None where the term doesn't hold them."""
         width = cross.widths[COMMON, self.modalities[0]]
         if self.settings.among is Among.maxvar:
-            return -agreement(cross.only([(COMMON, name) for name in self.modalities]), width)
+            return -agreement(cross.only([(COMMON, name) for name in self.modalities]), width), None
         blocks = [cross.of((COMMON, m), (COMMON, n)) for m, n in self.pairs]
         if self.settings.corr is Corr.soft:
-            return torch.stack([redundancy(block) for block in blocks]).mean()
-        summed = sum_of_squares if self.settings.max_power == 2 else sum_of_correlations
-        return -torch.stack([summed(block) for block in blocks]).mean() / width
+            plain = [block.detach().diagonal().mean() for block in blocks]
+            return torch.stack([redundancy(block) for block in blocks]).mean(), plain
+        if self.settings.max_power == 2:
+            return -torch.stack([sum_of_squares(block) for block in blocks]).mean() / width, None
+        sums = torch.stack([sum_of_correlations(block) for block in blocks])
+        return -sums.mean() / width, list(sums.detach() / width)
 
     def _minimized(self, cross: Blocks, pairs: list[tuple[Name, Name]]) -> Tensor:
         blocks = [cross.of(a, b) for a, b in pairs]
@@ -183,14 +202,9 @@ class Mucmm(Method):
         given = {name: [(COMMON, name), (INDIVIDUAL, name)] for name in self.modalities}
         return {m: unexplained(every, (EMBED, m), codes, self.settings.ridge) for m, codes in given.items()}
 
-    def _correlations(self, cross: Blocks) -> dict[str, Tensor]:
+    def _correlations(self, cross: Blocks) -> list[Tensor]:
         """The mean correlation of the common codes of each pair of modalities."""
-        found = {}
-        for m, n in self.pairs:
-            block = cross.of((COMMON, m), (COMMON, n))
-            of = block.detach().diagonal() if self.settings.corr is Corr.soft else correlations(block)
-            found[f"correlation/{m}-{n}"] = of.mean()
-        return found
+        return [correlations(cross.of((COMMON, m), (COMMON, n))).mean() for m, n in self.pairs]
 
 
 def _finite(found: Moments, otherwise: str) -> Moments:

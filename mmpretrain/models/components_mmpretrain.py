@@ -1,7 +1,7 @@
 """What a modality has in common with the others and what is its own: MUCMM (reconstruction), arXiv 2305.03125.
 
-Only the paper's abstract was available; what follows is this project's reading of it (docs/methods/mucmm.md). With h
-the modality's embedding, and each code made by a head (C, U), linear without bias or an MLP:
+Of the paper, only title, abstract and the first lines of the introduction were read; what follows is this project's
+reading of them (docs/methods/mucmm.md). With h the modality's embedding, and each code made by a head (C, U), linear without bias or an MLP:
 
     x = (h - center) whitening,    c = (C(x) - mean_c) rotation_c,    u = (U(x) - mean_u) rotation_u
 

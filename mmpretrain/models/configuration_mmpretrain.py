@@ -72,7 +72,8 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
     embed_dim: width of a bias-free projection per modality; None: the embedding is the pooled encoder output.
     projections: modality -> ``{"hidden": units, "normalized": bool}`` for those whose projection to ``embed_dim`` is an
     MLP with ReLU and biases instead, and of unit length if ``normalized`` (CLAP's); None: no modality's is.
-    classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. Its classes are
+    classifier_hidden: hidden width of the classifier over all modalities; None: no classifier. classifier_dropout:
+    share of its hidden units that are set to 0 while training. Its classes are
     transformers' ``num_labels`` or ``id2label``. fused_classifier: whether there is one that is linear, on what the
     fusion makes of all modalities, instead. method: name of the objective that it was trained with.
     fusion: arguments of the fusion (``form``: transformer, the default, or linear; ``width``; of the transformer also
@@ -115,6 +116,7 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         similarity: dict[str, Any] | None = None,
         places: dict[str, dict[str, int]] | None = None,
         fused_classifier: bool = False,
+        classifier_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.encoders = encoders or {}
@@ -131,6 +133,7 @@ class MMPretrainConfig(transformers.PreTrainedConfig):
         self.similarity = similarity
         self.places = places
         self.fused_classifier = fused_classifier
+        self.classifier_dropout = classifier_dropout
         if fused_classifier and (fusion is None or classifier_hidden is not None):
             raise ValueError("fused_classifier needs a fusion, and takes the place of classifier_hidden: leave it out")
         if similarity is not None and similarity.get("form") not in SIMILARITIES:

@@ -20,6 +20,8 @@ from .intake_mmpretrain import Takes, takes
 from .pooling_mmpretrain import StateForm, States, pool_states
 from .precision_mmpretrain import as_computed
 from .recording_mmpretrain import Recorder
+from .recurrent_mmpretrain import RecurrentSequence, padded_states
+from .robotics_mmpretrain import CausalConvolutions, LeakyMLP
 from .sequence_mmpretrain import SequenceTransformer
 
 # This project's architectures, beside those of transformers.
@@ -28,6 +30,9 @@ OWN: dict[str, Any] = {
     "identity": VectorIdentity,
     "cnn": ConvNet,
     "sequence": SequenceTransformer,
+    "gru": RecurrentSequence,
+    "leaky_mlp": LeakyMLP,
+    "causal_cnn": CausalConvolutions,
 }
 
 
@@ -70,6 +75,8 @@ class Encoder(nn.Module):
         if self.form is StateForm.vector:
             return output
         values = _values(output)
+        if self.pool == "flatten" and self.form is StateForm.tokens:
+            values = padded_states(values, self.output_size // self.state_size)
         return pool_states(values, self._mask(values, tensors), self.pool)
 
     def states(self, record: Recorder | None = None, /, **tensors: Tensor) -> States:
@@ -78,7 +85,9 @@ class Encoder(nn.Module):
         return States(values, self._mask(values, tensors))
 
     def _mask(self, values: Tensor, tensors: dict[str, Tensor]) -> Tensor | None:
-        """Of the states: those of sounds are fewer than the samples that are masked."""
+        """Of the states: those of sounds are fewer than the samples that are masked, a vector has none."""
+        if self.form is StateForm.vector:
+            return None
         return frames_mask(self.backbone, tensors.get("attention_mask"), values.shape[1])
 
     @property

@@ -28,10 +28,14 @@ def side_by_side(embeds: Mapping[str, Tensor]) -> Tensor:
 
 
 class MLPHead(nn.Module):
-    """Linear - ReLU - Linear: [b, input_size] -> [b, output_size]. layers: further hidden layers, with ReLU."""
+    """Linear - ReLU - Linear: [b, input_size] -> [b, output_size]. layers: further hidden layers, with ReLU. dropout:
+    share of each hidden layer's units that are set to 0 while training."""
 
-    def __init__(self, input_size: int, hidden_size: int, output_size: int, layers: int = 0) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, output_size: int, layers: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.hidden = nn.Linear(input_size, hidden_size)
         self.further = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(layers))
         self.output = nn.Linear(hidden_size, output_size)
@@ -40,10 +44,14 @@ class MLPHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [b, input_size], any float type -> [b, output_size]."""
-        x = self.hidden(as_weight(x, self.hidden.weight)).relu()
+        x = self._dropped(self.hidden(as_weight(x, self.hidden.weight)).relu())
         for layer in self.further:
-            x = layer(x).relu()
+            x = self._dropped(layer(x).relu())
         return self.output(x)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        # No module: heads without dropout stay what they were, in their names and in the random numbers they draw.
+        return functional.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
 class MLPProjection(MLPHead):

@@ -91,19 +91,26 @@ def vector_tensors(name: str, vectors: Any, modality: dict[str, Any], tokenizer:
     Scaled by ``minimum`` and ``maximum`` if the modality has them. Raises ValueError for vectors of another length
     than ``size``, and for values that are no finite numbers.
     """
-    if hasattr(vectors, "ndim"):
-        vectors = list(vectors) if vectors.ndim == 2 else [vectors]
-    rows = [_numbers(row).astype(np.float64) for row in _as_list(name, vectors)]
     (features,) = modality["size"]
-    for row in rows:
-        if row.shape != (features,):
-            raise ValueError(f"modality {name!r} needs vectors of {features} features, got shape {list(row.shape)}")
-    values = np.stack(rows)
+    matrix = isinstance(vectors, np.ndarray) and vectors.dtype == np.float32 and vectors.shape[1:] == (features,)
+    # The rows of a matrix need not be looked at one by one.
+    values = vectors if matrix and len(vectors) else _stacked_vectors(name, vectors, features)
     if "minimum" in modality:
         low, high = np.asarray(modality["minimum"]), np.asarray(modality["maximum"])
         # The small constant keeps features that never vary in training finite.
         values = (values - low) / (high - low + 1e-10)
     return {"values": torch.from_numpy(_finite(name, values))}
+
+
+def _stacked_vectors(name: str, vectors: Any, features: int) -> np.ndarray:
+    """float64 [b, features]. Raises ValueError for vectors of another length."""
+    if hasattr(vectors, "ndim"):
+        vectors = list(vectors) if vectors.ndim == 2 else [vectors]
+    rows = [_numbers(row).astype(np.float64) for row in _as_list(name, vectors)]
+    for row in rows:
+        if row.shape != (features,):
+            raise ValueError(f"modality {name!r} needs vectors of {features} features, got shape {list(row.shape)}")
+    return np.stack(rows)
 
 
 def sequence_tensors(name: str, sequences: Any, modality: dict[str, Any], tokenizer: Any = None) -> dict[str, Tensor]:

@@ -105,7 +105,8 @@ class MMPretrainModel(ToolsMixin, Asked):
             init_linear(classifier)
             return classifier
         if config.classifier_hidden is not None:
-            return MLPHead(sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
+            sizes = (sum(self.embed_sizes.values()), config.classifier_hidden, config.num_labels)
+            return MLPHead(*sizes, dropout=config.classifier_dropout)
         return None
 
     def _add_components(self, common: int, individual: Mapping[str, int], hidden: int | None) -> None:

@@ -30,7 +30,7 @@ BARS = {
     "linear_probe": re.compile("accuracy|average_precision|r2"),
     "robustness": re.compile("probe|probe/without/.*"),
 }
-PLAIN = ("median_rank", "mae", "strength")  # no shares, and not in percent
+PLAIN = ("median_rank", "mae", "mse", "strength")  # no shares, and not in percent
 
 
 def draw_summary(run_folder: Path) -> Path:

@@ -47,7 +47,7 @@ def unreadable(config: Config, stream: Stream) -> tuple[list[str], list[str]]:
             sample, members = stream.reader.sample(ordinal), stream.reader.members_of(ordinal)
             objects_of(sample, data.modalities, members)
             if members.label is not None:
-                label_of(sample, members.label, data.classes or 0, data.label.form)
+                label_of(sample, members.label, data.classes or 0, data.label.form, data.label.numbers)
         except SampleError as error:
             bad.append(f"key {stream.index.key(ordinal)!r}: {error}")
     if not bad:

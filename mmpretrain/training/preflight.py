@@ -33,6 +33,7 @@ from mmpretrain.data.split import TRAIN, holds_shards, split_folder
 from mmpretrain.engine.accumulate import refuse_batch_norms
 from mmpretrain.engine.layer_decay import layer_problems
 from mmpretrain.engine.matrices import NO_MATRICES, counted, hidden_matrices
+from mmpretrain.engine.optimizer import scale_problems
 from mmpretrain.hub.native import native_note
 from mmpretrain.methods import method_class
 from mmpretrain.models.modeling_mmpretrain import MMPretrainModel
@@ -121,10 +122,10 @@ def _method_problems(config: Config, model: MMPretrainModel) -> list[str]:
     try:
         refuse_batch_norms(model.train(), config.engine)
         with torch.device("meta"):
-            method_class(config.method.name)(config, model)
+            method = method_class(config.method.name)(config, model)
     except ValueError as error:
         return [str(error)]
-    return []
+    return scale_problems((method.model, method.heads, method.critics), config.optim)
 
 
 def _start(config: Config, sources: EncoderSources, model: MMPretrainModel) -> tuple[list[str], list[str]]:

@@ -52,6 +52,7 @@ from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
 from mmpretrain.training.parts import Parts, write_parts
+from mmpretrain.training.plateau import Plateau, known_plateau
 from mmpretrain.training.preemption import PreemptedError
 from mmpretrain.training.publish import Scores, device_name, publish, training_facts
 from mmpretrain.training.recorder import Recorder, Skipped
@@ -97,6 +98,7 @@ class Session:
         self.measuring = Measuring(self.config, self.engine, self.processor, self._split)
         self.before_after = self._before_after()
         self.best: Best | None = None
+        self.plateau = Plateau()
         self.checkpoints = RunCheckpoints(folder, self.engine, self.recorder.saved)
 
     def __enter__(self) -> Session:
@@ -126,6 +128,7 @@ class Session:
             self.folder.update_status(None, sizes=self.sizes, **begun)
         done = manifest["step"] if manifest else 0
         self.best = known_best(manifest)
+        self._lower(known_plateau(manifest))
         if manifest and manifest.get("skipped"):
             self.recorder.skipped = Skipped(**manifest["skipped"])
         self._tell_what_was_passed_over(manifest)
@@ -184,6 +187,7 @@ class Session:
         if self.recorder.takes_pictures:
             self._show(done, shown, settings.watched_split)
         self.best = better(self.best, settings.best, done, results, self.world)
+        self._lower(self.plateau.after(self.best, self.config.optim, done, settings.every_steps))
 
     def out_of_patience(self, done: int) -> bool:
         """Whether the run ends here, before its last step, as nothing has become better for long enough."""
@@ -208,6 +212,7 @@ class Session:
             accepted_index=self.accepted,
             sizes=self.sizes,
             skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
+            plateau=asdict(self.plateau) if self.plateau.drops else None,
         )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
@@ -239,6 +244,10 @@ class Session:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
+
+    def _lower(self, plateau: Plateau) -> None:
+        """Have the engine's rate stand where ``plateau`` says; the same on all ranks."""
+        self.plateau, self.engine.drops = plateau, plateau.drops
 
     def _before_after(self) -> BeforeAfter | None:
         """What measures the start as well as the end; None where that is not wanted."""

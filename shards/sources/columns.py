@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.data.index import LABEL
 from mmpretrain.data.writing import BuildError
 from mmpretrain.problems import nearest
@@ -15,7 +16,8 @@ from mmpretrain.words import listed
 from shards.sources.findings import Findings
 from shards.sources.members import kind_of_bytes
 from shards.sources.rows import WHERE
-from shards.sources.sample import Column, MemberKind, is_gap, label_name, located, written_list
+from shards.sources.sample import Column, MemberKind, located
+from shards.sources.values import is_gap, label_name, written_list
 
 IMAGE_SUFFIXES = tuple(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"]
@@ -30,16 +32,19 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the options say about columns. modalities: name -> (column, kind or None)."""
+    """What the options say about columns. modalities: name -> (column, kind or None). label_form: of the labels."""
 
     modalities: Mapping[str, tuple[str, MemberKind | None]] = field(default_factory=dict)
     label: str | None = None
     key: str | None = None
+    label_form: LabelForm = LabelForm.one_class
+    split: str | None = None
+    """The column of splits."""
 
     @property
     def columns(self) -> list[str | None]:
-        """Every column that is named; None for labels or keys that are not."""
-        return [*(column for column, _ in self.modalities.values()), self.label, self.key]
+        """Every column that is named; None for labels, keys or splits that are not."""
+        return [*(column for column, _ in self.modalities.values()), self.label, self.key, self.split]
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def choose_columns(
         if column is not None and column not in names:
             raise BuildError(f"{where} has no column {column!r}{nearest(column, names)}; it has {listed(names, 20)}")
     label = wishes.label or _label(names, known, {column for column, _ in wishes.modalities.values()})
-    if label is not None and (why := _no_classes(label, rows, asked=wishes.label is not None)):
+    if label is not None and (why := _no_classes(label, rows, wishes)):
         if wishes.label:
             raise BuildError(f"column {label!r} of {where} holds {why}: a label is one class per sample")
         findings.add("columns that look like labels are not taken as such (--label takes them)", f"{label} ({why})")
@@ -102,8 +107,9 @@ def choose_columns(
     if wishes.modalities:
         columns = [_asked_for(where, name, *wish, seen) for name, wish in wishes.modalities.items()]
     else:
-        columns = _by_themselves(where, {n: s for n, s in seen.items() if n != wishes.key or s.files})
-    used = {column.column for column in columns} | {wishes.key}
+        named = {wishes.split, wishes.key}
+        columns = _by_themselves(where, {n: s for n, s in seen.items() if n not in named or s.files})
+    used = {column.column for column in columns} | {wishes.key, wishes.split}
     for name in seen:
         if name not in used and not name.startswith("__"):
             findings.add("columns that are not used", f"{name} ({seen[name].words})")
@@ -211,8 +217,11 @@ def _label(names: Sequence[str], known: Known, taken: set[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _no_classes(label: str, rows: Sequence[Mapping[str, Any]], *, asked: bool) -> str | None:
+def _no_classes(label: str, rows: Sequence[Mapping[str, Any]], wishes: Wishes) -> str | None:
     """What is in a column instead of one class per row; None if it is what it seems, or what was asked for."""
+    if wishes.label_form is not LabelForm.one_class:
+        return None
+    asked = wishes.label is not None
     values = [value for row in rows if not is_gap(value := row.get(label))]
     if any(isinstance(value, list | Mapping) for value in values):
         return "lists or objects"

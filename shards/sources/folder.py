@@ -20,15 +20,11 @@ from shards.sources.lines import LocatedRow, read_lines
 from shards.sources.nested import with_nested
 from shards.sources.rows import open_parquet, spool
 from shards.sources.sample import Column, MemberKind, Rows, Source
+from shards.sources.splits import NAMES as SPLIT_NAMES
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TEXT_SUFFIXES = (".txt", ".caption")
 DROPPINGS = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
-SPLIT_NAMES = (
-    dict.fromkeys(("train", "training"), "train")
-    | dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
-    | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
-)
 KEY = "__key__"
 LABEL_COLUMN = "__label__"
 LOOKED_AT = 64

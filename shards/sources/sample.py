@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import json
-import math
 import os
-import tokenize
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,9 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmpretrain.config.sources import LabelForm
 from shards.sources.keys import key_of_path, key_of_text
+from shards.sources.labels import Label, measured, several_of
+from shards.sources.values import as_name, is_gap, label_name, written_list
 
-LONGEST_LIST = 100_000  # characters of one cell
 NO_CLASS = "-1"  # as `datasets` numbers what has no class
 
 
@@ -42,12 +39,13 @@ class Content:
 
 @dataclass(frozen=True)
 class SourceSample:
-    """contents: modality -> what it holds, absent ones left out. label: class number. where: it lies, for messages."""
+    """contents: modality -> what it holds, absent ones left out. label: by the form of the source's labels. where: it
+    lies, for messages."""
 
     key: str
     where: str
     contents: Mapping[str, Content]
-    label: int | None = None
+    label: Label | None = None
 
 
 class Rows(Protocol):
@@ -95,6 +93,8 @@ class Source:
     label: str | None = None
     classes: tuple[str, ...] | None = None
     numbered: bool = False
+    label_form: LabelForm = LabelForm.one_class
+    """What a cell of the column of labels is."""
 
     @property
     def key_columns(self) -> list[str]:
@@ -118,8 +118,15 @@ class Source:
                 return key_of_path(str(value), self.root) if is_path else key_of_text(as_name(value))
         return f"{number:09d}"
 
-    def label_of(self, row: Mapping[str, Any]) -> int | None:
-        """A row's class number, None if it has none. classes must be known."""
+    def label_of(self, row: Mapping[str, Any], where: str = "") -> Label | None:
+        """A row's label, None if it has none. classes must be known. where: the row lies, for messages.
+
+        Raises BuildError for a measured value that is no number.
+        """
+        if self.label is not None and self.label_form is LabelForm.value:
+            return measured(where, row.get(self.label))
+        if self.label is not None and self.label_form is LabelForm.several:
+            return None if self.classes is None else several_of(row.get(self.label), self._numbers)
         name = label_name(row.get(self.label)) if self.label is not None else ""
         if not name or self.classes is None or (self.numbered and name == NO_CLASS):
             return None
@@ -148,7 +155,7 @@ class Source:
         """(number, sample) of some rows of a split; keys are not made unique yet."""
         for number, where, row in self.splits[split].read(numbers, self.all_columns):
             contents = {c.modality: made for c in self.columns if (made := self._content(c, row.get(c.column)))}
-            yield number, SourceSample(self.key_of(number, row), where, contents, self.label_of(row))
+            yield number, SourceSample(self.key_of(number, row), where, contents, self.label_of(row, where))
 
     def _content(self, column: Column, value: Any) -> Content | None:
         """What a value stands for; None for nothing."""
@@ -167,57 +174,9 @@ class Source:
         return Content(column.kind, texts=tuple(str(text) for text in texts if not is_gap(text)))
 
 
-def is_gap(value: Any) -> bool:
-    """Whether a table has nothing there: None, or the NaN that some programs write instead."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def located(root: Path, name: str) -> Path:
     """The file that a table names: below ``root`` or absolute, ``~`` expanded, with ``\\`` where Windows wrote it."""
     path = root / (os.path.expanduser(name) if name.startswith("~/") else name)
     if "\\" in name and not os.path.lexists(path):
         return root / name.replace("\\", "/")
     return path
-
-
-def written_list(text: str) -> list[str] | None:
-    """The texts of a list as JSON or as Python writes it into a cell; None if it is no such list."""
-    text = text.strip()
-    if len(text) > LONGEST_LIST or text[:1] != "[" or text[-1:] != "]":
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = _python_list(text)
-    return found if isinstance(found, list) and found and all(isinstance(entry, str) for entry in found) else None
-
-
-def _python_list(text: str) -> Any:
-    """As ``str`` of a list. Not as NumPy's, whose texts without commas Python would join to one."""
-    try:
-        found = ast.literal_eval(text)
-        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        whole = isinstance(found, list) and sum(token.type == tokenize.STRING for token in tokens) == len(found)
-        return found if whole else None
-    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
-        return None
-
-
-def as_name(value: Any) -> str:
-    """A value as a name: numbers without a fraction as integers, whatever column of gaps made them floats."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
-
-
-def label_name(value: Any) -> str:
-    """A label as a name; empty for none. A text 'none' is a name: only gaps of the table are not."""
-    return "" if is_gap(value) else as_name(value)
-
-
-def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order of their class numbers: integers by their size, everything else by name."""
-    found = sorted(names)
-    if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=int))
-    return tuple(found)

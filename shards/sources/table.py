@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mmpretrain.config.sources import LabelForm
 from mmpretrain.data.writing import BuildError
 from shards.sources.columns import Known, Wishes, choose_columns
 from shards.sources.features import known_of_schema
@@ -15,21 +16,31 @@ from shards.sources.lines import SUFFIXES, read_lines
 from shards.sources.nested import with_nested
 from shards.sources.rows import ParquetRows, open_parquet, spool
 from shards.sources.sample import Rows, Source
+from shards.sources.splits import split_rows
 
 LOOKED_AT = 64
 PARQUET = (".parquet", ".pq")
 
 
-def open_table(files: Sequence[Path], root: Path | None, wishes: Wishes, work: Path, findings: Findings) -> Source:
-    """Rows of all files, one behind the other, as one split. root: of the paths (default: the first file's folder).
+def open_table(
+    files: Mapping[str, Sequence[Path]], root: Path | None, wishes: Wishes, work: Path, findings: Findings
+) -> Source:
+    """Rows of all files of a split, one behind the other; or of those of one split, by a column that says it.
 
-    Raises BuildError: a file is missing or not of these forms, or its columns leave a choice.
+    root: of the paths (default: the first file's folder). Raises BuildError: a file is missing or not of these forms,
+    or its columns leave a choice.
     """
-    for path in files:
+    paths = [path for part in files.values() for path in part]
+    for path in paths:
         if not path.is_file():
             raise BuildError(f"{path} is no file: name a table ({', '.join([*SUFFIXES, *PARQUET])})")
-    rows = open_rows(files, work / "train.jsonl", findings)
-    return choose_source({"train": rows}, str(files[0]), root or files[0].parent, wishes, known_of(rows), findings)
+    if wishes.split is not None and len(files) > 1:
+        raise BuildError(f"--split-column {wishes.split}: the files name their splits already, leave it out")
+    splits = {split: open_rows(part, work / f"{split}.jsonl", findings) for split, part in files.items()}
+    first = next(iter(splits.values()))
+    if wishes.split is not None:
+        splits = split_rows(first, wishes.split, str(paths[0]))
+    return choose_source(splits, str(paths[0]), root or paths[0].parent, wishes, known_of(first), findings)
 
 
 def open_rows(files: Sequence[Path], spooled: Path, findings: Findings) -> Rows:
@@ -63,4 +74,16 @@ def choose_source(
     looked_at = [row for _, _, row in first.read(np.arange(min(LOOKED_AT, len(first))), first.columns)]
     choice = choose_columns(where, names, looked_at, root, wishes, known, findings)
     classes = known.classes.get(choice.label) if choice.label is not None else None
-    return Source(root, splits, choice.columns, wishes.key, choice.label, classes, classes is not None)
+    if wishes.label_form is not LabelForm.one_class:
+        _say_form(wishes, choice.label, findings)
+        classes = None
+    return Source(
+        root, splits, choice.columns, wishes.key, choice.label, classes, classes is not None, wishes.label_form
+    )
+
+
+def _say_form(wishes: Wishes, label: str | None, findings: Findings) -> None:
+    """Raises BuildError where there are no labels of the form that was asked for."""
+    if label is None:
+        raise BuildError(f"--label-form {wishes.label_form}: name the column of labels by --label")
+    findings.add(f"labels are of the form {wishes.label_form}: runs read them with data.label.form={wishes.label_form}")

@@ -140,7 +140,7 @@ def test_labels_of_such_forms_in_a_field_of_json() -> None:
         (b"[0, 3]", LabelForm.several, "class 3 is not below data.classes=3"),
         (b"[0, x]", LabelForm.several, "b'x' is not a class number"),
         (b"[[1]]", LabelForm.several, "is not a class number"),
-        (b"0 " * (1 << 20), LabelForm.several, "bytes of class numbers, more than"),
+        (b"0 " * (1 << 20), LabelForm.several, "bytes of numbers, more than"),
         (b"nan", LabelForm.value, "b'nan' is not a finite number"),
         (b"inf", LabelForm.value, "is not a finite number"),
         (b"", LabelForm.value, "is not a finite number"),

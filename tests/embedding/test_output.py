@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mmpretrain.data.column_shards import Column, Table
 from mmpretrain.data.index import ShardError, build_index
 from mmpretrain.data.index_earlier import earlier_fingerprint
 from mmpretrain.data.info import DatasetInfo, load_info
-from mmpretrain.data.writing import RawSample, npy
-from mmpretrain.embedding.output import Output, SplitOrigin, known_as
+from mmpretrain.embedding.jobs import ShardForm
+from mmpretrain.embedding.output import Output, SplitOrigin, form_of, known_as
 from tests.data.tars import keys_by_shard, sample_members, write_tar
 
 INFO = DatasetInfo(
@@ -21,9 +23,10 @@ INFO = DatasetInfo(
 ORIGIN = SplitOrigin({"data": "abc"}, samples=7, samples_per_shard=3)
 
 
-def samples(rows: range) -> list[RawSample]:
+def samples(rows: range) -> Table:
     """A sample per row."""
-    return [{"__key__": f"s{row}", "a.npy": npy(np.array([row, row]))} for row in rows]
+    values = np.array([[row, row] for row in rows], np.float32)
+    return Table([f"s{row}" for row in rows], {"a.f32": Column(values)})
 
 
 def fill(output: Output) -> None:
@@ -56,7 +59,7 @@ def test_complete_output_is_left_alone(tmp_path: Path) -> None:
 def test_a_shard_without_samples_counts(tmp_path: Path) -> None:
     """All of its samples may have been unreadable."""
     output = Output(tmp_path, "train", INFO, ORIGIN)
-    output.write(0, [])
+    output.write(0, Table([], {}))
     fill(output)
     index = output.finish(changed=True)
     assert index is not None and len(index) == 4
@@ -88,6 +91,20 @@ def test_another_command_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ShardError, match="its content is not readable"):
         Output(tmp_path, "train", INFO, ORIGIN)
+
+
+def test_what_was_begun_as_single_samples_is_finished_so(tmp_path: Path) -> None:
+    """A folder of an earlier version, whose origin.json says nothing of a form."""
+    assert form_of(tmp_path, "train", None) is ShardForm.columns
+    output = Output(tmp_path, "train", INFO, ORIGIN)
+    output.write(0, samples(output.rows(0)))
+    assert "form" not in json.loads((tmp_path / "train" / "origin.json").read_text())
+    assert form_of(tmp_path, "train", None) is ShardForm.samples
+    fill(output)
+    index = output.finish(changed=True)
+    assert index is not None and index.extensions == ["a.npy"]
+    with pytest.raises(ShardError, match=r'says form is null, and this command would make it "columns"'):
+        Output(tmp_path, "train", INFO, replace(ORIGIN, form=ShardForm.columns))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

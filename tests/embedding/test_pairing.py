@@ -123,7 +123,7 @@ def test_the_dataset_says_what_it_is(world: Path, tmp_path: Path) -> None:
     }
     assert info.provenance["temperature"] == 0.05 and info.provenance["second_memory"]["modality"] == "item"
     assert [shard.samples for shard in index.shards] == [4, 4, 4, 4, 1]
-    assert set(index.shards[0].extensions) == {f"{name}.npy" for name in COLUMNS}
+    assert set(index.shards[0].extensions) == {f"{name}.f32" for name in COLUMNS}
 
 
 def test_every_number_of_ranks_gives_the_same_pairs(world: Path, tmp_path: Path, ranks: Ranks) -> None:
@@ -164,9 +164,9 @@ def test_an_interrupted_command_goes_on(world: Path, tmp_path: Path, ranks: Rank
     run(job(world, tmp_path / "whole"))
     ranks(2, cut, job(world, tmp_path / "part"))
     train = tmp_path / "part" / "train"
-    effective = [f".effective-{number:06d}.json" for number in range(4)]
+    effective = [f".effective-{number:06d}.npy" for number in range(4)]
     shards = ["shard-000000.tar", "shard-000001.tar"]
-    assert sorted(path.name for path in train.iterdir()) == [*effective, "origin.json", *shards]
+    assert sorted(path.name for path in train.iterdir()) == [*effective, "columns", "origin.json", *shards]
     before = [(train / name).stat().st_mtime_ns for name in shards]
     ranks(size, run, job(world, tmp_path / "part"))
     assert [(train / name).stat().st_mtime_ns for name in shards] == before

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmpretrain.config.engine import OptimConfig, OptimizerName
 from mmpretrain.config.model import EncoderConfig
-from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
+from mmpretrain.engine.optimizer import build_optimizer, parameter_groups, scale_problems
 
 
 def module() -> nn.Module:
@@ -110,3 +110,30 @@ def test_state_of_the_plain_form_goes_on_to_the_last_digit() -> None:
             optimizer.step()
         ends.append(weight.detach().clone())
     assert torch.equal(*ends)
+
+
+def parted() -> nn.Module:
+    """An encoder, a classifier, and a frozen part."""
+    parts = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("classifier", "fusion")})
+    parts["encoders"] = nn.ModuleDict({"text": nn.Linear(4, 4)})
+    parts["fusion"].requires_grad_(False)
+    return parts
+
+
+def test_a_part_and_a_head_may_have_a_factor_of_their_own() -> None:
+    config = OptimConfig(lr=0.1, lr_scales={"classifier": 2.0, "unimodal_text": 0.5})
+    heads = nn.ModuleDict({"unimodal_text": nn.Linear(4, 4), "unimodal_image": nn.Linear(4, 4)})
+    found = {}
+    for target in (parted(), heads):
+        names = {id(p): name.partition(".")[0] for name, p in target.named_parameters()}
+        for group in parameter_groups(target, config, {"text": EncoderConfig(lr_scale=0.1)}):
+            found |= {names[id(p)]: (group["lr_scale"], group["lr"]) for p in group["params"]}
+    assert found["classifier"] == (2.0, 0.2) and found["encoders"][0] == 0.1
+    assert found["unimodal_text"] == (0.5, 0.05) and found["unimodal_image"] == (1.0, 0.1)
+
+
+def test_a_factor_of_a_part_that_does_not_learn_is_refused() -> None:
+    assert scale_problems((parted(),), OptimConfig(lr_scales={"classifier": 2.0})) == []
+    for part in ("fusion", "unimodal_text"):
+        (problem,) = scale_problems((parted(),), OptimConfig(lr_scales={part: 2.0}))
+        assert f"no {part!r} that learns, only classifier" in problem

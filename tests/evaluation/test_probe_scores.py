@@ -9,6 +9,7 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     f1_score,
     mean_absolute_error,
+    mean_squared_error,
     r2_score,
     roc_auc_score,
 )
@@ -62,7 +63,7 @@ def test_several_classes_as_scikit_learn_scores_them() -> None:
         average_precision_score(labels[:, there], probability[:, there], average="macro")
     )
     assert found["average_precision/chance"] == pytest.approx(labels[:, there].mean())
-    for average in ("micro", "macro"):
+    for average in ("micro", "macro", "weighted"):
         assert found[f"f1_{average}"] == pytest.approx(f1_score(labels[:, there], answers, average=average))
     assert found["roc_auc"] == pytest.approx(roc_auc_score(labels[:, there], probability[:, there], average="macro"))
     with pytest.raises(ValueError, match="no sample of the held-out split has any class"):
@@ -76,6 +77,9 @@ def test_values_as_scikit_learn_scores_them_beside_a_constant() -> None:
     constant = np.full(100, known.mean())
     assert found["r2/chance"] == pytest.approx(r2_score(truth, constant)) and found["r2/chance"] < 0
     assert found["mae/chance"] == pytest.approx(mean_absolute_error(truth, constant))
+    assert (
+        found["mse/chance"] == pytest.approx(mean_squared_error(truth, constant)) and found["mse"] < found["mse/chance"]
+    )
     assert found["r2"] > 0.5 and found["mae"] < found["mae/chance"]
     with pytest.raises(ValueError, match="have one value"):
         value_answers(truth, np.ones(100), known)

@@ -145,8 +145,9 @@ def m3col_total(method: Method, config: Config, step: Step) -> Tensor:
     embeds, labels = output.embeds, batch.labels
     assert labels is not None
     total = oracle.nll(output.logits, labels)
-    for name in method.modalities:
-        total = total + oracle.nll(method.heads[f"unimodal_{name}"](embeds[name]), labels)
+    for name in method.modalities if settings.unimodal_weight else ():
+        alone = oracle.nll(method.heads[f"unimodal_{name}"](embeds[name]), labels)
+        total = total + settings.unimodal_weight * alone
     if method.phase(step) is Phase.none:
         return total
     count = len(method.modalities)

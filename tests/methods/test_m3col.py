@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig
 
+from mmpretrain.assembly.build import build_model
+from mmpretrain.config.compose import compose
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.methods.names import MixLevel, MixScope
 from mmpretrain.config.objective import Negatives
@@ -184,3 +186,38 @@ def test_the_rosmap_model_has_as_many_parameters_as_the_released_code() -> None:
         method = M3col(config, model)
     heads = sum(p.numel() for p in method.heads.parameters())
     assert sum(p.numel() for p in model.parameters()) + heads == 9_618_008
+
+
+def test_without_unimodal_heads_the_fusion_and_the_contrast_are_left() -> None:
+    whole, without = (make_config("m3col", 3, unimodal_weight=weight) for weight in (1.0, 0.0))
+    method = m3col(without)
+    assert len(method.heads) == 0 and len(m3col(whole).heads) == 3
+    found, expected = objective(method, make_batch(without)), objective(m3col(whole), make_batch(whole))
+    assert list(found.terms) == ["fusion", "m3co"]
+    assert all(torch.equal(term, expected.terms[name]) for name, term in found.terms.items())
+
+
+def test_the_weight_of_unimodal_heads_scales_their_cross_entropies_alone() -> None:
+    configs = [make_config("m3col", unimodal_weight=weight) for weight in (0.5, 1.0)]
+    half, whole = (objective(m3col(config), make_batch(config)) for config in configs)
+    unimodal = torch.stack([term for name, term in whole.terms.items() if name.startswith("unimodal_")]).sum()
+    torch.testing.assert_close(whole.total - half.total, 0.5 * unimodal)
+
+
+def test_dropout_acts_in_all_heads_while_training_and_nowhere_else() -> None:
+    config = make_config("m3col")
+    plain = m3col(config)
+    config.model.classifier_dropout = 0.5
+    method = m3col(config)
+    assert [head.dropout for head in method.heads.values()] == [0.5] * len(method.heads)
+    head, rows = method.heads["unimodal_mrna"], torch.randn(64, 4, dtype=torch.float64)
+    once, again = head(rows), head(rows)
+    assert not torch.equal(once, again)
+    mean, expected = torch.stack([head(rows) for _ in range(400)]).mean(0), plain.heads["unimodal_mrna"](rows)
+    torch.testing.assert_close(mean, expected, atol=0.2, rtol=0)
+    assert torch.equal(head.eval()(rows), expected)
+
+
+def test_the_dropout_of_the_classifier_stands_in_the_models_config() -> None:
+    model = build_model(compose(["experiment=rosmap", "model.classifier_dropout=0.5"]))
+    assert model.config.classifier_dropout == model.get_submodule("classifier").dropout == 0.5

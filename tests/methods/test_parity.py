@@ -164,6 +164,8 @@ CASES: dict[str, Case] = {
     "cross-self-view": (make_config("cross_self", 2, **HEADS, cross_inputs=CrossInputs.view), M3CO),
     "cross-only": (make_config("cross_self", 2, **HEADS, self_weight=0.0), M3CO),
     "cross-entropy-only": (make_config("m3col", 3, weight=0.0), M3CO),
+    "m3co-unimodal-weight": (make_config("m3col", 2, unimodal_weight=0.3, **EMBEDDING), M3CO),
+    "m3co-no-unimodal-heads": (make_config("m3col", 2, unimodal_weight=0.0, **EMBEDDING), M3CO),
 }
 
 

@@ -55,6 +55,9 @@ class M3colConfig(MethodConfig):
     weight: float = 0.1
     """Weight of the contrastive term beside the cross-entropies; 0: cross-entropies only."""
 
+    unimodal_weight: float = 1.0
+    """Weight of each modality's own cross-entropy; 0: there are no unimodal heads."""
+
     switch: float = 0.33
     """Share of the epochs (0 to 1) after which the soft loss replaces the mixup loss."""
 
@@ -97,8 +100,9 @@ class M3colConfig(MethodConfig):
         for key in ("select", "switch"):
             if not 0 <= getattr(self, key) <= 1:
                 found.append(f"method.{key} is {getattr(self, key)}: it must lie between 0 and 1")
-        if self.weight < 0:
-            found.append(f"method.weight is {self.weight}: it must be 0 or more")
+        for key in ("weight", "unimodal_weight"):
+            if getattr(self, key) < 0:
+                found.append(f"method.{key} is {getattr(self, key)}: it must be 0 or more")
         if self.mix_group is not None and self.mix_group < 1:
             found.append(f"method.mix_group is {self.mix_group}: it must be at least 1")
         if self.mix_scope is MixScope.global_batch and self.mix_level is not MixLevel.embedding:

@@ -42,7 +42,8 @@ class Start(StrEnum):
 
 @dataclass
 class MucmmConfig(MethodConfig):
-    """MUCMM (Shi and Niethammer, arXiv 2305.03125), as reconstructed from its abstract.
+    """MUCMM (Shi and Niethammer, arXiv 2305.03125), a reconstruction: of the paper, only title, abstract and the first
+    lines of the introduction were read.
 
     Common and individual codes of every modality, set under ``model.components``. More in docs/methods/mucmm.md.
     """
@@ -92,7 +93,7 @@ class MucmmConfig(MethodConfig):
     implementation = "mmpretrain.methods.mucmm.Mucmm"
     title = (
         "Multimodal Understanding Through Correlation Maximization and Minimization"
-        " (a reconstruction from its abstract; the paper's formulas were not available)"
+        " (a reconstruction: of the paper, only title, abstract and the first lines of the introduction were read)"
     )
     arxiv = "2305.03125"
 

@@ -117,6 +117,8 @@ def _labels(config: Config, rows: int) -> Tensor | None:
         return None
     form, classes = config.data.label.form, config.data.classes or 1
     if form is LabelForm.value:
-        return torch.arange(rows, dtype=torch.float32)
+        values = torch.arange(rows, dtype=torch.float32)
+        numbers = config.data.label.numbers
+        return values if numbers == 1 else values[:, None].repeat(1, numbers)
     labels = torch.arange(rows) % classes
     return labels if form is LabelForm.one_class else torch.nn.functional.one_hot(labels, classes)

@@ -1,0 +1,33 @@
+"""Encoders that start from one tower of a model with several, as CLIP's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpretrain.assembly.build import build_model
+from mmpretrain.config.model import EncoderConfig
+from tests.embedding.spaces import write_clip, write_siglip
+from tests.models.small import small_config
+
+
+@pytest.mark.parametrize("write", [write_clip, write_siglip])
+def test_an_encoder_is_the_tower_of_its_kind(tmp_path: Path, write: object) -> None:
+    whole = write_clip(tmp_path / "whole") if write is write_clip else write_siglip(tmp_path / "whole")
+    config = small_config(embed_dim=None)
+    picture = config.data.modalities["picture"]
+    picture.size, picture.channels = [8, 8], 3
+    for name in ("picture", "caption"):
+        config.model.encoders[name] = EncoderConfig(pretrained=str(tmp_path / "whole"), freeze=True)
+    model = build_model(config).eval()
+    pixels, ids = torch.randn(2, 3, 8, 8), torch.tensor([[2, 4, 5, 3], [2, 6, 3, 0]])
+    mask = (ids > 0).long()
+    with torch.no_grad():
+        states = model.encoders["picture"].states(pixel_values=pixels).values
+        expected = whole.vision_model(pixel_values=pixels).last_hidden_state
+        assert torch.allclose(states, expected, atol=1e-6)
+        states = model.encoders["caption"].states(input_ids=ids, attention_mask=mask).values
+        expected = whole.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert torch.allclose(states, expected, atol=1e-6)

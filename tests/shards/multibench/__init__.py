@@ -1,0 +1,1 @@
+"""Tests of the builders of MultiBench's files."""
