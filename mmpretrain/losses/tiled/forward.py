@@ -167,7 +167,7 @@ class ForwardSweep(Sweep):
         assert self.fused is not None
         row_sums, column_sums, exponentials = self.fused.forward(number, part, tile, keys, keep=keep)
         rows += row_sums
-        if columns is not None:
+        if columns is not None and column_sums is not None:
             columns += column_sums
         if exponentials is not None:
             self._keep(number, part, tile, exponentials)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,9 @@ from mmpretrain.losses.fused.arguments import Masks, Matrix, Place, Targets, fla
 from mmpretrain.losses.tiled.sweep import FURTHER, Keys, PairPart, Sweep, Term, column_side
 from mmpretrain.losses.tiled.target_rules import LabelRule, MixupRule
 from mmpretrain.losses.tiled.tile import Tile
+
+if TYPE_CHECKING:
+    from mmpretrain.losses.fused.launch import Numbers
 
 
 class FusedTiles:
@@ -130,7 +135,7 @@ class FusedTiles:
             paired = flags(term.valid[tile.rows].all(dim=1)), flags(keys.valid[number][tile.columns].all(dim=1))
         return Targets(alike=alike, alike_stride=alike.stride(0), row_paired=paired[0], column_paired=paired[1])
 
-    def _numbers(self, term: Term, like: Tensor) -> object:
+    def _numbers(self, term: Term, like: Tensor) -> Numbers:
         reference = 0.0 if term.reference is None else self.sweep.shift(term.reference.bound)
         return self.launch.Numbers.of(self.sweep.shift(term.bound), self.sweep.tolerance(term), reference, like)
 
