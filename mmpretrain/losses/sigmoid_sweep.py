@@ -21,7 +21,7 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import resolve_negatives
-from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
+from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tile_shape, tiles
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ class SigmoidSetup:
         if any(valid is not None for valid in self.valid):
             counted = self.world.all_reduce_sum(counted) / self.world.size
         shares = torch.where(counted > 0, 1 / counted, 0)
-        return shares[[place if parent is None else parent for place, parent in enumerate(self.parents)]]
+        if all(parent is None for parent in self.parents):
+            return shares
+        # A list as an index would travel from the host.
+        return torch.stack([shares[n if parent is None else parent] for n, parent in enumerate(self.parents)])
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,13 @@ class SigmoidSweep:
         self.distinct = [
             self.arithmetic.prepare(self.keys[setup.places.index(place)]) for place in range(max(setup.places) + 1)
         ]
-        self.scratch = Scratch(setup.settings.tile, scale.device)
+        self.scratch = Scratch(scale.device)
+        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+        self.tolerance = 8 * self.arithmetic.eps(scale.device) * (scale.abs() + bias.abs())
         self.own = torch.stack([scale * (query * key).sum(dim=1) + bias for query, key in self._counterparts()])
         # Sums over whole tiles, of a batch that may be large: float64.
         self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
-        self.above = torch.zeros_like(self.own)
+        self.farther = torch.zeros_like(self.own)
 
     def run(self) -> RowSums:
         """The losses and what they have for gradients; a collective."""
@@ -133,9 +138,13 @@ class SigmoidSweep:
         ids = rest.pop(0) if self.setup.sample_ids is not None else None
         masks = iter(rest.pop(0).unbind(dim=1) if rest else ())
         valid = [None if own is None else next(masks) for own in self.setup.valid]
+        masked = [own is not None for own in self.setup.valid]
         sums = self._sums(block.sums)
-        first = self.setup.world.rank * len(self.own[0])
-        for tile in tiles(len(self.own[0]), first, len(features), block.start, self.setup.settings.tile):
+        count = len(self.own[0])
+        # Logits and what becomes of them, and masks.
+        entry = 2 * self.scale.element_size() + 2 * (self.setup.sample_ids is not None or any(masked))
+        shape = tile_shape(self.setup.settings, count, len(features), entry, self.scale.device)
+        for tile in tiles(count, self.setup.world.rank * count, len(features), block.start, shape):
             copies = None
             if ids is not None and self.setup.sample_ids is not None:
                 copies = self.setup.sample_ids[tile.rows, None] == ids[tile.columns]
@@ -173,21 +182,23 @@ class SigmoidSweep:
         positives = self.setup.parents[pair] is None
         if positives:
             tile.counterparts(logits).fill_(-torch.inf)
-        if self.setup.metrics and positives:
-            # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-            tolerance = 8 * torch.finfo(dtype).eps * (self.scale.abs() + self.bias.abs())
-            self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - tolerance)).sum(dim=1)
         other = self.scratch.take("other", tile.shape, dtype)
-        self.losses[pair] += torch.logaddexp(logits, logits.new_zeros(()), out=other).sum()
+        if self.setup.metrics and positives:
+            torch.lt(logits, (self.own[pair, tile.rows] - self.tolerance)[:, None], out=other)
+            # What cannot be compared (nan) is not farther.
+            self.farther[pair, tile.rows].add_(other.sum(dim=1))
+        self.losses[pair].add_(torch.logaddexp(logits, logits.new_zeros(()), out=other).sum())
         if not self.graded:
             return
         gradient = torch.sigmoid(logits, out=other)
-        self.by_bias[pair] += gradient.sum()
+        self.by_bias[pair].add_(gradient.sum())
+        weights = self.arithmetic.weights(gradient, logits)
         product = self.products[pair]
         if product is not None:
-            self.arithmetic.add_product(product[tile.rows], gradient, keys)
+            whole = tile.shape[1] == self.setup.world.size * len(self.own[0])
+            self.arithmetic.add_product(product[tile.rows], weights, keys, first=whole)
         if sums is not None:
-            self.arithmetic.add_product(sums[tile.columns], gradient.T, rows)
+            self.arithmetic.add_product(sums[tile.columns], weights.T, rows)
 
     def _with_counterparts(self, sums: list[Tensor | None]) -> RowSums:
         """Everything with the positives added."""
@@ -201,7 +212,8 @@ class SigmoidSweep:
             if total is not None:
                 total += weights[:, None] * query
             by_scale.append(own.new_zeros(()) if product is None else (query * product).sum())
-        hits, ranks = (paired * (self.above == 0)).sum(dim=1), (paired * (1 + self.above)).sum(dim=1)
+        above = self.setup.world.size * len(self.own[0]) - self.farther
+        hits, ranks = (paired * (above == 0)).sum(dim=1), (paired * (1 + above)).sum(dim=1)
         unknown = torch.full_like(hits, torch.nan)
         return RowSums(
             losses=self.losses + losses,
