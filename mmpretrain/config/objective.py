@@ -75,7 +75,13 @@ class ObjectiveConfig:
     """Where negatives come from. FactorCL's learned critics gather in any case but ``local``."""
 
     tile: int = 2048
-    """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time."""
+    """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time; on a CPU, and on a
+    GPU with ``objective.scratch_mb=0``."""
+
+    scratch_mb: int | None = None
+    """MiB of scratch memory for the tile in work, which then is a strip as wide as fits, instead of a square of
+    ``objective.tile``; 0: a square. null: 2048 on a GPU, or a 16th of its memory where that is less; 0 on a CPU, whose
+    caches squares suit better."""
 
     keep_mb: int = 64
     """MiB of tiles that a rank keeps for the backward pass; the others are computed again there."""
@@ -106,6 +112,8 @@ class ObjectiveConfig:
         margin, found = self.false_negative_margin, []
         if margin is not None and not -2 < margin < 2:
             found.append(f"objective.false_negative_margin is {margin}: it must lie between -2 and 2, as cosines do")
+        if self.scratch_mb is not None and self.scratch_mb < 0:
+            found.append(f"objective.scratch_mb is {self.scratch_mb}: it must be at least 0, or null")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
         return found + [
             f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
@@ -135,6 +143,8 @@ def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs
     # The own block, the one visited and the one under way, and their gradients; or everything at once.
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
     scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    if config.scratch_mb:
+        scratch = min(config.scratch_mb * MIB, 3 * 4 * local * seen)
     tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
     # A bit for each direction.
     return features + tiles + (0 if config.false_negative_margin is None else pairs * local * seen // 4)

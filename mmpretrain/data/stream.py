@@ -95,7 +95,10 @@ class Stream:
         started = partial(self._prefetch, first)
         for step, batch in zip(steps, self._load(rows, steps, started=started), strict=True):
             self._prefetch(step + 1 + BATCHES_AHEAD * self.config.workers)
-            yield batch
+            # Of other ranks nothing is known here: a sample that could not be read has another one in its place.
+            alone = self.world_size == 1 and batch.sample_ids.device.type == "cpu"
+            distinct = alone and len(np.unique(batch.sample_ids.numpy())) == len(batch)
+            yield replace(batch, copies=not distinct)
 
     def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """The split once in index order: every rank yields equally many batches of ``batch_size`` rows.

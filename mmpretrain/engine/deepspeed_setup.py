@@ -109,7 +109,8 @@ def join(config: Config, *, parts: bool = False) -> Joined:
     """
     accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
     build_models_whole()
-    world = replace(World.current(accelerator.device), even=True).with_patience(PATIENCE)
+    ahead = accelerator.device.type == "cuda"
+    world = replace(World.current(accelerator.device), even=True, ahead=ahead).with_patience(PATIENCE)
     divided = parts and config.engine.zero == 3 and world.size > 1
     if divided:
         give_large_back()

@@ -56,8 +56,6 @@ class FusedTiles:
             columns=cross,
             keep=exponentials,
         )
-        if own is not None and columns is not None:
-            rows[-1], columns[-1] = tile.shape[1] - rows[-1], tile.shape[0] - columns[-1]
         return rows.T, None if columns is None else columns.T, exponentials
 
     def gradient(
@@ -136,8 +134,11 @@ class FusedTiles:
         return Targets(alike=alike, alike_stride=alike.stride(0), row_paired=paired[0], column_paired=paired[1])
 
     def _numbers(self, term: Term, like: Tensor) -> Numbers:
-        reference = 0.0 if term.reference is None else self.sweep.shift(term.reference.bound)
-        return self.launch.Numbers.of(self.sweep.shift(term.bound), self.sweep.tolerance(term), reference, like)
+        reference: Tensor | float = 0.0
+        if term.reference is not None:
+            reference = self.sweep.shift(term.reference.bound)
+        tolerance = self.sweep.tolerance(term.bound)
+        return self.launch.Numbers.of(self.sweep.shift(term.bound), tolerance, reference, like)
 
 
 def _place(tile: Tile, part: int) -> Place:
