@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from mmpretrain.config.keys import ROUNDING
 
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
@@ -62,7 +64,7 @@ class ObjectiveConfig:
     """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time; on a CPU, and on a
     GPU with ``objective.scratch_mb=0``."""
 
-    scratch_mb: int | None = None
+    scratch_mb: int | None = field(default=None, metadata=ROUNDING)
     """MiB of scratch memory for the tile in work, which then is a strip as wide as fits, instead of a square of
     ``objective.tile``; 0: a square. null: 2048 on a GPU, or a 16th of its memory where that is less; 0 on a CPU, whose
     caches squares suit better."""
