@@ -10,6 +10,8 @@ from mmpretrain.config.keys import ROUNDING
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
 LARGEST_SCALE = 620.0
+# MiB of scratch memory for tiles on a GPU, unless that is more than a 16th of its memory.
+GPU_SCRATCH_MB = 2048
 
 
 class Negatives(StrEnum):
@@ -78,7 +80,7 @@ class ObjectiveConfig:
     """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time; on a CPU, and on a
     GPU with ``objective.scratch_mb=0``."""
 
-    scratch_mb: int | None = None
+    scratch_mb: int | None = field(default=None, metadata=ROUNDING)
     """MiB of scratch memory for the tile in work, which then is a strip as wide as fits, instead of a square of
     ``objective.tile``; 0: a square. null: 2048 on a GPU, or a 16th of its memory where that is less; 0 on a CPU, whose
     caches squares suit better."""
@@ -133,8 +135,13 @@ def gathered_bytes(rows: int, width: int) -> int:
     return 2 * 4 * rows * width
 
 
-def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True) -> int:
-    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks; arguments as of :func:`memory_note`."""
+def held_bytes(
+    config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True, gpu: bool = False
+) -> int:
+    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks; arguments as of :func:`memory_note`.
+
+    gpu: whether these are GPUs of plenty of memory.
+    """
     mode = config.mode(rows, width) if ranks > 1 else Negatives.local
     if not rings and mode is not Negatives.local:
         mode = Negatives.gather
@@ -143,8 +150,9 @@ def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs
     # The own block, the one visited and the one under way, and their gradients; or everything at once.
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
     scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
-    if config.scratch_mb:
-        scratch = min(config.scratch_mb * MIB, 3 * 4 * local * seen)
+    strips = (GPU_SCRATCH_MB if gpu else 0) if config.scratch_mb is None else config.scratch_mb
+    if strips:
+        scratch = min(strips * MIB, 3 * 4 * local * seen)
     tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
     # A bit for each direction.
     return features + tiles + (0 if config.false_negative_margin is None else pairs * local * seen // 4)

@@ -109,6 +109,13 @@ class Batch:
             mixing={},
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device once it is there."""
+        views = [tensor for view in self.views.values() for tensors in view.values() for tensor in tensors.values()]
+        inputs = [tensor for tensors in self.inputs.values() for tensor in tensors.values()]
+        labels = [] if self.labels is None else [self.labels]
+        return [*inputs, *views, *labels, self.sample_ids, self.positions]
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``. A GPU fetches it while the processor goes on."""
         return replace(

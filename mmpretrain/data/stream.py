@@ -95,10 +95,7 @@ class Stream:
         started = partial(self._prefetch, first)
         for step, batch in zip(steps, self._load(rows, steps, started=started), strict=True):
             self._prefetch(step + 1 + BATCHES_AHEAD * self.config.workers)
-            # Of other ranks nothing is known here: a sample that could not be read has another one in its place.
-            alone = self.world_size == 1 and batch.sample_ids.device.type == "cpu"
-            distinct = alone and len(np.unique(batch.sample_ids.numpy())) == len(batch)
-            yield replace(batch, copies=not distinct)
+            yield batch
 
     def split_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         """The split once in index order: every rank yields equally many batches of ``batch_size`` rows.
@@ -144,6 +141,9 @@ class Stream:
         for batch in load(make, rows, numbers, self.config.workers, ahead, watch, started):
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced, self._sources_in(batch))
+            # Of other ranks nothing is known here: a sample that could not be read has another one in its place.
+            distinct = self.world_size == 1 and len(np.unique(batch.sample_ids.numpy())) == len(batch)
+            batch = replace(batch, copies=not distinct)
             yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
     def store_counts(self) -> Counts | None:

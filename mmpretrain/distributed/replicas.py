@@ -40,15 +40,16 @@ class Averaged:
 def averaged_gradients(parameters: list[nn.Parameter], world: World) -> Averaged:
     """Average the gradients over all ranks, one collective per dtype, without a wait for the device."""
     if world.size == 1:
-        device = parameters[0].device if parameters else world.device
-        return Averaged([], torch.zeros(0, device=device))
+        return Averaged([], torch.zeros(0, device=world.device))
     by_dtype: dict[torch.dtype, list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:
         if parameter.requires_grad:
             by_dtype[parameter.dtype].append(parameter)
     ranks = [_average(members, world) for members in by_dtype.values()]
     found = [parameter for members in by_dtype.values() for parameter in members]
-    return Averaged(found, torch.cat([part.float() for part in ranks]) if ranks else torch.zeros(0))
+    return Averaged(
+        found, torch.cat([part.float() for part in ranks]) if ranks else torch.zeros(0, device=world.device)
+    )
 
 
 @torch.no_grad()

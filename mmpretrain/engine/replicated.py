@@ -49,7 +49,8 @@ class Replicated:
         each. A collective."""
         ranks = self.average().ranks
         gradients = [p.grad for p in self.modules.parameters() if p.grad is not None]
-        self._norm = nn.utils.get_total_norm(gradients)
+        # Of none, torch makes a number on the host.
+        self._norm = nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=self.world.device)
         return torch.cat([self._norm.to(ranks.device, torch.float64).reshape(1), ranks.double()])
 
     def bad_gradients(self) -> list[str]:

@@ -11,6 +11,9 @@ from torch import Tensor
 from mmpretrain.distributed.sending import sent
 from mmpretrain.distributed.world import World
 
+# As many numbers as each host tells of a step: whether it wishes to stop, its longest wait, its most memory.
+OF_HOSTS = (0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True)
 class Told:

@@ -114,7 +114,7 @@ class PretendedDevice(TorchFunctionMode):
             return self._taken(first, bool(kwargs.get("non_blocking")))
         if func in READING and isinstance(first, Pretended):
             self.log.sync(func.__name__)
-            return func(first.elem, *args[1:], **kwargs)
+            return func(first.below, *args[1:], **kwargs)
         if "device" in kwargs and kwargs["device"] is not None and torch.device(kwargs["device"]).type == "cuda":
             return self._made(func, args, kwargs)
         return func(*args, **kwargs)
@@ -165,7 +165,7 @@ class PretendedDevice(TorchFunctionMode):
             elif not on_device and isinstance(tensor, Pretended):
                 self.log.sync("a copy to the host") if blocking else None
                 self.log.copies.append(f"{tensor.numel() * tensor.element_size()} bytes to the host")
-                tensor = tensor.detach().elem
+                tensor = tensor.detach().below
         return torch.Tensor.to(tensor, *rest, **kwargs) if rest or kwargs else tensor
 
     def _taken(self, tensor: Tensor, non_blocking: bool) -> Pretended:
@@ -187,7 +187,7 @@ def _backward(root: Tensor, gradient: Tensor | None) -> None:
 
 
 def _below(value: Any) -> Any:
-    return value.elem if isinstance(value, Pretended) else value
+    return value.below if isinstance(value, Pretended) else value
 
 
 def _write(into: Tensor, values: Tensor) -> None:

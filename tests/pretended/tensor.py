@@ -31,9 +31,9 @@ MIXING = {"copy_", "_to_copy"}
 
 
 class Pretended(torch.Tensor):
-    """elem: the values, on the CPU, or their sizes alone, on meta. seen: the log of the device."""
+    """below: the values, on the CPU, or their sizes alone, on meta. seen: the log of the device."""
 
-    elem: Tensor
+    below: Tensor
     seen: Log
 
     @staticmethod
@@ -49,7 +49,7 @@ class Pretended(torch.Tensor):
             device=torch.device("cpu"),
             requires_grad=requires_grad,
         )
-        made.elem, made.seen = elem, log
+        made.below, made.seen = elem, log
         weakref.finalize(made, log.gone, log.born(elem))
         return made
 
@@ -89,7 +89,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def _below(value: Any) -> Any:
-    return value.elem if isinstance(value, Pretended) else value
+    return value.below if isinstance(value, Pretended) else value
 
 
 def _same(func: Any, args: Any, kwargs: Any, found: Any) -> Any:

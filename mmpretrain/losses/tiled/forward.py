@@ -60,6 +60,8 @@ class ForwardSweep(Sweep):
         # Of the same rounded rows as all other similarities, or counterparts would be off against them.
         used = [side.to(self.type) for side in self.sides]
         self.own = torch.stack([torch.linalg.vecdot(used[t.query], used[t.key]) for t in setup.terms], dim=1)
+        self.within = self.tolerance(setup.terms[0].bound)  # of one call, all pairs have one scale
+        self.nearest: Tensor | None = None  # [b, terms]: what is below it is farther than the own counterpart
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
         self.fused = FusedTiles(self, self.own) if self.fuses else None
@@ -81,16 +83,18 @@ class ForwardSweep(Sweep):
         if not self.setup.everyones:
             self._add_own_terms()
         columns = home.view(self.count, -1, SUMS).transpose(0, 1) + self.key_rows
-        return [
-            (self._direction(n, self.rows[n], term.ways[0]), self._direction(n, columns[n], term.ways[1]))
-            for n, term in enumerate(self.setup.terms)
-        ]
+        return [self._directions(number, columns[number]) for number in range(len(self.setup.terms))]
 
     def _visit(self, block: RowBlock) -> None:
         features, *rest = block.rows
         own = rest.pop(0) if self.setup.metrics or self.setup.margins else None
         keys = self.keys(features, rest)
         keys.own = own
+        if own is not None:
+            # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+            keys.nearest = own - self.within
+            if self.nearest is None:
+                self.nearest = self.own - self.within
         if not self.setup.ring:
             self.features = features
         columns = block.sums.view(len(block.sums), -1, SUMS)
@@ -117,10 +121,14 @@ class ForwardSweep(Sweep):
         targets = term.rule.add(tile, similarities, hidden, about, rows, columns)
         self._count_nearer(number, tile, keys, similarities, targets, rows, columns)
         out = self._leave_out(number, PairPart.cross, tile, keys, similarities)
-        exponentials, row_sums, column_sums = self._exponentials(number, similarities, out)
-        assert column_sums is not None
-        rows[:, EXP].add_(row_sums)
-        columns[:, EXP].add_(column_sums)
+        if out is None and not self.pointwise.compiled:
+            exponentials = self.pointwise.shifted(similarities, self.shifts[number])
+            self.pointwise.add_sums(exponentials, rows[:, EXP], columns[:, EXP], first=self.whole(tile))
+        else:
+            exponentials, row_sums, column_sums = self._exponentials(number, similarities, out)
+            assert column_sums is not None
+            rows[:, EXP].add_(row_sums)
+            columns[:, EXP].add_(column_sums)
         if keep:
             self._keep(number, PairPart.cross, tile, exponentials)
 
@@ -246,17 +254,20 @@ class ForwardSweep(Sweep):
     ) -> None:
         if keys.own is None:
             return
-        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-        tolerance = self.tolerance(self.setup.terms[number].bound)
-        for total, own, dim in zip(sums, (self.own[tile.rows], keys.own[tile.columns]), (1, 0), strict=True):
+        assert self.nearest is not None and keys.nearest is not None
+        nearest = self.nearest[tile.rows, number], keys.nearest[tile.columns, number]
+        for total, least, dim in zip(sums, nearest, (1, 0), strict=True):
             farther = self.scratch.take("farther", tile.shape, self.type)
-            torch.lt(similarities, (own[:, number] - tolerance).unsqueeze(dim), out=farther)
+            torch.lt(similarities, least.unsqueeze(dim), out=farther)
             if isinstance(targets, Places):
                 targets.put(farther, 1)
             elif targets is not None:
                 farther[targets] = 1
             # What cannot be compared (nan) is not farther.
-            total[:, FARTHER].add_(farther.sum(dim))
+            if dim == 1 and self.whole(tile):
+                torch.sum(farther, dim, dtype=total.dtype, out=total[:, FARTHER])
+            else:
+                total[:, FARTHER].add_(farther.sum(dim))
 
     def _may_keep(self, term: Term, tile: Tile) -> bool:
         # Soft targets need more than E in the backward sweep.
@@ -267,25 +278,30 @@ class ForwardSweep(Sweep):
         self._budget -= exponentials.numel() * exponentials.element_size()
         self.kept[number, part, tile.first_row, tile.first_column] = exponentials
 
-    def _direction(self, number: int, sums: Tensor, counted: float) -> Direction:
+    def _directions(self, number: int, columns: Tensor) -> tuple[Direction, Direction]:
+        """Rows and columns [b, SUMS] of one pair, worked on together."""
         term, shift = self.setup.terms[number], self.shifts[number]
-        mass, sim, off, farther = sums.unbind(dim=1)
-        own = self.own[:, number].to(self.dtype)
-        own_weight, share = (weight * counted for weight in term.rule.weights(mass))
-        weight = own_weight + share * mass
-        excess = torch.logaddexp(off.log() + (shift - own), torch.zeros_like(own))
+        mass, sim, off, farther = torch.stack([self.rows[number], columns]).unbind(dim=2)
+        own, counted = self.own[:, number].to(self.dtype), term.rule.paired
+        own_weight, share = term.rule.weights(mass)
+        if term.one_way:
+            counted = counted * _one_way(own)
+            own_weight, share = own_weight * _one_way(own), share * _one_way(own)
+        weight, counts = own_weight + share * mass, counted > 0
+        excess = torch.logaddexp(off.log() + (shift - own), torch.zeros_like(off))
         total = off + (own - shift).exp()
-        counts = term.rule.paired * counted > 0
         smallest = total if term.reference is None else torch.minimum(total, mass)
-        return Direction(
-            loss=weight * excess - share * (sim - mass * own),
-            exp=torch.where(counts, weight / torch.where(counts, total, 1), 0),
-            share=share,
-            sim=sim,
-            counterpart=share * mass + weight * torch.expm1(-excess),
-            above=self.setup.world.size * self.count - farther,
-            lowest=torch.where(counts, smallest, torch.inf).amin(),
+        lowest = torch.where(counts, smallest, torch.inf).amin()
+        parts = (
+            weight * excess - share * (sim - mass * own),
+            torch.where(counts, weight / torch.where(counts, total, 1), 0),
+            share,
+            sim,
+            share * mass + weight * torch.expm1(-excess),
+            self.setup.world.size * self.count - farther,
         )
+        rows, cols = (Direction(*(part[way] for part in parts), lowest) for way in range(2))
+        return rows, cols
 
     def metrics(self, directions: list[tuple[Direction, Direction]]) -> tuple[Tensor, Tensor]:
         """Sums over both directions of hits and of ranks, [pairs] each."""
@@ -315,3 +331,8 @@ def statistics(setup: Setup, directions: list[tuple[Direction, Direction]]) -> t
         mean = (rows.sim + columns.sim) * rows.share if soft else torch.zeros_like(rows.exp)
         parts.append(torch.stack([rows.exp, rows.share, columns.exp, columns.share, mean], dim=1))
     return torch.stack(parts, dim=1), torch.stack([rows.counterpart + cols.counterpart for rows, cols in directions])
+
+
+def _one_way(like: Tensor) -> Tensor:
+    """[2, 1]: how much rows and columns count where only rows do; made on the device of ``like``."""
+    return 2 * (1 - torch.arange(2, dtype=like.dtype, device=like.device))[:, None]

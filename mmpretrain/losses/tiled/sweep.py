@@ -85,11 +85,6 @@ class Term:
         return [self.bound] if self.reference is None else [self.bound, self.reference.bound]
 
     @property
-    def ways(self) -> tuple[float, float]:
-        """How much query rows and key rows count; 2 in all, of which the loss is the half."""
-        return (2.0, 0.0) if self.one_way else (1.0, 1.0)
-
-    @property
     def parts(self) -> list[PairPart]:
         """Its matrices."""
         own = [PairPart.query_side] if self.one_way else [PairPart.query_side, PairPart.key_side]
@@ -179,6 +174,7 @@ class Keys:
     labels: Tensor | None = None
     valid: dict[int, Tensor] = field(default_factory=dict)  # term -> bool [n, 2]
     own: Tensor | None = None  # [n, terms], similarities of counterparts
+    nearest: Tensor | None = None  # [n, terms], below which other similarities count as smaller
     negatives_valid: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # term, place -> bool [n]
 
     def side(self, number: int, columns: slice) -> Tensor:

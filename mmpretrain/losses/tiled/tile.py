@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpretrain.config.objective import LARGEST_SCALE, MIB, ObjectiveConfig, Products
+from mmpretrain.config.objective import GPU_SCRATCH_MB, LARGEST_SCALE, MIB, ObjectiveConfig, Products
 
 # exp(similarity - shift) with shift = bound - HEADROOM, if that is above 0: the largest possible term is exp(HEADROOM),
 # and the sum of 10^6 of them is still finite. A sum below FLOOR may have lost terms to underflow.
@@ -19,7 +19,7 @@ FLOOR = {torch.float32: 5e-26, torch.float64: 1e-280}
 # counterpart's term: up to these bounds none can fall below its floor.
 SAFE_BOUND = {torch.float32: 57.5, torch.float64: LARGEST_SCALE}
 # On a GPU tiles take this many bytes, or this part of its memory; they have at least so many rows, in steps.
-GPU_SCRATCH, GPU_SHARE = 2048 * MIB, 16
+GPU_SCRATCH, GPU_SHARE = GPU_SCRATCH_MB * MIB, 16
 LEAST_ROWS, STEP = 512, 128
 # Rounding of a float32 product's inputs where TF32 is on: 10 bits.
 TF32_EPS = 2.0**-10

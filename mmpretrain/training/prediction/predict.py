@@ -66,20 +66,20 @@ def predict(config: Config, sources: EncoderSources, model: MMPretrainModel, ran
     features = {len(batch): _random(trace, batch) for batch in prepared}
     method.contrast = asked = AsInTraining.of(config)
     moved = objective_bytes(config, method, features.__getitem__, ranks)
-    loss = _loss_bytes(config, model, ranks, asked.width)
+    loss = _loss_bytes(config, model, ranks, asked.width, gpu)
     used = memory(config, layout, fixed, trace, loss, method.heads, ranks, gpu)
     wire = Wire(gradient_bytes(config, layout, ranks), moved, ranks)
     return Prediction(ranks, parameters, layout.trained, saved, used, wire)
 
 
-def _loss_bytes(config: Config, model: MMPretrainModel, ranks: int, asked: int) -> int:
+def _loss_bytes(config: Config, model: MMPretrainModel, ranks: int, asked: int, gpu: bool) -> int:
     """What the objective holds. asked: floats of a sample that its losses asked for room for, 0 if none did."""
     if not config.method.contrasts:
         return 0
     widths = model.embed_sizes
     exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
     rows, width = config.data.global_batch, asked or exchange.width
-    return held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings)
+    return held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings, gpu=gpu)
 
 
 def _with_small_groups(config: Config) -> Config:
