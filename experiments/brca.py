@@ -12,9 +12,8 @@ import argparse
 from pathlib import Path
 
 from experiments.living import train_living
-from experiments.omics import Length, Matrices, Setting, build_whole, logistic_scores
+from experiments.omics import Length, Setting, build_whole, logistic_table
 from experiments.seeds import paired_table, seeds_table
-from experiments.training import markdown
 
 SCORES = [f"classification/{score}" for score in ("accuracy", "f1_weighted", "f1_macro")]
 M3COL, CROSS_ENTROPY = Setting(True, 5e-3, 0.0), Setting(False, 5e-3, 0.0)
@@ -39,14 +38,11 @@ def main() -> None:
     asked = parser.parse_args()
     root, seeds = (asked.root / "quick", 2) if asked.quick else (asked.root, asked.seeds)
     runs = run(asked.source, root, seeds, Length(20, 10) if asked.quick else Length(), asked.at_once)
-    scores, strength = logistic_scores(Matrices.read(asked.source))
-    linear = [f"logistic regression, C = {strength:.4g}"]
-    linear += [f"{100 * scores[score.partition('/')[2]]:.2f}" for score in SCORES]
     difference = {"M3CoL minus cross-entropy only": (runs[M3COL], runs[CROSS_ENTROPY])}
     parts = [
         seeds_table({setting.words: folders for setting, folders in runs.items()}, SCORES),
         paired_table(difference, SCORES),
-        markdown(["", *SCORES], [linear]),
+        logistic_table(asked.source, SCORES),
     ]
     text = "\n".join(parts)
     (root / "tables.md").write_text(text, encoding="utf-8")

@@ -133,7 +133,8 @@ def measure(setting: WorldSetting, seed: int) -> dict[str, tuple[float, ...]]:
     maps = closed_forms(setting.pairs(seed))
     found = {name: recalls(mapped(inner["first"], matrix), inner["second"]) for name, matrix in maps.items()}
     for number, row in enumerate(VARIANTS):
-        found[row] = recalls(*embed(setting.release(f"variant{number}", seed), raw))
+        a, c = embed(setting.release(f"variant{number}", seed), raw)
+        found[row] = recalls(a, c)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ def paired(out: Path, shared: str, corpora: Mapping[str, Path], memories: Mappin
     folder (of a memory with several modalities FOLDER:MODALITY)."""
     if not (out / "train" / "index.json").exists():
         first, second = (str(corpora[space]) for space in SPACES)
-        given = {f"{space}_memory": memories[space] for space in SPACES}
-        pair_share(PairJob(str(out), shared=shared, first=first, second=second, **given), World.single())
+        job = PairJob(str(out), shared=shared, first=first, second=second)
+        job = replace(job, first_memory=memories["first"], second_memory=memories["second"])
+        pair_share(job, World.single())
     return out
 
 

@@ -7,8 +7,8 @@ released code first, which is all with ``--recipe``. Then rate and dropout of th
 by cross-validation within the training split, seed 0, and the chosen settings are trained as the recipe was. What
 decides was fixed before the first run: of the grid the highest mean over the folds of the accuracy in the second half
 of training (the mean of its evaluations), of equals the one with the higher mean of the area under the curve. Prints
-the tables and writes them to the folder of ``--root``. Complete runs are only read, so that the command goes on where it was
-stopped.
+the tables and writes them to the folder of ``--root``. Complete runs are only read, so that the command goes on where
+it was stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.living import train_living
-from experiments.omics import Length, Matrices, Setting, build_folds, build_whole, logistic_scores
+from experiments.omics import Length, Setting, build_folds, build_whole, logistic_table
 from experiments.seeds import paired_table, read_run, seeds_table
 from experiments.training import cell, markdown
 
@@ -107,13 +107,6 @@ def tables(best: dict[bool, Setting], runs: dict[Setting, list[Path]]) -> str:
     return "\n".join([seeds_table(rows, SCORES), paired_table(pairs, SCORES)])
 
 
-def logistic_table(source: Path) -> str:
-    """One row: no seed enters it."""
-    scores, strength = logistic_scores(Matrices.read(source))
-    values = [f"{100 * scores[score.partition('/')[2]]:.2f}" for score in SCORES]
-    return markdown(["", *SCORES], [[f"logistic regression, C = {strength:.4g}", *values]])
-
-
 def main() -> None:
     """Train what is missing, then print the tables."""
     asked = _arguments().parse_args()
@@ -127,7 +120,7 @@ def main() -> None:
         best, parts = chosen(grid), [grid_table(grid)]
         others = [setting for setting in best.values() if setting not in runs]
         runs |= finals(others, protocol, asked.source, root, asked.at_once)
-    text = "\n".join([*parts, tables(best, runs), logistic_table(asked.source)])
+    text = "\n".join([*parts, tables(best, runs), logistic_table(asked.source, SCORES)])
     (root / "tables.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -19,6 +19,7 @@ from mmpretrain.records import read_evaluation
 from mmpretrain.run_folder import RunFolder, State
 
 ROOT = Path(__file__).resolve().parent.parent
+ALONE = ("engine.threads=1",)  # what runs side by side are told besides
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,14 @@ def train_side_by_side(jobs: Sequence[TrainingJob], root: Path, at_once: int = 2
         return list(pool.map(lambda job: _train_alone(job, root), jobs))
 
 
+def finished(job: TrainingJob, root: Path) -> Path | None:
+    """The folder of a job of :func:`train_side_by_side`; None if it has not been run to the end with these settings."""
+    run = RunFolder(root / job.name)
+    return run.path if is_complete(run, everything(job, root, *ALONE)) else None
+
+
 def _train_alone(job: TrainingJob, root: Path) -> Path:
-    run, whole = RunFolder(root / job.name), everything(job, root, "engine.threads=1")
+    run, whole = RunFolder(root / job.name), everything(job, root, *ALONE)
     if is_complete(run, whole):
         return run.path
     log, started = root / f"{job.name}.log", time.monotonic()

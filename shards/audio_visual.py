@@ -65,7 +65,7 @@ def open_published(kind: Published, folder: Path, annotations: Path | None, work
     names = {"image": ("image", MemberKind.image), "sound": ("sound", MemberKind.audio)}
     names |= {"caption": ("caption", MemberKind.text)}
     wishes = Wishes({name: wish for name, wish in names.items() if name in rows[0]}, _label(rows[0]), "id")
-    return open_table([table], folder, wishes, work, findings)
+    return open_table({"train": [table]}, folder, wishes, work, findings)
 
 
 def _label(row: Row) -> str | None:

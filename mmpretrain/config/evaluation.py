@@ -9,10 +9,12 @@ from enum import StrEnum
 from mmpretrain.config.evaluation_sections import (
     BestConfig,
     Captions,
+    FactorsConfig,
     KnnConfig,
     LinearProbeConfig,
     Released,
     RetrievalConfig,
+    Search,
     ZeroShotConfig,
     score_metric,
 )
@@ -22,12 +24,14 @@ __all__ = [
     "BestConfig",
     "Captions",
     "EvaluationConfig",
+    "FactorsConfig",
     "KnnConfig",
     "LinearProbeConfig",
     "Metric",
     "Need",
     "Released",
     "RetrievalConfig",
+    "Search",
     "ZeroShotConfig",
 ]
 
@@ -160,6 +164,9 @@ class EvaluationConfig:
     max_samples: int = field(default=50_000, metadata=MEASURED)
     """Of a larger split only so many samples are used, evenly spaced."""
 
+    factors: FactorsConfig = field(default_factory=FactorsConfig, metadata=MEASURED)
+    """Settings of the metric factors."""
+
     knn: KnnConfig = field(default_factory=KnnConfig, metadata=MEASURED)
     """Settings of the metric knn."""
 
@@ -233,7 +240,7 @@ class EvaluationConfig:
 
     def _best(self) -> list[str]:
         """What is wrong with choosing a checkpoint."""
-        best, key = self.best, "evaluation.best"
+        best, key, search = self.best, "evaluation.best", self.factors.search
         patience = self._patience()
         if not best.score:
             if patience:
@@ -243,6 +250,10 @@ class EvaluationConfig:
         found = patience
         if self.every_steps is None:
             found.append(f"{key}.score is measured every evaluation.every_steps steps, which is null: set it")
+        if "/searched_" in best.score and search is not Search.always:
+            found.append(
+                f"{key}.score is of a searched probe, and evaluation.factors.search is {search}: set it to always"
+            )
         if best.split == self.split:
             found.append(
                 f"{key}.split and evaluation.split are both {best.split!r}: what was chosen by a split cannot be judged"

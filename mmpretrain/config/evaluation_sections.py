@@ -35,6 +35,16 @@ class KnnConfig:
         return found
 
 
+class ChosenBy(StrEnum):
+    """What a probe's strengths are compared by, where labels are one class."""
+
+    accuracy = "accuracy"
+    """The share of samples that are right."""
+
+    balanced_accuracy = "balanced_accuracy"
+    """The mean of this share over the classes (CoMM's probe)."""
+
+
 @dataclass
 class LinearProbeConfig:
     """The metric linear_probe, and what robustness fits."""
@@ -49,6 +59,9 @@ class LinearProbeConfig:
     folds: int = 5
     """Parts of that cross-validation."""
 
+    chosen_by: ChosenBy = ChosenBy.accuracy
+    """What the candidates are compared by, where labels are one class."""
+
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""
         found = []
@@ -58,7 +71,37 @@ class LinearProbeConfig:
         least = 2
         if self.folds < least:
             found.append(f"evaluation.linear_probe.folds is {self.folds}: it must be at least {least}")
+        if self.chosen_by is not ChosenBy.accuracy and not self.candidates:
+            key = f"evaluation.linear_probe.chosen_by is {self.chosen_by}"
+            found.append(f"{key}, and there are no evaluation.linear_probe.candidates to choose among: name some")
         return found
+
+
+class Search(StrEnum):
+    """When factors are also read by a probe whose strength is searched: that of CoMM's released notebook."""
+
+    never = "never"
+    """Only strength 1."""
+
+    final = "final"
+    """After training, too."""
+
+    always = "always"
+    """After and while training, too."""
+
+
+@dataclass
+class FactorsConfig:
+    """The metric factors."""
+
+    search: Search = Search.never
+    """When a second probe stands beside that of strength 1: the one of CoMM's released notebook, whose strength
+    cross-validation within ``evaluation.probe_split`` chooses by balanced accuracy. It takes many times as long."""
+
+    @property
+    def while_training(self) -> FactorsConfig:
+        """The settings of evaluations while training."""
+        return self if self.search is Search.always else FactorsConfig()
 
 
 class Captions(StrEnum):

@@ -12,6 +12,8 @@ MIB = 2**20
 LARGEST_SCALE = 620.0
 # MiB of scratch memory for tiles on a GPU, unless that is more than a 16th of its memory.
 GPU_SCRATCH_MB = 2048
+# objective.critic_mb where it is null. On devices it leaves room for the rest of a step's scratch within 2 GiB.
+PROCESSOR_CRITIC_MB, DEVICE_CRITIC_MB = 16, 1792
 
 
 class Negatives(StrEnum):
@@ -91,6 +93,10 @@ class ObjectiveConfig:
     gather_mb: int = 1024
     """MiB of gathered embeddings and their gradients up to which ``negatives=auto`` gathers."""
 
+    critic_mb: int | None = None
+    """MiB of pairs that learned critics (factorcl) hold at a time. null: what is fast on the device, 16 on processors
+    and 1792 elsewhere, where larger strips are fewer launches. One anchor with all its candidates is the least."""
+
     products: Products = Products.float32
     """Type of the inputs of matrix products between embeddings. Sums and everything else stay float32."""
 
@@ -117,6 +123,8 @@ class ObjectiveConfig:
         if self.scratch_mb is not None and self.scratch_mb < 0:
             found.append(f"objective.scratch_mb is {self.scratch_mb}: it must be at least 0, or null")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
+        if self.critic_mb is not None:
+            least["critic_mb"] = 1
         return found + [
             f"objective.{key} is {getattr(self, key)}: it must be at least {bound}"
             for key, bound in least.items()
@@ -128,6 +136,12 @@ class ObjectiveConfig:
         if self.negatives is not Negatives.auto:
             return self.negatives
         return Negatives.gather if gathered_bytes(rows, width) <= self.gather_mb * MIB else Negatives.ring
+
+
+def critic_bytes(config: ObjectiveConfig, *, gpu: bool) -> int:
+    """What a strip of a learned critic's pairs may hold on a GPU, or on a processor."""
+    default = DEVICE_CRITIC_MB if gpu else PROCESSOR_CRITIC_MB
+    return (default if config.critic_mb is None else config.critic_mb) * MIB
 
 
 def gathered_bytes(rows: int, width: int) -> int:

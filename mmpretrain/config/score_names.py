@@ -14,7 +14,7 @@ PROBE = "accuracy|balanced_accuracy|roc_auc|average_precision|f1_macro|f1_micro|
 # Behind METRIC/: SUBJECT are modalities and wholes by '+', PAIR is QUERY->ITEM, the rest is as it stands.
 SCORES = {
     Metric.classification: "(accuracy|f1|roc_auc|f1_macro|f1_weighted)",
-    Metric.factors: "SUBJECT/[^/]+/(balanced_accuracy|weighted_balanced_accuracy|roc_auc)",
+    Metric.factors: "SUBJECT/[^/]+/((weighted_|searched_)?balanced_accuracy|roc_auc)",
     Metric.knn: "SUBJECT/accuracy",
     Metric.linear_probe: f"SUBJECT/({PROBE})",
     Metric.retrieval: r"PAIR/(recall@(1|5|10)|median_rank|class_recall@1)",

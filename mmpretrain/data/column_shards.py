@@ -76,7 +76,7 @@ def write_columns(path: Path, table: Table) -> tuple[TarFacts, Columns]:
     about, members = _members(table)
     places: dict[str, _Place] = {}
     with path.open("wb") as file:
-        hashed = _Hashed(file)
+        hashed: Any = _Hashed(file)
         with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             for name, data in members.items():
                 info = tarfile.TarInfo(name)

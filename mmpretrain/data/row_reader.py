@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mmpretrain.data.index_columns import Columns
@@ -58,7 +60,7 @@ class RowReader:
             found[chosen] = index.shards[number].columns().keys_of(ordinals[chosen] - index.starts[number])
         return tuple(found)
 
-    def _rows(self, number: int, rows: np.ndarray, extension: str, dtype: np.dtype) -> np.ndarray | None:  # type: ignore[type-arg]
+    def _rows(self, number: int, rows: np.ndarray, extension: str, dtype: np.dtype[Any]) -> np.ndarray | None:
         shard = self._reader.index.shards[number]
         if extension not in shard.extensions:
             return None

@@ -95,7 +95,7 @@ class SampleEncoder:
         }
         if batch.classes is not None:
             columns[f"{LABEL}.cls"] = Column(_digits(batch.classes.numpy()[some]))
-        return Table([keys[row] for row in np.flatnonzero(some)], columns)
+        return Table([keys[row] for row in np.flatnonzero(some).tolist()], columns)
 
     def widths(self, stream: Stream) -> dict[str, int]:
         """Modality -> width of its embedding, found by encoding the first readable sample that has it.

@@ -63,6 +63,11 @@ class MicroBatches:
             self._features = self._whole(self._first_pass())
         return self._features
 
+    def used_features(self) -> Features:
+        """As :meth:`objective` saw them, and without gradients."""
+        features = self.features()
+        return features.with_tensors([tensor.detach() for tensor in features.tensors], self._batch)
+
     def encode_again(self) -> Features:
         """The same by the model as it is now."""
         with torch.no_grad():

@@ -174,10 +174,8 @@ class Engine:
         known, grad_norm = self._updated(parts, step, spared)
         if grad_norm is None:
             return self._faulty(known | refined, math.nan, lr, parts, spared)
-        if self._refines(RefineOn.same) and math.isfinite(grad_norm):
-            with held_statistics(self.method.model):  # this batch has counted
-                features = parts.encode_again()
-            refined, critics_norm = self._refine(features, step)
+        if self._refines(RefineOn.same, RefineOn.previous) and math.isfinite(grad_norm):
+            refined, critics_norm = self._refine(self._features_to_refine_on(parts), step)
             if spared and not math.isfinite(critics_norm):
                 spared.put_back_critics()
                 spared = None  # everything else has taken its step, and keeps it
@@ -276,8 +274,15 @@ class Engine:
         _seed(step.sub_seed(step.index, "dropout", self.world.rank, *numbers), self.device)
         return self.method.encode(self.deepspeed, part)
 
-    def _refines(self, on: RefineOn) -> bool:
-        return self.critics.optimizer is not None and self.method.refinement.on is on
+    def _refines(self, *on: RefineOn) -> bool:
+        return self.critics.optimizer is not None and self.method.refinement.on in on
+
+    def _features_to_refine_on(self, parts: MicroBatches) -> Features:
+        """After everything else has taken its step."""
+        if self._refines(RefineOn.previous):
+            return parts.used_features()
+        with held_statistics(self.method.model):  # this batch has counted
+            return parts.encode_again()
 
     def _refine(self, features: Features, step: Step) -> tuple[dict[str, Tensor], float]:
         """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics; the

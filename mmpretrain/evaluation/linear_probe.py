@@ -130,7 +130,8 @@ def fitted(train: np.ndarray, known: np.ndarray, settings: LinearProbeConfig) ->
                 " samples: lower it, or leave evaluation.linear_probe.candidates empty"
             )
         # The first of equally good ones, which is the weakest.
-        search = GridSearchCV(pipeline, {key: values}, cv=parts, error_score="raise").fit(train, known)
+        scoring = settings.chosen_by.value if has_classes(known) else None
+        search = GridSearchCV(pipeline, {key: values}, cv=parts, scoring=scoring, error_score="raise").fit(train, known)
     return search.best_estimator_, strengths[search.best_index_]
 
 

@@ -34,6 +34,7 @@ class Leaf:
 
     folder: Path
     connection: Mapping[str, Any]
+    modalities: Sequence[str]
     base: str
     own: str
     state: Mapping[str, Tensor]
@@ -56,7 +57,7 @@ class Leaf:
         (own,) = set(config.connection["spaces"]) - {base}
         model = MMPretrainModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         processor = MMPretrainProcessor.from_pretrained(folder)
-        return cls(folder, config.connection, base, own, model.state_dict(), processor)
+        return cls(folder, config.connection, config.modalities, base, own, model.state_dict(), processor)
 
     def part(self, which: str, space: str) -> dict[str, Tensor]:
         """The weights of a space's ``spaces`` or ``projectors``, by their names inside of it."""
@@ -65,7 +66,7 @@ class Leaf:
 
     def names(self, space: str) -> list[str]:
         """Modalities that go through a space."""
-        return [name for name, held in self.connection["inputs"].items() if held == space]
+        return [name for name in self.modalities if self.connection["inputs"][name] == space]
 
 
 def join_leaves(folders: Sequence[Path], folder: Path) -> MMPretrainModel:

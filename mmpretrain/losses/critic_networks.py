@@ -8,16 +8,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpretrain.losses.critic_passes import GraphPass, MlpPass, ProductPass, StripPass, Totals
 from mmpretrain.losses.similarity import at_least_float32
 
 
 class Critic(nn.Module, ABC):
     """f(a, b) for all pairs of rows: per-sample work once per sample, then what is left for each pair.
 
-    pair_width: numbers that ``scores`` holds per pair.
+    pair_width: numbers that a strip holds per pair.
     """
 
     pair_width: int
+
+    def travels_as_input(self, width: int) -> bool:
+        """Whether candidates [c, width] go to other ranks as they are, since ``columns`` of them are wider and cheap to
+        make there."""
+        return False
+
+    def strip_pass(self, pairs: int, dtype: torch.dtype, totals: Totals) -> StripPass:
+        """What goes through strips of at most so many pairs, with units of this type where that is left open."""
+
+        def score(rows: Tensor, columns: Tensor) -> Tensor:
+            # Casts that autocast caches would outlive the graph of their strip.
+            rounded = dtype is torch.bfloat16
+            with torch.autocast(rows.device.type, torch.bfloat16, enabled=rounded, cache_enabled=False):
+                return self.scores(rows, columns)
+
+        return GraphPass(score, self.inner_parameters(), totals)
 
     @abstractmethod
     def columns(self, a: Tensor) -> Tensor:
@@ -46,7 +63,8 @@ class PairwiseCritic(Critic):
     def __init__(self, da: int, db: int, hidden: int = 512, layers: int = 1) -> None:
         super().__init__()
         self.da = da
-        self.pair_width = hidden * (layers + 1)
+        self.hidden = hidden
+        self.pair_width = hidden * (layers + 1 + (layers > 1))
         self.network = _mlp(da + db, hidden, 1, layers)
 
     def columns(self, a: Tensor) -> Tensor:
@@ -56,6 +74,17 @@ class PairwiseCritic(Critic):
     def rows(self, b: Tensor) -> Tensor:
         """[t, db] -> [t, hidden], the first layer's bias in it."""
         return F.linear(b, self._linear(0).weight[:, self.da :], self._linear(0).bias)
+
+    def travels_as_input(self, width: int) -> bool:
+        """Where that is fewer numbers: columns are one product."""
+        return width < self.hidden
+
+    def strip_pass(self, pairs: int, dtype: torch.dtype, totals: Totals) -> StripPass:
+        """By hand; of a class that has scores of its own by its graph."""
+        if type(self).scores is not PairwiseCritic.scores:
+            return super().strip_pass(pairs, dtype, totals)
+        parameters = self.inner_parameters()
+        return MlpPass(parameters[0::2], parameters[1::2], pairs, dtype)
 
     def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
         """[t, hidden], [c, hidden] -> [t, c]."""
@@ -92,6 +121,12 @@ class SeparableCritic(Critic):
     def rows(self, b: Tensor) -> Tensor:
         """h: [t, db] -> [t, width]."""
         return self.h(b)
+
+    def strip_pass(self, pairs: int, dtype: torch.dtype, totals: Totals) -> StripPass:
+        """By hand; of a class that has scores of its own by its graph."""
+        if type(self).scores is not SeparableCritic.scores:
+            return super().strip_pass(pairs, dtype, totals)
+        return ProductPass()
 
     def scores(self, rows: Tensor, columns: Tensor) -> Tensor:
         """[t, width], [c, width] -> [t, c]."""

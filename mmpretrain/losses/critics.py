@@ -74,11 +74,12 @@ def critic_losses(
         raise ValueError("there is no critic to compute a loss of: give at least one term")
     agree(len(terms[0].a), terms[0].a.device, lambda: _check(terms, temperature), world)
     with torch.autocast(terms[0].a.device.type, enabled=False):
-        own = [term.critic.columns(_seen(term.a, term.a_valid)) for term in terms]
+        own = [_travels(term) for term in terms]
         gathered = _gather(own, world)
         everyone = Visible.of_terms([(term.a_valid, term.b_valid) for term in terms], own[0], sample_ids, world)
         losses = []
-        for term, columns, visible in zip(terms, gathered, everyone, strict=True):
+        for term, arrived, visible in zip(terms, gathered, everyone, strict=True):
+            columns = term.critic.columns(arrived) if _is_input(term) else arrived
             rows = term.critic.rows(_seen(term.b, term.b_valid))
             strips = Strips(term.critic, term.estimator, temperature, settings, visible)
             losses.append(swept(strips, rows, columns))
@@ -106,6 +107,17 @@ def _check(terms: Sequence[CriticTerm], temperature: float) -> None:
 def _seen(rows: Tensor, valid: Tensor | None) -> Tensor:
     rows = at_least_float32(rows)
     return rows if valid is None else torch.where(valid[:, None], rows, 0)
+
+
+def _is_input(term: CriticTerm) -> bool:
+    return term.critic.travels_as_input(term.a.shape[1])
+
+
+def _travels(term: CriticTerm) -> Tensor:
+    """What other ranks need of the candidates, in its shorter form: the inputs themselves, or what the critic makes of
+    them."""
+    seen = _seen(term.a, term.a_valid)
+    return seen if _is_input(term) else term.critic.columns(seen)
 
 
 def _gather(own: Sequence[Tensor], world: World) -> list[Tensor]:

@@ -134,11 +134,12 @@ class RefineOn(Enum):
     """The batch that critics learn from between two steps of everything else.
 
     next: the one that the next of these steps is about to use, whose features serve both. same: the one that was just
-    used, encoded again by the updated model.
+    used, encoded again by the updated model. previous: the one that was just used, by the features that it had.
     """
 
     next = "next"
     same = "same"
+    previous = "previous"
 
 
 @dataclass(frozen=True)

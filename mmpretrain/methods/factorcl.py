@@ -24,10 +24,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmpretrain.config.methods.names import Condition, CriticForm, FactorclConfig, LabelInput, Supervision
+from mmpretrain.config.methods.names import (
+    Condition,
+    CriticForm,
+    CriticInit,
+    FactorclConfig,
+    LabelInput,
+    Supervision,
+)
 from mmpretrain.config.root import Config
 from mmpretrain.data.augment import Augmenter
 from mmpretrain.data.batch import Batch
@@ -101,11 +108,12 @@ class Factorcl(Method):
         return Features.of(batch, outputs[PLAIN].embeds, views=views)
 
     def objective(self, features: Features, step: Step, world: World) -> Losses:
-        """The six terms; as diagnostics the bounds that they make up (equations 8 and 9), in nats."""
+        """The six terms; as diagnostics the bounds that they make up (equations 8 and 9), in nats, and the norms of all
+        critics' weights."""
         lower = [(name, critic, Estimator.nce) for name, critic in self.lower.items()]
         upper = [(name, critic, Estimator.club) for name, critic in self.upper.items()]
         terms = self._estimate([*lower, *upper], features, world)
-        return Losses(terms, dict.fromkeys(DOUBLY_COUNTED, self.settings.doubly_counted), self._bounds(terms))
+        return Losses(terms, dict.fromkeys(DOUBLY_COUNTED, self.settings.doubly_counted), self._told(terms))
 
     def refine(self, features: Features, step: Step, world: World) -> Losses:
         """-I_NCE of the upper bounds' own critics."""
@@ -175,12 +183,42 @@ class Factorcl(Method):
     def _critic(self, a: int, b: int) -> Critic:
         settings = self.settings
         if settings.critic is CriticForm.concat:
-            return PairwiseCritic(a, b, settings.critic_hidden, settings.critic_layers)
-        return SeparableCritic(a, b, settings.critic_hidden, settings.critic_width, settings.critic_layers)
+            critic: Critic = PairwiseCritic(a, b, settings.critic_hidden, settings.critic_layers)
+        else:
+            critic = SeparableCritic(a, b, settings.critic_hidden, settings.critic_width, settings.critic_layers)
+        initialize_critic(critic, settings.critic_init)
+        return critic
+
+    @torch.no_grad()
+    def _told(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        critics = self.lower | self.upper
+        weights = [parameter for critic in critics.values() for parameter in critic.parameters()]
+        norms = torch.stack(list(torch._foreach_norm(weights))).view(len(critics), -1).norm(dim=1)
+        return self._bounds(terms) | {f"critic_norm/{name}": norm for name, norm in zip(critics, norms, strict=True)}
 
     def _bounds(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """S, U1 and U2: what the modalities share about the task, and what each alone knows of it."""
+        """Of I(X1; X2) and of I(X1; X2 | C), from below and from above; and what these make of S, U1 and U2: what the
+        modalities share about the task, and what each alone knows of it."""
         found = {name: term.detach() for name, term in terms.items()}
         unique = found["unique"] + found["unique_conditional"]
         bounds = {f"nats/unique_{name}": -found[f"task_{name}"] - unique for name in self.modalities}
-        return {"nats/shared": -found["shared"] - found["shared_conditional"]} | bounds
+        both = {
+            "nats/pair_lower": -found["shared"],
+            "nats/pair_upper": found["unique"],
+            "nats/pair_given_condition_lower": -found["unique_conditional"],
+            "nats/pair_given_condition_upper": found["shared_conditional"],
+        }
+        return {"nats/shared": -found["shared"] - found["shared_conditional"]} | bounds | both
+
+
+@torch.no_grad()
+def initialize_critic(critic: Critic, how: CriticInit) -> None:
+    """Set the weights of a new critic, which torch has initialized."""
+    layers = [layer for layer in critic.modules() if isinstance(layer, nn.Linear)]
+    if how is CriticInit.he:
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    if how is CriticInit.silent:
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)

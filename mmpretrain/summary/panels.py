@@ -37,6 +37,18 @@ def draw_loss(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
     legend_below(axes)
 
 
+def draw_group(axes: Axes, steps: Sequence[Mapping[str, Any]], prefix: str, title: str, unit: str) -> None:
+    """All numbers whose names begin with ``prefix`` against the samples seen, smoothed; those of gradients apart."""
+    samples = np.array([step["samples"] for step in steps], dtype=float)
+    names = sorted({key for step in steps for key in step if key.startswith(prefix) and not key.endswith("grad_norm")})
+    for color, name in zip(COLORS, names, strict=False):
+        values = np.array([step.get(name, np.nan) for step in steps], dtype=float)
+        label = name.removeprefix(prefix).replace("_", " ")
+        axes.plot(samples, smooth(values), color=color, linewidth=1.4, label=label)
+    style_axes(axes, title, unit)
+    legend_below(axes)
+
+
 def draw_learning_rate(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
     """The learning rate against the samples seen."""
     known = [step for step in steps if step.get("lr") is not None]

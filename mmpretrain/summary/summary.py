@@ -15,6 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from mmpretrain import figures
 from mmpretrain.config.evaluation import Metric
+from mmpretrain.figures import INK
 from mmpretrain.records import Score, parse_scores, read_evaluation, read_evaluations, read_training
 from mmpretrain.run_folder import RunFolder
 from mmpretrain.summary import panels
@@ -36,11 +37,12 @@ PLAIN = ("median_rank", "mae", "mse", "strength")  # no shares, and not in perce
 def draw_summary(run_folder: Path) -> Path:
     """Write ``summary.png`` into ``run_folder`` and return its path.
 
-    Drawn is what is there: training curves (metrics.jsonl), the final evaluation beside chance (evaluation.json), the
-    retrieval grid (retrieval_grid.npz). Raises FileNotFoundError if none of the three has anything in it.
+    Drawn is what is there: training curves (metrics.jsonl), bounds and norms of methods that learn critics, the final
+    evaluation beside chance (evaluation.json), the retrieval grid (retrieval_grid.npz). Raises FileNotFoundError if
+    none of the three has anything in it.
     """
     run = RunFolder(run_folder)
-    rows = [row for row in (_curves(run), _bars(run), _grids(run)) if row is not None]
+    rows = [row for row in (_curves(run), _critics(run), _bars(run), _grids(run)) if row is not None]
     if not rows:
         raise FileNotFoundError(f"{run_folder}: nothing to draw; no training step was logged and nothing evaluated")
     heights = [height for height, _ in rows]
@@ -84,6 +86,22 @@ def _curves(run: RunFolder) -> Row | None:
         if curves:
             panels.draw_evaluations(axes[1], curves, batch)
         panels.draw_learning_rate(axes[-1], steps)
+
+    return 3.6, draw
+
+
+def _critics(run: RunFolder) -> Row | None:
+    """Bounds of information and the critics that make them, of methods that have both (factorcl)."""
+    steps = read_training(run)
+    if not any(key.startswith("critic_norm/") for step in steps for key in step):
+        return None
+
+    def draw(figure: SubFigure) -> None:
+        axes = figure.subplots(1, 3)
+        panels.draw_group(axes[0], steps, "nats/", "Bounds of information (running mean)", "nats")
+        panels.draw_group(axes[1], steps, "critics/", "Loss of the upper bounds' critics", "nats")
+        axes[1].axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        panels.draw_group(axes[2], steps, "critic_norm/", "Norm of the critics' weights", "norm")
 
     return 3.6, draw
 
@@ -152,7 +170,7 @@ def bar_panels(scores: Sequence[Score]) -> dict[str, dict[str, list[Score]]]:
     panels: dict[str, dict[str, list[Score]]] = {}
     for score in scores:
         wanted = BARS.get(score.metric)
-        if score.name.startswith(("recall/", *PLAIN)) or (wanted and not wanted.fullmatch(score.name)):
+        if score.name.startswith("recall/") or _plain(score) or (wanted and not wanted.fullmatch(score.name)):
             continue
         title, label = TITLES.get(score.metric, score.metric), _arrow(score.subject) or score.name
         if score.name.startswith("class_recall"):
@@ -189,8 +207,12 @@ def score_table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
+def _plain(score: Score) -> bool:
+    return score.name.rpartition("/")[2] in PLAIN
+
+
 def _cell(score: Score) -> str:
-    scale, places = (1, 1) if score.name == "median_rank" else (1, 3) if score.name in PLAIN else (100, 1)
+    scale, places = (1, 1) if score.name == "median_rank" else (1, 3) if _plain(score) else (100, 1)
     chance = "" if score.chance is None else f" ({scale * score.chance:.{places}f})"
     return f"{scale * score.value:.{places}f}{chance}"
 

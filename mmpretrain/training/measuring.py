@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmpretrain.config.evaluation import EvaluationConfig, Metric
+from mmpretrain.config.evaluation import EvaluationConfig, FactorsConfig, Metric
 from mmpretrain.config.evaluation_sections import score_metric
 from mmpretrain.config.root import Config
 from mmpretrain.data.info import dataset_info
@@ -41,14 +41,16 @@ class Measuring:
     def while_training(self) -> tuple[dict[str, float], Embeddings]:
         """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
         settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
-        results = plain(self._evaluate(settings.watched, embed, split, classes=None), wanted=False)
+        factors = settings.factors.while_training
+        results = plain(self._evaluate(settings.watched, embed, split, classes=None, factors=factors), wanted=False)
         return results, embed(split)
 
     def deciding(self) -> dict[str, float]:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
         metric = Metric.__members__[score_metric(str(settings.best.score))]
-        found = self._evaluate([metric], functools.cache(self.embed), settings.best.split, classes=None)
+        embed, factors = functools.cache(self.embed), settings.factors.while_training
+        found = self._evaluate([metric], embed, settings.best.split, classes=None, factors=factors)
         return plain(found, wanted=False)
 
     def final(self) -> tuple[Scores, Embeddings | None]:
@@ -65,6 +67,7 @@ class Measuring:
         split: str,
         *,
         classes: Sequence[str] | None,
+        factors: FactorsConfig | None = None,
     ) -> Scores:
         info = dataset_info(self.config.data)
         if Metric.retrieval in metrics:
@@ -73,7 +76,7 @@ class Measuring:
             metrics,
             embed,
             self._engine.world,
-            self._named(info.classes if info else None),
+            replace(self._named(info.classes if info else None), factors=factors or self._settings.factors),
             classes,
             info.factors if info else None,
             split=split,

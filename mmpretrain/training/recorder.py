@@ -22,6 +22,7 @@ from mmpretrain.engine.told import told_over_ranks
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
 from mmpretrain.training.costs import Costs, memory_gib
+from mmpretrain.training.critics_watch import CriticsWatch
 from mmpretrain.training.rates import rates
 from mmpretrain.training.trackers import TrackerFactory, run_trackers
 from mmpretrain.words import listed
@@ -59,6 +60,7 @@ class Recorder:
         self._last_done = 0
         self._last_status = 0.0
         self.skipped = Skipped()
+        self._critics = CriticsWatch()
 
     def start(self, done: int) -> None:
         """Forget what was written beyond the checkpoint that the run continues from."""
@@ -196,6 +198,8 @@ class Recorder:
         }
         self._last_time, self._last_done, self._waits = now, done, []
         self.write(line)
+        if self.world.rank == 0:
+            self._critics.look(done, values)
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now

@@ -99,6 +99,21 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _mapping(pairs: Any = ()) -> dict[Any, Any]:
+    """``collections.OrderedDict``, as a plain dictionary."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        _set(found, key, value)
+    return found
+
+
+def _set(mapping: Any, key: Any, value: Any) -> None:
+    # Other keys may take as long to hash as their author likes.
+    if type(mapping) is not dict or not isinstance(key, _KEYS):
+        raise pickle.UnpicklingError("it sets what is no entry of a plain dictionary")
+    mapping[key] = value
+
+
 def _nothing() -> bytes:
     """``bytes()``, by which the older protocols write no bytes."""
     return b""
@@ -110,7 +125,7 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _nothing,
     ("builtins", "bytes"): _nothing,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _mapping,
 }
 for _core in ("numpy.core", "numpy._core"):
     _NAMES[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
@@ -161,6 +176,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.dispatch[pickle.SETITEM[0]] = _Reader._setitem
         self.dispatch[pickle.SETITEMS[0]] = _Reader._setitems
         self.dispatch[pickle.DICT[0]] = _Reader._dict
+        self.dispatch[pickle.BUILD[0]] = _Reader._build
         for code in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS):
             self.dispatch[code[0]] = _Reader._refuse
 
@@ -185,19 +201,20 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
     def _setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._put(key, value)
+        _set(self.stack[-1], key, value)
 
     def _setitems(self) -> None:
         self._put_all(self.pop_mark())
 
     def _put_all(self, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
-            self._put(key, value)
+            _set(self.stack[-1], key, value)
 
-    def _put(self, key: Any, value: Any) -> None:
-        if type(self.stack[-1]) is not dict or not isinstance(key, _KEYS):
-            raise pickle.UnpicklingError("it sets what is no entry of a plain dictionary")
-        self.stack[-1][key] = value
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_Array, _Dtype)):
+            raise pickle.UnpicklingError("it gives a state to what is no array")
+        self.stack[-1].__setstate__(state)
 
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("it holds sets, and only plain containers are read")

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.data import Kind
+from mmpretrain.data.column_shards import Table
 from mmpretrain.data.decode import decode
 from mmpretrain.data.index import ShardError, load_index, modality_of, verify_shards
 from mmpretrain.data.info import load_info
@@ -202,12 +203,12 @@ def stop_at_third(work: EmbedJob, reached: Event) -> None:
     """Embed, and stand still with the third shard half written."""
     write = Output.write
 
-    def slow(self: Output, number: int, samples: Iterable[RawSample]) -> None:
+    def slow(self: Output, number: int, table: Table) -> None:
         if number == 2:
             (self.folder / f".shard-{number:06d}.tar.half.tmp").write_bytes(b"half a shard")
             reached.set()
             time.sleep(60)
-        write(self, number, samples)
+        write(self, number, table)
 
     Output.write = slow  # type: ignore[method-assign]  # of this process, which was forked for it
     embed_share(work, 0, 1, CPU)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from mmpretrain.data.column_shards import Table
 from mmpretrain.data.index import ShardError, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.writing import RawSample, npy, write_split
@@ -148,11 +148,11 @@ def cut(work: PairJob) -> None:
     written: list[int] = []
     write = Output.write
 
-    def once(self: Output, number: int, samples: Iterable[RawSample]) -> None:
+    def once(self: Output, number: int, table: Table) -> None:
         if written:
             raise InterruptedError
         written.append(number)
-        write(self, number, samples)
+        write(self, number, table)
 
     with mock.patch.object(Output, "write", once), pytest.raises(InterruptedError):
         run(work)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegressionCV
 
+from mmpretrain.config.evaluation import FactorsConfig as EvaluationSettings
+from mmpretrain.config.evaluation import Search
 from mmpretrain.data.factor_codes import decode_factors, encode_factors
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.factor_probes import factor_probes
@@ -101,3 +105,28 @@ def test_what_cannot_be_probed_is_named() -> None:
     with pytest.raises(ValueError, match="all samples of the held-out split have one value of shape"):
         assert good.labels is not None
         factor_probes(good, good.only(good.labels // 8 == 0), FACTORS)
+
+
+def test_a_searched_probe_stands_beside_the_fixed_one() -> None:
+    """The very estimator of the published notebook, on features as they are; everything else stays as it is."""
+    train, test = made(300, 1, joint=True), made(300, 2, joint=True)
+    fixed = factor_probes(train, test, FACTORS)
+    both = factor_probes(train, test, FACTORS, EvaluationSettings(search=Search.final))
+    assert {name: both[name] for name in fixed} == fixed
+    added = {name.rpartition("/")[2] for name in both.keys() - fixed.keys() if not name.endswith("/chance")}
+    assert added == {"searched_balanced_accuracy", "strength"}
+    known, truth = (decode_factors(split.labels, FACTORS)["synergy"] for split in (train, test))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        published = LogisticRegressionCV(Cs=5, scoring="balanced_accuracy").fit(train.fused, known)
+        expected = published.score(test.fused, truth)
+    assert both["fused/synergy/searched_balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+    assert both["fused/synergy/strength"] == np.ravel(published.C_)[0]
+    assert both["one_hot/synergy/searched_balanced_accuracy/chance"] == 0.5
+
+
+def test_a_value_that_is_too_rare_to_search_is_named() -> None:
+    rare = np.array([0] * 60 + [1] * 4)
+    split = Embeddings(np.arange(64), {"only": rare[:, None] + 0.1}, labels=rare)
+    with pytest.raises(ValueError, match="needs 5 samples of every value of rare in the probe split, which has 4 of"):
+        factor_probes(split, split, {"rare": 2}, EvaluationSettings(search=Search.final))

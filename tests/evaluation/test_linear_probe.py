@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmpretrain.config.evaluation import LinearProbeConfig
+from mmpretrain.config.evaluation_sections import ChosenBy
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.linear_probe import linear_probe
 from mmpretrain.evaluation.similarity import unit_rows
@@ -139,6 +140,23 @@ def test_the_strength_is_chosen_within_the_train_split() -> None:
     shuffled = replace(test, labels=np.roll(test.labels, 7))
     again = linear_probe(train, shuffled, settings=LinearProbeConfig(candidates=candidates))
     assert again["left/strength"] == chosen  # whatever the held-out labels are
+
+
+def test_the_strength_may_be_chosen_by_balanced_accuracy() -> None:
+    """Where a class is rare, saying "no" is right most often, and right for no class but one."""
+    draw = np.random.default_rng(0)
+    labels = (np.arange(300) % 10 == 0).astype(np.int64)
+    rows = draw.normal(size=(300, 20)).astype(np.float32)
+    rows[:, 0] += labels
+    made = Embeddings(np.arange(300), {"left": rows}, labels=labels)
+    found = {
+        by: linear_probe(made, made, settings=LinearProbeConfig(candidates=[1e-6, 100.0], chosen_by=by))[
+            "left/strength"
+        ]
+        for by in ChosenBy
+    }
+    assert found == {ChosenBy.accuracy: 1e-6, ChosenBy.balanced_accuracy: 100.0}
+    assert LinearProbeConfig(chosen_by=ChosenBy.balanced_accuracy).problems()
 
 
 def test_several_classes_and_measured_values_are_read() -> None:

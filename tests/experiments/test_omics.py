@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.living import train_living
-from experiments.omics import Length, Matrices, Setting, build_folds, build_whole, logistic_scores
+from experiments.omics import Length, Matrices, Setting, build_folds, build_whole, logistic_scores, logistic_table
 from experiments.rosmap import GRID, RECIPE, SCORES, chosen, tables
 from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
@@ -58,7 +58,8 @@ def test_folds_are_stratified_parts_of_the_training_split_with_statistics_of_the
 
 
 def test_the_linear_row_reads_what_is_in_the_tables(source: Path) -> None:
-    scores, strength = logistic_scores(Matrices.read(source))
+    assert logistic_table(source, SCORES).count("| 100.00 | 100.00 | 100.00 |") == 2
+    scores, strength = logistic_scores(Matrices.read(source), "accuracy")
     assert scores["accuracy"] == scores["roc_auc"] == 1.0 and 1e-4 <= strength <= 100
 
 

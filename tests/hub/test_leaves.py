@@ -63,7 +63,7 @@ def test_the_command_names_what_does_not_fit(folders: Path, tmp_path: Path) -> N
         (["one", "elsewhere"], "keeps another space than"),
         (["one", "projected"], "keeps no space as it is: train its connection with"),
         (["one", "one"], "both bring 'genes'"),
-        (["one", "nowhere"], "cannot be opened"),
+        (["one", "nowhere"], "cannot open"),
     ):
         with pytest.raises(UnusableError, match=said):
             join_leaves([folders / name for name in leaves], tmp_path / "joined")

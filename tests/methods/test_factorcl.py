@@ -18,9 +18,18 @@ from torch import Tensor, nn
 from mmpretrain.config.augment import AugmentConfig
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.methods.base import Exchange
-from mmpretrain.config.methods.names import Condition, CriticBatch, CriticForm, FactorclConfig, LabelInput, Supervision
+from mmpretrain.config.methods.names import (
+    Condition,
+    CriticBatch,
+    CriticForm,
+    CriticInit,
+    FactorclConfig,
+    LabelInput,
+    Supervision,
+)
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
+from mmpretrain.losses import critic_strips
 from mmpretrain.losses.critic_networks import Critic, PairwiseCritic, SeparableCritic
 from mmpretrain.losses.critics import nce
 from mmpretrain.methods.base import Features, Losses, RefineOn
@@ -77,8 +86,16 @@ def test_bounds_of_shared_and_unique_information_are_told() -> None:
     terms = {name: term.item() for name, term in losses.terms.items()}
     told = {name: value.item() for name, value in losses.diagnostics.items()}
     unique = terms["unique"] + terms["unique_conditional"]
+    norms = {name: told.pop(f"critic_norm/{name}") for name in terms}
+    for name, critic in (method.lower | method.upper).items():
+        weights = torch.cat([parameter.detach().flatten() for parameter in critic.parameters()])
+        assert norms[name] == pytest.approx(weights.norm().item())
     assert told == pytest.approx(
         {
+            "nats/pair_lower": -terms["shared"],
+            "nats/pair_upper": terms["unique"],
+            "nats/pair_given_condition_lower": -terms["unique_conditional"],
+            "nats/pair_given_condition_upper": terms["shared_conditional"],
             "nats/shared": -terms["shared"] - terms["shared_conditional"],
             "nats/unique_mrna": -terms["task_mrna"] - unique,
             "nats/unique_methylation": -terms["task_methylation"] - unique,
@@ -251,7 +268,9 @@ def test_settings_say_what_travels(critic: CriticForm) -> None:
     method, features = build(factorcl(critic=critic))
     critics, pairs = method.lower | method.upper, method._pairs(features)
     width = sum(critics[name].columns(a).shape[1] for name, (a, _) in pairs.items())
-    assert method.settings.exchange(method.model.embed_sizes) == Exchange(width, len(critics), rings=False)
+    held = critics["unique"].pair_width + critic_strips.SCORE_WIDTH
+    expected = Exchange(width, len(critics), rings=False, strip_width=held)
+    assert method.settings.exchange(method.model.embed_sizes) == expected
 
 
 def test_a_view_that_is_the_sample_itself_is_refused() -> None:
@@ -296,6 +315,19 @@ def test_labels_need_no_views() -> None:
     assert method.encode(method.model, batch).views.keys() == {"plain_shared", "plain_unique"}
 
 
+@pytest.mark.parametrize("critic", CriticForm)
+def test_critics_begin_as_they_are_asked_to(critic: CriticForm) -> None:
+    found = {}
+    for init in CriticInit:
+        method, features = build(factorcl(critic=critic, critic_init=init, form=Supervision.sup))
+        losses = method.objective(features, make_step(), ALONE)
+        found[init] = [term.item() for term in losses.terms.values()]
+        losses.total.backward()
+        assert all(any(p.grad.any() for p in c.parameters() if p.grad is not None) for c in method.lower.values())
+    assert found[CriticInit.silent] == pytest.approx([0] * 6, abs=1e-15)
+    assert all(abs(x) > 1e-9 and x != y for x, y in zip(found[CriticInit.torch], found[CriticInit.he], strict=True))
+
+
 def test_settings_reach_what_they_name() -> None:
     method, _ = build(factorcl(critic_steps=3, critic_batch=CriticBatch.same, critic_layers=2, critic_hidden=9))
     assert method.refinement.times == 3 and method.refinement.on is RefineOn.same
@@ -337,7 +369,8 @@ def test_other_than_two_modalities_or_no_labels_are_config_errors() -> None:
 PEAK = """
 import sys, torch
 from mmpretrain.distributed.world import World
-from mmpretrain.losses.critics import PairwiseCritic, nce
+from mmpretrain.losses.critic_networks import PairwiseCritic
+from mmpretrain.losses.critics import nce
 torch.set_num_threads(1)
 a, b = torch.randn(2, int(sys.argv[1]), 128).requires_grad_()
 nce(PairwiseCritic(128, 128, 512), a, b, world=World.single()).backward()

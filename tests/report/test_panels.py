@@ -26,6 +26,16 @@ def test_numbers_of_one_run_that_belong_together_share_a_chart(tmp_path: Path) -
     assert [panel.title for panel in rest] == ["Samples of each source", "mystery"]
 
 
+def test_bounds_critics_and_norms_have_charts_of_their_own(tmp_path: Path) -> None:
+    told = {"nats/pair_lower": 1.0, "nats/pair_upper": 2.0, "critics/unique": -0.5, "critic_norm/unique": 3.0}
+    told |= {"critics/grad_norm": 1.0}
+    shown, rest = training_panels([record(tmp_path / "a", line(1, **told), line(2, **told))])
+    names = {panel.title: [curve.name for curve in panel.curves] for panel in shown}
+    assert names["Bounds of information, nats"] == ["pair lower", "pair upper"]
+    assert ["unique"] in names.values() and names["Norm of the critics' weights"] == ["unique"]
+    assert [panel.title for panel in rest] == ["critics/grad_norm"]
+
+
 def test_several_runs_are_lines_of_one_chart_per_number_with_a_color_each(tmp_path: Path) -> None:
     records = [record(tmp_path / name, line(1), line(2), name=name) for name in ("a", "b")]
     shown, _ = training_panels(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.shards.drawn import build, contents, csv_text, files, picture, refusal, tone
@@ -33,7 +34,11 @@ def test_ave_takes_the_annotated_videos_with_their_category(tmp_path: Path) -> N
 
 
 def test_audiocaps_keeps_all_captions_of_a_clip_together(tmp_path: Path) -> None:
-    rows = [["audiocap_id", "youtube_id", "start_time", "caption"], [7, "a1", 0, "a dog"], [8, "a1", 0, "barking"]]
+    rows: list[Sequence[object]] = [
+        ["audiocap_id", "youtube_id", "start_time", "caption"],
+        [7, "a1", 0, "a dog"],
+        [8, "a1", 0, "barking"],
+    ]
     rows += [[9, "q", 0, "rain"], [10, "gone", 0, "wind"]]
     files(tmp_path, {"test.csv": csv_text(rows)})
     folder = files(tmp_path / "in", {"Ya1.wav": tone(1), "9.wav": tone(2)})

@@ -90,6 +90,14 @@ def test_picture_grows_with_its_parts_and_is_replaced(tmp_path: Path) -> None:
     assert size(draw_summary(run.path))[1] > before[1]
 
 
+def test_bounds_and_critics_are_drawn_where_they_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "training")
+    before = size(draw_summary(run.path))
+    told = {"nats/pair_lower": 1.0, "critics/unique": -0.5, "critics/grad_norm": 1.0, "critic_norm/unique": 3.0}
+    append_line(run.metrics, training_line(21) | told)
+    assert size(draw_summary(run.path))[1] > before[1]
+
+
 def test_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to draw"):
         draw_summary(write_run(tmp_path).path)

@@ -17,12 +17,14 @@ class Exchange:
     """What other ranks need of every sample in one trip.
 
     width: floats per sample, of all sides together. pairs: how many matrices over pairs of samples they make.
-    rings: whether ``objective.negatives=ring`` can send them round; otherwise they are always gathered.
+    rings: whether ``objective.negatives=ring`` can send them round; otherwise they are always gathered. strip_width:
+    floats per pair of a strip of learned critics (``objective.critic_mb``), 0 for other losses.
     """
 
     width: int
     pairs: int
     rings: bool = True
+    strip_width: int = 0
 
     def with_hard_negatives(self, widths: Mapping[str, int], data: DataConfig, objective: ObjectiveConfig) -> Exchange:
         """The same with the hard negatives of ``data``: each is a further side, seen by all other modalities."""

@@ -11,6 +11,7 @@ from mmpretrain.config.methods.base import Exchange, MethodConfig, ModelParts, n
 from mmpretrain.config.model import ModelConfig
 
 TERMS = 6  # each with a critic
+SCORE_WIDTH = 8  # numbers per pair that an estimate needs beside the critic's: scores, masks, derivatives
 
 
 class Supervision(StrEnum):
@@ -64,6 +65,25 @@ class CriticBatch(StrEnum):
     """The one just used, encoded again (released code); the bounds are then evaluated on a batch that the critics have
     not seen."""
 
+    previous = "previous"
+    """The one just used, by the features that it had: out of sample as ``same``, and nothing is encoded again. The
+    critics are one step of the encoders behind."""
+
+
+class CriticInit(StrEnum):
+    """How critics begin."""
+
+    torch = "torch"
+    """As torch initializes linear layers (released code): weights and biases uniform within 1 / sqrt(inputs)."""
+
+    he = "he"
+    """Weights normal with variance 2 / inputs, biases 0: scores spread about as much as features do, so that critics
+    say more at once, and more that is wrong."""
+
+    silent = "silent"
+    """As ``torch``, the last layer's weights and biases 0 (of ``critic=separable`` the anchors' network's): every bound
+    begins at exactly 0."""
+
 
 @dataclass
 class FactorclConfig(MethodConfig):
@@ -108,6 +128,9 @@ class FactorclConfig(MethodConfig):
     critic_batch: CriticBatch = CriticBatch.next
     """Which batch the critics of the upper bounds learn from between two steps of everything else."""
 
+    critic_init: CriticInit = CriticInit.torch
+    """How all critics begin."""
+
     implementation = "mmpretrain.methods.factorcl.Factorcl"
     title = "Factorized Contrastive Learning: Going Beyond Multi-view Redundancy"
     arxiv = "2306.05268"
@@ -131,9 +154,12 @@ class FactorclConfig(MethodConfig):
         return modalities[1:] if self.augments else ()
 
     def exchange(self, widths: Mapping[str, int]) -> Exchange:
-        """The columns of all critics, which other ranks compare with every anchor of theirs."""
-        columns = self.critic_hidden if self.critic is CriticForm.concat else self.critic_width
-        return Exchange(TERMS * columns, TERMS, rings=False)
+        """The columns of all critics, which every rank compares with every anchor of its own. What travels is less: the
+        heads' outputs, where these are narrower."""
+        if self.critic is CriticForm.separable:
+            return Exchange(TERMS * self.critic_width, TERMS, rings=False, strip_width=1 + SCORE_WIDTH)
+        held = self.critic_hidden * (self.critic_layers + 1 + (self.critic_layers > 1))
+        return Exchange(TERMS * self.critic_hidden, TERMS, rings=False, strip_width=held + SCORE_WIDTH)
 
     def problems(self) -> list[str]:
         """What is wrong with this section, one sentence each."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mmpretrain.data.decode import SampleError
 
-DTYPES = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}  # suffix of a member -> type of its values
+# Suffix of a member -> type of its values.
+DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 
 
 def decode_f16(data: bytes) -> np.ndarray:

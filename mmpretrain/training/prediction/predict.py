@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mmpretrain.assembly.sources import EncoderSources
-from mmpretrain.config.objective import held_bytes
+from mmpretrain.config.objective import Negatives, critic_bytes, held_bytes
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.methods.base import Features
@@ -79,7 +79,11 @@ def _loss_bytes(config: Config, model: MMPretrainModel, ranks: int, asked: int, 
     widths = model.embed_sizes
     exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
     rows, width = config.data.global_batch, asked or exchange.width
-    return held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings, gpu=gpu)
+    held = held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings, gpu=gpu)
+    # On processors a strip is smaller than what is reckoned for tiles.
+    pairs = rows // ranks * (rows // ranks if config.objective.negatives is Negatives.local else rows)
+    strip = min(critic_bytes(config.objective, gpu=True), 4 * exchange.strip_width * pairs)
+    return held + (strip if gpu else 0)
 
 
 def _with_small_groups(config: Config) -> Config:

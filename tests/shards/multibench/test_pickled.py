@@ -93,6 +93,8 @@ PROMISES = {
     "sets": pickle.dumps({1, 2}),
     "a key that is none": b"\x80\x04}(I1\nI2\ntI1\ns.",
     "an extension": b"\x80\x02\x82\x01.",
+    "a state of a function": b"\x80\x04c_codecs\nencode\n}(\x8c\x01a\x8c\x01bub.",
+    "a state of a class": b"\x80\x04cnumpy\nndarray\n}(\x8c\x01a\x8c\x01bub.",
     "an array without content": b"\x80\x04}\x8c\x01acnumpy\nndarray\n)\x81s.",
 }
 
