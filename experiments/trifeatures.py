@@ -23,6 +23,7 @@ from experiments.trifeatures_rows import ROWS, Part, Row
 from experiments.trifeatures_tables import (
     Curves,
     Results,
+    Scores,
     ablation_table,
     against_the_pattern,
     bars,
@@ -63,8 +64,8 @@ def jobs_of(rows: Sequence[Row], folders: Mapping[Pairs, Path], seeds: int, step
 
 def read(jobs: Sequence[TrainingJob], root: Path) -> tuple[Results, Curves]:
     """Scores of all complete runs, those at the end and those while training: row's name -> seed -> scores."""
-    results: dict[str, dict] = {}
-    curves: dict[str, dict] = {}
+    results: dict[str, dict[int, Scores]] = {}
+    curves: dict[str, dict[int, dict[str, dict[int, float]]]] = {}
     for job in jobs:
         if run := finished(job, root):
             name = job.name.rpartition("-seed")[0]

@@ -99,7 +99,7 @@ def _rows_table(rows: Sequence[Row], results: Results, columns: Sequence[str]) -
             cells = [cell(list(values(runs, row.subject, column).values())) for column in columns]
             found.append([row.title, str(len(runs)), *cells])
     # A function of the pairs alone, so that any run tells it.
-    some = next(({0: scores} for runs in results.values() for scores in runs.values()), {})
+    some: Runs = next(({0: scores} for runs in results.values() for scores in runs.values()), {})
     of_pairs = [list(values(some, "one_hot", column).values()) if column.startswith("S") else [] for column in columns]
     found.append([ADDITIVE, "", *map(cell, of_pairs)])
     found.append(["chance", "", *(f"{100 * CHANCE[column]:.0f}" for column in columns)])
@@ -131,7 +131,10 @@ def difference_cell(differences: Sequence[float]) -> str:
 def ablation_table(rows: Sequence[Row], results: Results, reference: Runs) -> str:
     """Rows of SHORT epochs; reference: CoMM on biased pairs after as many."""
     columns = ["R (shape)", "U texture", "U color", "S", "S, searched", "S weighted", "S AUROC"]
-    every = [("CoMM as it is", REFERENCE, reference), *((row.title, row, results.get(row.name, {})) for row in rows)]
+    every: list[tuple[str, Row, Runs]] = [
+        ("CoMM as it is", REFERENCE, reference),
+        *((row.title, row, results.get(row.name, {})) for row in rows),
+    ]
     found = []
     for title, row, runs in every:
         if runs:

@@ -115,7 +115,8 @@ def test_a_searched_probe_stands_beside_the_fixed_one() -> None:
     assert {name: both[name] for name in fixed} == fixed
     added = {name.rpartition("/")[2] for name in both.keys() - fixed.keys() if not name.endswith("/chance")}
     assert added == {"searched_balanced_accuracy", "strength"}
-    known, truth = (decode_factors(split.labels, FACTORS)["synergy"] for split in (train, test))
+    assert train.labels is not None and test.labels is not None
+    known, truth = (decode_factors(labels, FACTORS)["synergy"] for labels in (train.labels, test.labels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         published = LogisticRegressionCV(Cs=5, scoring="balanced_accuracy").fit(train.fused, known)

@@ -35,6 +35,7 @@ def test_every_encoder_runs_once_for_each_view_and_for_plain_inputs_only_where_a
         return hook
 
     # The backbone, which every way through an encoder runs, whatever is pooled behind it.
-    hooks = [method.model.encoders[name].backbone.register_forward_hook(count(name)) for name in seen]
+    encoders: Any = method.model.encoders
+    hooks = [encoders[name].backbone.register_forward_hook(count(name)) for name in seen]
     method.encode(method.model, method.prepare(make_batch(config), make_step()))
     assert hooks and seen == dict.fromkeys(seen, passes)

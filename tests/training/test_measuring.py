@@ -24,7 +24,9 @@ def test_factors_are_searched_while_training_only_where_that_is_wanted(
 ) -> None:
     asked: list[Search] = []
 
-    def measure(_metrics: Any, _embed: Any, _world: Any, settings: EvaluationConfig, *_: Any, **__: Any) -> dict:
+    def measure(
+        _metrics: Any, _embed: Any, _world: Any, settings: EvaluationConfig, *_: Any, **__: Any
+    ) -> dict[str, Any]:
         asked.append(settings.factors.search)
         return {}
 
