@@ -1,4 +1,4 @@
-# make install | demo | quick | test | test-all | lint | format | bench | docs | site
+# make install | demo | quick | test | test-all | gpu | lint | format | bench | docs | site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ TIMED := @.ci/timed
 WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
-.PHONY: install demo quick test test-all lint format bench slurm browser docs site
+.PHONY: install demo quick test test-all gpu lint format bench slurm browser docs site
 
 install: $(VENV)/installed
 
@@ -54,6 +54,10 @@ test: lint site slurm browser
 
 test-all: install slurm browser
 	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
+
+# What only a CUDA device can show; elsewhere it says why it does nothing.
+gpu: install
+	$(TIMED) gpu '$(BIN)/python -m tests.gpu'
 
 lint: install
 	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports --no-logo' '$(BIN)/mypy'

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
-from experiments.connecting import UNCONNECTED, closed_forms, embedded, mapped, paired, read, recalls, true_pairs
+from experiments.connecting import UNCONNECTED, closed_forms, embedded, mapped, paired, read, recalls, ridge, true_pairs
 from experiments.training import TrainingJob, cell, evaluation, markdown, train_side_by_side
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.index import load_index
@@ -120,7 +120,7 @@ def scored(left: np.ndarray, right: np.ndarray) -> tuple[float, ...]:
 def measure(setting: Setting, seed: int) -> dict[str, tuple[float, ...]]:
     """Every row of one seed whose runs are complete."""
     left, right = setting.found({half: space for space, half in HALVES.items()}, seed)
-    maps = closed_forms(setting.pairs(seed))
+    maps = closed_forms(setting.pairs(seed)) | {"ridge regression": ridge(setting.pairs(seed))}
     rows = {name: scored(mapped(left, matrix), right) for name, matrix in maps.items()}
     for number, row in enumerate(VARIANTS):
         rows[row] = scored(*setting.found(dict.fromkeys(HALVES.values(), f"variant{number}"), seed))

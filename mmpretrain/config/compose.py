@@ -35,6 +35,7 @@ OWN, OWN_OPTIM = "own", "adamw_warmup"  # data, model and optimizer of whoever g
 SECTIONS = ("method", "data", "model", "optim", "engine")  # a choice is a file of that section
 GROUPS = (*SECTIONS, "recipe", "experiment")
 SAME_AS_DATA = "@data"
+ALSO = "also"  # in the file of a choice: keys of other sections
 
 
 class ConfigError(ValueError):
@@ -180,6 +181,8 @@ def _file_layers(
     for group in SECTIONS:
         if (name := chosen.get(group)) is not None:
             found = _read(choices.find(group, name, problems), problems)
+            if isinstance(also := found.table.pop(ALSO, None), Table):  # what goes with it in other sections
+                layers.append(Layer(found.file, also))
             layers.append(Layer(found.file, Table({group: found.table})))
     if (recipe := chosen.get("recipe")) is not None:  # of several sections, over what was chosen for them
         layers.append(_read(choices.find("recipe", recipe, problems), problems))

@@ -63,6 +63,22 @@ class EngineConfig:
     precision: Precision = field(default=Precision.float32, metadata=ROUNDING)
     """Type in which encoders compute. Weights, heads, losses and optimizers are float32 in any case."""
 
+    tf32: bool | None = field(default=None, metadata=ROUNDING)
+    """Whether a GPU may round the inputs of float32 products and convolutions to TF32 (10 bits), which is several times
+    as fast; null: as torch, or the container, has it. Without effect on a CPU, and on encoders in bfloat16."""
+
+    deterministic: bool = field(default=False, metadata=ROUNDING)
+    """Whether torch takes algorithms alone that give the same bits on every run, at the price of speed: without it,
+    attention, convolutions and sums by index of a GPU may differ in the last digit. An operation that has none says so
+    in a warning."""
+
+    overlap: bool = field(default=False, metadata=ROUNDING)
+    """ZeRO 1 to 3: whether gradients are reduced while the backward pass goes on (DeepSpeed's ``overlap_comm``)."""
+
+    prefetch: int = field(default=0, metadata=FREE)
+    """Batches that a thread of each rank brings to the device ahead of their step, on a GPU by a stream of its own;
+    0: each comes when its step begins. They take memory of the device."""
+
     micro_batches: int = field(default=1, metadata=ROUNDING)
     """Parts of a rank's batch that encoders see one after another, to save memory; must divide that batch. Losses still
     see the whole batch, and the gradients are the same."""
@@ -116,14 +132,14 @@ class EngineConfig:
             )
         found += [f"engine.deepspeed.{key}: the engine relies on its own value; {why}" for key, why in self._taken()]
         found += self._offload_problems()
-        if self.timeout_s < 1:
-            found.append(f"engine.timeout_s is {self.timeout_s}: it must be at least 1 second")
-        if self.hang_s < 1:
-            found.append(f"engine.hang_s is {self.hang_s}: it must be at least 1 second")
-        if self.skip_nonfinite < 0:
-            found.append(f"engine.skip_nonfinite is {self.skip_nonfinite}: it must be 0 or more")
-        if self.step_timeout_s < 1:
-            found.append(f"engine.step_timeout_s is {self.step_timeout_s}: it must be at least 1 second")
+        if self.overlap and self.zero == 0:
+            found.append("engine.overlap has no effect with engine.zero=0: set it to 1, 2 or 3, or leave it out")
+        for key in ("timeout_s", "hang_s", "step_timeout_s"):
+            if getattr(self, key) < 1:
+                found.append(f"engine.{key} is {getattr(self, key)}: it must be at least 1 second")
+        for key in ("skip_nonfinite", "prefetch"):
+            if getattr(self, key) < 0:
+                found.append(f"engine.{key} is {getattr(self, key)}: it must be 0 or more")
         if self.threads is not None and self.threads < 1:
             found.append(f"engine.threads is {self.threads}: it must be at least 1")
         return found

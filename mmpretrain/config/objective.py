@@ -10,6 +10,8 @@ from mmpretrain.config.keys import ROUNDING
 MIB = 2**20
 # Largest 1 / temperature: exp of the difference between any two similarities still fits into float64.
 LARGEST_SCALE = 620.0
+# MiB of scratch memory for tiles on a GPU, unless that is more than a 16th of its memory.
+GPU_SCRATCH_MB = 2048
 # objective.critic_mb where it is null. On devices it leaves room for the rest of a step's scratch within 2 GiB.
 PROCESSOR_CRITIC_MB, DEVICE_CRITIC_MB = 16, 1792
 
@@ -77,7 +79,13 @@ class ObjectiveConfig:
     """Where negatives come from. FactorCL's learned critics gather in any case but ``local``."""
 
     tile: int = 2048
-    """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time."""
+    """Rows and columns of a tile, the part of the matrix of similarities that is computed at a time; on a CPU, and on a
+    GPU with ``objective.scratch_mb=0``."""
+
+    scratch_mb: int | None = field(default=None, metadata=ROUNDING)
+    """MiB of scratch memory for the tile in work, which then is a strip as wide as fits, instead of a square of
+    ``objective.tile``; 0: a square. null: 2048 on a GPU, or a 16th of its memory where that is less; 0 on a CPU, whose
+    caches squares suit better."""
 
     keep_mb: int = 64
     """MiB of tiles that a rank keeps for the backward pass; the others are computed again there."""
@@ -112,6 +120,8 @@ class ObjectiveConfig:
         margin, found = self.false_negative_margin, []
         if margin is not None and not -2 < margin < 2:
             found.append(f"objective.false_negative_margin is {margin}: it must lie between -2 and 2, as cosines do")
+        if self.scratch_mb is not None and self.scratch_mb < 0:
+            found.append(f"objective.scratch_mb is {self.scratch_mb}: it must be at least 0, or null")
         least = {"tile": 1, "keep_mb": 0, "gather_mb": 0}
         if self.critic_mb is not None:
             least["critic_mb"] = 1
@@ -139,8 +149,13 @@ def gathered_bytes(rows: int, width: int) -> int:
     return 2 * 4 * rows * width
 
 
-def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True) -> int:
-    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks; arguments as of :func:`memory_note`."""
+def held_bytes(
+    config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs: int, *, rings: bool = True, gpu: bool = False
+) -> int:
+    """What ``pairs`` contrastive terms hold on each of ``ranks`` ranks; arguments as of :func:`memory_note`.
+
+    gpu: whether these are GPUs of plenty of memory.
+    """
     mode = config.mode(rows, width) if ranks > 1 else Negatives.local
     if not rings and mode is not Negatives.local:
         mode = Negatives.gather
@@ -149,6 +164,9 @@ def held_bytes(config: ObjectiveConfig, rows: int, ranks: int, width: int, pairs
     # The own block, the one visited and the one under way, and their gradients; or everything at once.
     features = gathered_bytes(3 * local if mode is Negatives.ring else seen, width)
     scratch = 3 * 4 * min(config.tile, local) * min(config.tile, seen)
+    strips = (GPU_SCRATCH_MB if gpu else 0) if config.scratch_mb is None else config.scratch_mb
+    if strips:
+        scratch = min(strips * MIB, 3 * 4 * local * seen)
     tiles = min(4 * pairs * local * seen, config.keep_mb * MIB) + scratch
     # A bit for each direction.
     return features + tiles + (0 if config.false_negative_margin is None else pairs * local * seen // 4)

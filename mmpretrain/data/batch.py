@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mmpretrain.distributed.sending import sent
+
 PRESENT = "present"
 NEGATIVES = "negatives"  # the view that holds hard negatives, [b, count, ...] of each modality that has some
 SOURCE = "source"  # the view that holds what augmentations start from, where that is not ``inputs``
@@ -41,6 +43,8 @@ class Batch:
     the dataset (equal ids are the same sample). positions: int64 [b], consecutive stream positions. keys: [b].
     views: further inputs by name (``mixed``), made by ``Method.prepare``; the stream's ``source`` is for augmentations.
     mixing: modality -> :class:`Mixing`. cropped: modalities whose ``train.crop`` has been done when they were read.
+    on_host: the positions on the host, of a batch that was moved to a device; see :attr:`host_positions`. copies:
+    whether some sample may be in the global batch more than once; False: none is, as the whole plan shows.
 
     A batch as loader processes make it is not finished: its pictures are ``pixels`` (uint8 [b, h, w, c]) in place of
     the encoders' ``pixel_values``.
@@ -55,6 +59,8 @@ class Batch:
     views: dict[str, Inputs] = field(default_factory=dict)
     mixing: dict[str, Mixing] = field(default_factory=dict)
     cropped: frozenset[str] = frozenset()
+    on_host: Tensor | None = None
+    copies: bool = True
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -69,6 +75,11 @@ class Batch:
     def present(self) -> dict[str, Tensor]:
         """Modality -> bool [b], whether each sample has it; modalities that all have are left out."""
         return {name: tensors[PRESENT] for name, tensors in self.inputs.items() if PRESENT in tensors}
+
+    @property
+    def host_positions(self) -> Tensor:
+        """``positions`` where looking at them keeps nobody waiting."""
+        return self.positions if self.on_host is None else self.on_host
 
     def split(self, count: int) -> list[Batch]:
         """``count`` runs of consecutive samples, equally many in each, for encoders.
@@ -93,9 +104,17 @@ class Batch:
             sample_ids=self.sample_ids[rows],
             positions=self.positions[rows],
             keys=self.keys[rows],
+            on_host=None if self.on_host is None else self.on_host[rows],
             replaced=(),
             mixing={},
         )
+
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device once it is there."""
+        views = [tensor for view in self.views.values() for tensors in view.values() for tensor in tensors.values()]
+        inputs = [tensor for tensors in self.inputs.values() for tensor in tensors.values()]
+        labels = [] if self.labels is None else [self.labels]
+        return [*inputs, *views, *labels, self.sample_ids, self.positions]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on ``device``. A GPU fetches it while the processor goes on."""
@@ -103,9 +122,10 @@ class Batch:
             self,
             inputs=_move(self.inputs, device),
             views={name: _move(view, device) for name, view in self.views.items()},
-            labels=None if self.labels is None else _sent(self.labels, device),
-            sample_ids=_sent(self.sample_ids, device),
-            positions=_sent(self.positions, device),
+            labels=None if self.labels is None else sent(self.labels, device),
+            sample_ids=sent(self.sample_ids, device),
+            positions=sent(self.positions, device),
+            on_host=self.host_positions if self.host_positions.device.type == "cpu" else None,
         )
 
 
@@ -119,15 +139,13 @@ class Mixing:
     weight: Tensor
     partner: Tensor
 
+    def on(self, device: torch.device) -> Mixing:
+        """The same on ``device``."""
+        return Mixing(sent(self.weight, device), sent(self.partner, device))
+
 
 def _move(inputs: Inputs, device: torch.device) -> Inputs:
-    return {m: {k: _sent(t, device) for k, t in tensors.items()} for m, tensors in inputs.items()}
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # only from such memory is it fetched without waiting
-    return tensor.to(device, non_blocking=True)
+    return {m: {k: sent(t, device) for k, t in tensors.items()} for m, tensors in inputs.items()}
 
 
 def _cut(inputs: Inputs, rows: slice) -> Inputs:

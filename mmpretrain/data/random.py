@@ -45,7 +45,8 @@ def normal(seed: int, positions: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
 
 def _words(seed: int, positions: Tensor, count: int) -> Tensor:
     """int64 [b, count]: 64 random bits each."""
-    start = _mix_(torch.tensor([_signed(seed)], device=positions.device))
+    # Not a tensor of a number of the host, which would have to travel.
+    start = _mix_(torch.full((1,), _signed(seed), dtype=torch.int64, device=positions.device))
     start = _mix_(start + positions)
     steps = torch.arange(1, count + 1, device=positions.device) * _signed(_GAMMA)
     return _mix_(start[:, None] + steps)

@@ -141,6 +141,9 @@ class Stream:
         for batch in load(make, rows, numbers, self.config.workers, ahead, watch, started):
             left_out = sum(not entry.substitute for entry in batch.replaced)
             self._quarantine.record(len(batch) + left_out, batch.replaced, self._sources_in(batch))
+            # Of other ranks nothing is known here: a sample that could not be read has another one in its place.
+            distinct = self.world_size == 1 and len(np.unique(batch.sample_ids.numpy())) == len(batch)
+            batch = replace(batch, copies=not distinct)
             yield self._batcher.finished(batch if self._device is None else batch.to(self._device))
 
     def store_counts(self) -> Counts | None:

@@ -19,6 +19,8 @@ class World:
 
     patient_group: the same ranks on gloo, with a time limit of hours; see :meth:`max_flag`. even: the caller sees to it
     that all ranks hold equally many rows, as a run's stream does; losses ask in a collective of their own otherwise.
+    ahead: nothing that losses do may wait for the device: where they would look at a number to refuse it, or to compute
+    it better, the loss becomes NaN instead, and the caller, who sees that, asks again with ``ahead=False``.
 
     A world of one needs no process group: all its collectives return their argument.
     """
@@ -29,6 +31,7 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     patient_group: collectives.Group = None
     even: bool = False
+    ahead: bool = False
 
     @classmethod
     def single(cls) -> World:

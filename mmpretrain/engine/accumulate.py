@@ -46,6 +46,8 @@ class MicroBatches:
         """
         features = self.features()
         leaves = [tensor.requires_grad_() for tensor in features.tensors]
+        for leaf in leaves:
+            leaf.grad = None  # of an attempt before
         losses = objective(features)
         total = losses.total
         total.backward()
@@ -77,12 +79,12 @@ class MicroBatches:
 
         Waits for the device.
         """
-        return all(bool(tensor.isfinite().all()) for tensor in self._known)
+        return bool(torch.stack([tensor.isfinite().all() for tensor in self._known]).all())
 
     @property
     def features_finite(self) -> bool:
         """Whether this rank's features are finite. Waits for the device."""
-        return all(bool(tensor.isfinite().all()) for tensor in self.features().tensors)
+        return bool(torch.stack([tensor.isfinite().all() for tensor in self.features().tensors]).all())
 
     def backward(self, backward: Backward) -> None:
         """Go back from every micro-batch's <f_i, g_i>, after :meth:`objective`; at every call with the same result.

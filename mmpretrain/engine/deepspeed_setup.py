@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from mmpretrain.config.engine import Offload, Precision
+from mmpretrain.config.engine import EngineConfig, Offload, Precision
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.in_parts import InParts
 from mmpretrain.distributed.world import World
@@ -37,7 +37,7 @@ def deepspeed_config(config: Config, world_size: int, numel: int | None = None) 
         # Stage 0 leaves the norm to us, and clips by one of its own that it computes again.
         "gradient_clipping": config.optim.clip if config.optim.clip and config.engine.zero else 0.0,
         **_autocast(config.engine.precision),
-        "zero_optimization": _zero(config.engine.zero) | _offload(config.engine.offload) | limits,
+        "zero_optimization": _zero(config.engine) | _offload(config.engine.offload) | limits,
         # It waits for the device twice a step, for a figure that nobody reads.
         "timers": {"throughput": {"enabled": False}},
         # Keep torch's optimizers: DeepSpeed's CPU Adam would be compiled on the spot.
@@ -48,15 +48,18 @@ def deepspeed_config(config: Config, world_size: int, numel: int | None = None) 
     return OmegaConf.to_container(OmegaConf.merge(own, config.engine.deepspeed))  # type: ignore[return-value]
 
 
-def _zero(stage: int) -> dict[str, Any]:
+def _zero(settings: EngineConfig) -> dict[str, Any]:
+    # Gradients that are reduced while others are made need a place to lie in meanwhile.
+    overlap = {"overlap_comm": True, "contiguous_gradients": True} if settings.overlap else {}
     return {
-        "stage": stage,
+        "stage": settings.zero,
         # Without it gradients go from where autograd left them into a bucket of their size; with it, stages 1 and 2
         # make a buffer of ``reduce_bucket_size`` in every step, and copy them into it, and from there once more. On
         # GPUs fresh memory costs little, and buffers let each rank get its own share alone.
         "contiguous_gradients": torch.cuda.is_available(),
         "reduce_bucket_size": BUCKET,
         "stage3_gather_16bit_weights_on_model_save": True,
+        **overlap,
     }
 
 
@@ -109,7 +112,8 @@ def join(config: Config, *, parts: bool = False) -> Joined:
     """
     accelerator = start_accelerator(config, int(os.environ["WORLD_SIZE"]))
     build_models_whole()
-    world = replace(World.current(accelerator.device), even=True).with_patience(PATIENCE)
+    ahead = accelerator.device.type == "cuda"
+    world = replace(World.current(accelerator.device), even=True, ahead=ahead).with_patience(PATIENCE)
     divided = parts and config.engine.zero == 3 and world.size > 1
     if divided:
         give_large_back()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from mmpretrain.engine.partitions import pieces_by_partition
 from mmpretrain.engine.replicated import Replicated
 from mmpretrain.engine.schedule import lr_factor
 from mmpretrain.engine.spared import Spared
+from mmpretrain.engine.told import told_over_ranks
 from mmpretrain.engine.whole_state import gathered_state
 from mmpretrain.methods.base import Features, Losses, Method, RefineOn
 from mmpretrain.words import shortened
@@ -150,6 +151,8 @@ class Engine:
             self._movement = Movement(self.method.model, self._trained, self.world)
         batch = self.method.augmenter.training_inputs(batch.to(self.device), step)
         batch = self.method.prepare(batch, step)
+        done, every = step.index + 1, self.config.train.log_every_steps
+        self.method.measuring = done % every == 0 or done == self.config.total_steps
         parts = MicroBatches(batch, self.config.engine.micro_batches, partial(self._encode, step))
         try:
             return self._taken(parts, step, lr, self._spared())
@@ -160,29 +163,24 @@ class Engine:
 
     def _taken(self, parts: MicroBatches, step: Step, lr: float, spared: Spared | None) -> StepReport:
         """The step itself; spared: what puts back what it changes before it is known to be finite."""
-        unknown = {"loss": torch.full((), math.nan, device=self.device)}
+        unknown, critics_norm = {"loss": torch.full((), math.nan, device=self.device)}, 0.0
         if spared and self.world.max_flag(not parts.features_finite):
             return self._faulty(unknown, math.nan, lr, parts, spared)
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
-            refined = self._refine(parts.features(), step)
-            if spared and not refined[CRITICS_NORM].isfinite():
-                return self._faulty(unknown | refined, float(refined[CRITICS_NORM]), lr, parts, spared)
-        losses = parts.objective(lambda features: self.method.objective(features, step, self.world))
-        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
-        known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
-        if spared and not self._finite(parts):
+            refined, critics_norm = self._refine(parts.features(), step)
+            if spared and not math.isfinite(critics_norm):
+                return self._faulty(unknown | refined, critics_norm, lr, parts, spared)
+        known, grad_norm = self._updated(parts, step, spared)
+        if grad_norm is None:
             return self._faulty(known | refined, math.nan, lr, parts, spared)
-        model_norm = self._model_update.step(parts)
-        grad_norm = self.heads.update(model_norm, self.method.clamp_)
         if self._refines(RefineOn.same, RefineOn.previous) and math.isfinite(grad_norm):
-            refined = self._refine(self._features_to_refine_on(parts), step)
-            if spared and not refined[CRITICS_NORM].isfinite():
+            refined, critics_norm = self._refine(self._features_to_refine_on(parts), step)
+            if spared and not math.isfinite(critics_norm):
                 spared.put_back_critics()
                 spared = None  # everything else has taken its step, and keeps it
         if self.average and math.isfinite(grad_norm):
             self.average.update(step.index + 1)
-        critics_norm = float(refined.get(CRITICS_NORM, 0.0))
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         if not math.isfinite(grad_norm):
             return self._faulty(known | refined, grad_norm, lr, parts, spared)
@@ -190,6 +188,28 @@ class Engine:
             self._movement.stepped((step.index + 1) * self.config.data.global_batch < self.config.optim.warmup_samples)
             self._movement = None if self._movement.decided else self._movement
         return StepReport(known | refined, grad_norm, lr)
+
+    def _updated(
+        self, parts: MicroBatches, step: Step, spared: Spared | None
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """The losses, and one update by them; the norm of all gradients, None where ``spared`` and none was tried."""
+        known, norm = self._attempt(parts, step, replace(self.world, ahead=self.world.ahead and not spared), spared)
+        if norm is None or math.isfinite(norm) or spared or not self.world.ahead:
+            return known, norm
+        # Perhaps only for what the losses were not to look at: now they may.
+        self.heads.drop_gradients()
+        return self._attempt(parts, step, replace(self.world, ahead=False), spared)
+
+    def _attempt(
+        self, parts: MicroBatches, step: Step, world: World, spared: Spared | None
+    ) -> tuple[dict[str, Tensor], float | None]:
+        losses = parts.objective(lambda features: self.method.objective(features, step, world))
+        terms = {f"loss/{name}": term.detach() for name, term in losses.terms.items()}
+        known = {"loss": losses.total.detach(), **terms, **losses.diagnostics}
+        if spared and not self._finite(parts):
+            return known, None
+        model_norm = self._model_update.step(parts, self.heads.unread())
+        return known, self.heads.update(model_norm, self.method.clamp_, self._model_update.read)
 
     def _finite(self, parts: MicroBatches) -> bool:
         """Whether the loss and the gradients that are known before the model's are finite; a collective."""
@@ -264,8 +284,9 @@ class Engine:
         with held_statistics(self.method.model):  # this batch has counted
             return parts.encode_again()
 
-    def _refine(self, features: Features, step: Step) -> dict[str, Tensor]:
-        """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics."""
+    def _refine(self, features: Features, step: Step) -> tuple[dict[str, Tensor], float]:
+        """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics; the
+        norm as a number, too."""
         losses, norms = Losses({}), []
         self.method.critics.requires_grad_(True)
         for _ in range(self.method.refinement.times):
@@ -274,7 +295,8 @@ class Engine:
             norms.append(self.critics.update())
         self.method.critics.requires_grad_(False)
         terms = {f"critics/{name}": term.detach() for name, term in losses.terms.items()}
-        return {**terms, **losses.diagnostics, CRITICS_NORM: torch.tensor(sum(norms) / len(norms), device=self.device)}
+        norm = sum(norms) / len(norms)
+        return {**terms, **losses.diagnostics, CRITICS_NORM: torch.full((), norm, device=self.device)}, norm
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch
@@ -296,6 +318,4 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def mean_over_ranks(values: Mapping[str, Tensor], world: World) -> dict[str, float]:
     """Scalars averaged over all ranks in one collective."""
-    stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
-    total = world.all_reduce_sum(stacked) / world.size
-    return dict(zip(values, total.tolist(), strict=True))
+    return told_over_ranks(values, (), world).means

@@ -21,7 +21,8 @@ CLIP_EPS = 1e-6  # as torch and DeepSpeed add it to a norm that they divide by
 class ModelUpdate:
     """Takes steps of a DeepSpeed engine.
 
-    faulty: parameters of whose gradients this rank held something that was not finite in the last step.
+    faulty: parameters of whose gradients this rank held something that was not finite in the last step. read: what
+    :meth:`step` was given to read along.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class ModelUpdate:
         self.world = world
         self._parameters = list(deepspeed.module.parameters())
         self.faulty: set[str] = set()
+        self.read: list[float] = []
+        self._along: Tensor | None = None
         if settings.zero:
             self._watch_cleanup(deepspeed.optimizer)
         if self.scale:
@@ -42,12 +45,15 @@ class ModelUpdate:
         if world.size == 1:
             _turn_off_reduction(deepspeed, settings.zero)
 
-    def step(self, parts: MicroBatches) -> float:
+    def step(self, parts: MicroBatches, along: Tensor | None = None) -> float:
         """Backward of every micro-batch and one update; the norm of the gradients before clipping.
+
+        along: float64 [n], numbers of the device that are read together with the norm, so that the host waits once.
 
         The norm is the same on all ranks, and not finite when the gradients are not (float16: at any scale); the
         weights are then as before.
         """
+        self._along = along
         norm = self._attempt(parts)
         if self.scale is None:
             return norm
@@ -82,7 +88,16 @@ class ModelUpdate:
         with self._reduction():
             parts.backward(self._backward)
         self.deepspeed.step()  # leaves everything as it is when the norm is not finite
-        return float(self.deepspeed.get_global_grad_norm() or 0.0)
+        return self._read(self.deepspeed.get_global_grad_norm())
+
+    def _read(self, norm: Tensor | float | None) -> float:
+        """The number, and with it what is to be read along."""
+        if not isinstance(norm, Tensor):
+            self.read = [] if self._along is None else self._along.tolist()
+            return float(norm or 0.0)
+        along = [] if self._along is None else [self._along.to(norm.device)]
+        found, *self.read = torch.cat([norm.detach().double().reshape(1), *along]).tolist()
+        return found
 
     def _backward(self, product: Tensor, last: bool) -> None:
         # Only at the boundary does ZeRO 0 and 1 reduce, and ZeRO 1-3 know that the sum is complete.
@@ -96,7 +111,7 @@ class ModelUpdate:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.scale:
             torch._foreach_div_(gradients, self.scale.value)
-        norm = float(nn.utils.get_total_norm(gradients))
+        norm = self._read(nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
             if self.clip and norm > self.clip:
                 torch._foreach_mul_(gradients, self.clip / (norm + CLIP_EPS))

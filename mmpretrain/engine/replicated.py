@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmpretrain.config.engine import OptimConfig
 from mmpretrain.distributed.batch_norm import synchronize
-from mmpretrain.distributed.replicas import average_gradients, broadcast_module
+from mmpretrain.distributed.replicas import Averaged, averaged_gradients, broadcast_module
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.optimizer import build_optimizer, parameter_groups
 
@@ -26,7 +27,8 @@ class Replicated:
         self.modules, self.config, self.world = modules.to(world.device), config, world
         broadcast_module(modules, world)
         synchronize(modules, world)
-        self._averaged = False
+        self._averaged: Averaged | None = None
+        self._norm: Tensor | None = None
         self.faulty: list[str] = []
         groups = parameter_groups(modules, config, {})
         self.optimizer = build_optimizer(groups, config) if groups else None
@@ -36,36 +38,56 @@ class Replicated:
         for group in self.optimizer.param_groups if self.optimizer else ():
             group["lr"] = lr * group["lr_scale"]
 
-    def average(self) -> None:
+    def average(self) -> Averaged:
         """Average the gradients over the ranks, if that has not been done in this step; a collective."""
-        if not self._averaged:
-            average_gradients(list(self.modules.parameters()), self.world)
-            self._averaged = True
+        if self._averaged is None:
+            self._averaged = averaged_gradients(list(self.modules.parameters()), self.world)
+        return self._averaged
+
+    def unread(self) -> Tensor:
+        """float64 [1 + n], which the host has not read yet: the norm of the averaged gradients, and how many ranks had
+        each. A collective."""
+        ranks = self.average().ranks
+        gradients = [p.grad for p in self.modules.parameters() if p.grad is not None]
+        # Of none, torch makes a number on the host.
+        self._norm = nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=self.world.device)
+        return torch.cat([self._norm.to(ranks.device, torch.float64).reshape(1), ranks.double()])
 
     def bad_gradients(self) -> list[str]:
         """Names of the parameters whose gradients are not finite; the same on all ranks once they are averaged."""
-        named = ((name, p.grad) for name, p in self.modules.named_parameters())
-        return [name for name, gradient in named if gradient is not None and not bool(gradient.isfinite().all())]
+        named = {name: p.grad for name, p in self.modules.named_parameters() if p.grad is not None}
+        if not named:
+            return []
+        good = torch.stack([gradient.isfinite().all() for gradient in named.values()]).tolist()
+        return [name for name, finite in zip(named, good, strict=True) if not finite]
 
     def drop_gradients(self) -> None:
         """Have none left, of a step that is not taken."""
-        self._averaged, self.faulty = False, []
+        self._averaged, self._norm, self.faulty = None, None, []
         self.modules.zero_grad(set_to_none=True)
 
-    def update(self, other_norm: float = 0.0, after: Callable[[], None] | None = None) -> float:
+    def update(
+        self,
+        other_norm: float = 0.0,
+        after: Callable[[], None] | None = None,
+        read: Sequence[float] | None = None,
+    ) -> float:
         """Average the gradients, clip them, and step if all are finite; a collective. Then no gradients are left.
 
         other_norm: of gradients that belong to the same step, in whose not being finite the step is not taken either.
-        after: called when it was taken. Returns the norm of all gradients, before clipping.
+        after: called when it was taken. read: what :meth:`unread` gave, if the host has read it with something else;
+        None: it is read here. Returns the norm of all gradients, before clipping.
         """
-        self.average()
-        self._averaged = False
-        parameters = [p for p in self.modules.parameters() if p.grad is not None]
-        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        own = float(total)
+        own, *ranks = self.unread().tolist() if read is None else read
+        for parameter, had in zip(self.average().parameters, ranks, strict=True):
+            if not had:
+                parameter.grad = None
+        total, self._averaged = self._norm, None
+        assert total is not None
         norm = math.hypot(other_norm, own)
         self.faulty = [] if math.isfinite(own) else self.bad_gradients()
         if math.isfinite(own):
+            parameters = [p for p in self.modules.parameters() if p.grad is not None]
             nn.utils.clip_grads_with_norm_(parameters, self.config.clip or math.inf, total)
         if self.optimizer:
             if math.isfinite(norm):

@@ -24,6 +24,7 @@ import numpy as np
 
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.bootstrap import Measured, mean_of
+from mmpretrain.evaluation.device_places import DevicePlaces
 from mmpretrain.evaluation.embeddings import Embeddings, has_classes
 from mmpretrain.evaluation.evaluator import Evaluator, Evidence
 from mmpretrain.evaluation.items import Items, Relation, items_of, related
@@ -106,6 +107,8 @@ def _places(
         return found if classes is None else [*found, _same_class(similarity, classes[0][rows], classes[1])]
 
     names = [AHEAD, TIED, RIGHT, *([CLASS] if classes is not None else [])]
+    if world.device.type == "cuda":
+        outcomes = DevicePlaces(queries, items, right, classes, world.device).outcomes
     return shared_rows(world, len(queries), len(items), names, outcomes, chunk)
 
 

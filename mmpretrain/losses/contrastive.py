@@ -92,10 +92,15 @@ class _Contrast(torch.autograd.Function):
         budget = setup.settings.keep_mb * MIB if setup.backward and any(needed) else None
         sweep = ForwardSweep(setup, sides, sides[0].dtype, budget)
         directions = sweep.run()
-        if any(term.largest > SAFE_BOUND[sweep.dtype] for term in setup.terms) and sweep.underflowed(directions):
+        lost = None
+        if any(isinstance(most, Tensor) or most > SAFE_BOUND[sweep.dtype] for t in setup.terms for most in t.bounds):
+            lost = sweep.underflowed(directions)
+        if lost is not None and not setup.world.ahead and setup.world.max_flag(bool(lost)):
             sweep = ForwardSweep(setup, sides, torch.float64, budget)
             directions = sweep.run()
         share = torch.where(counted > 0, 0.5 / counted.clamp(min=1e-30), 0)
+        if lost is not None and setup.world.ahead:
+            share = share.masked_fill(lost, torch.nan)  # seen by the caller, who then lets us look
         losses = torch.stack([rows.loss.sum() + columns.loss.sum() for rows, columns in directions])
         ctx.setup, ctx.gathered = setup, sweep.features is not None
         held = (sweep.kept, sweep.bits, sweep.own_terms)

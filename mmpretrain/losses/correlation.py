@@ -39,8 +39,8 @@ class Blocks:
 
     def only(self, names: Sequence[Name]) -> Blocks:
         """These groups alone, in this order."""
-        index = torch.cat([torch.arange(self.matrix.shape[0])[self._place(name)] for name in names])
-        index = index.to(self.matrix.device)
+        everything = torch.arange(self.matrix.shape[0], device=self.matrix.device)
+        index = torch.cat([everything[self._place(name)] for name in names])
         return Blocks(self.matrix[index][:, index], {name: self.widths[name] for name in names})
 
     def _place(self, name: Name) -> slice:
@@ -71,7 +71,7 @@ def correlations(cross: Tensor) -> Tensor:
 def sum_of_correlations(cross: Tensor) -> Tensor:
     """sum rho = tr (K^T K)^{1/2}, smooth at 0: eps = 1e-8 under the root adds at most sqrt(eps) for each rho."""
     gram = cross @ cross.mT if cross.shape[0] <= cross.shape[1] else cross.mT @ cross
-    return _eigenvalues(gram + SMOOTHING * torch.eye(len(gram)).to(gram)).sqrt().sum()
+    return _eigenvalues(gram + SMOOTHING * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).sqrt().sum()
 
 
 def sum_of_squares(cross: Tensor) -> Tensor:
@@ -111,7 +111,8 @@ def unexplained(covariances: Blocks, target: Name, given: Sequence[Name], ridge:
 
 def _factor(covariance: Tensor, ridge: float) -> Tensor:
     """L [k, k] with L L^T = S + r I; NaN where there is none."""
-    own = ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    one = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    own = ridge * covariance.diagonal().mean() * one
     factor, info = torch.linalg.cholesky_ex(covariance + own)
     return factor.where(info == 0, torch.nan)
 

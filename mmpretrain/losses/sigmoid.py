@@ -75,7 +75,7 @@ def _agree(pairs: Sequence[Pair], scale: Tensor | float, bias: Tensor | float, w
             _check(pair, len(pairs[0].query))
         # A look at a number on a GPU waits for it; what a run's own temperature cannot become is not looked for there.
         for name, value in (("scale", scale), ("bias", bias)):
-            if not (world.even and isinstance(value, Tensor) and value.is_cuda):
+            if not ((world.ahead or world.even) and isinstance(value, Tensor) and value.is_cuda):
                 _check_number(name, value)
 
     agree(len(pairs[0].query), pairs[0].query.device, check, world)
@@ -119,7 +119,9 @@ def _with_negatives(pairs: Sequence[Pair]) -> tuple[list[Pair], list[int | None]
 
 
 def _number(value: Tensor | float, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, device=like.device).to(like.dtype).reshape(())
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype).reshape(())
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def _valid(pair: Pair) -> Tensor | None:

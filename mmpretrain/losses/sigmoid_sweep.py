@@ -23,7 +23,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.fused.arguments import Masks, Matrix, Place, flags
 from mmpretrain.losses.fused.choice import fuses
 from mmpretrain.losses.similarity import resolve_negatives
-from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tiles
+from mmpretrain.losses.tiled.tile import Arithmetic, Scratch, Tile, tile_shape, tiles
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class SigmoidSetup:
         if any(valid is not None for valid in self.valid):
             counted = self.world.all_reduce_sum(counted) / self.world.size
         shares = torch.where(counted > 0, 1 / counted, 0)
-        return shares[[place if parent is None else parent for place, parent in enumerate(self.parents)]]
+        if all(parent is None for parent in self.parents):
+            return shares
+        # A list as an index would travel from the host.
+        return torch.stack([shares[n if parent is None else parent] for n, parent in enumerate(self.parents)])
 
 
 class FusedSigmoid:
@@ -89,11 +92,11 @@ class FusedSigmoid:
             gradient,
             only_own=setup.own and not positives,
         )
-        sweep.losses[pair] += losses
-        sweep.by_bias[pair] += slopes
+        sweep.losses[pair].add_(losses)
+        sweep.by_bias[pair].add_(slopes)
         if farther is not None:
-            sweep.above[pair, tile.rows] += tile.shape[1] - farther
-        return gradient
+            sweep.farther[pair, tile.rows].add_(farther)
+        return None if gradient is None else sweep.arithmetic.weights(gradient)
 
     def _scores(self, rows: Tensor, keys: Tensor, tile: Tile) -> Matrix:
         if self.multiplies:
@@ -147,13 +150,13 @@ class SigmoidSweep:
         self.distinct = [
             self.arithmetic.prepare(self.keys[setup.places.index(place)]) for place in range(max(setup.places) + 1)
         ]
-        self.scratch = Scratch(setup.settings.tile, scale.device)
+        self.scratch = Scratch(scale.device)
+        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+        self.tolerance = 8 * self.arithmetic.eps(scale.device) * (scale.abs() + bias.abs())
         self.own = torch.stack([scale * (query * key).sum(dim=1) + bias for query, key in self._counterparts()])
         # Sums over whole tiles, of a batch that may be large: float64.
         self.losses, self.by_bias = torch.zeros(2, count, dtype=torch.float64, device=scale.device).unbind()
-        self.above = torch.zeros_like(self.own)
-        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-        self.tolerance = 8 * torch.finfo(scale.dtype).eps * (scale.abs() + bias.abs())
+        self.farther = torch.zeros_like(self.own)
         self.fused = FusedSigmoid(self) if fuses(setup.settings, scale.device) else None
 
     def run(self) -> RowSums:
@@ -188,9 +191,13 @@ class SigmoidSweep:
         ids = rest.pop(0) if self.setup.sample_ids is not None else None
         masks = iter(rest.pop(0).unbind(dim=1) if rest else ())
         valid = [None if own is None else next(masks) for own in self.setup.valid]
+        masked = [own is not None for own in self.setup.valid]
         sums = self._sums(block.sums)
-        first = self.setup.world.rank * len(self.own[0])
-        for tile in tiles(len(self.own[0]), first, len(features), block.start, self.setup.settings.tile):
+        count = len(self.own[0])
+        # Logits and what becomes of them, and masks.
+        entry = 2 * self.scale.element_size() + 2 * (self.setup.sample_ids is not None or any(masked))
+        shape = tile_shape(self.setup.settings, count, len(features), entry, self.scale.device)
+        for tile in tiles(count, self.setup.world.rank * count, len(features), block.start, shape):
             if self.fused is not None:
                 for pair, place in enumerate(self.setup.places):
                     gradient = self.fused.add(pair, tile, keys[place][tile.columns], ids, valid[pair])
@@ -233,25 +240,29 @@ class SigmoidSweep:
         positives = self.setup.parents[pair] is None
         if positives:
             tile.counterparts(logits).fill_(-torch.inf)
-        if self.setup.metrics and positives:
-            self.above[pair, tile.rows] += (~(logits < self.own[pair, tile.rows, None] - self.tolerance)).sum(dim=1)
         other = self.scratch.take("other", tile.shape, dtype)
-        self.losses[pair] += torch.logaddexp(logits, logits.new_zeros(()), out=other).sum()
-        gradient = None
+        if self.setup.metrics and positives:
+            torch.lt(logits, (self.own[pair, tile.rows] - self.tolerance)[:, None], out=other)
+            # What cannot be compared (nan) is not farther.
+            self.farther[pair, tile.rows].add_(other.sum(dim=1))
+        self.losses[pair].add_(torch.logaddexp(logits, logits.new_zeros(()), out=other).sum())
+        weights = None
         if self.graded:
             gradient = torch.sigmoid(logits, out=other)
-            self.by_bias[pair] += gradient.sum()
-        self._add_products(pair, tile, keys, gradient, sums)
+            self.by_bias[pair].add_(gradient.sum())
+            weights = self.arithmetic.weights(gradient, logits)
+        self._add_products(pair, tile, keys, weights, sums)
 
-    def _add_products(self, pair: int, tile: Tile, keys: Tensor, gradient: Tensor | None, sums: Tensor | None) -> None:
-        """Add what a tile's derivatives [t, c] make of its rows and keys to the gradients of both."""
-        if gradient is None:
+    def _add_products(self, pair: int, tile: Tile, keys: Tensor, weights: Tensor | None, sums: Tensor | None) -> None:
+        """Add what a tile's derivatives [t, c], as products take them, make of its rows and keys to both gradients."""
+        if weights is None:
             return
         product = self.products[pair]
         if product is not None:
-            self.arithmetic.add_product(product[tile.rows], gradient, keys)
+            whole = tile.shape[1] == self.setup.world.size * len(self.own[0])
+            self.arithmetic.add_product(product[tile.rows], weights, keys, first=whole)
         if sums is not None:
-            self.arithmetic.add_product(sums[tile.columns], gradient.T, self.rows[pair][tile.rows])
+            self.arithmetic.add_product(sums[tile.columns], weights.T, self.rows[pair][tile.rows])
 
     def _with_counterparts(self, sums: list[Tensor | None]) -> RowSums:
         """Everything with the positives added."""
@@ -265,7 +276,8 @@ class SigmoidSweep:
             if total is not None:
                 total += weights[:, None] * query
             by_scale.append(own.new_zeros(()) if product is None else (query * product).sum())
-        hits, ranks = (paired * (self.above == 0)).sum(dim=1), (paired * (1 + self.above)).sum(dim=1)
+        above = self.setup.world.size * len(self.own[0]) - self.farther
+        hits, ranks = (paired * (above == 0)).sum(dim=1), (paired * (1 + above)).sum(dim=1)
         unknown = torch.full_like(hits, torch.nan)
         return RowSums(
             losses=self.losses + losses,

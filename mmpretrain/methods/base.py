@@ -44,7 +44,7 @@ class Features:
 
     embeds: modality -> [b, d], not normalized. views: view name -> modality -> [b, d]. logits: [b, C] or
     None. fused: view name -> [b, d], all modalities together. labels: as in :class:`Batch`. sample_ids, positions:
-    int64 [b]. mixing, present: as in :class:`Batch`. negatives: modality -> [b, count, d], embeddings of hard
+    int64 [b]. mixing, present, copies: as in :class:`Batch`. negatives: modality -> [b, count, d], embeddings of hard
     negatives, and negatives_present, bool [b, count], which of them there are.
     """
 
@@ -59,6 +59,7 @@ class Features:
     present: dict[str, Tensor] = field(default_factory=dict)
     negatives: Embeds = field(default_factory=dict)
     negatives_present: Embeds = field(default_factory=dict)
+    copies: bool = True
 
     @classmethod
     def of(
@@ -81,9 +82,15 @@ class Features:
             positions=batch.positions,
             mixing=batch.mixing,
             present=batch.present,
+            copies=batch.copies,
             negatives=negatives or {},
             negatives_present={name: batch.views[NEGATIVES][name][PRESENT] for name in negatives or {}},
         )
+
+    @property
+    def ids(self) -> Tensor | None:
+        """``sample_ids`` for losses that leave copies of a sample out; None where there are none."""
+        return self.sample_ids if self.copies else None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -160,7 +167,8 @@ class Method(ABC):
     likewise, with steps of their own as ``refinement`` says.
 
     similarity: the form of the similarity that is learned and ships (``softmax``, ``sigmoid``), and similarity_heads:
-    each of its numbers in a release -> the parameter of ``heads`` that it is.
+    each of its numbers in a release -> the parameter of ``heads`` that it is. measuring: whether diagnostics of this
+    step are wanted, which only cost time where nobody reads them; those that are not made are nan.
     """
 
     similarity: ClassVar[str | None] = None
@@ -178,6 +186,7 @@ class Method(ABC):
         self.refinement = Refinement()
         self.modalities: Sequence[str] = tuple(config.data.modalities)
         self.contrast = config.objective
+        self.measuring = True
 
     @staticmethod
     def release_problems(config: Config) -> list[str]:
@@ -232,8 +241,8 @@ class Method(ABC):
         self, pairs: Sequence[Pair], features: Features, *, scale: Tensor | float, world: World
     ) -> list[PairLoss]:
         """Losses of pairs of rows of ``features``, as the config's objective section wants them computed."""
-        ids = features.sample_ids
-        return contrastive(pairs, scale=scale, world=world, settings=self.contrast, sample_ids=ids)
+        options = {"settings": self.contrast, "sample_ids": features.ids, "metrics": self.measuring}
+        return contrastive(pairs, scale=scale, world=world, **options)
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
         """What is released of a run that is complete; called on rank 0 alone.

@@ -128,7 +128,7 @@ class Factorcl(Method):
             world=world,
             settings=self.contrast,
             temperature=self.settings.temperature,
-            sample_ids=features.sample_ids,
+            sample_ids=features.ids,
         )
         return {name: loss for (name, *_), loss in zip(asked, losses, strict=True)}
 

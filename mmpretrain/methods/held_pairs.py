@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ Names = tuple[str, str]
 
 @dataclass(frozen=True)
 class HeldPairs:
-    """pairs: of all modalities. counted: those that some sample of the whole batch has both sides of.
+    """pairs: of all modalities. counted: those that some sample of the whole batch has both sides of; held: how many of
+    each, on the device, where the host must not wait for the answer (``World.ahead``) and all pairs seem to count.
 
     The others have a loss and gradients of 0: encoders that no pair has a use for in a step get those, and every rank
     does the same in every step.
@@ -26,14 +27,19 @@ class HeldPairs:
 
     pairs: dict[Names, Pair]
     counted: list[Names]
+    held: Tensor | None = None
 
     def mean(self, results: Sequence[PairLoss]) -> Tensor:
         """The mean loss of the pairs that count; results: of all pairs."""
         losses = torch.stack([result.loss for result in results])
+        if self.held is not None:
+            return losses.sum() / (self.held > 0).sum()  # not a number where none counts
         return losses.mean() if len(self.counted) == len(self.pairs) else losses.sum() / len(self.counted)
 
     def diagnostics(self, results: Sequence[PairLoss]) -> dict[str, Tensor]:
         """Of the pairs that count: the accuracy, and the share of what is left out where anything may be."""
+        if self.held is not None:
+            results = [_told(result, none) for result, none in zip(results, self.held == 0, strict=True)]
         found = [(f"{a}-{b}", r) for (a, b), r in zip(self.pairs, results, strict=True) if (a, b) in self.counted]
         accuracies = {f"accuracy/{pair}": result.accuracy for pair, result in found}
         return accuracies | {f"masked/{pair}": r.left_out for pair, r in found if r.left_out is not None}
@@ -46,6 +52,11 @@ def held_pairs(names: Sequence[Names], features: Features, world: World) -> Held
     """
     masks = {pair: _both([features.present[name] for name in pair if name in features.present]) for pair in names}
     some = {pair: mask for pair, mask in masks.items() if mask is not None}
+    if some and world.ahead:
+        every = features.sample_ids.new_ones(())
+        own = torch.stack([every if mask is None else mask.sum() for mask in masks.values()])
+        pairs = {names: _pair(names, features, mask) for names, mask in masks.items()}
+        return HeldPairs(pairs, list(names), world.all_reduce_sum(own))
     counts = world.all_reduce_sum(torch.stack([mask.sum() for mask in some.values()])).tolist() if some else []
     empty = {pair for pair, count in zip(some, counts, strict=True) if not count}
     if len(empty) == len(names):
@@ -71,6 +82,11 @@ def _pair(names: Names, features: Features, mask: Tensor | None) -> Pair:
         query_negatives=queries,
         query_negatives_valid=queries_there,
     )
+
+
+def _told(result: PairLoss, none: Tensor) -> PairLoss:
+    """``result``, whose accuracy is not a number where ``none`` counts."""
+    return replace(result, accuracy=result.accuracy.masked_fill(none, torch.nan))
 
 
 def _both(masks: Sequence[Tensor]) -> Tensor | None:

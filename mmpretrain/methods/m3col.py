@@ -79,7 +79,8 @@ class M3col(Method):
         if self.phase(step) is not Phase.m3co or self.settings.mix_scope is MixScope.global_batch:
             return batch
         size = self.settings.mix_group or len(batch)
-        mixing = {m: self.mixer.group(batch.positions, size, m, step) for m in self.modalities}
+        drawn = {m: self.mixer.group(batch.host_positions, size, m, step) for m in self.modalities}
+        mixing = {m: found.on(batch.positions.device) for m, found in drawn.items()}
         return with_mixed_view(batch, mixing, self.at_input)
 
     def encode(self, model: Any, batch: Batch) -> Features:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmpretrain.data.batch import Batch, Inputs, Mixing
 from mmpretrain.data.step import Step
+from mmpretrain.distributed.sending import sent
 from mmpretrain.losses.contrastive import Mixup
 
 
@@ -37,7 +38,7 @@ class Mixer:
     select: float
 
     def group(self, positions: Tensor, size: int, modality: str, step: Step) -> Mixing:
-        """The mixing of b consecutive stream positions among themselves in groups of ``size``.
+        """The mixing of b consecutive stream positions among themselves in groups of ``size``; on the CPU, if they are.
 
         Each group's draws depend on the seed, its first position and the modality. Raises ValueError when
         ``size`` does not divide b.
@@ -59,7 +60,7 @@ class Mixer:
         ``partner`` counts rows of the global batch. Every rank draws the same.
         """
         mixing = self.draw(rows, step.sub_seed(step.index, modality, "mix the global batch"))
-        return Mixing(mixing.weight.to(own.device)[own], mixing.partner.to(own.device)[own])
+        return Mixing(sent(mixing.weight, own.device)[own], sent(mixing.partner, own.device)[own])
 
     def draw(self, rows: int, seed: int) -> Mixing:
         """``rows`` weights (float64, so that lam and 1 - lam keep their sum) and partners (int64)."""

@@ -86,7 +86,8 @@ class Siglip(Method):
             bias=bias,
             world=world,
             settings=self.contrast,
-            sample_ids=features.sample_ids,
+            sample_ids=features.ids,
+            metrics=self.measuring,
         )
         return Losses(
             terms={"sigmoid": held.mean(results)},

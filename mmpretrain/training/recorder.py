@@ -16,8 +16,9 @@ from mmpretrain.config.root import Config
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
-from mmpretrain.engine.engine import StepReport, mean_over_ranks
+from mmpretrain.engine.engine import StepReport
 from mmpretrain.engine.nonfinite import MOST, NonFiniteError
+from mmpretrain.engine.told import told_over_ranks
 from mmpretrain.files import sync
 from mmpretrain.run_folder import RunFolder, State, append_line, drop_lines_after
 from mmpretrain.training.costs import Costs, memory_gib
@@ -97,20 +98,24 @@ class Recorder:
     def record(self, done: int, batch: Batch, report: StepReport, *, stop: bool) -> bool:
         """Write one step; True when any rank asks to stop. Raises NonFiniteError, on every rank alike, for a step that
         is not finite and may not be skipped."""
-        flag = torch.tensor(float(stop), device=report.losses["loss"].device)
-        values = mean_over_ranks({**report.losses, "stop": flag}, self.world)
-        wanted = values.pop("stop") > 0
+        ids = None
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
-            if self.world.rank == 0:
-                keys = [self.stream.key(ordinal) for ordinal in ids.tolist()]
-                append_line(self.folder.consumed, {"step": done, "keys": keys})
+        # The longest wait for a batch (a mean hides it, and all ranks wait for the slowest), and the most memory.
+        own = [float(stop), max(self._waits, default=0.0), memory_gib(self.world.device)]
+        told = told_over_ranks(report.losses, own, self.world, ids)
+        # Diagnostics that were not made: nobody asked for them, or nothing was there to look at.
+        values = {name: value for name, value in told.means.items() if name[:4] == "loss" or not math.isnan(value)}
+        wanted, (wait, memory) = told.most[0] > 0, told.most[1:]
+        if ids is not None and self.world.rank == 0:
+            keys = [self.stream.key(ordinal) for ordinal in told.numbers]
+            append_line(self.folder.consumed, {"step": done, "keys": keys})
         if not (math.isfinite(values["loss"]) and math.isfinite(report.grad_norm)):
             self._not_finite(done, values, report)
             return wanted
         self.skipped = replace(self.skipped, in_row=0)
         if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
-            self._log(done, values, report)
+            self._log(done, values, report, {"data_wait_max_s": wait, "memory_gib": memory})
         return wanted
 
     def _not_finite(self, done: int, values: Mapping[str, float], report: StepReport) -> None:
@@ -170,7 +175,7 @@ class Recorder:
         if self.world.rank == 0:
             self._status(done, state=State.completed)
 
-    def _log(self, done: int, values: dict[str, float], report: StepReport) -> None:
+    def _log(self, done: int, values: dict[str, float], report: StepReport, most: Mapping[str, float]) -> None:
         now = time.perf_counter()
         batch, steps = self.config.data.global_batch, done - self._last_done
         speed = steps * batch / (now - self._last_time)
@@ -185,7 +190,7 @@ class Recorder:
             "grad_norm": report.grad_norm,
             "samples_per_s": speed,
             "data_wait_s": sum(self._waits) / max(1, steps),
-            **self._most_on_any_rank(),
+            **most,
             **(self.costs.line(speed, self.world.size) if self.costs else {}),
             **self._store(),
             **self._saving(),
@@ -198,13 +203,6 @@ class Recorder:
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now
-
-    def _most_on_any_rank(self) -> dict[str, float]:
-        """Since the last line, the longest wait for a batch (a mean hides it, and all ranks wait for the slowest), and
-        the most memory."""
-        most = [max(self._waits, default=0.0), memory_gib(self.world.device)]
-        wait, memory = self.world.all_reduce_max(torch.tensor(most, device=self.world.device)).tolist()
-        return {"data_wait_max_s": wait, "memory_gib": memory}
 
     def _saving(self) -> dict[str, float]:
         """What saving took since the last line; nothing if nothing was saved."""

@@ -20,6 +20,7 @@ from mmpretrain.config.compose import load_config
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
 from mmpretrain.config.kept_out import kept_out
+from mmpretrain.data.ahead import ahead
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
@@ -28,6 +29,7 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint
+from mmpretrain.engine.arithmetic import set_arithmetic
 from mmpretrain.engine.checkpoint_layout import layout_of, sizes_so_far
 from mmpretrain.engine.deepspeed_setup import join
 from mmpretrain.engine.engine import Engine, StepReport
@@ -70,6 +72,7 @@ class Session:
         self.config = load_config(folder.config)
         if self.config.engine.threads:
             torch.set_num_threads(self.config.engine.threads)
+        set_arithmetic(self.config.engine)
         health.start(folder, self.config)
         joined = join(self.config, parts=True)
         torch.manual_seed(self.config.seed)
@@ -146,7 +149,10 @@ class Session:
 
     def batches(self, done: int) -> Iterator[Batch]:
         """This rank's batches from step ``done`` to the end; the time spent waiting for each is recorded."""
-        for batch in self.recorder.timed(self.stream.batches(done, self.config.total_steps)):
+        made, depth = self.stream.batches(done, self.config.total_steps), self.config.engine.prefetch
+        if depth:
+            made = ahead(made, depth, self.engine.device)
+        for batch in self.recorder.timed(made):
             if self.recorder.costs is None:
                 self.recorder.costs = count_costs(self.engine, batch, self.step(done))
             yield batch

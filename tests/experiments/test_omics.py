@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import brca
 from experiments.living import train_living
 from experiments.omics import Length, Matrices, Setting, build_folds, build_whole, logistic_scores, logistic_table
 from experiments.rosmap import GRID, RECIPE, SCORES, chosen, tables
+from experiments.seeds import read_run
 from mmpretrain.data.index import load_index
 from mmpretrain.data.info import load_info
 from mmpretrain.run_folder import RunFolder, State, read_lines
@@ -75,6 +77,20 @@ def test_the_setting_with_the_best_folds_is_chosen_and_the_area_decides_between_
         s: [scored(tmp_path / s.name / str(seed), 0.4 + 0.1 * seed, 0.5) for seed in (0, 1)] for s in RECIPE.values()
     }
     assert f"| M3CoL: chosen minus recipe | 2 | {ACCURACY} | +5.00 ± 5.00 |" in tables(best, runs)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_brca_runs_on_tables_of_its_layout(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for split, count in (("tr", 20), ("te", 10)):
+        np.savetxt(tmp_path / f"labels_{split}.csv", np.arange(count) % 5, fmt="%d")
+        for view, features in ((1, 1000), (2, 1000), (3, 503)):
+            np.savetxt(tmp_path / f"{view}_{split}.csv", draw.random((count, features)), delimiter=",", fmt="%.4f")
+    runs = brca.run(tmp_path, tmp_path / "runs", 1, Length(4, 2), 2)
+    assert set(runs) == {brca.M3COL, brca.CROSS_ENTROPY}
+    for folders in runs.values():
+        assert set(read_run(folders[0], brca.SCORES)) == set(brca.SCORES)
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor
 
 from benchmarks import prediction_table
@@ -18,7 +17,8 @@ from mmpretrain.assembly.check import check_model
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.root import Config
 from mmpretrain.engine import checkpoint
-from mmpretrain.engine.engine import Engine, mean_over_ranks
+from mmpretrain.engine.engine import Engine
+from mmpretrain.engine.told import OF_HOSTS, told_over_ranks
 from mmpretrain.training.prediction.counting import Collectives, LiveBytes
 from mmpretrain.training.prediction.fit import RESERVE
 from mmpretrain.training.prediction.foretold import foretold
@@ -103,10 +103,7 @@ def _step(engine: Engine, index: int) -> None:
     world, config = engine.world, engine.config
     batch = runs.make_batch(index, world.rank, world.size, repeat=False, modalities=config.data.modalities)
     report = engine.step(batch, runs.step_of(index, config))
-    mean_over_ranks({**report.losses, "stop": torch.zeros(())}, world)
-    world.all_reduce_max(torch.zeros(2))
-    if config.data.record_keys:
-        world.all_gather_rows(batch.sample_ids)
+    told_over_ranks(report.losses, OF_HOSTS, world, world.all_gather_rows(batch.sample_ids))
 
 
 def _existing() -> list[Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.data.augment.constants import constant
 from mmpretrain.data.augment.draws import Draws, Tensors, rows, within
 
 CROP_ATTEMPTS = 10
@@ -82,7 +83,7 @@ def _crop(
 ) -> Tensor:
     """Crop, resize and flip as one bilinear sampling."""
     box = crop_boxes(draws, config, *pixels.shape[-2:])
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixels.device)
+    whole = constant((0.0, 0.0, 1.0, 1.0), torch.float32, pixels.device)
     top, left, height, width = torch.where(coins["crop"][:, None], box, whole).unbind(1)
     mirror = 1 - 2 * coins["flip"].float() if "flip" in coins else torch.ones_like(width)
     grid = torch.empty(len(pixels), *size, 2, device=pixels.device)
@@ -112,7 +113,8 @@ def crop_boxes(draws: Draws, config: AugmentConfig, height: int, width: int) -> 
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
     shape = torch.cat([down.gather(1, first), across.gather(1, first)], dim=1)
     ratio = min(max(width / height, least), most)
-    middle = torch.tensor([min(1.0, width / height / ratio), min(1.0, ratio * height / width)], device=area.device)
+    sides = (min(1.0, width / height / ratio), min(1.0, ratio * height / width))
+    middle = constant(sides, torch.float32, area.device)
     found = fits.any(dim=1, keepdim=True)
     shape = torch.where(found, shape, middle)
     start = torch.where(found, numbers[:, CROP_ATTEMPTS], 0.5) * (1 - shape)
@@ -130,8 +132,8 @@ def _color(pixels: Tensor, form: ImageForm, config: AugmentConfig, coins: dict[s
     jitter, grey = (coins.get(name) for name in ("jitter", "grey"))
     factors = draws.uniform("jitter", 4) * 2 - 1
     factors = torch.zeros_like(factors) if jitter is None else factors * jitter[:, None]
-    strength = torch.tensor([config.brightness, config.contrast, config.saturation, 2 * math.pi * config.hue])
-    bright, contrast, saturation, angle = (factors * strength.to(factors.device)).unbind(1)
+    most = (config.brightness, config.contrast, config.saturation, 2 * math.pi * config.hue)
+    bright, contrast, saturation, angle = (factors * constant(most, torch.float32, factors.device)).unbind(1)
     gain, contrast, saturation = 1 + bright, 1 + contrast, 1 + saturation
     if grey is not None:
         saturation = saturation.masked_fill(grey, 0)
@@ -149,6 +151,7 @@ def _per_sample(factor: Tensor) -> Tensor:
     return factor[:, None, None]
 
 
+@cache
 def _color_basis(channels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of the luma [c], and the parts of a map [c, c] that scale with saturation times cosine and sine of hue.
 
@@ -168,7 +171,11 @@ def _color_basis(channels: int, device: torch.device) -> tuple[Tensor, Tensor, T
 def _blur(pixels: Tensor, coin: Tensor, sigma: Tensor, widest: float) -> Tensor:
     """Gaussian blur of each image by its own sigma [b] in pixels, edges reflected, where ``coin`` [b] is set."""
     down, across = (
-        torch.where(_per_sample(coin), blur_matrices(sigma, size, widest), torch.eye(size).to(sigma))
+        torch.where(
+            _per_sample(coin),
+            blur_matrices(sigma, size, widest),
+            torch.eye(size, dtype=sigma.dtype, device=sigma.device),
+        )
         for size in pixels.shape[-2:]
     )
     return down[:, None] @ pixels @ across[:, None].mT
@@ -186,5 +193,5 @@ def blur_matrices(sigma: Tensor, size: int, widest: float) -> Tensor:
     pixels = torch.arange(size, device=sigma.device)
     at = (pixels[None] + offsets[:, None]).abs()  # [offsets, size]: where each offset of each pixel reads
     at = torch.where(at > size - 1, 2 * (size - 1) - at, at)
-    reads = F.one_hot(at, size).to(weights).flatten(1)  # [offsets, size * size]
+    reads = (at[..., None] == pixels).to(weights).flatten(1)  # [offsets, size * size]
     return (weights @ reads).view(-1, size, size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.data.augment.constants import constant
 from mmpretrain.data.augment.draws import Draws, Tensors, rows, within
 
 
@@ -66,9 +67,8 @@ def _chosen(values: Tensor, config: AugmentConfig) -> Tensor:
     """bool, as wide as the last dimension: the features that may be touched."""
     if config.features is None:
         return torch.ones(values.shape[-1], dtype=torch.bool, device=values.device)
-    chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
-    chosen[config.features] = True
-    return chosen
+    features = set(config.features)
+    return constant(tuple(place in features for place in range(values.shape[-1])), torch.bool, values.device)
 
 
 def _drop_and_noise(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpretrain.config.augment import AugmentConfig
+from mmpretrain.data.augment.constants import constant
 from mmpretrain.data.augment.draws import Draws, Tensors
 
 
@@ -85,7 +86,7 @@ def nothing_masks(modality: str) -> str:
 
 def _words(input_ids: Tensor, attention_mask: Tensor, vocabulary: Vocabulary) -> Tensor:
     """bool [b, L]: which tokens may be changed."""
-    special = torch.tensor(vocabulary.special, dtype=input_ids.dtype, device=input_ids.device)
+    special = constant(vocabulary.special, input_ids.dtype, input_ids.device)
     return attention_mask.bool() & ~torch.isin(input_ids, special)
 
 

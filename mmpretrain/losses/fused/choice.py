@@ -34,7 +34,7 @@ def obstacle(settings: ObjectiveConfig, device: torch.device) -> str:
 
 @functools.cache
 def _lacks(device: torch.device) -> str:
-    if device.type != "cuda" or torch.version.cuda is None:
+    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
         return f"the kernels are for NVIDIA's GPUs, and the embeddings are on {device}"
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"

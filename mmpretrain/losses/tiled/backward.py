@@ -54,6 +54,7 @@ class BackwardSweep(Sweep):
         self.fused = FusedTiles(self) if self.fuses else None
         keys = {term.key for term in setup.terms}
         keys |= {further.side for term in setup.terms for further in term.negatives}
+        self._begun: set[tuple[int, int]] = set()  # sides and first rows of tiles whose gradients have begun
         # Where the gradients of key sides stand in the sums that travel.
         self.sums: dict[int, slice] = {}
         start = 0
@@ -96,20 +97,17 @@ class BackwardSweep(Sweep):
             for number, term in enumerate(self.setup.terms):
                 own, other = self.statistics[tile.rows, number].T, statistics[tile.columns, number].T
                 self._cross(number, term, tile, keys, block.sums, own, other)
-                for part in term.parts[1:]:
-                    of = slice(0, 2) if part is PairPart.query_side else slice(2, 4)
-                    self._same_side(number, term, part, tile, keys, own[of], other[of])
                 for place in range(len(term.negatives) if self.setup.everyones else 0):
                     self._further(number, term, place, tile, keys, block.sums, own)
+            for served in self.own_sides:
+                self._same_side(served, tile, keys, statistics)
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, sums: Tensor, own: Tensor, other: Tensor) -> None:
-        gradient = self._cross_gradient(number, term, tile, keys, own, other)
-        query = self.gradients[term.query]
-        if query is not None:
-            self.arithmetic.add_product(query[tile.rows], gradient, keys.side(term.key, tile.columns))
+        weights = self._weights(self._cross_gradient(number, term, tile, keys, own, other))
+        self._add_rows(term.query, tile, weights, keys.side(term.key, tile.columns))
         if term.key in self.sums:
             total = sums[tile.columns, self.sums[term.key]]
-            self.arithmetic.add_product(total, gradient.T, self.sides[term.query][tile.rows])
+            self.arithmetic.add_product(total, weights.T, self.sides[term.query][tile.rows])
 
     def _cross_gradient(self, number: int, term: Term, tile: Tile, keys: Keys, own: Tensor, other: Tensor) -> Tensor:
         """The derivative by S [t, c], in scratch memory; what soft targets' reference has of it is added to its own."""
@@ -130,13 +128,30 @@ class BackwardSweep(Sweep):
             self._reference(term, tile, keys, weights, own, other)
         return gradient
 
-    def _same_side(
-        self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, own: Tensor, other: Tensor
-    ) -> None:
-        side = term.query if part is PairPart.query_side else term.key
+    def _weights(self, gradient: Tensor) -> Tensor:
+        """A tile's gradient as products take it; where its similarities lay, if they are rounded."""
+        if gradient.dtype is torch.bfloat16 or not (self.arithmetic.rounded and gradient.is_cuda):
+            return self.arithmetic.weights(gradient)
+        height, width = gradient.shape
+        return self.arithmetic.weights(gradient, self.scratch.take("similarities", (height, width), self.type))
+
+    def _add_rows(self, side: int, tile: Tile, weights: Tensor, keys: Tensor) -> None:
+        """Add ``weights @ keys`` to the gradient of the tile's rows of a side, if it wants one."""
         total = self.gradients[side]
-        if total is None:
+        if total is not None:
+            first = self.whole(tile) and (side, tile.rows.start) not in self._begun
+            self._begun.add((side, tile.rows.start))
+            self.arithmetic.add_product(total[tile.rows], weights, keys, first=first)
+
+    def _same_side(self, served: Sequence[tuple[int, PairPart]], tile: Tile, keys: Keys, statistics: Tensor) -> None:
+        """Gradients of a tile of one side against itself, for all pairs that it serves."""
+        number, part = served[0]
+        term = self.setup.terms[number]
+        side = term.query if part is PairPart.query_side else term.key
+        if self.gradients[side] is None:
             return
+        own, other = (_served(of, served) for of in (self.statistics[tile.rows], statistics[tile.columns]))
+        # Where several pairs are served, none has further targets.
         if self.fused is not None:
             kept = self._kept(number, part, tile)
             gradient = self.fused.gradient(number, part, tile, keys, kept, (own[0], other[0]), (own[1], other[1]))
@@ -144,7 +159,7 @@ class BackwardSweep(Sweep):
             hidden = self.hidden(number, part, tile, keys)
             gradient = self._gradient(number, term, part, tile, keys, hidden, own[0], other[0])
             term.rule.subtract(tile, gradient, hidden, keys.about(number, part, tile.columns), own[1], other[1])
-        self.arithmetic.add_product(total[tile.rows], gradient, keys.side(side, tile.columns))
+        self._add_rows(side, tile, self._weights(gradient), keys.side(side, tile.columns))
 
     def _further(self, number: int, term: Term, place: int, tile: Tile, keys: Keys, sums: Tensor, own: Tensor) -> None:
         further = term.negatives[place]
@@ -155,12 +170,11 @@ class BackwardSweep(Sweep):
             gradient = self.fused.gradient(number, part, tile, keys, kept, (exp, None), None)
         else:
             gradient = self._further_gradient(number, term, part, tile, keys, exp)
-        total = self.gradients[side]
-        if total is not None:
-            self.arithmetic.add_product(total[tile.rows], gradient, keys.side(further.side, tile.columns))
+        weights = self._weights(gradient)
+        self._add_rows(side, tile, weights, keys.side(further.side, tile.columns))
         if further.side in self.sums:
             negatives = sums[tile.columns, self.sums[further.side]]
-            self.arithmetic.add_product(negatives, gradient.T, self.sides[side][tile.rows])
+            self.arithmetic.add_product(negatives, weights.T, self.sides[side][tile.rows])
 
     def _further_gradient(self, number: int, term: Term, part: int, tile: Tile, keys: Keys, exp: Tensor) -> Tensor:
         """E_ij exp_i [t, c], in scratch memory."""
@@ -170,7 +184,7 @@ class BackwardSweep(Sweep):
             hidden = self.hidden_negatives(number, part - FURTHER, tile, keys)
             if hidden is not None:
                 similarities.masked_fill_(hidden, -torch.inf)
-            exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+            exponentials = self.pointwise.shifted(similarities, self.shifts[number])
         gradient = self.scratch.take("gradient", tile.shape, self.dtype)
         if (out := self._left_out(number, part, tile)) is None:
             torch.mul(exponentials, exp[:, None], out=gradient)
@@ -218,10 +232,10 @@ class BackwardSweep(Sweep):
             similarities = self.similarities(term, part, tile, keys)
             self.mask(similarities, hidden, tile)
             if left_out is not None:
-                exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+                exponentials = self.pointwise.shifted(similarities, self.shifts[number])
         if left_out is not None and exponentials is not None:
             return left_out.weighted(exponentials, rows, columns, out)
-        return self.pointwise.gradient(similarities, self.shift(term.bound), rows, columns, out)
+        return self.pointwise.gradient(similarities, self.shifts[number], rows, columns, out)
 
     def _reference(self, term: Term, tile: Tile, keys: Keys, weights: Tensor, own: Tensor, other: Tensor) -> None:
         assert term.reference is not None
@@ -229,9 +243,18 @@ class BackwardSweep(Sweep):
         forth = self.product("forth", term.query, term.key, tile, keys)
         both = forth + self.product("back", term.key, term.query, tile, keys)
         gradient = reference_gradient(weights, both, (own[ROW_SHARE], own[MEAN]), (other[ROW_SHARE], other[MEAN]))
-        self.arithmetic.add_product(self._total(side)[tile.rows], gradient, keys.side(side, tile.columns))
+        self._add_rows(side, tile, self.arithmetic.weights(gradient), keys.side(side, tile.columns))
 
     def _total(self, side: int) -> Tensor:
         total = self.gradients[side]
         assert total is not None
         return total
+
+
+def _served(statistics: Tensor, served: Sequence[tuple[int, PairPart]]) -> Tensor:
+    """[rows, terms, 5] -> [2, rows]: exp and share of a side's own matrix, added up over the pairs that it serves."""
+    found = [statistics[:, n, :2] if part is PairPart.query_side else statistics[:, n, 2:4] for n, part in served]
+    total = found[0]
+    for more in found[1:]:
+        total = total + more
+    return total.T

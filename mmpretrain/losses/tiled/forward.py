@@ -21,10 +21,10 @@ from mmpretrain.losses.tiled.fused import FusedTiles
 from mmpretrain.losses.tiled.left_out import LeftOut
 from mmpretrain.losses.tiled.soft import add_soft_targets
 from mmpretrain.losses.tiled.sweep import FURTHER, Keys, PairPart, Setup, Sweep, Term
-from mmpretrain.losses.tiled.target_rules import Entries
+from mmpretrain.losses.tiled.target_rules import Entries, Places
 from mmpretrain.losses.tiled.tile import FLOOR, Tile
 
-EXP, ABOVE = 2, 3  # further columns of the sums: of E, and of rows at least as near as the own counterpart
+EXP, FARTHER = 2, 3  # further columns of the sums: of E, and of rows farther than the own counterpart
 SUMS = 4
 
 TileName = tuple[int, int, int, int]  # term, part, first row, first column
@@ -36,7 +36,7 @@ class Direction:
 
     exp: w / sum of E, the own counterpart included: P = exp_i E_ij. share: weight of further targets. sim: as summed.
     counterpart: the loss's derivative by S_ii. above: rows at least as near as the counterpart. lowest: scalar, the
-    smallest sum of E.
+    smallest sum of E, which may have lost terms if it is below the type's FLOOR.
     """
 
     loss: Tensor
@@ -60,6 +60,8 @@ class ForwardSweep(Sweep):
         # Of the same rounded rows as all other similarities, or counterparts would be off against them.
         used = [side.to(self.type) for side in self.sides]
         self.own = torch.stack([torch.linalg.vecdot(used[t.query], used[t.key]) for t in setup.terms], dim=1)
+        self.within = self.tolerance(setup.terms[0].bound)  # of one call, all pairs have one scale
+        self.nearest: Tensor | None = None  # [b, terms]: what is below it is farther than the own counterpart
         self.rows = self.own.new_zeros(count, self.count, SUMS, dtype=dtype)
         self.key_rows = torch.zeros_like(self.rows)
         self.fused = FusedTiles(self, self.own) if self.fuses else None
@@ -81,33 +83,34 @@ class ForwardSweep(Sweep):
         if not self.setup.everyones:
             self._add_own_terms()
         columns = home.view(self.count, -1, SUMS).transpose(0, 1) + self.key_rows
-        return [
-            (self._direction(term, rows, own, term.ways[0]), self._direction(term, cols, own, term.ways[1]))
-            for term, rows, cols, own in zip(self.setup.terms, self.rows, columns, self.own.T, strict=True)
-        ]
+        return [self._directions(number, columns[number]) for number in range(len(self.setup.terms))]
 
     def _visit(self, block: RowBlock) -> None:
         features, *rest = block.rows
         own = rest.pop(0) if self.setup.metrics or self.setup.margins else None
         keys = self.keys(features, rest)
         keys.own = own
+        if own is not None:
+            # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
+            keys.nearest = own - self.within
+            if self.nearest is None:
+                self.nearest = self.own - self.within
         if not self.setup.ring:
             self.features = features
         columns = block.sums.view(len(block.sums), -1, SUMS)
         for tile in self.tiles(block):
             for number, term in enumerate(self.setup.terms):
                 self._cross(number, term, tile, keys, columns[tile.columns, number])
-                for part in term.parts[1:]:
-                    sums = self.rows if part is PairPart.query_side else self.key_rows
-                    self._same_side(number, term, part, tile, keys, sums[number, tile.rows])
                 for place in range(len(term.negatives) if self.setup.everyones else 0):
                     self._further(number, term, place, tile, keys)
+            for served in self.own_sides:
+                self._same_side(served, tile, keys)
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
         keep = self._may_keep(term, tile)
         if self.fused is not None:
-            self._add_fused(number, PairPart.cross, tile, keys, keep, rows, columns)
+            self._add_fused(number, PairPart.cross, tile, keys, keep, [rows], columns)
             return
         similarities = self.similarities(term, PairPart.cross, tile, keys, fresh=keep)
         hidden = self.hidden(number, PairPart.cross, tile, keys)
@@ -118,27 +121,36 @@ class ForwardSweep(Sweep):
         targets = term.rule.add(tile, similarities, hidden, about, rows, columns)
         self._count_nearer(number, tile, keys, similarities, targets, rows, columns)
         out = self._leave_out(number, PairPart.cross, tile, keys, similarities)
-        exponentials, row_sums, column_sums = self._exponentials(term, similarities, out)
-        assert column_sums is not None
-        rows[:, EXP] += row_sums
-        columns[:, EXP] += column_sums
+        if out is None and not self.pointwise.compiled:
+            exponentials = self.pointwise.shifted(similarities, self.shifts[number])
+            self.pointwise.add_sums(exponentials, rows[:, EXP], columns[:, EXP], first=self.whole(tile))
+        else:
+            exponentials, row_sums, column_sums = self._exponentials(number, similarities, out)
+            assert column_sums is not None
+            rows[:, EXP].add_(row_sums)
+            columns[:, EXP].add_(column_sums)
         if keep:
             self._keep(number, PairPart.cross, tile, exponentials)
 
-    def _same_side(self, number: int, term: Term, part: PairPart, tile: Tile, keys: Keys, rows: Tensor) -> None:
+    def _same_side(self, served: Sequence[tuple[int, PairPart]], tile: Tile, keys: Keys) -> None:
+        """Add a tile of one side against itself to the rows' sums of all pairs that it serves."""
+        number, part = served[0]
+        term = self.setup.terms[number]
+        sums = [(self.rows if p is PairPart.query_side else self.key_rows)[n, tile.rows] for n, p in served]
         keep = self._may_keep(term, tile)
         if self.fused is not None:
-            self._add_fused(number, part, tile, keys, keep, rows)
+            self._add_fused(number, part, tile, keys, keep, sums)
             return
         similarities = self.similarities(term, part, tile, keys, fresh=keep)
         hidden = self.hidden(number, part, tile, keys)
         self.mask(similarities, hidden, tile)
         about = keys.about(number, part, tile.columns)
         # The other half of this symmetric matrix is counted where the columns are rows.
-        term.rule.add(tile, similarities, hidden, about, rows, rows.new_zeros(tile.shape[1], SUMS))
+        term.rule.add(tile, similarities, hidden, about, sums[0], sums[0].new_zeros(tile.shape[1], SUMS))
         out = self._leave_out(number, part, tile, keys, similarities)
-        exponentials, row_sums, _ = self._exponentials(term, similarities, out)
-        rows[:, EXP] += row_sums
+        exponentials, row_sums, _ = self._exponentials(number, similarities, out)
+        for rows in sums:
+            rows[:, EXP].add_(row_sums)
         if keep:
             self._keep(number, part, tile, exponentials)
 
@@ -148,27 +160,35 @@ class ForwardSweep(Sweep):
         keep = self._may_keep(term, tile)
         if self.fused is not None:
             rows = (self.key_rows if further.of_query else self.rows)[number, tile.rows]
-            self._add_fused(number, FURTHER + place, tile, keys, keep, rows)
+            self._add_fused(number, FURTHER + place, tile, keys, keep, [rows])
             return
         similarities = self.product("" if keep else "similarities", term.rows_of(further), further.side, tile, keys)
         hidden = self.hidden_negatives(number, place, tile, keys)
         if hidden is not None:
             similarities.masked_fill_(hidden, -torch.inf)
         out = self._leave_out(number, FURTHER + place, tile, keys, similarities)
-        exponentials, row_sums, _ = self._exponentials(term, similarities, out)
-        (self.key_rows if further.of_query else self.rows)[number, tile.rows, EXP] += row_sums
+        exponentials, row_sums, _ = self._exponentials(number, similarities, out)
+        (self.key_rows if further.of_query else self.rows)[number, tile.rows, EXP].add_(row_sums)
         if keep:
             self._keep(number, FURTHER + place, tile, exponentials)
 
     def _add_fused(
-        self, number: int, part: int, tile: Tile, keys: Keys, keep: bool, rows: Tensor, columns: Tensor | None = None
+        self,
+        number: int,
+        part: int,
+        tile: Tile,
+        keys: Keys,
+        keep: bool,
+        rows: Sequence[Tensor],
+        columns: Tensor | None = None,
     ) -> None:
-        """Add a tile, by one kernel, to the sums of its rows [t, SUMS] and of its columns [c, SUMS]."""
+        """Add a tile, by one kernel, to sums of its rows ([t, SUMS] each) and of its columns [c, SUMS]."""
         assert self.fused is not None
         row_sums, column_sums, exponentials = self.fused.forward(number, part, tile, keys, keep=keep)
-        rows += row_sums
-        if columns is not None:
-            columns += column_sums
+        for sums in rows:
+            sums.add_(row_sums)
+        if columns is not None and column_sums is not None:
+            columns.add_(column_sums)
         if exponentials is not None:
             self._keep(number, part, tile, exponentials)
 
@@ -184,18 +204,18 @@ class ForwardSweep(Sweep):
                     out = similarities > self._threshold(term, self.own[:, number])
                     self._count(number, out[:, None], similarities[:, None], term.rule.paired)
                     similarities = similarities.masked_fill(out, -torch.inf)
-                exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+                exponentials = self.pointwise.shifted(similarities, self.shifts[number])
                 (self.key_rows if further.of_query else self.rows)[number, :, EXP] += exponentials
                 if self._followed:
                     self.own_terms[number, place] = exponentials
 
     def _exponentials(
-        self, term: Term, similarities: Tensor, out: LeftOut | None
+        self, number: int, similarities: Tensor, out: LeftOut | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """E [t, c], and its sums over columns [t] and over rows [c] without what is left out."""
         if out is None:
-            return self.pointwise.exponentials(similarities, self.shift(term.bound))
-        exponentials = self.pointwise.shifted(similarities, self.shift(term.bound))
+            return self.pointwise.exponentials(similarities, self.shifts[number])
+        exponentials = self.pointwise.shifted(similarities, self.shifts[number])
         return exponentials, *out.sums(exponentials)
 
     def _leave_out(self, number: int, part: int, tile: Tile, keys: Keys, similarities: Tensor) -> LeftOut | None:
@@ -222,7 +242,7 @@ class ForwardSweep(Sweep):
         """Above which similarity [t] an entry is left out, given those of own counterparts [t]."""
         assert term.margin is not None
         # Within rounding is not above: copies of a counterpart are treated alike in tiles of any size.
-        return own + (term.margin + 8 * torch.finfo(self.type).eps * term.bound)
+        return own + (term.margin + self.tolerance(term.bound))
 
     def _count(self, number: int, out: Tensor, similarities: Tensor, paired: Tensor | None) -> None:
         """Count what is left out [t, c], and what is visible, of rows that count (paired [t]; None: all)."""
@@ -234,15 +254,20 @@ class ForwardSweep(Sweep):
     ) -> None:
         if keys.own is None:
             return
-        # Ties count against a row, within rounding: embeddings that have all become one must not look like success.
-        tolerance = self.tolerance(self.setup.terms[number])
-        for total, own, dim in zip(sums, (self.own[tile.rows], keys.own[tile.columns]), (1, 0), strict=True):
+        assert self.nearest is not None and keys.nearest is not None
+        nearest = self.nearest[tile.rows, number], keys.nearest[tile.columns, number]
+        for total, least, dim in zip(sums, nearest, (1, 0), strict=True):
             farther = self.scratch.take("farther", tile.shape, self.type)
-            torch.sub(similarities, own[:, number].unsqueeze(dim), out=farther).lt_(-tolerance)
-            if targets is not None:
+            torch.lt(similarities, least.unsqueeze(dim), out=farther)
+            if isinstance(targets, Places):
+                targets.put(farther, 1)
+            elif targets is not None:
                 farther[targets] = 1
             # What cannot be compared (nan) is not farther.
-            total[:, ABOVE] += tile.shape[dim] - farther.sum(dim)
+            if dim == 1 and self.whole(tile):
+                torch.sum(farther, dim, dtype=total.dtype, out=total[:, FARTHER])
+            else:
+                total[:, FARTHER].add_(farther.sum(dim))
 
     def _may_keep(self, term: Term, tile: Tile) -> bool:
         # Soft targets need more than E in the backward sweep.
@@ -253,24 +278,30 @@ class ForwardSweep(Sweep):
         self._budget -= exponentials.numel() * exponentials.element_size()
         self.kept[number, part, tile.first_row, tile.first_column] = exponentials
 
-    def _direction(self, term: Term, sums: Tensor, own: Tensor, counted: float) -> Direction:
-        mass, sim, off, above = sums.unbind(dim=1)
-        own = own.to(self.dtype)
-        own_weight, share = (weight * counted for weight in term.rule.weights(mass))
-        weight = own_weight + share * mass
-        excess = torch.logaddexp(off.log() + (self.shift(term.bound) - own), torch.zeros_like(own))
-        total = off + (own - self.shift(term.bound)).exp()
-        counts = term.rule.paired * counted > 0
+    def _directions(self, number: int, columns: Tensor) -> tuple[Direction, Direction]:
+        """Rows and columns [b, SUMS] of one pair, worked on together."""
+        term, shift = self.setup.terms[number], self.shifts[number]
+        mass, sim, off, farther = torch.stack([self.rows[number], columns]).unbind(dim=2)
+        own, counted = self.own[:, number].to(self.dtype), term.rule.paired
+        own_weight, share = term.rule.weights(mass)
+        if term.one_way:
+            counted = counted * _one_way(own)
+            own_weight, share = own_weight * _one_way(own), share * _one_way(own)
+        weight, counts = own_weight + share * mass, counted > 0
+        excess = torch.logaddexp(off.log() + (shift - own), torch.zeros_like(off))
+        total = off + (own - shift).exp()
         smallest = total if term.reference is None else torch.minimum(total, mass)
-        return Direction(
-            loss=weight * excess - share * (sim - mass * own),
-            exp=torch.where(counts, weight / torch.where(counts, total, 1), 0),
-            share=share,
-            sim=sim,
-            counterpart=share * mass + weight * torch.expm1(-excess),
-            above=above,
-            lowest=torch.where(counts, smallest, torch.inf).amin(),
+        lowest = torch.where(counts, smallest, torch.inf).amin()
+        parts = (
+            weight * excess - share * (sim - mass * own),
+            torch.where(counts, weight / torch.where(counts, total, 1), 0),
+            share,
+            sim,
+            share * mass + weight * torch.expm1(-excess),
+            self.setup.world.size * self.count - farther,
         )
+        rows, cols = (Direction(*(part[way] for part in parts), lowest) for way in range(2))
+        return rows, cols
 
     def metrics(self, directions: list[tuple[Direction, Direction]]) -> tuple[Tensor, Tensor]:
         """Sums over both directions of hits and of ranks, [pairs] each."""
@@ -286,10 +317,10 @@ class ForwardSweep(Sweep):
         out, visible = self.setup.world.all_reduce_sum(self.left_out).unbind()
         return out / visible.clamp(min=1)
 
-    def underflowed(self, directions: list[tuple[Direction, Direction]]) -> bool:
-        """Whether some sum of E, on any rank, is so small that terms of it may be lost."""
+    def underflowed(self, directions: list[tuple[Direction, Direction]]) -> Tensor:
+        """bool scalar: whether some sum of E on this rank is so small that terms of it may be lost."""
         lowest = torch.stack([side.lowest for pair in directions for side in pair]).amin()
-        return self.setup.world.max_flag(bool(lowest < FLOOR[self.dtype]))
+        return lowest < FLOOR[self.dtype]
 
 
 def statistics(setup: Setup, directions: list[tuple[Direction, Direction]]) -> tuple[Tensor, Tensor]:
@@ -300,3 +331,8 @@ def statistics(setup: Setup, directions: list[tuple[Direction, Direction]]) -> t
         mean = (rows.sim + columns.sim) * rows.share if soft else torch.zeros_like(rows.exp)
         parts.append(torch.stack([rows.exp, rows.share, columns.exp, columns.share, mean], dim=1))
     return torch.stack(parts, dim=1), torch.stack([rows.counterpart + cols.counterpart for rows, cols in directions])
+
+
+def _one_way(like: Tensor) -> Tensor:
+    """[2, 1]: how much rows and columns count where only rows do; made on the device of ``like``."""
+    return 2 * (1 - torch.arange(2, dtype=like.dtype, device=like.device))[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,9 @@ from mmpretrain.losses.fused.arguments import Masks, Matrix, Place, Targets, fla
 from mmpretrain.losses.tiled.sweep import FURTHER, Keys, PairPart, Sweep, Term, column_side
 from mmpretrain.losses.tiled.target_rules import LabelRule, MixupRule
 from mmpretrain.losses.tiled.tile import Tile
+
+if TYPE_CHECKING:
+    from mmpretrain.losses.fused.launch import Numbers
 
 
 class FusedTiles:
@@ -51,8 +56,6 @@ class FusedTiles:
             columns=cross,
             keep=exponentials,
         )
-        if own is not None and columns is not None:
-            rows[-1], columns[-1] = tile.shape[1] - rows[-1], tile.shape[0] - columns[-1]
         return rows.T, None if columns is None else columns.T, exponentials
 
     def gradient(
@@ -130,9 +133,12 @@ class FusedTiles:
             paired = flags(term.valid[tile.rows].all(dim=1)), flags(keys.valid[number][tile.columns].all(dim=1))
         return Targets(alike=alike, alike_stride=alike.stride(0), row_paired=paired[0], column_paired=paired[1])
 
-    def _numbers(self, term: Term, like: Tensor) -> object:
-        reference = 0.0 if term.reference is None else self.sweep.shift(term.reference.bound)
-        return self.launch.Numbers.of(self.sweep.shift(term.bound), self.sweep.tolerance(term), reference, like)
+    def _numbers(self, term: Term, like: Tensor) -> Numbers:
+        reference: Tensor | float = 0.0
+        if term.reference is not None:
+            reference = self.sweep.shift(term.reference.bound)
+        tolerance = self.sweep.tolerance(term.bound)
+        return self.launch.Numbers.of(self.sweep.shift(term.bound), tolerance, reference, like)
 
 
 def _place(tile: Tile, part: int) -> Place:

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BITS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+def _bits(like: Tensor) -> Tensor:
+    """uint8 [8]: 1, 2, 4, ... 128; made where ``like`` is, for numbers of the host would have to travel."""
+    return torch.bitwise_left_shift(like.new_ones(8, dtype=torch.int32), torch.arange(8, device=like.device)).to(
+        torch.uint8
+    )
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,10 @@ class LeftOut:
         """uint8 [directions, t, ceil(c / 8)]."""
         masks = [self.rows] if self.columns is None else [self.rows, self.columns]
         bits = torch.nn.functional.pad(torch.stack(masks), (0, -self.rows.shape[1] % 8))
-        values = bits.new_tensor(BITS, dtype=torch.uint8)
-        return (bits.unflatten(-1, (-1, 8)) * values).sum(dim=-1, dtype=torch.uint8)
+        return (bits.unflatten(-1, (-1, 8)) * _bits(bits)).sum(dim=-1, dtype=torch.uint8)
 
     @classmethod
     def unpacked(cls, packed: Tensor, columns: int) -> LeftOut:
         """What :meth:`packed` was made of; columns: c."""
-        bits = (packed.unsqueeze(-1) & packed.new_tensor(BITS)).ne(0).flatten(-2)[..., :columns]
+        bits = (packed.unsqueeze(-1) & _bits(packed)).ne(0).flatten(-2)[..., :columns]
         return cls(bits[0], bits[1] if len(bits) > 1 else None)

@@ -12,7 +12,8 @@ from torch import Tensor
 class Pointwise:
     """compiled: fuse each function's passes over the tile into one (quicker on a GPU; on a CPU it needs a compiler).
 
-    similarities [t, c] may be overwritten. shift: what is taken off them first. dtype: of results.
+    similarities [t, c] may be overwritten. shift: what is taken off them first, a number or a scalar of the device.
+    dtype: of results.
     """
 
     def __init__(self, compiled: bool, dtype: torch.dtype, device: torch.device) -> None:
@@ -20,14 +21,24 @@ class Pointwise:
         self.device = device
         self.compiled = compiled
 
-    def exponentials(self, similarities: Tensor, shift: float) -> tuple[Tensor, Tensor, Tensor]:
+    def exponentials(self, similarities: Tensor, shift: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """E = exp(S - shift) [t, c] and its sums over columns [t] and over rows [c]."""
         if self.compiled:
             return _compiled(_exponentials)(similarities, self._tensor(shift))
         exponentials = self.shifted(similarities, shift)
         return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
 
-    def gradient(self, similarities: Tensor, shift: float, rows: Tensor, columns: Tensor, out: Tensor) -> Tensor:
+    def add_sums(self, exponentials: Tensor, rows: Tensor, columns: Tensor, *, first: bool) -> None:
+        """Add a tile's sums to ``rows`` [t] and ``columns`` [c]. first: ``rows`` are known to be 0."""
+        if first:
+            torch.sum(exponentials, dim=1, dtype=rows.dtype, out=rows)
+        else:
+            rows.add_(exponentials.sum(dim=1))
+        columns.add_(exponentials.sum(dim=0))
+
+    def gradient(
+        self, similarities: Tensor, shift: float | Tensor, rows: Tensor, columns: Tensor, out: Tensor
+    ) -> Tensor:
         """exp(S - shift) (rows_i + columns_j), [t, c]; rows [t], columns [c], out [t, c] of ``dtype``."""
         if self.compiled:
             return _compiled(_gradient)(similarities, self._tensor(shift), rows, columns)
@@ -37,14 +48,16 @@ class Pointwise:
         """E_ij (rows_i + columns_j), [t, c], for a tile that was kept."""
         return torch.add(rows[:, None], columns, out=out).mul_(exponentials)
 
-    def shifted(self, similarities: Tensor, shift: float) -> Tensor:
+    def shifted(self, similarities: Tensor, shift: float | Tensor) -> Tensor:
         """E = exp(S - shift), [t, c]."""
         wide = similarities.to(self.dtype)
-        return (wide.sub_(shift) if shift else wide).exp_()
+        return (wide.sub_(shift) if isinstance(shift, Tensor) or shift else wide).exp_()
 
-    def _tensor(self, shift: float) -> Tensor:
+    def _tensor(self, shift: float | Tensor) -> Tensor:
         # A number would be compiled in, and a learned scale is another one at every step.
-        return torch.tensor(shift, dtype=self.dtype, device=self.device)
+        if isinstance(shift, Tensor):
+            return shift.to(self.dtype)
+        return torch.full((), shift, dtype=self.dtype, device=self.device)
 
 
 def _exponentials(similarities: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:

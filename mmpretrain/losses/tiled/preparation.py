@@ -11,7 +11,7 @@ from mmpretrain.config.objective import LARGEST_SCALE, Negatives, ObjectiveConfi
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.similarity import negatives_from, own_rows, resolve_negatives, unit_rows
 from mmpretrain.losses.targets import Diagonal, Labels, Mixup, Pair, Soft
-from mmpretrain.losses.tiled.sweep import FurtherKey, Reference, Setup, Term
+from mmpretrain.losses.tiled.sweep import Bound, FurtherKey, Reference, Setup, Term
 from mmpretrain.losses.tiled.target_rules import LabelRule, MixupRule, Rule, SoftRule
 
 NO_SAMPLE = torch.iinfo(torch.int64).min
@@ -38,7 +38,7 @@ class Preparation:
         self.type = torch.float64 if any(t.dtype is torch.float64 for t in tensors) else torch.float32
         self.sides: list[Tensor] = []
         self._numbers: dict[tuple[int, ...], int] = {}
-        self._bounds: dict[int, float] = {}
+        self._bounds: dict[int, Bound] = {}
         self._named: list[object] = []  # keeps what has a name alive: names are ids
         self.everyones_ids = self._duplicated(sample_ids)
         self.sample_ids = sample_ids
@@ -111,7 +111,7 @@ class Preparation:
                 found.append(FurtherKey(side, bool(of_query), None if valid is None else valid[:, place]))
         return tuple(found)
 
-    def _margin(self, pair: Pair, scale: Scale, rows_apart: bool) -> float | None:
+    def _margin(self, pair: Pair, scale: Scale, rows_apart: bool) -> Bound | None:
         """The margin in units of similarity."""
         margin = self.settings.false_negative_margin
         if margin is None:
@@ -139,7 +139,7 @@ class Preparation:
         """
         name = (id(rows), id(valid), id(scale), -1 if place is None else place)
         if name not in self._numbers:
-            factor = torch.as_tensor(scale, dtype=self.type, device=self.device)
+            factor = self._factor(scale)
             self._numbers[name] = len(self.sides)
             self._named += [rows, valid, scale]
             if place is not None:
@@ -148,8 +148,18 @@ class Preparation:
             self.sides.append(unit_rows(rows.to(self.type), valid, length))
         return self._numbers[name]
 
-    def _bound(self, scale: Scale) -> float:
+    def _factor(self, scale: Scale) -> Tensor:
+        if isinstance(scale, Tensor):
+            return scale.to(self.device, self.type)
+        return torch.full((), scale, dtype=self.type, device=self.device)
+
+    def _bound(self, scale: Scale) -> Bound:
         """The largest possible similarity, the same on all ranks."""
+        if id(scale) not in self._bounds and self.world.ahead and isinstance(scale, Tensor):
+            largest = scale.detach().to(self.device, self.type).amax()
+            # One for all rows is a parameter that all ranks hold alike.
+            self._bounds[id(scale)] = self.world.all_reduce_max(largest) if per_row(scale) else largest
+            self._named.append(scale)
         if id(scale) not in self._bounds:
             least, largest = self._range(scale)
             # A learned scale that is held at the limit may exceed it by rounding.
@@ -180,7 +190,7 @@ class Preparation:
         own, other = (weight.to(paired) for weight in (targets.own, targets.other))
         partner = targets.partner.to(self.device)
         # A sample that was mixed with itself has its own counterpart twice.
-        if bool(((partner < 0) | (partner >= self.world.size * self.rows)).any()):
+        if not self.world.ahead and bool(((partner < 0) | (partner >= self.world.size * self.rows)).any()):
             raise ValueError(f"Mixup.partner must lie in 0..{self.world.size * self.rows - 1}, rows of the whole batch")
         itself = partner == own_rows(self.rows, self.world, self.device)
         return MixupRule(paired, own + other * itself, other * ~itself, partner)
@@ -194,13 +204,13 @@ class Preparation:
         return first, torch.where(rule.other > 0, self.everyones_ids[rule.partner], NO_SAMPLE)
 
     def _duplicated(self, sample_ids: Tensor | None) -> Tensor | None:
-        """The ids of the whole batch, [N], if some sample is there more than once."""
+        """The ids of the whole batch, [N], if some sample is there more than once, or may be as far as is known."""
         if sample_ids is None:
             return None
         if sample_ids.shape != (self.rows,):
             raise ValueError(f"sample_ids of shape {list(sample_ids.shape)} for {self.rows} samples")
         everyone = self.world.all_gather_rows(sample_ids)
-        return everyone if len(everyone.unique()) < len(everyone) else None
+        return everyone if self.world.ahead or len(everyone.unique()) < len(everyone) else None
 
     def _count(self) -> Tensor:
         if all(pair.query_valid is None and pair.key_valid is None for pair in self.pairs):

@@ -19,8 +19,10 @@ from mmpretrain.distributed.exchange import RowBlock
 from mmpretrain.distributed.world import World
 from mmpretrain.losses.fused.choice import fuses
 from mmpretrain.losses.tiled.pointwise import Pointwise
-from mmpretrain.losses.tiled.target_rules import Columns, Rule
-from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tiles
+from mmpretrain.losses.tiled.target_rules import Columns, LabelRule, Rule
+from mmpretrain.losses.tiled.tile import HEADROOM, Arithmetic, Scratch, Tile, tile_shape, tiles
+
+Bound = float | Tensor  # a number, or a scalar of the device that the host does not wait for
 
 
 class PairPart(IntEnum):
@@ -39,7 +41,7 @@ class Reference:
     """Of soft targets. side: its number. bound: largest possible entry of its similarities with itself."""
 
     side: int
-    bound: float
+    bound: Bound
     detach: bool
 
 
@@ -67,7 +69,7 @@ class Term:
 
     query: int
     key: int
-    bound: float
+    bound: Bound
     rule: Rule
     same_side: bool = False
     one_way: bool = False
@@ -75,23 +77,24 @@ class Term:
     valid: Tensor | None = None
     reference: Reference | None = None
     negatives: tuple[FurtherKey, ...] = ()
-    margin: float | None = None
+    margin: Bound | None = None
 
     @property
-    def largest(self) -> float:
-        """The largest entry that any of its matrices can have."""
-        return self.bound if self.reference is None else max(self.bound, self.reference.bound)
-
-    @property
-    def ways(self) -> tuple[float, float]:
-        """How much query rows and key rows count; 2 in all, of which the loss is the half."""
-        return (2.0, 0.0) if self.one_way else (1.0, 1.0)
+    def bounds(self) -> list[Bound]:
+        """The largest entries that its matrices can have."""
+        return [self.bound] if self.reference is None else [self.bound, self.reference.bound]
 
     @property
     def parts(self) -> list[PairPart]:
         """Its matrices."""
         own = [PairPart.query_side] if self.one_way else [PairPart.query_side, PairPart.key_side]
         return [PairPart.cross, *own] if self.same_side else [PairPart.cross]
+
+    @property
+    def shares_own_sides(self) -> bool:
+        """Whether its matrices of one side against itself are those of any other pair with this side: what is in their
+        sums depends on the side alone."""
+        return self.margin is None and not isinstance(self.rule, LabelRule)
 
     def rows_of(self, negatives: FurtherKey) -> int:
         """The side whose rows see these negatives."""
@@ -130,6 +133,24 @@ class Setup:
         """Whether likely false negatives are left out."""
         return any(term.margin is not None for term in self.terms)
 
+    def own_sides(self) -> list[list[tuple[int, PairPart]]]:
+        """The matrices of one side against itself, each as the (term, part) that it serves: several pairs may have a
+        side in common, whose matrix is then computed once."""
+        found: dict[tuple[int, ...], list[tuple[int, PairPart]]] = {}
+        for number, term in enumerate(self.terms):
+            for part in term.parts[1:]:
+                side = term.query if part is PairPart.query_side else term.key
+                name = (side,) if term.shares_own_sides else (side, number, part)
+                found.setdefault(name, []).append((number, part))
+        return list(found.values())
+
+    def entry_bytes(self, width: int, wide: int) -> int:
+        """Bytes of scratch memory for an entry of a tile. width: of a similarity, wide: of its exponential."""
+        found = width + wide + (wide if wide != width else 0)
+        found += 2 * (self.ids is not None or any(term.valid is not None for term in self.terms))
+        found += (4 + width) * self.margins + (1 + 2 * width) * (self.labels is not None)
+        return found + 5 * wide * any(term.reference is not None for term in self.terms)
+
     def traveling(self) -> list[int]:
         """Numbers of the sides whose rows other ranks need, each once."""
         sides = [side for term in self.terms for side in term.traveling()]
@@ -153,6 +174,7 @@ class Keys:
     labels: Tensor | None = None
     valid: dict[int, Tensor] = field(default_factory=dict)  # term -> bool [n, 2]
     own: Tensor | None = None  # [n, terms], similarities of counterparts
+    nearest: Tensor | None = None  # [n, terms], below which other similarities count as smaller
     negatives_valid: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # term, place -> bool [n]
 
     def side(self, number: int, columns: slice) -> Tensor:
@@ -179,8 +201,9 @@ class Sweep:
         self.type = sides[0].dtype
         self.pointwise = Pointwise(setup.settings.compile, dtype, sides[0].device)
         self.fuses = fuses(setup.settings, sides[0].device)
-        tile = setup.settings.tile
-        self.scratch = Scratch(tile, sides[0].device)
+        self.scratch = Scratch(sides[0].device)
+        self.shifts = [self.shift(term.bound) for term in setup.terms]
+        self.own_sides = setup.own_sides()
         self.places: dict[int, slice] = {}
         start = 0
         for number in setup.traveling():
@@ -221,7 +244,13 @@ class Sweep:
 
     def tiles(self, block: RowBlock) -> Iterator[Tile]:
         """The tiles of this rank's rows against a block."""
-        return tiles(self.count, self.first, len(block.sums), block.start, self.setup.settings.tile)
+        entry = self.setup.entry_bytes(self.type.itemsize, self.dtype.itemsize)
+        shape = tile_shape(self.setup.settings, self.count, len(block.sums), entry, self.sides[0].device)
+        return tiles(self.count, self.first, len(block.sums), block.start, shape)
+
+    def whole(self, tile: Tile) -> bool:
+        """Whether the tile holds all columns of the whole batch, so that its rows come once."""
+        return tile.shape[1] == self.setup.world.size * self.count
 
     def similarities(self, term: Term, part: PairPart, tile: Tile, keys: Keys, *, fresh: bool = False) -> Tensor:
         """[t, c] of own rows and columns of the block, nothing hidden; in scratch memory unless ``fresh``."""
@@ -234,10 +263,6 @@ class Sweep:
             return term.rows_of(further), further.side
         rows = term.key if part == PairPart.key_side else term.query
         return rows, term.query if part == PairPart.query_side else term.key
-
-    def tolerance(self, term: Term) -> float:
-        """By how much similarities that are equal may differ in rounding."""
-        return 8 * torch.finfo(self.type).eps * term.bound
 
     def product(self, name: str, row_side: int, column_side: int, tile: Tile, keys: Keys) -> Tensor:
         """Own rows of one side against a block's rows of another, [t, c], into scratch memory called ``name``."""
@@ -285,9 +310,15 @@ class Sweep:
             similarities.masked_fill_(hidden, -torch.inf)
         tile.counterparts(similarities).fill_(-torch.inf)
 
-    def shift(self, bound: float) -> float:
+    def shift(self, bound: Bound) -> Bound:
         """What is taken off similarities so that their exponentials fit into the type of the sums."""
+        if isinstance(bound, Tensor):
+            return (bound - HEADROOM[self.dtype]).clamp(min=0)
         return max(0.0, bound - HEADROOM[self.dtype])
+
+    def tolerance(self, bound: Bound) -> Bound:
+        """Within how much two similarities are the same but for rounding."""
+        return 8 * self.arithmetic.eps(self.sides[0].device) * bound
 
 
 def column_side(part: PairPart) -> int:

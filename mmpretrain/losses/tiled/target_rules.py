@@ -19,8 +19,25 @@ from mmpretrain.losses.tiled.tile import Tile
 
 MASS, SIM = 0, 1  # the columns of the sums that rules add to
 
-# Entries of a tile: a bool mask, or (rows, columns).
-Entries = Tensor | tuple[Tensor, Tensor]
+
+@dataclass
+class Places:
+    """One entry of each of a tile's rows: its column, int64 [t, 1], and bool [t, 1], whether there is one.
+
+    Of a row without one the column is any: no size depends on how many there are, so that no host waits for it.
+    """
+
+    columns: Tensor
+    there: Tensor
+
+    def put(self, matrix: Tensor, value: float) -> None:
+        """``matrix`` [t, c] becomes ``value`` at these entries."""
+        found = matrix.gather(1, self.columns)
+        matrix.scatter_(1, self.columns, found.masked_fill_(self.there, value))
+
+
+# Entries of a tile: a bool mask, or one in each row.
+Entries = Tensor | Places
 
 
 @dataclass
@@ -68,36 +85,39 @@ class MixupRule(Rule):
         self, tile: Tile, similarities: Tensor, hidden: Tensor | None, columns: Columns, rows: Tensor, cols: Tensor
     ) -> Entries | None:
         """See :meth:`Rule.add`."""
-        i, j, weight = self._inside(tile, self.other * self.paired, columns)
-        parts = torch.stack([weight, weight * similarities[i, j]], dim=1).to(rows.dtype)
-        rows[:, : SIM + 1].index_add_(0, i, parts)
-        cols[:, : SIM + 1].index_add_(0, j, parts)
-        return i, j
+        places, weight = self._inside(tile, self.other * self.paired, columns)
+        found = similarities.gather(1, places.columns).masked_fill_(~places.there, 0)
+        parts = torch.cat([weight, weight * found], dim=1).to(rows.dtype)
+        rows[:, : SIM + 1].add_(parts)
+        cols[:, : SIM + 1].index_add_(0, places.columns[:, 0], parts)
+        return places
 
     def subtract(
         self, tile: Tile, gradient: Tensor, hidden: Tensor | None, columns: Columns, rows: Tensor, cols: Tensor
     ) -> None:
         """See :meth:`Rule.subtract`."""
-        i, j, weight = self._inside(tile, self.other * self.paired, columns)
-        gradient[i, j] -= (rows[i] + cols[j]) * weight
+        places, weight = self._inside(tile, self.other * self.paired, columns)
+        off = (rows[:, None] + cols[places.columns]) * weight
+        gradient.scatter_(1, places.columns, (gradient.gather(1, places.columns) - off).to(gradient.dtype))
 
     def uncover(self, tile: Tile, hidden: Tensor) -> None:
         """See :meth:`Rule.uncover`."""
-        i, j, _ = self._inside(tile, self.other, Columns())
-        hidden[i, j] = False
+        places, _ = self._inside(tile, self.other, Columns())
+        places.put(hidden, False)
 
     def weights(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Rule.weights`."""
         return (self.own * self.paired).to(mass.dtype), self.paired.to(mass.dtype)
 
-    def _inside(self, tile: Tile, weights: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, columns and weights of the partners that stand in the tile."""
+    def _inside(self, tile: Tile, weights: Tensor, columns: Columns) -> tuple[Places, Tensor]:
+        """The partners that stand in the tile, and their weights [t, 1], 0 in rows whose partner does not."""
         place = self.partner[tile.rows] - tile.first_column
-        inside = (place >= 0) & (place < tile.shape[1]) & (weights[tile.rows] > 0)
+        weights = weights[tile.rows]
+        inside = (place >= 0) & (place < tile.shape[1]) & (weights > 0)
+        place = place.clamp(0, tile.shape[1] - 1)
         if columns.valid is not None:
-            inside &= columns.valid[place.clamp(0, tile.shape[1] - 1)]
-        i = inside.nonzero().squeeze(1)
-        return i, place[i], weights[tile.rows][i]
+            inside &= columns.valid[place]
+        return Places(place[:, None], inside[:, None]), weights.masked_fill(~inside, 0)[:, None]
 
 
 @dataclass

@@ -79,7 +79,7 @@ def _loss_bytes(config: Config, model: MMPretrainModel, ranks: int, asked: int, 
     widths = model.embed_sizes
     exchange = config.method.exchange(widths).with_hard_negatives(widths, config.data, config.objective)
     rows, width = config.data.global_batch, asked or exchange.width
-    held = held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings)
+    held = held_bytes(config.objective, rows, ranks, width, exchange.pairs, rings=exchange.rings, gpu=gpu)
     # On processors a strip is smaller than what is reckoned for tiles.
     pairs = rows // ranks * (rows // ranks if config.objective.negatives is Negatives.local else rows)
     strip = min(critic_bytes(config.objective, gpu=True), 4 * exchange.strip_width * pairs)

@@ -20,9 +20,9 @@ from mmpretrain.config.objective import Negatives, ObjectiveConfig
 from mmpretrain.config.root import Config
 from mmpretrain.data.step import Step
 from mmpretrain.distributed.world import World
-from mmpretrain.engine.engine import mean_over_ranks
 from mmpretrain.engine.gathering import gathering_limits
 from mmpretrain.engine.replicated import Replicated
+from mmpretrain.engine.told import OF_HOSTS, told_over_ranks
 from mmpretrain.methods.base import Features, Losses, Method
 from mmpretrain.training.prediction.counting import Collectives
 from mmpretrain.training.prediction.layout import FULL, Group, Layout, kept_whole, share
@@ -174,10 +174,8 @@ def _played(config: Config, method: Method, features: Features, ranks: int) -> d
             losses.total.backward()
             heads.update(0.0, method.clamp_)
             told = {"loss": losses.total, **losses.terms, **losses.diagnostics, **refined}
-            mean_over_ranks({**{k: v.detach() for k, v in told.items()}, "stop": torch.zeros(())}, world)
-            world.all_reduce_max(torch.zeros(2))
-            if config.data.record_keys:
-                world.all_gather_rows(features.sample_ids)
+            ids = world.all_gather_rows(features.sample_ids) if config.data.record_keys else None
+            told_over_ranks({k: v.detach() for k, v in told.items()}, OF_HOSTS, world, ids)
         for leaf in leaves:
             leaf.requires_grad_(False).grad = None
     return {kind: moved.payload for kind, moved in counted.found.items()}

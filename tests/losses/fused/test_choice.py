@@ -19,6 +19,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     choice._lacks.cache_clear()
     choice._say.cache_clear()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

@@ -35,14 +35,14 @@ def test_opposite_rows_at_the_safe_bound_are_above_the_floor(
     monkeypatch: pytest.MonkeyPatch, products: Products
 ) -> None:
     seen: list[float] = []
-    made = ForwardSweep._direction
+    made = ForwardSweep._directions
 
-    def watch(*arguments: Any) -> Direction:
+    def watch(*arguments: Any) -> tuple[Direction, Direction]:
         found = made(*arguments)
-        seen.append(found.lowest.item())
+        seen.extend(way.lowest.item() for way in found)
         return found
 
-    monkeypatch.setattr(ForwardSweep, "_direction", watch)
+    monkeypatch.setattr(ForwardSweep, "_directions", watch)
     rows = torch.randn(1, 48, generator=torch.Generator().manual_seed(0))
     scale, settings = SAFE_BOUND[torch.float32], ObjectiveConfig(products=products)
     (result,) = contrastive([Pair(rows, -rows)], scale=scale, world=World.single(), settings=settings)
