@@ -40,7 +40,7 @@ class _Row:
     ordinal: int
     key: str
     objects: dict[str, Any]
-    label: int | list[int] | float | None
+    label: int | list[int] | float | list[float] | None
     negatives: Texts = field(default_factory=dict)
 
 
@@ -226,8 +226,8 @@ class Batcher:
         objects = objects_of(sample, config.modalities, members, draw, readers)
         label = None
         if members.label is not None:
-            form = config.label
-            label = label_of(sample, members.label, config.classes or 0, form.form, form.numbers)
+            said = config.label
+            label = label_of(sample, members.label, config.classes or 0, said.form, said.numbers)
         # Also where no batch has a use for them: what cannot be used is to be found before training.
         negatives = hard_negatives_of(sample, config.modalities, members)
         used = {} if position is None else drawn_negatives(negatives, config.modalities, self._plan.seed, position)

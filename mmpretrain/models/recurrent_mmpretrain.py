@@ -42,7 +42,7 @@ class RecurrentSequence(nn.Module):
         """
         if values.ndim != 3 or values.shape[2] != self.input_size:
             raise ValueError(f"values has shape {list(values.shape)}, expected [batch, steps, {self.input_size}]")
-        states: Tensor = self.recurrent(as_weight(values, self.recurrent.weight_ih_l0))[0]
+        states: Tensor = self.recurrent(as_weight(values, self.recurrent.all_weights[0][0]))[0]
         return states if attention_mask is None else states * attention_mask.unsqueeze(2).to(states.dtype)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class LeakyMLP(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """``values`` [b, input_size] -> [b, last of widths]."""
         check_vectors(values, self.input_size)
+        layer: Any
         x = values
         for layer in self.layers:
             x = F.leaky_relu(layer(as_weight(x, layer.weight)), SLOPE)
@@ -94,6 +96,7 @@ class CausalConvolutions(nn.Module):
             raise ValueError(f"values has shape {list(values.shape)}, expected [batch, steps, {self.input_size}]")
         mask = values.new_ones(values.shape[:2]) if attention_mask is None else attention_mask
         counts, x = mask.to(values.dtype)[:, None], values.transpose(1, 2)
+        layer: Any
         for layer in self.layers:
             x = as_weight(x, layer.weight) * counts.to(layer.weight.dtype)
             behind = -x.shape[2] % self.stride  # so that every step is in a window

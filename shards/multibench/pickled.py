@@ -165,8 +165,11 @@ class _Bounded:
         return line
 
 
-# Python's own reader in Python: the one in C sizes a table by a number that the file says.
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
+# Python's own reader in Python: the one in C sizes a table by a number that the file says. It is not typed.
+_PurePython: Any = pickle._Unpickler
+
+
+class _Reader(_PurePython):
     """Knows the names of ``_NAMES``, dictionaries whose keys are plain, and no set."""
 
     def __init__(self, file: _Bounded) -> None:

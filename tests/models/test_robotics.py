@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ WIDTHS = [16, 32, 64, 128, 512]
 
 def released(values: Tensor, layers: nn.ModuleList) -> Tensor:
     """As the code of Vision & Touch has it: zeros on both ends, and the end of the output cut off."""
+    layer: Any
     x = values.transpose(1, 2)
     for layer in layers:
-        x = nn.functional.leaky_relu(nn.functional.conv1d(x, layer.weight, layer.bias, 2, 1)[:, :, :-1], 0.1)  # type: ignore[arg-type]
+        x = nn.functional.leaky_relu(nn.functional.conv1d(x, layer.weight, layer.bias, 2, 1)[:, :, :-1], 0.1)
     return x.squeeze(2)
 
 

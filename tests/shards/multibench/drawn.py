@@ -17,7 +17,8 @@ STEPS = 6
 
 def affect_arrays(count: int = 6, sizes: dict[str, int] = SIZES, steps: int = STEPS) -> dict[str, dict[str, Any]]:
     """Three splits; sample i has i % 4 steps of zeros in front, and a label of i - 2."""
-    generator, found = np.random.default_rng(0), {}
+    generator = np.random.default_rng(0)
+    found: dict[str, dict[str, Any]] = {}
     for split in ("train", "valid", "test"):
         arrays: dict[str, Any] = {m: generator.normal(1, 1, (count, steps, size)) for m, size in sizes.items()}
         for row in range(count):
@@ -48,7 +49,7 @@ def mimic_arrays(count: int = 40) -> dict[str, Any]:
     return {"ep_tdata": series, "adm_features_all": facts, "adm_labels_all": mortality, "y_icd9": codes}
 
 
-def trajectory(seed: int, steps: int = 5, side: int = 16) -> dict[str, np.ndarray]:
+def trajectory(seed: int, steps: int = 5, side: int = 16) -> dict[str, Any]:
     """The fields of one trajectory that are read."""
     generator = np.random.default_rng(seed)
     return {
@@ -63,7 +64,7 @@ def write_trajectories(folder: Path, count: int = 10, side: int = 16) -> Path:
     """A folder of .npz files."""
     folder.mkdir()
     for seed in range(count):
-        np.savez(folder / f"run{seed}.npz", **trajectory(seed, side=side))  # type: ignore[arg-type]
+        np.savez(folder / f"run{seed}.npz", **trajectory(seed, side=side))
     return folder
 
 

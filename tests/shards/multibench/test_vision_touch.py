@@ -54,7 +54,7 @@ def test_hdf5_gives_the_same_samples(tmp_path: Path) -> None:
 
 def test_files_of_another_layout_are_refused_by_name(tmp_path: Path) -> None:
     folder = write_trajectories(tmp_path / "runs", 3)
-    np.savez(folder / "run1.npz", **(trajectory(1) | {"proprio": np.zeros((5, 7))}))  # type: ignore[arg-type]
+    np.savez(folder / "run1.npz", **(trajectory(1) | {"proprio": np.zeros((5, 7))}))
     with pytest.raises(BuildError, match=r"run1.npz: .*'proprio': \[5, 7\].* cannot be used"):
         build_vision_touch(folder, tmp_path / "out")
     (folder / "run1.npz").unlink()
