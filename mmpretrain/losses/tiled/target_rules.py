@@ -69,7 +69,7 @@ class Rule:
         """Take further targets out of ``hidden`` (bool [t, c])."""
 
     def weights(self, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """(own, share) of rows, columns or both, whose further targets have this ``mass`` [..., b]; share is as mass."""
+        """(own, share) of rows, columns or both, whose further targets have this ``mass`` [..., b], as share has."""
         return self.paired.to(mass.dtype), torch.zeros_like(mass)
 
 
