@@ -69,7 +69,7 @@ class Rule:
         """Take further targets out of ``hidden`` (bool [t, c])."""
 
     def weights(self, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """(own, share) [b] of rows (or columns) whose further targets have this ``mass`` [b]."""
+        """(own, share) of rows, columns or both, whose further targets have this ``mass`` [..., b], as share has."""
         return self.paired.to(mass.dtype), torch.zeros_like(mass)
 
 
@@ -107,7 +107,7 @@ class MixupRule(Rule):
 
     def weights(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Rule.weights`."""
-        return (self.own * self.paired).to(mass.dtype), self.paired.to(mass.dtype)
+        return (self.own * self.paired).to(mass.dtype), self.paired.to(mass.dtype).expand_as(mass)
 
     def _inside(self, tile: Tile, weights: Tensor, columns: Columns) -> tuple[Places, Tensor]:
         """The partners that stand in the tile, and their weights [t, 1], 0 in rows whose partner does not."""

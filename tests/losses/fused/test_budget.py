@@ -71,4 +71,3 @@ def test_a_large_batch_is_cheaper_through_the_kernels(
     ours, theirs = (count(loss, way, metrics, lambda log: noted(monkeypatch, log)) for way in (Fused.auto, Fused.never))
     assert ours.syncs == ours.mixes == []
     assert ours.launched < theirs.launched and ours.moved < theirs.moved / 3
-    print(loss, metrics, ours.launched, theirs.launched, ours.moved / 1e9, theirs.moved / 1e9, ours.peak, theirs.peak)
