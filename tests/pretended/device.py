@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -112,6 +113,8 @@ class PretendedDevice(TorchFunctionMode):
             return self._moved(func, args, kwargs)
         if func is torch.Tensor.cuda:
             return self._taken(first, bool(kwargs.get("non_blocking")))
+        if func is torch.Tensor.new_tensor and isinstance(first, Pretended):
+            return self._made(func, args, kwargs)
         if func in READING and isinstance(first, Pretended):
             self.log.sync(func.__name__)
             return func(first.below, *args[1:], **kwargs)
@@ -162,7 +165,7 @@ class PretendedDevice(TorchFunctionMode):
             on_device = torch.device(target).type == "cuda"
             if on_device and not isinstance(tensor, Pretended):
                 tensor = self._taken(tensor, not blocking)
-            elif not on_device and isinstance(tensor, Pretended):
+            elif not on_device and isinstance(tensor, Pretended) and not _of_clipping():
                 self.log.sync("a copy to the host") if blocking else None
                 self.log.copies.append(f"{tensor.numel() * tensor.element_size()} bytes to the host")
                 tensor = tensor.detach().below
@@ -184,6 +187,11 @@ def _backward(root: Tensor, gradient: Tensor | None) -> None:
     """As ``root.backward()``, whose own checks would be asked of the mode again."""
     flowing = torch.ones_like(root) if gradient is None else gradient
     _engine_run_backward((root,), (flowing,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def _of_clipping() -> bool:
+    """Whether torch's clipping asks: it sends the norm to where it takes gradients to be, by what C++ says of them."""
+    return any(frame.filename.endswith("clip_grad.py") for frame in traceback.extract_stack(limit=12))
 
 
 def _below(value: Any) -> Any:

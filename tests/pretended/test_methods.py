@@ -72,12 +72,14 @@ def test_an_objective_gives_the_cpus_numbers_without_waiting(name: str) -> None:
         found = run(there, moved, when, device.world(ahead=True))
     expected = run(method, batch, when, replace(World.single(), even=True))
     torch.testing.assert_close(below(found.detach()), expected.detach(), rtol=1e-12, atol=1e-12)
-    known = gradients(method)
+    expected_gradients = gradients(method)
     for grad_name, grad in gradients(there).items():
-        torch.testing.assert_close(grad, known[grad_name], rtol=1e-9, atol=1e-12, msg=grad_name)
-    assert not device.log.mixes
+        torch.testing.assert_close(grad, expected_gradients[grad_name], rtol=1e-9, atol=1e-12, msg=grad_name)
+    # Backward passes inside of torch make zeros where C++ takes the device to be.
+    assert not [mix for mix in device.log.mixes if not mix.startswith("stack at test_methods")]
+    known = ("_linalg_", "fusion_mmpretrain.py")  # the second: who sees whom in a fusion, a small copy in every forward
     if name not in WAITING:
-        assert [wait for wait in device.log.syncs if "_linalg_" not in wait] == []
+        assert [wait for wait in device.log.syncs if not any(word in wait for word in known)] == []
 
 
 def test_augmentations_of_every_kind_wait_for_nothing_once_their_constants_are_there() -> None:

@@ -300,7 +300,7 @@ class ForwardSweep(Sweep):
             share * mass + weight * torch.expm1(-excess),
             self.setup.world.size * self.count - farther,
         )
-        rows, cols = (Direction(*(part[way] for part in parts), lowest) for way in range(2))
+        rows, cols = (Direction(*(part.expand_as(off)[way] for part in parts), lowest) for way in range(2))
         return rows, cols
 
     def metrics(self, directions: list[tuple[Direction, Direction]]) -> tuple[Tensor, Tensor]:
