@@ -20,6 +20,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.fused import choice
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.targets import Targets
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -53,19 +54,19 @@ def pair_of(kind: str, sides: list[Tensor], masked: bool) -> Pair:
     there = torch.arange(ROWS, device=DEVICE)
     valid = (there % 7 != 3) if masked else None
     lam = (there % 10).to(query) / 10
-    targets = {
+    kinds: dict[str, Targets] = {
         "Mixup": Mixup(lam, 1 - lam, there.roll(5)),
         "Labels": Labels(there % 12),
         "Soft, detached": Soft(reference, scale=3.0, detach=True),
         "Soft": Soft(reference, scale=3.0),
         "Labels, same side": Labels(there % 12),
-    }.get(kind, Diagonal())
+    }
     negatives = further[:, None] if "hard" in kind else None
     lacking = valid[:, None] if valid is not None and negatives is not None else None
     return Pair(
         query,
         key,
-        targets,
+        kinds.get(kind, Diagonal()),
         same_side=kind.endswith("same side"),
         query_valid=valid,
         key_valid=None if valid is None else (there % 5 != 1) | ~valid,

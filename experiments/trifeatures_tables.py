@@ -158,7 +158,7 @@ Curves = Mapping[str, Mapping[int, Mapping[str, Mapping[int, float]]]]  # row's 
 
 def at_step(curves: Curves, name: str, step: int) -> dict[int, Scores]:
     """Seed -> the scores of one row after ``step`` steps."""
-    found = {}
+    found: dict[int, Scores] = {}
     for seed, curve in curves.get(name, {}).items():
         scores = {score: points[step] for score, points in curve.items() if step in points}
         if scores:

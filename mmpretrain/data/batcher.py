@@ -183,7 +183,7 @@ class Batcher:
         found = torch.zeros(len(rows), self._config.classes or 0, dtype=torch.int64)
         for row, numbers in enumerate(labels):
             assert isinstance(numbers, list)
-            found[row, numbers] = 1
+            found[row, torch.tensor(numbers, dtype=torch.int64)] = 1
         return found
 
     def _source_view(self, sources: Processor, objects: dict[str, Any]) -> Inputs:

@@ -241,8 +241,9 @@ class Method(ABC):
         self, pairs: Sequence[Pair], features: Features, *, scale: Tensor | float, world: World
     ) -> list[PairLoss]:
         """Losses of pairs of rows of ``features``, as the config's objective section wants them computed."""
-        options = {"settings": self.contrast, "sample_ids": features.ids, "metrics": self.measuring}
-        return contrastive(pairs, scale=scale, world=world, **options)
+        return contrastive(
+            pairs, scale=scale, world=world, settings=self.contrast, sample_ids=features.ids, metrics=self.measuring
+        )
 
     def ship(self, state: Mapping[str, Tensor], processor: MMPretrainProcessor) -> Shipped:
         """What is released of a run that is complete; called on rank 0 alone.

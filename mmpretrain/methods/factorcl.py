@@ -192,7 +192,7 @@ class Factorcl(Method):
     @torch.no_grad()
     def _told(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         critics = self.lower | self.upper
-        weights = [parameter for critic in critics.values() for parameter in critic.parameters()]
+        weights: list[Tensor] = [parameter for critic in critics.values() for parameter in critic.parameters()]
         norms = torch.stack(list(torch._foreach_norm(weights))).view(len(critics), -1).norm(dim=1)
         return self._bounds(terms) | {f"critic_norm/{name}": norm for name, norm in zip(critics, norms, strict=True)}
 

@@ -174,7 +174,7 @@ class _Reader(_PurePython):
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file, encoding="latin1")
-        self.dispatch = _Counted(self.dispatch)
+        self.dispatch: Any = _Counted(_PurePython.dispatch)
         self.dispatch[pickle.BYTEARRAY8[0]] = _Reader._bytearray
         self.dispatch[pickle.SETITEM[0]] = _Reader._setitem
         self.dispatch[pickle.SETITEMS[0]] = _Reader._setitems

@@ -123,7 +123,7 @@ def parted() -> nn.Module:
 def test_a_part_and_a_head_may_have_a_factor_of_their_own() -> None:
     config = OptimConfig(lr=0.1, lr_scales={"classifier": 2.0, "unimodal_text": 0.5})
     heads = nn.ModuleDict({"unimodal_text": nn.Linear(4, 4), "unimodal_image": nn.Linear(4, 4)})
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for target in (parted(), heads):
         names = {id(p): name.partition(".")[0] for name, p in target.named_parameters()}
         for group in parameter_groups(target, config, {"text": EncoderConfig(lr_scale=0.1)}):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from mmpretrain.losses.critics import CriticTerm, Estimator, critic_losses
 from tests.rank_pool import Ranks
 
 ALONE = World.single()
-NO_LAUNCHES = (
+NO_LAUNCHES: tuple[str, ...] = (
     "empty",
     "view",
     "slice",
@@ -206,14 +207,11 @@ def sent(widths: list[int]) -> list[int]:
         seen.append(rows[0].numel())
         return gather(rows, group)
 
-    collectives.all_gather_rows = noted
-    try:
+    with mock.patch.object(collectives, "all_gather_rows", noted):
         critics = [PairwiseCritic(width, 3, 8) for width in widths]
         b = torch.randn(2, 3)
         terms = [CriticTerm(critic, torch.randn(2, critic.da), b, Estimator.nce) for critic in critics]
         critic_losses(terms, world=World.current())
-    finally:
-        collectives.all_gather_rows = gather
     return seen
 
 

@@ -103,7 +103,7 @@ class PretendedDevice(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Let calls that name the device make tensors of it, and note what leaves it."""
         kwargs = dict(kwargs or {})
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if func is torch.Tensor.backward:
             with self._again():  # backward passes of the project's own functions are to be seen, too
                 return _backward(first, kwargs.get("gradient"))
@@ -168,7 +168,7 @@ class PretendedDevice(TorchFunctionMode):
             elif not on_device and isinstance(tensor, Pretended) and not _of_clipping():
                 self.log.sync("a copy to the host") if blocking else None
                 self.log.copies.append(f"{tensor.numel() * tensor.element_size()} bytes to the host")
-                tensor = tensor.detach().below
+                tensor = tensor.detach().below  # type: ignore[attr-defined]
         return torch.Tensor.to(tensor, *rest, **kwargs) if rest or kwargs else tensor
 
     def _taken(self, tensor: Tensor, non_blocking: bool) -> Pretended:

@@ -39,7 +39,7 @@ class Pretended(torch.Tensor):
     @staticmethod
     def __new__(cls: type[Pretended], elem: Tensor, log: Log, requires_grad: bool = False) -> Pretended:
         """A tensor over ``elem``."""
-        made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = torch.Tensor._make_wrapper_subclass(
             cls,
             elem.size(),
             strides=elem.stride(),
@@ -53,7 +53,7 @@ class Pretended(torch.Tensor):
         weakref.finalize(made, log.gone, log.born(elem))
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -65,11 +65,13 @@ class Pretended(torch.Tensor):
         """True."""
         return True
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"Pretended({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run ``func`` on what lies below, and note it."""
         kwargs = kwargs or {}
         log = next(found.seen for found in _tensors((args, kwargs)) if isinstance(found, Pretended))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,8 @@ def test_what_is_as_it_should_be_is_not(name: str) -> None:
 def test_a_cpu_tensor_in_a_collective_is_seen() -> None:
     with PretendedDevice() as device, device.alone(2):
         world, rows = device.world(2), device.tensor(torch.ones(2))
-        assert world.all_reduce_sum(rows).below.tolist() == [2, 2] and not device.log.mixes
+        summed: Any = world.all_reduce_sum(rows)
+        assert summed.below.tolist() == [2, 2] and not device.log.mixes
         world.all_reduce_sum(torch.ones(2))
     assert len(device.log.mixes) == 1
 

@@ -25,7 +25,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "food101": {"image": "{n}.png", "title": "a bold light", "label": "pho", "split": "train"},
 }
 SPLITS = {"mmimdb": ["train", "dev", "test"], "food101": ["train", "train", "test"]}
-CLASSES = {
+CLASSES: dict[str, list[Any]] = {
     "mmimdb": [["Drama"], ["War", "Drama"], []],
     "hateful_memes": [0, 1],
     "irfl": ["idiom", "metaphor", "simile"],

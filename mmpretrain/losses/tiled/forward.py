@@ -292,15 +292,18 @@ class ForwardSweep(Sweep):
         total = off + (own - shift).exp()
         smallest = total if term.reference is None else torch.minimum(total, mass)
         lowest = torch.where(counts, smallest, torch.inf).amin()
-        parts = (
-            weight * excess - share * (sim - mass * own),
-            torch.where(counts, weight / torch.where(counts, total, 1), 0),
-            share,
-            sim,
-            share * mass + weight * torch.expm1(-excess),
-            self.setup.world.size * self.count - farther,
+        parts = {
+            "loss": weight * excess - share * (sim - mass * own),
+            "exp": torch.where(counts, weight / torch.where(counts, total, 1), 0),
+            "share": share,
+            "sim": sim,
+            "counterpart": share * mass + weight * torch.expm1(-excess),
+            "above": self.setup.world.size * self.count - farther,
+        }
+        rows, cols = (
+            Direction(**{name: part.expand_as(off)[way] for name, part in parts.items()}, lowest=lowest)
+            for way in range(2)
         )
-        rows, cols = (Direction(*(part.expand_as(off)[way] for part in parts), lowest) for way in range(2))
         return rows, cols
 
     def metrics(self, directions: list[tuple[Direction, Direction]]) -> tuple[Tensor, Tensor]:

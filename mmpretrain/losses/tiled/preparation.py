@@ -156,9 +156,9 @@ class Preparation:
     def _bound(self, scale: Scale) -> Bound:
         """The largest possible similarity, the same on all ranks."""
         if id(scale) not in self._bounds and self.world.ahead and isinstance(scale, Tensor):
-            largest = scale.detach().to(self.device, self.type).amax()
+            most = scale.detach().to(self.device, self.type).amax()
             # One for all rows is a parameter that all ranks hold alike.
-            self._bounds[id(scale)] = self.world.all_reduce_max(largest) if per_row(scale) else largest
+            self._bounds[id(scale)] = self.world.all_reduce_max(most) if per_row(scale) else most
             self._named.append(scale)
         if id(scale) not in self._bounds:
             least, largest = self._range(scale)

@@ -19,6 +19,7 @@ from mmpretrain.distributed.world import World
 from mmpretrain.losses.contrastive import Diagonal, Labels, Mixup, Pair, Soft, contrastive
 from mmpretrain.losses.fused import choice, launch
 from mmpretrain.losses.sigmoid import sigmoid_contrastive
+from mmpretrain.losses.targets import Targets
 
 ROWS, WIDTH = 32, 64
 
@@ -77,7 +78,12 @@ def ask(settings: ObjectiveConfig, dtype: torch.dtype) -> None:
     query, key = (torch.randn(ROWS, WIDTH, dtype=dtype, requires_grad=True) for _ in range(2))
     valid, ids = torch.rand(ROWS) > 0.2, torch.arange(ROWS) % 30
     lam, further = torch.rand(ROWS, dtype=dtype), torch.randn(ROWS, 1, WIDTH, dtype=dtype)
-    kinds = [Diagonal(), Labels(ids % 5), Mixup(lam, 1 - lam, ids.flip(0)), Soft(key.detach(), scale=2.0)]
+    kinds: list[Targets] = [
+        Diagonal(),
+        Labels(ids % 5),
+        Mixup(lam, 1 - lam, ids.flip(0)),
+        Soft(key.detach(), scale=2.0),
+    ]
     pairs = [Pair(query, key, kind) for kind in kinds] + [Pair(query, key, same_side=True)]
     masked = [Pair(query, key, kind, query_valid=valid, key_valid=valid) for kind in kinds]
     masked.append(Pair(query, key, key_negatives=further, key_negatives_valid=valid[:, None]))
