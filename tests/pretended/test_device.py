@@ -22,7 +22,7 @@ WAITS: dict[str, Fault] = {
     "nonzero": lambda rows: rows.nonzero(),
     "unique": lambda rows: rows.unique(),
     "masked select": lambda rows: rows[rows > 0],
-    "a mask that is written to": lambda rows: rows.index_put((rows > 0,), rows[0]),
+    "a mask that is written to": lambda rows: rows.index_put((rows[:, 0] > 0,), rows[0]),
     "a number of the host": lambda rows: torch.tensor([1.0], device=rows.device),
     "new_tensor": lambda rows: rows.new_tensor([1.0]),
     "an index of the host": lambda rows: rows[[0, 1]],
