@@ -91,9 +91,12 @@ def write_columns(path: Path, table: Table) -> tuple[TarFacts, Columns]:
 
 
 def is_columns(path: Path) -> bool:
-    """Whether a tar is a shard of columns, by the name of its first member."""
-    with open_file(path) as file:
-        return file.read(len(ABOUT) + 1) == ABOUT.encode() + b"\0"
+    """Whether a tar is a shard of columns, by the name of its first member. Raises ShardError if it cannot be read."""
+    try:
+        with open_file(path) as file:
+            return file.read(len(ABOUT) + 1) == ABOUT.encode() + b"\0"
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def read_columns(path: Path) -> tuple[tuple[str, ...], Columns]:

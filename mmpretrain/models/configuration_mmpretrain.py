@@ -34,7 +34,9 @@ two releases whose configs are the same code would share a config class, and the
     import .processing_mmpretrain
     import .reading_mmpretrain
     import .recording_mmpretrain
+    import .recurrent_mmpretrain
     import .resizing_mmpretrain
+    import .robotics_mmpretrain
     import .sequence_mmpretrain
     import .similarity_mmpretrain
     import .texts_mmpretrain

@@ -234,6 +234,6 @@ def test_in_a_clone_the_default_folder_is_the_shipped_one(monkeypatch: pytest.Mo
     choices = Choices(Path("configs"))
     with pytest.raises(ConfigError) as caught:
         compose(["engine=zero9"], choices=choices)
-    assert caught.value.problems[0].endswith(f"; there are zero0, zero1, zero2, zero3 in {CONFIGS / 'engine'}")
+    assert caught.value.problems[0].endswith(f"; there are gpu, zero0, zero1, zero2, zero3 in {CONFIGS / 'engine'}")
     compose(choices=choices)
     assert choices.notes() == []

@@ -24,7 +24,12 @@ def test_groups_and_sections_come_one_level_at_a_time() -> None:
 
 
 def test_a_single_key_brings_its_values() -> None:
-    assert words("optim.sched") == ["optim.schedule=constant", "optim.schedule=cosine", "optim.schedule=step"]
+    assert words("optim.sched") == [
+        "optim.schedule=constant",
+        "optim.schedule=cosine",
+        "optim.schedule=step",
+        "optim.schedule=plateau",
+    ]
     assert words("data.record_k") == ["data.record_keys=true", "data.record_keys=false"]
     assert words("optim.step_f") == ["optim.step_factor="]
     assert dict(complete("optim.schedule="))["optim.schedule=constant"] == "It stays as it is."

@@ -193,6 +193,6 @@ def test_own_choices_and_profiles_are_found_in_the_current_folder(bare_clone: Pa
     assert (
         f"no such profile (did you mean default?); use auto, local, slurm or a profile: default in {tmp_path}" in wrong
     )
-    assert f"(did you mean mine?); there are mine in {tmp_path / 'configs' / 'data'} and connection" in wrong
+    assert f"(did you mean mine?); there are mine in {tmp_path / 'configs' / 'data'} and brca" in wrong
     nowhere = submit(bare_clone, tmp_path, "--config-dir=nowhere")
     assert nowhere.returncode == 2 and "nowhere" in nowhere.stderr
