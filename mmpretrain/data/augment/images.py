@@ -34,16 +34,15 @@ class ImageAugmentation:
     def __init__(self, entry: Mapping[str, Any], tokenizer: None) -> None:
         height, width = entry["size"]
         self._size = (height, width)
-        self._statistics = [torch.tensor(entry.get(key, [0.5] * entry["channels"])) for key in ("mean", "std")]
-        self._form = cache(self._form_on)
+        self._statistics = [tuple(entry.get(key, [0.5] * entry["channels"])) for key in ("mean", "std")]
 
     def __call__(self, tensors: Tensors, config: AugmentConfig, draws: Draws) -> Tensors:
         """See :class:`Augmentation`."""
         pixels = tensors["pixel_values"]
-        return {"pixel_values": augment_images(pixels, self._form(pixels.device), config, draws)}
+        return {"pixel_values": augment_images(pixels, self._form_on(pixels.device), config, draws)}
 
     def _form_on(self, device: torch.device) -> ImageForm:
-        mean, std = (numbers.to(device) for numbers in self._statistics)
+        mean, std = (constant(numbers, torch.float32, device) for numbers in self._statistics)
         return ImageForm(self._size, mean, std)
 
 
