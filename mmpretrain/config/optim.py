@@ -132,6 +132,8 @@ class OptimConfig:
             found.append(f"optim.betas is {list(self.betas)}: two numbers in [0, 1) are needed")
         if self.schedule is Schedule.step and (self.step_samples or 0) < 1:
             found.append("optim.schedule=step needs optim.step_samples (how many samples between two steps)")
+        if self.schedule is Schedule.plateau and self.step_factor >= 1:
+            found.append(f"optim.step_factor is {self.step_factor}: with optim.schedule=plateau it must be below 1")
         if self.clip is not None and self.clip <= 0:
             found.append(f"optim.clip is {self.clip}: it must be above 0, or null for no clipping")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:

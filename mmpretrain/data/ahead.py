@@ -18,6 +18,7 @@ import torch
 from mmpretrain.data.batch import Batch
 
 POLL_S = 0.2  # how soon a thread that waits for room notices that nobody wants any more
+END_S = 10.0  # how long its end is waited for: storage that has stopped answering must not hide an error
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,13 @@ def ahead(batches: Iterator[Batch], depth: int, device: torch.device) -> Iterato
             raise item.error
     finally:
         over.set()
-        thread.join()
+        thread.join(END_S)
 
 
 def _work(batches: Iterator[Batch], device: torch.device, queue: Queue[_Item], over: threading.Event) -> None:
-    on_gpu = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if on_gpu else None
     last = _Item()
     try:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         with torch.cuda.stream(stream) if stream is not None else nullcontext():
             for batch in batches:
                 moved = batch.to(device)
@@ -62,9 +62,10 @@ def _work(batches: Iterator[Batch], device: torch.device, queue: Queue[_Item], o
     except BaseException as error:
         last = _Item(error=error)
     finally:
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
+        try:
+            getattr(batches, "close", lambda: None)()
+        except BaseException as error:
+            last = last if last.error else _Item(error=error)
         _put(queue, last, over)
 
 

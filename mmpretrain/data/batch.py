@@ -125,7 +125,8 @@ class Batch:
             labels=None if self.labels is None else sent(self.labels, device),
             sample_ids=sent(self.sample_ids, device),
             positions=sent(self.positions, device),
-            on_host=self.host_positions if self.host_positions.device.type == "cpu" else None,
+            # A copy: as a part of the whole batch it would keep that in memory.
+            on_host=self.host_positions.clone() if self.host_positions.device.type == "cpu" else None,
         )
 
 

@@ -27,13 +27,16 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from mmpretrain.data.index_columns import Columns, TarFacts, check
-from mmpretrain.data.index_scan import LONGEST_HEADER, LONGEST_NAME, ShardError
+from mmpretrain.data.index_scan import LONGEST_HEADER, LONGEST_NAME, HeaderReader, ShardError
 from mmpretrain.files import open_file
 
 FOLDER = "__columns__/"
 ABOUT, KEYS, HAS = f"{FOLDER}about.json", f"{FOLDER}keys", ".has"
 VERSION = 1
+# What reading a file that was not written here may raise.
+DAMAGE = (tarfile.TarError, MemoryError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 MOST_COLUMNS = 256
+LONGEST_KEY = 4 * LONGEST_NAME + 64  # bytes: of names as long as a tar of samples may have them
 EXTENSION = re.compile(r"[^/\x00-\x1f]{1,200}")
 # In keys, as in names of members: control characters, absolute paths and steps upwards.
 UNFIT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]|(?:^|\n)(?:/|(?:[^\n]*/)?\.\.(?:[/\n]|$))")
@@ -105,14 +108,18 @@ def read_columns(path: Path) -> tuple[tuple[str, ...], Columns]:
     try:
         with open_file(path) as raw:
             total = os.fstat(raw.fileno()).st_size
-            places = _places(raw, total)
+            headers = HeaderReader(raw)
+            places = _places(headers, total)
+            headers.detach()  # it would close the file with it
             about = json.loads(_bytes(raw, places[ABOUT], LONGEST_HEADER))
             keys = _bytes(raw, places[KEYS], total)
             has = {name: _bytes(raw, place, total) for name, place in places.items() if name.endswith(HAS)}
             columns = _columns(about, places, keys, has)
             check(columns, total)
             return tuple(sorted(about["columns"])), columns
-    except (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except DAMAGE as error:
         raise ShardError(f"{path}: is a damaged shard of columns ({error}): embed the data again") from None
 
 
@@ -147,7 +154,7 @@ def _columns(about: Mapping[str, Any], places: Mapping[str, _Place], keys: bytes
     blob = np.frombuffer(keys, np.uint8)
     ends = np.concatenate([np.flatnonzero(blob == ord("\n")), np.full(1, len(blob))]) if samples else np.empty(0, int)
     begins = np.concatenate([np.zeros(min(samples, 1), np.int64), ends[:-1] + 1])
-    if len(ends) != samples or (ends <= begins).any() or (ends - begins > LONGEST_NAME).any():
+    if len(ends) != samples or (ends <= begins).any() or (ends - begins > LONGEST_KEY).any():
         raise ValueError("it has another number of keys than of samples, or empty or endless ones")
     if UNFIT.search(keys.decode()):
         raise ValueError("a key has control characters, or reads as a path upwards")

@@ -93,7 +93,7 @@ def scan_shard(path: Path) -> ScannedShard:
             that a WebDataset reader would skip, misread or blow up (sparse, link, device, unusable name).
     """
     try:
-        with open_file(path) as raw, _HeaderReader(raw) as file:
+        with open_file(path) as raw, HeaderReader(raw) as file:
             _refuse_compressed(path, file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -105,7 +105,7 @@ def scan_shard(path: Path) -> ScannedShard:
         raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-class _HeaderReader(io.BufferedReader):
+class HeaderReader(io.BufferedReader):
     """Refuses the huge reads that a forged header size would cause."""
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -112,7 +112,7 @@ class Stream:
         rows = partial(_split_rows, first=first, stride=stride, batch_size=batch_size, size=size, count=count)
         first_texts = partial(self._batcher.batch, drawn=False)
         for batch in self._load(rows, range(-(-count // stride)), first_texts):
-            yield replace(batch, positions=batch.sample_ids)
+            yield replace(batch, positions=batch.sample_ids, on_host=None)
 
     def listed_batches(self, batches: Sequence[np.ndarray | Sequence[int]]) -> Iterator[Batch]:
         """The samples with these ordinals ([b] each), a batch at a time, the same whatever the rank.

@@ -196,9 +196,10 @@ class Engine:
         known, norm = self._attempt(parts, step, replace(self.world, ahead=self.world.ahead and not spared), spared)
         if norm is None or math.isfinite(norm) or spared or not self.world.ahead:
             return known, norm
-        # Perhaps only for what the losses were not to look at: now they may.
+        # Perhaps only for what the losses were not to look at: now they may. Running statistics have seen this batch.
         self.heads.drop_gradients()
-        return self._attempt(parts, step, replace(self.world, ahead=False), spared)
+        with held_statistics(self.method.model), held_statistics(self.heads.modules):
+            return self._attempt(parts, step, replace(self.world, ahead=False), spared)
 
     def _attempt(
         self, parts: MicroBatches, step: Step, world: World, spared: Spared | None

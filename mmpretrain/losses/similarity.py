@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ def _say(mode: Negatives, limit: int) -> None:
 
 def negatives_from(world: World, negatives: Negatives) -> World:
     """The ranks whose samples are negatives: all of ``world``, or this rank alone."""
-    return World.single() if negatives is Negatives.local else world
+    alone = replace(World.single(), device=world.device, even=world.even, ahead=world.ahead)
+    return alone if negatives is Negatives.local else world
 
 
 def unit_rows(rows: Tensor, valid: Tensor | None = None, factor: Tensor | float = 1.0) -> Tensor:

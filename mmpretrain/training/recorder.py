@@ -54,6 +54,7 @@ class Recorder:
         self.costs: Costs | None = None
         self._rates = rates(config)
         self._waits: list[float] = []  # seconds for each batch since the last line
+        self._memory_gib = 0.0  # the most on this rank since the last line
         self._stall_s: float | None = None  # that saves kept training waiting since the last line
         self._save_s: float | None = None  # until the newest checkpoint was complete, if that was since then
         self._last_time = time.perf_counter()
@@ -102,7 +103,8 @@ class Recorder:
         if self.config.data.record_keys:
             ids = self.world.all_gather_rows(batch.sample_ids.to(self.world.device))
         # The longest wait for a batch (a mean hides it, and all ranks wait for the slowest), and the most memory.
-        own = [float(stop), max(self._waits, default=0.0), memory_gib(self.world.device)]
+        self._memory_gib = max(self._memory_gib, memory_gib(self.world.device))
+        own = [float(stop), max(self._waits, default=0.0), self._memory_gib]
         told = told_over_ranks(report.losses, own, self.world, ids)
         # Diagnostics that were not made: nobody asked for them, or nothing was there to look at.
         values = {name: value for name, value in told.means.items() if name[:4] == "loss" or not math.isnan(value)}
@@ -196,7 +198,7 @@ class Recorder:
             **self._saving(),
             **({"skipped": self.skipped.total} if self.config.engine.skip_nonfinite else {}),
         }
-        self._last_time, self._last_done, self._waits = now, done, []
+        self._last_time, self._last_done, self._waits, self._memory_gib = now, done, [], 0.0
         self.write(line)
         if self.world.rank == 0:
             self._critics.look(done, values)
