@@ -62,10 +62,14 @@ def ranks() -> Iterator[Ranks]:
     or hung. The processes start with the first call for a world size and end with the session.
     """
     pools: dict[int, RankPool] = {}
+    files: dict[int, str] = {}  # whose tests used a pool last; within a file one call may count on another
 
     def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
-        if world_size in pools and not pools[world_size].alive:
+        file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+        used = pools.get(world_size)
+        if used and not (used.alive and (files[world_size] == file or not used.crowded)):
             pools.pop(world_size).close()
+        files[world_size] = file
         if world_size not in pools:
             pools[world_size] = RankPool(world_size)
         return pools[world_size].run(function, args, timeout)

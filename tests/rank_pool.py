@@ -38,6 +38,7 @@ import pytest
 from launcher.ranks.ports import free_port
 
 LOG_TAIL = 4000
+MOST_THREADS = 60  # each process group that lives on has three, and gloo's wake up 100 times a second
 # What nearly every call needs. Imports alone: no process group, no engine, no thread, so that forking is safe.
 IMPORTED_ONCE = ["torch", "deepspeed", "accelerate", "mmpretrain.engine.engine", "mmpretrain.methods.build"]
 
@@ -105,6 +106,11 @@ class RankPool:
     def alive(self) -> bool:
         """Whether the pool can take another call: somebody may have killed a rank between two."""
         return bool(self._ranks) and all(rank.alive for rank in self._ranks)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many process groups of earlier calls live on that they keep the machine busy."""
+        return any(psutil.Process(rank.process.pid).num_threads() > MOST_THREADS for rank in self._ranks)
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], timeout: float) -> list[Any]:
         """``function(*args)`` on every rank; its results in the order of ranks.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from experiments.mucmm_baselines import CURVED, curved_split
 from experiments.mucmm_heads import FORMS, correlation_sum, tensors, train_heads
 
 
+@pytest.mark.slow
 def test_mlp_heads_find_what_no_linear_map_sees() -> None:
     train, test = (tensors(curved_split(0, number, 1000).embeds) for number in range(2))
     found = {}

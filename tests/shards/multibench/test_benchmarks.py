@@ -88,11 +88,11 @@ def trained(folder: str) -> None:
     ("name", "experiment", "score"),
     [
         pytest.param("mosi", "mosi", "fused/balanced_accuracy", marks=pytest.mark.slow),
-        ("mimic", "mimic", "fused/accuracy"),
+        pytest.param("mimic", "mimic", "fused/accuracy", marks=pytest.mark.slow),
         pytest.param("mimic", "mimic_factorcl", "timeseries/accuracy", marks=pytest.mark.slow),
         pytest.param("vision_touch", "vision_touch", "fused/mse", marks=pytest.mark.slow),
         ("vision_touch", "vision_touch_contact_three", "fused/accuracy"),
-        ("vision_touch", "vision_touch_finetune", "fused/mse"),
+        pytest.param("vision_touch", "vision_touch_finetune", "fused/mse", marks=pytest.mark.slow),
     ],
 )
 def test_two_steps_of_every_encoder_and_its_score(
