@@ -3,7 +3,8 @@
 A pickle is a program: it names functions and calls them. This reader knows a handful of names, those by which arrays
 and plain containers are written, and puts small classes of this file in their place, so that not even numpy's own code
 for restoring arrays sees what the file says. Every other name ends the reading before anything was called. Memory goes
-by the size of the file: what a file promises and does not hold is refused before it is allocated.
+by the size of the file: what a file promises and does not hold is refused before it is allocated, and what it names
+over and over makes no more than it could have written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,13 +24,18 @@ from mmpretrain.data.writing import BuildError
 
 MOST_OPERATIONS = 5_000_000  # an array takes a dozen, whatever its size; each may take some 100 bytes
 MOST_BYTES = 16 << 30
-_DTYPE = re.compile(r"[biufSU]\d{1,9}|O8?")
+MOST_DIMENSIONS = 32  # that numpy has had in all versions
+_DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|16)|[SU]\d{1,9}|O8?")
 _KEYS = (str, bytes, int, float)
+_LARGEST_KEY = 1 << 60  # the multiples of 2^61 - 1 all have the same hash
+_NUMBERS = (bool, int, float, np.bool_, np.number)
+_UNREADABLE = (ValueError, TypeError, AttributeError, OverflowError)
 
 
 class _Dtype:
     """What stands for ``numpy.dtype``: a type of numbers or texts, and its order of bytes."""
 
+    name = ""  # a program may make one without calling it
     order = "="
 
     def __init__(self, name: Any = None, align: Any = None, copy: Any = None) -> None:
@@ -64,7 +72,8 @@ class _Array:
 def _over(data: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
     if isinstance(data, str):  # as Python 2 wrote bytes
         data = data.encode("latin1")
-    if not isinstance(kind, _Dtype) or not isinstance(shape, tuple) or not all(isinstance(n, int) for n in shape):
+    fits = isinstance(kind, _Dtype) and kind.name and isinstance(shape, tuple) and len(shape) <= MOST_DIMENSIONS
+    if not fits or not all(isinstance(n, int) and n <= MOST_BYTES for n in shape):
         raise ValueError("its type or shape cannot be read")
     if kind.name.startswith("O") or not isinstance(data, (bytes, bytearray)):
         raise ValueError("it holds objects, and numbers are needed")
@@ -108,8 +117,9 @@ def _mapping(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _set(mapping: Any, key: Any, value: Any) -> None:
-    # Other keys may take as long to hash as their author likes.
-    if type(mapping) is not dict or not isinstance(key, _KEYS):
+    # Other keys may take as long to hash, or to tell apart, as their author likes.
+    large = isinstance(key, int) and not -_LARGEST_KEY < key < _LARGEST_KEY
+    if type(mapping) is not dict or not isinstance(key, _KEYS) or large:
         raise pickle.UnpicklingError("it sets what is no entry of a plain dictionary")
     mapping[key] = value
 
@@ -131,6 +141,10 @@ for _core in ("numpy.core", "numpy._core"):
     _NAMES[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
     _NAMES[f"{_core}.multiarray", "scalar"] = _scalar
     _NAMES[f"{_core}.numeric", "_frombuffer"] = _frombuffer
+
+
+# Functions that copy a text, and which of their arguments that is.
+_COPIED: dict[Callable[..., Any], int] = {_encode: 0, _scalar: 1}
 
 
 class _Counted(dict[int, Any]):
@@ -172,12 +186,14 @@ _PurePython: Any = pickle._Unpickler
 class _Reader(_PurePython):
     """Knows the names of ``_NAMES``, dictionaries whose keys are plain, and no set."""
 
-    def __init__(self, file: _Bounded) -> None:
+    def __init__(self, file: _Bounded, size: int) -> None:
         super().__init__(file, encoding="latin1")
+        self._to_copy = size
         self.dispatch: Any = _Counted(_PurePython.dispatch)
         self.dispatch[pickle.BYTEARRAY8[0]] = _Reader._bytearray
         self.dispatch[pickle.SETITEM[0]] = _Reader._setitem
         self.dispatch[pickle.SETITEMS[0]] = _Reader._setitems
+        self.dispatch[pickle.PUT[0]] = _Reader._put
         self.dispatch[pickle.DICT[0]] = _Reader._dict
         self.dispatch[pickle.BUILD[0]] = _Reader._build
         for code in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS):
@@ -188,7 +204,18 @@ class _Reader(_PurePython):
         found = _NAMES.get((module, name))
         if found is None:
             raise BuildError(f"it names {module}.{name}, and only numpy arrays and plain containers are read")
-        return found
+        return found if isinstance(found, type) else partial(self._call, found)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function makes. A text may be named again and again, and written only once: what all calls copy of
+        texts is no more than the file, and the entries of mappings count as operations (checked at the next one)."""
+        if function is _mapping:
+            self.dispatch.count += sum(map(len, arguments))
+        elif function in _COPIED:
+            self._to_copy -= sum(map(len, arguments[_COPIED[function] :][:1]))
+        if self._to_copy < 0:
+            raise pickle.UnpicklingError("it makes more of its texts than it holds")
+        return function(*arguments)
 
     def get_extension(self, code: int) -> Any:
         """Raises BuildError: what a number stands for is up to other programs."""
@@ -196,6 +223,12 @@ class _Reader(_PurePython):
 
     def _bytearray(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    def _put(self) -> None:
+        place = int(self.readline()[:-1])
+        if not 0 <= place < _LARGEST_KEY:
+            raise pickle.UnpicklingError("it remembers something at a place that no program would take")
+        self.memo[place] = self.stack[-1]
 
     def _dict(self) -> None:
         items = self.pop_mark()
@@ -234,7 +267,7 @@ def read_pickle(path: Path) -> Any:
         if size > MOST_BYTES:
             raise BuildError(f"has {size} bytes, more than {MOST_BYTES}")
         with path.open("rb") as file:
-            return _Reader(_Bounded(file, size)).load()
+            return _Reader(_Bounded(file, size), size).load()
     except OSError as error:
         raise BuildError(f"{path} cannot be read ({error.strerror})") from None
     except BuildError as error:
@@ -257,16 +290,54 @@ def array_at(path: Path, content: Any, *names: str) -> np.ndarray:
         raise BuildError(f"{path}{where} is a {type(content).__name__}, and an array is needed")
     try:
         return content.numpy()
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise BuildError(f"{path}{where}: {error}") from None
 
 
 def _of_list(path: Path, where: str, content: Any) -> np.ndarray:
     try:
-        rows = [entry.numpy() if isinstance(entry, _Array) else entry for entry in content]
+        rows = _rows(content)
+        _check_nested(rows)
         found = np.array(rows)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise BuildError(f"{path}{where} is no array of numbers ({error})") from None
     if found.dtype.kind not in "biuf":
         raise BuildError(f"{path}{where} is no array of numbers")
     return found
+
+
+def _rows(content: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """The entries of a list, arrays as such. Raises ValueError if repeated arrays have too many numbers."""
+    rows: list[Any] = []
+    seen: set[int] = set()
+    repeated = 0
+    for entry in content:
+        if not isinstance(entry, _Array):
+            rows.append(entry)
+            continue
+        values, data = entry.numpy(), id(entry.state[4])
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"it holds an array of {values.dtype}")
+        repeated += values.size if data in seen else 0
+        if repeated > MOST_OPERATIONS:
+            raise ValueError(f"it repeats arrays, more than {MOST_OPERATIONS} numbers in all")
+        seen.add(data)
+        rows.append(values)
+    return rows
+
+
+def _check_nested(rows: list[Any]) -> None:
+    """Raises ValueError for lists of anything but numbers, and for those that hold each other without end."""
+    count, level = 0, rows
+    for _ in range(MOST_DIMENSIONS):
+        for kind in set(map(type, level)):
+            if not issubclass(kind, (*_NUMBERS, list, tuple, np.ndarray)):
+                raise ValueError(f"it holds a {kind.__name__.lstrip('_')}")
+        lists = [entry for entry in level if isinstance(entry, (list, tuple))]
+        if not lists:
+            return
+        count += sum(map(len, lists))
+        if count > MOST_OPERATIONS:
+            raise ValueError(f"its lists have more than {MOST_OPERATIONS} entries, counted as often as they are named")
+        level = list(chain.from_iterable(lists))
+    raise ValueError(f"its lists lie more than {MOST_DIMENSIONS} deep in each other")

@@ -129,7 +129,7 @@ def _read(path: Path) -> _Trajectory:
     if image.ndim == 4 and image.shape[1] == 3:  # MultiBench's way from [3, width, height]
         image = image.transpose(0, 3, 2, 1)
     shapes = {name: list(values.shape) for name, values in fields.items()}
-    fits = image.ndim == 4 and image.shape[3] == 3 and force.ndim == 3 and force.shape[2] == 6
+    fits = image.ndim == 4 and image.size > 0 and image.shape[3] == 3 and force.ndim == 3 and force.shape[2] == 6
     fits = fits and force.shape[1] >= WINDOW and arm.ndim == 2 and arm.shape[1] >= ARM
     if not fits or len({len(values) for values in fields.values()}) > 1 or len(image) < 2:
         needed = (
@@ -145,19 +145,27 @@ def _read(path: Path) -> _Trajectory:
 def _pixels(path: Path, image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
-    if image.min() < 0 or image.max() > 255 or (image != np.round(image)).any():
-        raise BuildError(
-            f"{path}: image has values from {image.min()} to {image.max()}, whole ones from 0 to 255 are needed"
-        )
-    return image.astype(np.uint8)
+    found = np.empty(image.shape, np.uint8)
+    for step, stored in enumerate(image):  # one by one: as float32 all of them may take four times the memory
+        with np.errstate(over="ignore"):
+            values = stored.astype(np.float32)
+        if values.min() < 0 or values.max() > 255 or (values != np.round(values)).any():
+            raise BuildError(
+                f"{path}: image {step} has values from {values.min()} to {values.max()}, whole ones from 0 to 255 are"
+                " needed"
+            )
+        found[step] = values
+    return found
 
 
 def _of_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as file:
             return {name: _of_zip(path, file, name) for name in FIELDS}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise BuildError(f"{path} cannot be read ({error})") from None
+    except BuildError:
+        raise
+    except Exception as error:  # a damaged or encrypted archive fails in any way
+        raise BuildError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
 
 
 def _of_zip(path: Path, file: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -170,7 +178,8 @@ def _of_zip(path: Path, file: zipfile.ZipFile, name: str) -> np.ndarray:
     with file.open(member) as stream:
         data = stream.read(size)
     try:
-        return array.decode(data)
+        # The pictures are by far the largest, and mostly bytes.
+        return array.stored(data) if name == "image" else array.decode(data)
     except (SampleError, ValueError) as error:
         raise BuildError(f"{path}: {member}: {error}") from None
 

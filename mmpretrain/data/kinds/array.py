@@ -20,6 +20,17 @@ def decode(data: bytes) -> np.ndarray:
 
     Raises SampleError if it does not, and for values that are no finite numbers.
     """
+    values = stored(data)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise SampleError("the array has values that are not finite in float32")
+    return values
+
+
+def stored(data: bytes) -> np.ndarray:
+    """The array of .npy bytes, of its own type and over the same memory. Raises SampleError as :func:`decode` does, but
+    for values that are not finite."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
@@ -29,9 +40,4 @@ def decode(data: bytes) -> np.ndarray:
         raise SampleError(f"an array of {dtype} is not numeric")
     if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise SampleError(f"the header promises shape {shape} of {dtype}, but {len(data) - file.tell()} bytes follow")
-    values = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise SampleError("the array has values that are not finite in float32")
-    return values
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")

@@ -118,6 +118,107 @@ def test_an_array_must_have_the_bytes_of_its_shape(tmp_path: Path) -> None:
     assert read_pickle(path) == {}
 
 
+def test_texts_and_numbers_in_any_number_come_back(tmp_path: Path) -> None:
+    """What calls make is counted against the file, which honest files never exceed."""
+    content: list[Any] = [[bytes([n % 256]) * (n % 4) for n in range(400)], [np.str_("é" * n) for n in range(1, 50)]]
+    content.append([np.float64(n) for n in range(100)])
+    content.append([collections.OrderedDict([(n, n)]) for n in range(50)])
+    for protocol in (0, 2, 4):
+        assert read_pickle(write_pickle(tmp_path / "a.pkl", content, protocol)) == content
+
+
+def _text(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+# A function is remembered as 0, its arguments as 1.
+COPIES = {
+    "texts": b"c_codecs\nencode\nq\0" + _text("a" * 1000) + b"\x85q\1",
+    "scalars": b"cnumpy.core.multiarray\nscalar\nq\0cnumpy\ndtype\n"
+    + _text("S1000")
+    + b"\x85R"
+    + _text("a" * 1000)
+    + b"\x86q\1",
+    "mappings": b"ccollections\nOrderedDict\nq\0(" + b"K\1K\2\x86" * 100 + b"l\x85q\1",
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_calls_that_copy_the_same_again_and_again_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pickled, "MOST_OPERATIONS", 10_000)
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x02" + COPIES[name] + b"h\0h\1R0" + b"N.")
+    assert read_pickle(path) is None
+    path.write_bytes(b"\x80\x02" + COPIES[name] + b"h\0h\1R0" * 500 + b"N.")
+    with pytest.raises(BuildError, match=r"more of its texts than it holds|more than 10000 operations"):
+        read_pickle(path)
+
+
+def _repeated(entry: Any, times: int, levels: int = 1) -> Any:
+    for _ in range(levels):
+        entry = [entry] * times
+    return entry
+
+
+def _endless(times: int) -> list[Any]:
+    content: list[Any] = []
+    content.extend([content] * times)
+    return content
+
+
+LISTS = {
+    "lists of the same lists": _repeated(0, 100, 5),
+    "empty lists": _repeated([], 100, 5),
+    "itself": _endless(1),
+    "itself, often": _endless(1000),
+    "the same array": _repeated(np.zeros(1000), 6000),
+    "long texts": [np.array(["a"] * 10), "b" * 1000],
+    "what is no number": [[1, None]],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_becomes_no_more_numbers_than_could_be_written(tmp_path: Path, name: str) -> None:
+    path = write_pickle(tmp_path / "a.pkl", {"a": LISTS[name]})
+    with pytest.raises(BuildError, match=r"a\.pkl\['a'\] is no array of numbers \((its lists|it repeats|it holds)"):
+        array_at(path, read_pickle(path), "a")
+
+
+def test_lists_of_lists_and_of_arrays_become_arrays(tmp_path: Path) -> None:
+    nested = [[[1], [2]], [[3], [4]]]
+    rows = [np.arange(3.0), np.zeros(3), [1, True, np.float32(2)]]
+    path = write_pickle(tmp_path / "a.pkl", {"nested": nested, "rows": (*rows, rows[1])})
+    content = read_pickle(path)
+    np.testing.assert_array_equal(array_at(path, content, "nested"), nested)
+    np.testing.assert_array_equal(array_at(path, content, "rows"), np.array([*rows, rows[1]]))
+
+
+def _made(kind: bytes, shape: bytes) -> bytes:
+    return b"\x80\x04}\x8c\x01acnumpy.core.numeric\n_frombuffer\n(C\0" + kind + shape + b"\x8c\x01CtRs."
+
+
+F8 = b"cnumpy\ndtype\n\x8c\x02f8\x85R"
+TRICKS = {
+    "a type that is none": _made(F8.replace(b"f8", b"f3"), b"K\0\x85"),
+    "a type that was never called": _made(b"cnumpy\ndtype\n)\x81", b"K\0\x85"),
+    "a dimension beyond numpy": _made(F8, b"K\0\x8a\x0a" + b"\1" * 10 + b"\x86"),
+    "a list with such a type": _made(b"cnumpy\ndtype\n)\x81", b"K\0\x85").replace(b"tRs", b"tR\x85s"),
+    "keys of the same hash": b"\x80\x04}I%d\nK\1s." % (2**61 - 1),
+    "negative keys of the same hash": b"\x80\x04}I-%d\nK\1s." % (2**61 - 1),
+    "places of the same hash": b"}p%d\n." % (2**61 - 1),
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_types_that_are_none_and_keys_that_collide_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(TRICKS[name])
+    with pytest.raises(BuildError, match=r"a\.pkl.*(not read|cannot be read|no entry|no program)"):
+        array_at(path, read_pickle(path), "a")
+
+
 def test_a_program_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickled, "MOST_OPERATIONS", 100)
     with pytest.raises(BuildError, match="more than 100 operations"):

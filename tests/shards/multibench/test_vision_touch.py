@@ -60,3 +60,31 @@ def test_files_of_another_layout_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "run1.npz").unlink()
     with pytest.raises(BuildError, match="fewer than the 3 trajectories"):
         build_vision_touch(folder, tmp_path / "out")
+
+
+def test_an_archive_that_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_trajectories(tmp_path / "runs", 3)
+    whole = (folder / "run1.npz").read_bytes()
+    directory, start = whole.index(b"PK\1\2"), whole.index(b"\x93NUMPY")
+    for place, value, error in ((8, 1, "RuntimeError"), (10, 99, "NotImplementedError"), (10, 8, "error")):
+        damaged = bytearray(whole)
+        damaged[directory + place] = value  # encrypted, of an unknown compression, compressed
+        damaged[start] = 7  # no block of compressed bytes begins so
+        (folder / "run1.npz").write_bytes(damaged)
+        with pytest.raises(BuildError, match=rf"run1.npz cannot be read \({error}: "):
+            build_vision_touch(folder, tmp_path / "out")
+
+
+def test_pictures_of_any_type_become_the_same_bytes_if_they_are_whole(tmp_path: Path) -> None:
+    folder = write_trajectories(tmp_path / "runs", 3)
+    first = build_vision_touch(folder, tmp_path / "a")
+    for seed, kind in enumerate((np.int64, np.float16, np.float64)):
+        fields = trajectory(seed)
+        pictures = fields["image"].astype(kind)
+        if kind is np.float64:
+            pictures = pictures / 255 * 255  # whole but for float64's last digits
+        np.savez(folder / f"run{seed}.npz", **(fields | {"image": pictures}))
+    assert build_vision_touch(folder, tmp_path / "b").fingerprints == first.fingerprints
+    np.savez(folder / "run1.npz", **(trajectory(1) | {"image": trajectory(1)["image"] + 0.5}))
+    with pytest.raises(BuildError, match=r"run1.npz: image 0 has values from .* whole ones from 0 to 255"):
+        build_vision_touch(folder, tmp_path / "c")
