@@ -65,10 +65,10 @@ def with_classes(source: Source) -> Source:
         return source
     names: set[str] = set()
     for rows in source.splits.values():
-        for _, _, row in rows.read(np.arange(len(rows)), [source.label]):
+        for _, where, row in rows.read(np.arange(len(rows)), [source.label]):
             value = row.get(source.label)
             several = source.label_form is LabelForm.several
-            names.update((class_names(value) or []) if several else [label_name(value)])
+            names.update((class_names(where, value) or []) if several else [label_name(value)])
             if len(names) > MOST_CLASSES:
                 raise BuildError(f"column {source.label!r} has more than {MOST_CLASSES} different labels: no classes")
     names.discard("")

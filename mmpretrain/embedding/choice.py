@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -60,6 +61,29 @@ def reading(job: EmbedJob, space: Space, index: Index, towers: Mapping[str, str]
         workers=job.workers,
         max_bad_fraction=1.0,  # LeftOut judges
     )
+
+
+def other_label(reader: Reader) -> str | None:
+    """The label of the first sample if it is no single class but several, or a measured value; None for a class, and
+    for what cannot be read, which counts when it is its turn. Raises ShardError.
+    """
+    label = reader.members_of(0).label
+    members = label.members if label else ()
+    try:
+        sample = reader.sample(0)
+    except SampleError:
+        return None
+    text: bytes = next((sample[member].strip() for member in members if member in sample), b"")
+    return text[:40].decode() if text and not text.isdigit() and _numbers_alone(text) else None
+
+
+def _numbers_alone(text: bytes) -> bool:
+    """Whether it is a finite number, or a list of them as labels of several classes are written."""
+    entries = text.removeprefix(b"[").removesuffix(b"]").replace(b",", b" ").split()
+    try:
+        return all(math.isfinite(float(entry)) for entry in entries)
+    except ValueError:
+        return False
 
 
 def holders(index: Index, members: Members, modalities: Iterable[str]) -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -22,7 +22,7 @@ from mmpretrain.data.kinds.rows import DTYPES
 from mmpretrain.data.split import split_folder
 from mmpretrain.data.stream import Stream
 from mmpretrain.embedding.bad_samples import LeftOut
-from mmpretrain.embedding.choice import choose_towers, holders, reading
+from mmpretrain.embedding.choice import choose_towers, holders, other_label, reading
 from mmpretrain.embedding.jobs import SUFFIXES, EmbedJob, VectorPrecision
 from mmpretrain.embedding.output import Output, SplitOrigin, form_of, known_as
 from mmpretrain.embedding.space import Space
@@ -44,7 +44,7 @@ def embed_share(job: EmbedJob, rank: int, size: int, device: torch.device) -> No
         ShardError: the data or the output folder cannot be used.
         BadDataError: more samples are unreadable than the job allows, here or in all finished shards together.
     """
-    stream, encoder = _open(job, device)
+    stream, encoder = _open(job, rank, device)
     sources = known_as(job.out, job.split, {"data": stream.index})
     form = form_of(job.out, job.split, job.form)
     origin = SplitOrigin(sources, len(stream.index), job.samples_per_shard, form)
@@ -138,13 +138,23 @@ def _column(rows: np.ndarray, present: np.ndarray) -> Column:
     return Column(rows, None if present.all() else present)
 
 
-def _open(job: EmbedJob, device: torch.device) -> tuple[Stream, SampleEncoder]:
+def _open(job: EmbedJob, rank: int, device: torch.device) -> tuple[Stream, SampleEncoder]:
     space = open_space(job.release, device, job.pool)
     index = load_index(split_folder(job.data, job.split))
     towers = choose_towers(space, index, job.wanted)
     encoder = SampleEncoder(space, towers, job.dtype)
+    config = reading(job, space, index, towers)
     # The order of the stream is not used, only its reading, so neither seed nor ranks matter.
-    return Stream(reading(job, space, index, towers), job.split, 0, 0, 1, encoder.tensors), encoder
+    stream = Stream(config, job.split, 0, 0, 1, encoder.tensors)
+    other = other_label(stream.reader) if config.labeled else None
+    if other is None:
+        return stream, encoder
+    if rank == 0:
+        log.warning(
+            "%s: labels such as %s are not passed on, since embedding shards hold one class per sample", job.data, other
+        )
+    stream.reader.close()
+    return Stream(replace(config, classes=None), job.split, 0, 0, 1, encoder.tensors), encoder
 
 
 def _keys(stream: Stream, batch: Batch) -> list[str]:

@@ -54,7 +54,19 @@ class Leaf:
             raise UnusableError(
                 [f"{folder} keeps no space as it is: train its connection with model.projectors.unprojected=first"]
             )
-        (own,) = set(config.connection["spaces"]) - {base}
+        spaces = config.connection["spaces"]
+        if len(spaces) != 2:
+            raise UnusableError(
+                [f"{folder} is joined already, of {len(spaces) - 1} connections: name these in its place"]
+            )
+        if not spaces[base].get("model"):
+            raise UnusableError(
+                [
+                    f"{folder} keeps a space that is given by its embeddings alone, so that nothing tells which one it"
+                    f" is: train its connection with method.{base} set to the release that makes them"
+                ]
+            )
+        (own,) = set(spaces) - {base}
         model = MMPretrainModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         processor = MMPretrainProcessor.from_pretrained(folder)
         return cls(folder, config.connection, config.modalities, base, own, model.state_dict(), processor)
@@ -118,7 +130,7 @@ def _problems(leaves: Sequence[Leaf]) -> Iterator[str]:
 
 
 def _same_base(first: Leaf, other: Leaf) -> bool:
-    """Whether the space that is kept is the same model, or embeddings of one width."""
+    """Whether the space that is kept is the same model."""
     ours, theirs = first.part("spaces", first.base), other.part("spaces", other.base)
     if first.connection["spaces"][first.base] != other.connection["spaces"][other.base] or ours.keys() != theirs.keys():
         return False

@@ -126,7 +126,7 @@ class Source:
         if self.label is not None and self.label_form is LabelForm.value:
             return measured(where, row.get(self.label))
         if self.label is not None and self.label_form is LabelForm.several:
-            return None if self.classes is None else several_of(row.get(self.label), self._numbers)
+            return None if self.classes is None else several_of(where, row.get(self.label), self._numbers)
         name = label_name(row.get(self.label)) if self.label is not None else ""
         if not name or self.classes is None or (self.numbered and name == NO_CLASS):
             return None

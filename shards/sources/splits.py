@@ -14,7 +14,7 @@ import numpy as np
 from mmpretrain.data.writing import BuildError
 from shards.sources.nested import with_nested
 from shards.sources.sample import Rows
-from shards.sources.values import as_name
+from shards.sources.values import label_name
 
 NAMES = (
     dict.fromkeys(("train", "training"), "train")
@@ -81,7 +81,7 @@ def split_rows(rows: Rows, column: str, where: str) -> dict[str, Rows]:
         raise BuildError(f"{where} has no column {column!r}; it has {', '.join(opened.columns[:20])}")
     found: dict[str, list[int]] = {}
     for number, place, row in opened.read(np.arange(len(rows)), [column]):
-        value = as_name(row.get(column))
+        value = label_name(row.get(column))
         if not value:
             raise BuildError(f"{place}: column {column!r} says no split")
         found.setdefault(split_name(value), []).append(number)

@@ -20,6 +20,12 @@ def is_gap(value: Any) -> bool:
 
 def written_list(text: str) -> list[str] | None:
     """The texts of a list as JSON or as Python writes it into a cell; None if it is no such list."""
+    found = written_entries(text)
+    return found if found and all(isinstance(entry, str) for entry in found) else None
+
+
+def written_entries(text: str) -> list[Any] | None:
+    """The entries, of any type, of a list as JSON or as Python writes it into a cell; None if it is no such list."""
     text = text.strip()
     if len(text) > LONGEST_LIST or text[:1] != "[" or text[-1:] != "]":
         return None
@@ -27,7 +33,7 @@ def written_list(text: str) -> list[str] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = _python_list(text)
-    return found if isinstance(found, list) and found and all(isinstance(entry, str) for entry in found) else None
+    return found if isinstance(found, list) else None
 
 
 def _python_list(text: str) -> Any:
@@ -35,8 +41,8 @@ def _python_list(text: str) -> Any:
     try:
         found = ast.literal_eval(text)
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        whole = isinstance(found, list) and sum(token.type == tokenize.STRING for token in tokens) == len(found)
-        return found if whole else None
+        texts = sum(isinstance(entry, str) for entry in found) if isinstance(found, list) else -1
+        return found if sum(token.type == tokenize.STRING for token in tokens) == texts else None
     except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         return None
 

@@ -39,6 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("projected", "base", "proteins", ProjectorsConfig()),
     ):
         ship(connection(projectors, first=str(bases[base]), second=str(root / second)), root / name)
+    ship(connection(KEPT, second=str(root / "proteins")), root / "vectors")
     return root
 
 
@@ -62,6 +63,7 @@ def test_the_command_names_what_does_not_fit(folders: Path, tmp_path: Path) -> N
         (["one"], "nothing to be joined with"),
         (["one", "elsewhere"], "keeps another space than"),
         (["one", "projected"], "keeps no space as it is: train its connection with"),
+        (["vectors", "one"], "given by its embeddings alone.* method.first set to"),
         (["one", "one"], "both bring 'genes'"),
         (["one", "nowhere"], "cannot open"),
     ):
@@ -71,3 +73,5 @@ def test_the_command_names_what_does_not_fit(folders: Path, tmp_path: Path) -> N
     done = CliRunner().invoke(app, ["join", *paths, f"--out={tmp_path / 'joined'}"])
     assert done.exit_code == 0 and "picture, caption, genes, proteins, embeddings of 8 numbers" in done.stdout
     assert "exists: remove it" in CliRunner().invoke(app, ["join", *paths, f"--out={tmp_path / 'joined'}"]).output
+    with pytest.raises(UnusableError, match="joined already, of 2 connections"):
+        join_leaves([tmp_path / "joined", folders / "one"], tmp_path / "again")

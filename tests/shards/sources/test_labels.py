@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mmpretrain.data.writing import BuildError
+from shards.sources.labels import class_names
 from tests.shards.drawn import build, contents, csv_text, files, json_lines, picture, refusal
 
 GENRES = [["Drama", "Comedy"], ["Comedy"], [], ["War", "Drama"]]
@@ -52,3 +54,25 @@ def test_a_form_without_a_column_is_refused(tmp_path: Path) -> None:
     source = table(tmp_path, list(GENRES), "jsonl")
     options = ["--modality", "image=image", "--modality", "text=plot", "--label-form", "several"]
     assert "name the column of labels by --label" in refusal("table", source, tmp_path / "out", *options)
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("[1, 2]", ["1", "2"]),
+        ('["Drama", 3]', ["Drama", "3"]),
+        ("['Drama', 3.0, None]", ["Drama", "3"]),
+        (" [] ", []),
+        ([1, "War", 1], ["1", "War"]),
+        ("Drama | War", ["Drama", "War"]),
+        ("", None),
+    ],
+)
+def test_a_list_in_a_cell_is_its_entries_whatever_their_types(cell: object, names: list[str] | None) -> None:
+    assert class_names("row 1", cell) == names
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b']", "[1 2]", "[Drama]", '["Drama", "War', '[["Drama"]]', [["Drama"]]])
+def test_a_cell_that_begins_as_a_list_and_is_none_is_refused(cell: object) -> None:
+    with pytest.raises(BuildError, match=r"row 1: label .* is no list of classes: write it as JSON"):
+        class_names("row 1", cell)

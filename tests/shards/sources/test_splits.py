@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.shards.drawn import build, contents, csv_text, files, picture, refusal
+from tests.shards.drawn import build, contents, csv_text, files, json_lines, picture, refusal
 
 OPTIONS = ["--modality", "image=image", "--modality", "text=plot"]
 
@@ -41,3 +41,10 @@ def test_what_leaves_a_split_open_is_refused(tmp_path: Path) -> None:
     assert "each file is written SPLIT=FILE" in refusal("table", f"train={source}", source, out, *OPTIONS)
     named = ["table", f"train={source}", f"test={source}", out, *OPTIONS, "--split-column", "part"]
     assert "the files name their splits already" in refusal(*named)
+
+
+def test_a_gap_that_json_writes_as_nan_is_no_split(tmp_path: Path) -> None:
+    rows = [{"image": f"{n}.png", "plot": f"plot {n}", "part": part} for n, part in enumerate(["train", float("nan")])]
+    files(tmp_path, {"t.jsonl": json_lines(rows)} | {f"{n}.png": picture(n) for n in range(2)})
+    source = tmp_path / "t.jsonl"
+    assert "says no split" in refusal("table", source, tmp_path / "out", *OPTIONS, "--split-column", "part")
