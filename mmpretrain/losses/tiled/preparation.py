@@ -156,9 +156,9 @@ class Preparation:
     def _bound(self, scale: Scale) -> Bound:
         """The largest possible similarity, the same on all ranks."""
         if id(scale) not in self._bounds and self.world.ahead and isinstance(scale, Tensor):
-            least, most = scale.detach().to(self.device, self.type).aminmax()
+            low, most = scale.detach().to(self.device, self.type).aminmax()
             # What would be refused becomes a loss that is not finite, which is looked at.
-            most = torch.where((least > 0) & (most <= 1.001 * LARGEST_SCALE), most, torch.inf)
+            most = torch.where((low > 0) & (most <= 1.001 * LARGEST_SCALE), most, torch.inf)
             # One for all rows is a parameter that all ranks hold alike.
             self._bounds[id(scale)] = self.world.all_reduce_max(most) if per_row(scale) else most
             self._named.append(scale)
