@@ -86,8 +86,7 @@ class Engine:
         RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set. Raises ValueError when nothing is
         trainable, and for batch norms that micro-batches or float16 would change.
         """
-        self.config = config
-        self.method = method
+        self.config, self.method = config, method
         joined = joined or join(config)
         self.accelerator, self.world = joined.accelerator, joined.world
         if before is not None:
@@ -121,8 +120,7 @@ class Engine:
             hand_over(joined.parts, method.model, config, [method.heads, method.critics])
         self.deepspeed: Any = self.accelerator.prepare(method.model, optimizer)[0]
         if isinstance(optimizer, MuonAdamW) and config.engine.zero:
-            stage = config.engine.zero
-            optimizer.divide(pieces_by_partition(self.deepspeed.optimizer, stage, self.world), self.world)
+            optimizer.divide(pieces_by_partition(self.deepspeed.optimizer, config.engine.zero, self.world), self.world)
         build_models_whole()
         self.loss_scale = LossScale() if config.engine.precision is Precision.float16 else None
         self._model_update = ModelUpdate(self.deepspeed, config.engine, config.optim.clip, self.loss_scale, self.world)

@@ -102,7 +102,7 @@ def test_runs_of_one_living_process_are_whole_runs_and_are_not_made_twice(source
     losses = []
     for folder in folders:
         assert RunFolder(folder).status()["state"] == State.completed.value and not (folder / "checkpoints").exists()
-        lines = read_lines(folder / "metrics.jsonl")
+        lines = list(read_lines(folder / "metrics.jsonl"))
         assert [line["step"] for line in lines if f"eval/test/{ACCURACY}" in line] == [2, 4]
         losses.append(next(set(line) for line in lines if "loss" in line))
     assert "loss/m3co" in losses[0] and "loss/m3co" not in losses[1]
