@@ -144,7 +144,8 @@ def test_an_older_sound_one_is_taken_before_an_older_copy(run: RunFolder, config
 def test_a_damaged_copy_is_passed_over_for_the_one_before(run: RunFolder, config: Config) -> None:
     copied(run, config, 10, 20)
     shutil.rmtree(run.checkpoints)
-    (path,) = (path for path in Path(str(config.checkpoint.copy_to)).rglob(WEIGHTS.name) if "20" in str(path))
+    newest = checkpoint_files.step_folder(Path(), 20).name
+    (path,) = Path(str(config.checkpoint.copy_to)).glob(f"**/{newest}/{WEIGHTS}")
     path.write_bytes(b"weights of step 2O")
     bring_back(run, config, World.single())
     assert checkpoint_files.steps(run.checkpoints) == [10]
