@@ -1,5 +1,5 @@
 """Planted image pairs: does what is common show where the shared digit stands, and what is individual where the private
-one does? (Experiment on MUCMM, arXiv 2305.03125, whose own data are not known here; docs/explain.md.)
+one does? (Experiment on MUCMM, arXiv 2305.03125, a reconstruction, whose own data are not known here; docs/explain.md.)
 
     python -m experiments.mucmm_planted [--seeds 1] [--quick] [--root runs/mucmm_planted] [--data data]
 
