@@ -20,6 +20,6 @@ def test_a_checkpoint_is_chosen_by_it_only_if_it_runs_while_training(search: Sea
     assert ["set it to always" in problem for problem in found] == ([] if search is Search.always else [True])
 
 
-@pytest.mark.parametrize("experiment", ["latents", "planted", "trifeatures", "trifeatures_paper"])
+@pytest.mark.parametrize("experiment", ["latents", "planted"])
 def test_experiments_that_read_factors_do_so_by_both_probes(experiment: str) -> None:
     assert compose([f"experiment={experiment}", "method=clip"]).evaluation.factors.search is Search.final

@@ -22,7 +22,7 @@ def test_a_class_that_both_share_is_read_from_common_codes_alone() -> None:
         }
         return Embeddings(np.arange(count), embeds, labels=np.ravel_multi_index(tuple(classes), (2, 2, 2)))
 
-    splits = split(200), split(200)
+    splits = split(100), split(200)
     fitted = fit(splits[0], ("first", "second"), Settings(common=1, individual=1), CodesOrigin.closed_form)
     found = searched(fitted, splits, factors)
     assert list(found) == list(PROBES)
