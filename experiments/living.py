@@ -21,7 +21,7 @@ from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import compose, diff_configs, load_config, save_config
 from mmpretrain.run_folder import RunFolder, State
 
-LOADED = ["mmpretrain.training.train", "deepspeed.ops", "accelerate", "deepspeed.runtime.zero.muon.muon_optimizer"]
+LOADED = ["mmpretrain.training.train", "deepspeed.ops", "accelerate"]
 HEAVY = ("checkpoints", "release")  # of a complete run, folders that no table reads
 
 
