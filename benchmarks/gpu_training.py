@@ -75,7 +75,8 @@ def config_of(folder: Path, towers: Towers, batch: int) -> Config:
     text = {"tokenizer": small_tokenizer(WORDS), "config": sizes[1] | ENDS | {"max_position_embeddings": LONGEST}}
     encoders: dict[str, dict[str, Any]] = {
         "image": {"architecture": "vit", "config": sizes[0] | {"patch_size": towers.patch}},
-        "caption": {"architecture": "clip_text_model", **text},
+        # CLIP's texts look back alone.
+        "caption": {"architecture": "clip_text_model", **text, "padding_mask": False},
     }
     trees: dict[str, dict[str, Any]] = {
         "data.modalities.image": IMAGE,
