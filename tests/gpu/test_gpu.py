@@ -13,7 +13,7 @@ from benchmarks.gpu_losses import FORMS
 from tests.engine.runs import tiny_config
 from tests.gpu import graphs, losses, steps
 from tests.gpu.__main__ import LIMIT_S, main
-from tests.gpu.parts import PARTS, Outcome, Part, run
+from tests.gpu.parts import PARTS, Line, Outcome, Part, run
 from tests.gpu.report import markdown
 
 CPU = torch.device("cpu")
@@ -80,7 +80,10 @@ def test_a_part_whose_time_is_over_is_cut_and_fails_where_it_checks() -> None:
 
 
 def test_the_report_has_what_is_wrong_and_every_column() -> None:
-    rows = [{"table": "rows", "form": "ours", "ms": 1.23456}, {"table": "rows", "form": "a|b", "note": "not installed"}]
+    rows: list[Line] = [
+        {"table": "rows", "form": "ours", "ms": 1.23456},
+        {"table": "rows", "form": "a|b", "note": "not installed"},
+    ]
     part = Part("Losses", "benchmarks.gpu", 9)
     said = markdown(
         [Outcome(part, [{"check": "x", "wrong": "off"}, *rows], error="ended with code 1: no")], "here", 3.0
