@@ -13,8 +13,8 @@ from tests.losses.fused.outcomes import CLOSE, KINDS, apart, outcome
 
 Line = dict[str, object]
 
-# Of the largest entry: float32 with its roundings, and embeddings rounded to bfloat16 under a scale of 20.
-LIMITS = {Products.float32: 1e-4, Products.bfloat16: 5e-2}
+# Of the largest entry. On a CPU, by torch's operations and at SHAPE, the worst are 1.3e-6 and 5.1e-3.
+LIMITS = {Products.float32: 1e-5, Products.bfloat16: 2e-2}
 FORMS = {Products.float32: (Fused.never, Fused.auto), Products.bfloat16: (Fused.never, Fused.auto, Fused.entries)}
 SHAPE, SMALL = (1500, 200), (30, 24)  # no tile or block ends where these do
 DIFFERENTIABLE = (0, 3, 4, 5)  # loss and gradients; ranks of neighbors change with the last digit
@@ -22,6 +22,8 @@ DIFFERENTIABLE = (0, 3, 4, 5)  # loss and gradients; ranks of neighbors change w
 
 def lines(device: torch.device, small: bool) -> Iterator[Line]:
     """Checks and a table: every kind of targets by every form. small: two kinds."""
+    if device.type == "cuda":  # some containers allow TF32
+        torch.backends.cuda.matmul.allow_tf32 = False
     why_not = obstacle(ObjectiveConfig(), device)
     yield {"table": "kernels of losses/fused", "device": str(device), "used": why_not or "yes"}
     for kind in KINDS[:: 5 if small else 1]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 
 from mmpretrain.config.methods.names import METHODS
-from mmpretrain.engine.engine import Engine
 from tests.engine import runs
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
@@ -50,23 +49,22 @@ def waits(tokens: list[str], stage: int, device: torch.device) -> int:
     """How often the host waits for the device in a step of CLIP that writes nothing down, by torch's count."""
     config = runs.tiny_config(*tokens_of("clip", stage), *tokens, "train.log_every_steps=1000")
     engine = runs.start(config)
-    for index in range(2):  # the first ones allocate, and look whether anything moves
-        _step(engine, index, device)
+    batches = [runs.make_batch(index, 0, 1, modalities=config.data.modalities).to(device) for index in range(3)]
+    for index, batch in enumerate(batches[:2]):  # the first ones allocate, and look whether anything moves
+        engine.step(batch, runs.step_of(index, config))
+    step = runs.step_of(2, config)
     if device.type != "cuda":
+        engine.step(batches[2], step)
         return 0
+    torch.cuda.synchronize(device)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            _step(engine, 2, device)
+            engine.step(batches[2], step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(warning.message) for warning in seen)
-
-
-def _step(engine: Engine, index: int, device: torch.device) -> None:
-    batch = runs.make_batch(index, 0, 1, modalities=engine.config.data.modalities).to(device)
-    engine.step(batch, runs.step_of(index, engine.config))
 
 
 def lines(device: torch.device, small: bool) -> Iterator[dict[str, object]]:
