@@ -43,7 +43,8 @@ def _fault(name: str, encoder: Encoder, processor: MMPretrainProcessor, fused: b
         return "is given no mask in any case"
     tensors, tokenizer = made_up(name, processor), processor.reader(name)
     filler = 0 if tokenizer is None else tokenizer.pad_token_id
-    lengths = {BUCKET, min(2 * BUCKET, full_length(processor.modalities[name]))}
+    full = full_length(processor.modalities[name])
+    lengths = {BUCKET, min(2 * BUCKET, full), full}
     trials = [padded_to(tensors, length, filler) for length in sorted(lengths)]
     try:
         with without_zeros(encoder):
