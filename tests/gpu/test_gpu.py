@@ -95,7 +95,7 @@ def test_the_report_has_what_is_wrong_and_every_column() -> None:
 
 @pytest.mark.slow
 @pytest.mark.processes
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_rehearsal_runs_every_part(tmp_path: Path) -> None:
     assert main(["--rehearsal", "--out", str(tmp_path / "gpu.md")]) == 0
     said = (tmp_path / "gpu.md").read_text()
