@@ -134,6 +134,8 @@ class Session:
         self._lower(known_plateau(manifest))
         if manifest and manifest.get("skipped"):
             self.recorder.skipped = Skipped(**manifest["skipped"])
+        if manifest and manifest.get("critics_watch"):  # earlier versions kept none
+            self.recorder.critics.restore(manifest["critics_watch"])
         self._tell_what_was_passed_over(manifest)
         self.checkpoints.start(self.best)
         self.recorder.start(done)
@@ -219,6 +221,7 @@ class Session:
             sizes=self.sizes,
             skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
             plateau=asdict(self.plateau) if self.plateau.drops else None,
+            critics_watch=self.recorder.critics.facts(),
         )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
