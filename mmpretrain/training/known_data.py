@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mmpretrain.config.data import DataConfig
-from mmpretrain.data.changed_index import changed_index
+from mmpretrain.config.root import Config
+from mmpretrain.data.changed_index import changed_index, other_scores
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine.checkpoint_files import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 
-def known_data(manifest: Mapping[str, Any], stream: Stream, data: DataConfig) -> list[dict[str, Any]]:
+def known_data(manifest: Mapping[str, Any], stream: Stream, config: Config) -> list[dict[str, Any]]:
     """Every change of the shards that was accepted since the run began, for the next manifest.
 
     manifest: of the checkpoint that the run goes on from. Raises CheckpointError if the stream is another one and
     nobody has accepted it.
     """
+    data = config.data
     accepted = list(manifest.get("accepted_index", []))
     found = changed_index(stream.index, manifest["index"], data.accept_index)
     if found is not None and found.accepted:
@@ -35,4 +36,6 @@ def known_data(manifest: Mapping[str, Any], stream: Stream, data: DataConfig) ->
             "the sources are mixed in other shares than when the checkpoint was written: restore data.sources,"
             " data.mixing and data.temperature, or start a run with another run.name"
         )
+    if not accepted and (other := other_scores(config, manifest.get("measured") or {})):
+        raise CheckpointError(f"{other}, or start a run with another run.name")
     return accepted

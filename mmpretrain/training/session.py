@@ -25,6 +25,7 @@ from mmpretrain.data.batch import Batch
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
 from mmpretrain.data.step import Step
+from mmpretrain.data.split import TRAIN
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
@@ -83,6 +84,7 @@ class Session:
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
+        self._measured: dict[str, str] = {}
         self.sizes: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
@@ -120,9 +122,10 @@ class Session:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest:
-            self.accepted = known_data(manifest, self.stream, self.config.data)
+            self.accepted = known_data(manifest, self.stream, self.config)
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
+            self._measured = manifest.get("measured") or {}
         self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
         self.started_from = manifest.get("started_from") if manifest else self.started_from
         if self.world.rank == 0:
@@ -221,6 +224,7 @@ class Session:
             sizes=self.sizes,
             skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
             plateau=asdict(self.plateau) if self.plateau.drops else None,
+            measured=self._measured_on(),
             critics_watch=self.recorder.critics.facts(),
         )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -253,6 +257,11 @@ class Session:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
+
+    def _measured_on(self) -> dict[str, str]:
+        """Split -> fingerprint of its index, of all but the training split that scores are of so far."""
+        opened = {name: stream.index.fingerprint for name, stream in self._whole_splits.items() if name != TRAIN}
+        return {**self._measured, **opened}
 
     def _lower(self, plateau: Plateau) -> None:
         """Have the engine's rate stand where ``plateau`` says; the same on all ranks."""
