@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from launcher.planning.going_on import Differences, both_ways
-from mmpretrain.config.root import Config
 from mmpretrain.config.data import DataConfig
+from mmpretrain.config.root import Config
 from mmpretrain.data.changed_index import KEY, SHOWN, ChangedIndex, changed_index, other_scores
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.sources import open_data
@@ -48,6 +48,6 @@ def _elsewhere(found: ChangedIndex, before: DataConfig, now: DataConfig, step: i
     key = "data.sources" if now.sources else "data.path"
     return (
         f"{now.place} does not hold the data of the checkpoint after step {step} (index {found.before[:SHOWN]} ->"
-        f" {found.now[:SHOWN]}), which lay in {before.place}: give {key} the place where they lie now; or, if the change"
-        f" is meant, go on with other data by adding {found.token} to the same command; or {ways}"
+        f" {found.now[:SHOWN]}), which lay in {before.place}: give {key} the place where they lie now; or, if the"
+        f" change is meant, go on with other data by adding {found.token} to the same command; or {ways}"
     )

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import PATH, PLACE
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"  # part of the names of metrics and keys
 

@@ -24,8 +24,8 @@ from mmpretrain.data.ahead import ahead
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
-from mmpretrain.data.step import Step
 from mmpretrain.data.split import TRAIN
+from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.limits import Waiting
 from mmpretrain.distributed.world import World
