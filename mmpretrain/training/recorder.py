@@ -108,7 +108,7 @@ class Recorder:
         own = [float(stop), max(self._waits, default=0.0), self._memory_gib]
         told = told_over_ranks(report.losses, own, self.world, ids)
         due = done % self.config.train.log_every_steps == 0 or done == self.config.total_steps
-        # Of a step that is not due some diagnostics are nan because nobody asked for them. Of others that says something.
+        # Of a step that is not due they may be nan because nobody asked for them; of others that tells something.
         values = {n: value for n, value in told.means.items() if due or n[:4] == "loss" or not math.isnan(value)}
         wanted, (wait, memory) = told.most[0] > 0, told.most[1:]
         if ids is not None and self.world.rank == 0:
