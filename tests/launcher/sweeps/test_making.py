@@ -82,7 +82,7 @@ def started(sweep: SweepPlan, **states: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("widths", "whose"), [("512", ""), ("64,512", " (clip-digits-embed_dim512, the largest model)")]
+    ("widths", "whose"), [("512", ""), ("64,512", " (clip-digits-embed_dim512-seed0, the largest model)")]
 )
 def test_what_the_largest_run_needs_is_foretold(widths: str, whose: str) -> None:
     said = StringIO()
