@@ -10,8 +10,8 @@ from mmpretrain.config.compose import load_config, save_config
 from mmpretrain.run_folder import RunFolder, State
 from mmpretrain.training.session import Session
 from mmpretrain.training.train import fit
-from tests.conftest import Ranks
 from tests.engine import runs
+from tests.rank_pool import Ranks
 from tests.small_runs import BATCH, command, launch, weights
 
 STEPS = 6
