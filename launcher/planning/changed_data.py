@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from launcher.planning.going_on import Differences, both_ways
@@ -15,15 +16,17 @@ from mmpretrain.engine.checkpoint_files import read_manifest, step_folder
 from mmpretrain.run_folder import RunFolder
 
 
-def changed_data(folder: RunFolder, before: DataConfig, config: Config, step: int, typed: str) -> Differences:
+def changed_data(folder: RunFolder, stored: Config, config: Config, step: int, typed: str) -> Differences:
     """What is to be said of shards that have changed since the checkpoint after ``step`` steps.
 
-    before: the section of the last start. typed: the command of this submission. Shards that cannot be read are no
+    stored: the config of the last start. typed: the command of this submission. Shards that cannot be read are no
     matter of this check.
     """
-    found = scores = None
+    before, found, scores = stored.data, None, None
     with suppress(OSError, ValueError, ShardError):  # of a damaged manifest an older checkpoint may take over
         manifest = read_manifest(step_folder(folder.checkpoints, step))
+        if unknown := _tokenizers_not_known(stored, config, manifest.get("tokenizers") or {}):
+            return Differences(problems=(f"{unknown}; or {both_ways(folder, typed, step)}",))
         if not manifest.get("accepted_index"):
             scores = other_scores(config, manifest.get("measured") or {})
         found = changed_index(open_data(config.data, TRAIN).index, manifest.get("index"), config.data.accept_index)
@@ -51,3 +54,17 @@ def _elsewhere(found: ChangedIndex, before: DataConfig, now: DataConfig, step: i
         f" {found.now[:SHOWN]}), which lay in {before.place}: give {key} the place where they lie now; or, if the"
         f" change is meant, go on with other data by adding {found.token} to the same command; or {ways}"
     )
+
+
+def _tokenizers_not_known(stored: Config, config: Config, known: Collection[str]) -> str | None:
+    """A sentence if a tokenizer is to lie elsewhere of which the checkpoint knows nothing; whether one that it knows is
+    the same, ranks see. known: modalities."""
+    for name, encoder in config.model.encoders.items():
+        before = stored.model.encoders.get(name)
+        if before is not None and before.tokenizer != encoder.tokenizer and name not in known:
+            key = f"model.encoders.{name}.tokenizer"
+            return (
+                f"{key}: {before.tokenizer} -> {encoder.tokenizer}, and the checkpoint is of an earlier version, which"
+                " kept no fingerprint of tokenizers: give it the value from before"
+            )
+    return None

@@ -40,7 +40,7 @@ class Freedom(StrEnum):
     and not bit for bit."""
 
     place = "place"
-    """Yes, to another place of the same data: the index decides that, which a checkpoint knows by its fingerprint."""
+    """Yes, to another place of the same data or tokenizer: a checkpoint knows these by fingerprints."""
 
     measured = "measured"
     """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them, or they are

@@ -8,10 +8,29 @@ from typing import Any
 
 from mmpretrain.config.root import Config
 from mmpretrain.data.changed_index import changed_index, other_scores
+from mmpretrain.data.split import TRAIN
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine.checkpoint_files import CheckpointError
 
 logger = logging.getLogger(__name__)
+
+
+def measured_on(before: Mapping[str, str], splits: Mapping[str, Stream]) -> dict[str, str]:
+    """Split -> fingerprint of its index, of all but the training split that scores are of: ``before``, as an earlier
+    manifest has it, and ``splits``, as they are open now."""
+    return {**before, **{name: stream.index.fingerprint for name, stream in splits.items() if name != TRAIN}}
+
+
+def same_tokenizers(manifest: Mapping[str, Any], tokenizers: Mapping[str, str]) -> None:
+    """tokenizers: modality -> fingerprint of its tokenizer now. Raises CheckpointError if a checkpoint knows another
+    one; those of earlier versions know none."""
+    for name, known in (manifest.get("tokenizers") or {}).items():
+        if name in tokenizers and tokenizers[name] != known:
+            raise CheckpointError(
+                f"the tokenizer of {name} is not the one that the checkpoint was trained with, and would give words"
+                f" other numbers: give model.encoders.{name}.tokenizer the place where that one lies now (a release of"
+                f" this run has it as tokenizer_{name}), or start a run with another run.name"
+            )
 
 
 def known_data(manifest: Mapping[str, Any], stream: Stream, config: Config) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.assembly.tokenizers import tokenizer_fingerprint
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
@@ -24,7 +25,6 @@ from mmpretrain.data.ahead import ahead
 from mmpretrain.data.batch import Batch
 from mmpretrain.data.info import dataset_info
 from mmpretrain.data.pictures import Training
-from mmpretrain.data.split import TRAIN
 from mmpretrain.data.step import Step
 from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.limits import Waiting
@@ -50,7 +50,7 @@ from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.first_look import agree_on_the_index, settle_padding, tell_apart
 from mmpretrain.training.held_out import not_held_out
-from mmpretrain.training.known_data import known_data
+from mmpretrain.training.known_data import known_data, measured_on, same_tokenizers
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
@@ -125,6 +125,7 @@ class Session:
             self.accepted = known_data(manifest, self.stream, self.config)
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
+            same_tokenizers(manifest, self._tokenizers)
             self._measured = manifest.get("measured") or {}
         self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
         self.started_from = manifest.get("started_from") if manifest else self.started_from
@@ -224,7 +225,8 @@ class Session:
             sizes=self.sizes,
             skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
             plateau=asdict(self.plateau) if self.plateau.drops else None,
-            measured=self._measured_on(),
+            measured=measured_on(self._measured, self._whole_splits),
+            tokenizers=self._tokenizers,
             critics_watch=self.recorder.critics.facts(),
         )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
@@ -258,10 +260,9 @@ class Session:
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
 
-    def _measured_on(self) -> dict[str, str]:
-        """Split -> fingerprint of its index, of all but the training split that scores are of so far."""
-        opened = {name: stream.index.fingerprint for name, stream in self._whole_splits.items() if name != TRAIN}
-        return {**self._measured, **opened}
+    @functools.cached_property
+    def _tokenizers(self) -> dict[str, str]:
+        return {name: tokenizer_fingerprint(found) for name, found in self.processor.tokenizers.items()}
 
     def _lower(self, plateau: Plateau) -> None:
         """Have the engine's rate stand where ``plateau`` says; the same on all ranks."""

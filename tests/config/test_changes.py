@@ -21,6 +21,7 @@ def config(*tokens: str) -> Config:
         ("data.max_bad_fraction=0.5", True),
         ("data.accept_index=0123456789ab", True),
         ("data.path=/elsewhere", True),
+        ("model.encoders.caption.tokenizer=/elsewhere", True),
         ("data.more_paths=[/elsewhere]", True),
         ("checkpoint.every_steps=7", True),
         ("train.log_every_steps=9", True),

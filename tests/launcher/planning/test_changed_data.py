@@ -30,7 +30,7 @@ def looked_at(run: Path, before: Path, now: Path, *tokens: str, **facts: Any) ->
     checkpoint.mkdir(parents=True, exist_ok=True)
     index = load_index(before / "train").fingerprint
     (checkpoint / "MANIFEST.json").write_text(json.dumps({"files": {}, "index": index, **facts}))
-    return changed_data(RunFolder(run), config(before).data, config(now, *tokens), 4, "mmpretrain train")
+    return changed_data(RunFolder(run), config(before), config(now, *tokens), 4, "mmpretrain train")
 
 
 @pytest.fixture
@@ -58,3 +58,10 @@ def test_scores_that_decide_are_of_the_same_data(digits: Path, moved: Path, tmp_
     assert "is not the one that this run has measured on (index 000000000000 -> " in problem
     assert "evaluation.best.score compares the scores: restore it; or start another run" in problem
     assert looked_at(tmp_path / "run", digits, moved, measured={"test": "0" * 64}) == Differences()
+
+
+def test_a_tokenizer_that_the_checkpoint_does_not_know_keeps_its_place(digits: Path, tmp_path: Path) -> None:
+    place = f"model.encoders.caption.tokenizer={tmp_path / 'words'}"
+    (problem,) = looked_at(tmp_path / "run", digits, digits, place).problems
+    assert problem.startswith("model.encoders.caption.tokenizer: ") and "give it the value from before; or" in problem
+    assert looked_at(tmp_path / "run", digits, digits, place, tokenizers={"caption": "0" * 64}) == Differences()
