@@ -21,7 +21,7 @@ BEST = ("evaluation.best.score=retrieval/left->caption/recall@1", "evaluation.ev
 
 def config(data: Path, *tokens: str) -> Config:
     """Of a run that learns from ``data``."""
-    return compose(["method=clip", f"data.path={data}", *tokens])
+    return compose(["method=clip", "data=digits", f"data.path={data}", *tokens])
 
 
 def looked_at(run: Path, before: Path, now: Path, *tokens: str, **facts: Any) -> Differences:
