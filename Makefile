@@ -13,7 +13,8 @@ TIMED := @.ci/timed
 
 # Tests that wait, that start processes and that compute overlap well: three workers keep two cores busy.
 WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
+# Hundreds of processes start: they read what an earlier one has compiled, whatever the shell says.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
 .PHONY: install demo quick test test-all gpu lint format bench slurm browser docs site
 
