@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import PATH, PLACE
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.lora import LoraConfig
 
@@ -117,7 +117,7 @@ class EncoderConfig:
     part: str | None = None
     """The modality whose encoder is taken from a release; null: the one that is called the same."""
 
-    tokenizer: str | None = field(default=None, metadata=PATH)
+    tokenizer: str | None = field(default=None, metadata=PATH | PLACE)
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
     feature_extractor: str | None = field(default=None, metadata=PATH)
