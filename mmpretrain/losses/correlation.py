@@ -9,8 +9,8 @@ rho_1, rho_2, ... are the canonical correlations (Hotelling 1936). Sums of rho^2
 no decomposition. Sums of rho only need eigenvalues, whose gradient does not divide by their distances. What is not
 finite, or no covariance, gives NaN instead of an error, as in every other loss.
 
-A library's decomposition looks at whether it has converged, for which a GPU's host waits. With ``ahead`` sums of singular
-values come from polar.py, which takes as many products as it ever needs: the same to rounding.
+A library's decomposition looks at whether it has converged, for which a GPU's host waits. With ``ahead`` sums of
+singular values come from polar.py, which takes as many products as it ever needs: the same to rounding.
 
 Shape legend: D all columns, k width of a code, d of an embedding. Everything in float64, the same on all ranks.
 """
