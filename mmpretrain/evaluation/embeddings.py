@@ -1,8 +1,9 @@
 """Embeddings of a whole split, made by all ranks together.
 
 Every rank runs the same number of forwards and of gathers, so this works on a live model whatever wraps it (under
-ZeRO-3 a forward is itself a collective). Rows are gathered batch by batch, where they are (see :class:`Keep`): beside
-the model, the device holds W x b rows at a time. Shapes: n samples of the split, b rows per batch and rank, W ranks, d width, C classes.
+ZeRO-3 a forward is itself a collective). Rows are gathered batch by batch, to where they are to be (see :class:`Keep`):
+beside the model, the device holds W x b rows at a time. Shapes: n samples of the split, b rows per batch and rank, W
+ranks, d width, C classes.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ Same class (with labels): does the nearest item have the query's label? Ties cou
 of the class must be nearer than every item of any other. Chance is the sum over the classes of the share of queries
 times the share of items.
 Cost: m n d operations per ordered pair, shared by all ranks; memory: a few arrays of BUDGET elements, never m x n
-beyond that. Where every rank has a share of the samples, none sees all of them at once (share_places.py). Shapes: m queries, n items, d width, r rows of a chunk.
+beyond that. Where every rank has a share of the samples, none sees all of them at once (share_places.py).
+Shapes: m queries, n items, d width, r rows of a chunk.
 """
 
 from __future__ import annotations
