@@ -30,9 +30,8 @@ class ProjectionHead(nn.Sequential):
     def where(self, rows: Tensor, counted: Tensor, world: World) -> Tensor:
         """[b, output_size]: of rows that count (bool [b]) what a call on them alone gives, in training mode, 0 of the
         others; of no size that the host would have to know. NaN where less than two rows count. A collective."""
+        hidden = ~counted[:, None]
+        rows = rows.masked_fill(hidden, 0)  # they may hold anything
         for layer in self:
-            if isinstance(layer, _BatchNorm):
-                rows = normalized_where(layer, rows, counted, world)
-            else:
-                rows = layer(rows.masked_fill(~counted[:, None], 0))
-        return rows.masked_fill(~counted[:, None], 0)
+            rows = normalized_where(layer, rows, counted, world) if isinstance(layer, _BatchNorm) else layer(rows)
+        return rows.masked_fill(hidden, 0)

@@ -48,7 +48,7 @@ def all_three() -> list[tuple[Embeddings, dict[str, float]]]:
     return [found_by(keep) for keep in Keep]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_shares_measure_what_the_whole_measures(ranks: Ranks, size: int) -> None:
     alone = found_by(Keep.everywhere)[1]
     everyone = ranks(size, all_three)
@@ -74,7 +74,7 @@ def test_one_rank_alone_counts_by_its_share_too() -> None:
         np.testing.assert_array_equal(ahead + tied, (similarity >= own - 1e-5).sum(axis=1))
 
 
-def refused(broken: bool) -> list[str]:
+def refused() -> list[str]:
     """Messages of a model that has diverged on the last rank, and of a rank that runs out of memory."""
     world, messages = World.current(), []
     for keep in Keep:
@@ -95,7 +95,7 @@ def _fails(*_: object) -> None:
 
 
 def test_what_fails_on_one_rank_is_told_on_all(ranks: Callable) -> None:
-    first, second = ranks(2, refused, True, timeout=60)
+    first, second = ranks(2, refused, timeout=60)
     assert first[:3] == second[:3] == [first[0]] * 3 and "not finite for 1 of 59 samples (first: sample 5)" in first[0]
     assert (first[3], second[3]) == ("MemoryError('too large')", "None")
 
