@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mmpretrain.config.changes import changes
 from mmpretrain.config.choices import Choices
@@ -78,7 +79,7 @@ def compose(
     typed = [_typed(layer, method, problems) for layer in layers]
     # What a folder or a kind says comes after the files, so that the command line can still change it.
     fill_in(typed, len(files), look, problems, small=model == OWN)
-    tree = merge_all(OmegaConf.structured(Config(method=method())), typed, problems)
+    tree = merge_all(_nothing_said(method), typed, problems)
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += (
         [_no_value(key, list(tree.data.modalities)) for key in sorted(OmegaConf.missing_keys(tree))]
@@ -97,6 +98,13 @@ def compose(
     if found := config.problems():
         raise ConfigError(found)
     return config
+
+
+@cache
+def _nothing_said(method: type[MethodConfig]) -> DictConfig:
+    """A config before anything is said, to lay layers over, which copies it: making it takes as long as all layers."""
+    tree: DictConfig = OmegaConf.structured(Config(method=method()))
+    return tree
 
 
 def _no_value(key: str, modalities: list[str]) -> str:
