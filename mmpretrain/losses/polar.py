@@ -27,7 +27,7 @@ def nuclear_norm(matrix: Tensor, least: float) -> Tensor:
     return (_polar(matrix.detach(), least) * matrix).sum()
 
 
-def leading_sum(symmetric: Tensor, count: int, least: float = 1e-8) -> Tensor:
+def leading_sum(symmetric: Tensor, count: int, least: float = 1e-12) -> Tensor:
     """The sum of the ``count`` largest eigenvalues of ``symmetric`` [n, n], float64; what is not finite gives NaN.
 
     least: how near, as a part of the largest, the next eigenvalue may be for the gradient to be exact.

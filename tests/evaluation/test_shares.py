@@ -29,7 +29,7 @@ def embedded(keep: Keep, *, diverged: bool = False) -> Embeddings:
     """Some samples cannot be read; every third lacks its right half."""
     world, model = World.current(), tiny_model()
     batches = [
-        replace(batch, present={"right": batch.positions % 3 != 0})
+        replace(batch, inputs=batch.inputs | {"right": batch.inputs["right"] | {"present": batch.positions % 3 != 0}})
         for batch in deal(SAMPLES, 4, world.rank, world.size, unreadable=(3, 60))
     ]
     if diverged and world.rank == world.size - 1:
