@@ -103,7 +103,7 @@ class ForwardSweep(Sweep):
             self.features = features
         columns = block.sums.view(len(block.sums), -1, SUMS)
         strips = list(self.tiles(block))
-        if self._by_strip and self.whole(strips[0]):
+        if self._by_strip and len(strips) > 1 and self.whole(strips[0]):
             shape = len(strips), 1 if own is None else 2, len(columns)
             self._parts = {number: columns.new_empty(shape) for number in range(len(self.setup.terms))}
         for self._strip, tile in enumerate(strips):
