@@ -193,8 +193,9 @@ class Session:
     def evaluate(self, done: int) -> None:
         """Metrics on held-out data into metrics.jsonl, and which step is the best so far."""
         settings = self.config.evaluation
+        pictures = self.world.max_flag(self.recorder.takes_pictures)  # only rank 0 may have somebody to show them to
         with self.waiting.leisurely(), self.engine.evaluated_weights():
-            results, shown = self.measuring.while_training()
+            results, shown = self.measuring.while_training(shown=pictures)
         self.recorder.write({"step": done, **log_entry(results, settings.watched_split)})
         if self.recorder.takes_pictures:
             self._show(done, shown, settings.watched_split)
