@@ -86,7 +86,7 @@ class Columns:
 
     def keys_of(self, rows: np.ndarray) -> list[str]:
         """The keys of these rows (int64 [k]), in their order."""
-        text = memoryview(self.keys)  # a copy of all keys of a large shard takes longer than the few that are wanted
+        text = self.keys.data  # a copy of all keys of a large shard takes longer than the few that are wanted
         spans = zip(self.begins[rows].tolist(), self.ends[rows].tolist(), strict=True)
         return [str(text[begin:end], "utf-8") for begin, end in spans]
 
