@@ -56,9 +56,9 @@ test: lint site slurm browser
 test-all: install slurm browser
 	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
 
-# What only a CUDA device can show; elsewhere it says why it does nothing.
+# What only a CUDA device can show, and its tables in a file; elsewhere it says why it does nothing.
 gpu: install
-	$(TIMED) gpu '$(BIN)/python -m tests.gpu'
+	$(TIMED) gpu '$(BIN)/python -m tests.gpu --out runs/gpu.md'
 
 lint: install
 	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports --no-logo' '$(BIN)/mypy'

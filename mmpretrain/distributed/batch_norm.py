@@ -49,24 +49,12 @@ class SyncBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         with torch.autocast(input.device.type, enabled=False):
             batch = _whole_batch(input.detach(), self.world)
-            self._track(batch)
+            _track(self, batch)
             return _Normalize.apply(input, self.weight, self.bias, batch, self.eps, self.world)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"batch norm needs [b, c] or [b, c, ...], got the shape {list(input.shape)}")
-
-    @torch.no_grad()
-    def _track(self, batch: _Batch) -> None:
-        """Move the running statistics towards those of the whole batch; the variance that is kept is unbiased."""
-        if not self.track_running_stats:
-            return
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.double() if self.momentum is None else self.momentum
-        unbiased = batch.variance * batch.values / (batch.values - 1)
-        for running, new in ((self.running_mean, batch.mean), (self.running_var, unbiased)):
-            running.copy_(running + share * (new - running))
 
 
 def synchronize(model: nn.Module, world: World) -> None:
@@ -109,6 +97,20 @@ def held_statistics(model: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
+def normalized_where(layer: _BatchNorm, rows: Tensor, counted: Tensor, world: World) -> Tensor:
+    """What ``layer``, in training mode, makes of ``rows[counted]`` of all ranks, without asking how many they are.
+
+    rows: [b, c]. counted: bool [b]; other rows become 0, and get no gradient. With less than two rows that count on all
+    ranks together everything is NaN, the running statistics included. A collective.
+    """
+    hidden = ~counted[:, None]
+    rows = rows.masked_fill(hidden, 0)
+    with torch.autocast(rows.device.type, enabled=False):
+        batch = _whole_batch(rows.detach(), world, counted)
+        _track(layer, batch)
+        return _Normalize.apply(rows, layer.weight, layer.bias, batch, layer.eps, world).masked_fill(hidden, 0)
+
+
 class _Batch(NamedTuple):
     """Statistics per channel, the same on all ranks. values: how many they are of. variance: biased."""
 
@@ -118,17 +120,33 @@ class _Batch(NamedTuple):
 
 
 @torch.no_grad()
-def _whole_batch(rows: Tensor, world: World) -> _Batch:
-    """The batch's statistics from those of each rank, float64 (they are few, and counts may exceed 2^24)."""
-    dims, values = _all_but_channels(rows), rows.numel() // rows.shape[1]
-    exact = rows.to(_at_least_float32(rows))
-    mean = exact.sum(dims) / max(values, 1)
-    squares = (exact - _per_channel(mean, rows)).square().sum(dims)
-    own = torch.stack([torch.full_like(mean, values), mean, squares]).double()
+def _track(layer: _BatchNorm, batch: _Batch) -> None:
+    """Move the running statistics towards those of the whole batch; the variance that is kept is unbiased."""
+    if not layer.track_running_stats:
+        return
+    assert layer.running_mean is not None and layer.running_var is not None and layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+    share = 1 / layer.num_batches_tracked.double() if layer.momentum is None else layer.momentum
+    unbiased = batch.variance * batch.values / (batch.values - 1)
+    for running, new in ((layer.running_mean, batch.mean), (layer.running_var, unbiased)):
+        # Torch's own layer keeps them for its backward pass, which does not use them after training statistics.
+        running.data.copy_(running + share * (new - running))
+
+
+@torch.no_grad()
+def _whole_batch(rows: Tensor, world: World, counted: Tensor | None = None) -> _Batch:
+    """The batch's statistics from those of each rank, float64 (they are few, and counts may exceed 2^24).
+
+    counted: bool [b], the rows that count, the others being 0; None: all.
+    """
+    mean, squares, values = _own_statistics(rows, counted)
+    own = torch.stack([values.to(mean).expand_as(mean), mean, squares]).double()
     counts, means, centered = world.all_gather_rows(own[None]).unbind(1)
     count = counts.sum(0)
+    if counted is not None:
+        count = count.masked_fill(count < 2, torch.nan)
     # Looking at the count makes the host wait for the device; a rank with two values of its own knows enough.
-    if values < 2 and count[0] < 2:
+    elif rows.numel() // rows.shape[1] < 2 and count[0] < 2:
         raise ValueError(
             f"batch norm needs more than 1 value per channel in the whole batch (this rank's shape is"
             f" {list(rows.shape)}): enlarge data.global_batch"
@@ -136,6 +154,20 @@ def _whole_batch(rows: Tensor, world: World) -> _Batch:
     overall = (counts * means).sum(0) / count
     variance = (centered + counts * (means - overall).square()).sum(0) / count
     return _Batch(count, overall, variance)
+
+
+def _own_statistics(rows: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and centered squares of this rank's rows, [c] each, and how many values they are of, a scalar."""
+    dims, exact = _all_but_channels(rows), rows.to(_at_least_float32(rows))
+    if counted is None:
+        values = torch.full((), rows.numel() // rows.shape[1], dtype=exact.dtype, device=rows.device)
+    else:
+        values = counted.sum(dtype=exact.dtype)
+    mean = exact.sum(dims) / values.clamp(min=1)
+    centered = exact - _per_channel(mean, rows)
+    if counted is not None:
+        centered = centered.masked_fill(~counted[:, None], 0)
+    return mean, centered.square().sum(dims), values
 
 
 class _Normalize(torch.autograd.Function):

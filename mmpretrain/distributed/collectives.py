@@ -37,6 +37,16 @@ def all_gather_rows(rows: Tensor, group: Group = None) -> Tensor:
     return _AllGatherRows.apply(rows, group)
 
 
+@torch.no_grad()
+def gather_rows(rows: Tensor, group: Group = None) -> Tensor | None:
+    """[b, ...] of each of W ranks -> [W b, ...], rank-major, on rank 0 of the group; None elsewhere. Not
+    differentiable."""
+    first = dist.get_rank(group) == 0
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size(group))] if first else None
+    dist.gather(rows.contiguous(), parts, group=group, group_dst=0)
+    return None if parts is None else torch.cat(parts)
+
+
 def all_reduce_sum(values: Tensor, group: Group = None) -> Tensor:
     """The sum over all ranks, same shape, ``values`` untouched. Differentiable (backward: the same sum)."""
     return _AllReduceSum.apply(values, group)

@@ -55,6 +55,10 @@ class World:
         """[b, ...] -> [size b, ...], rank-major, differentiable."""
         return rows if self.size == 1 else collectives.all_gather_rows(rows, self.group)
 
+    def gather_rows(self, rows: Tensor) -> Tensor | None:
+        """[b, ...] -> [size b, ...], rank-major, on rank 0; None elsewhere. Not differentiable."""
+        return rows if self.size == 1 else collectives.gather_rows(rows, self.group)
+
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, same shape, differentiable."""
         return values if self.size == 1 else collectives.all_reduce_sum(values, self.group)

@@ -161,24 +161,26 @@ class Engine:
 
     def _taken(self, parts: MicroBatches, step: Step, lr: float, spared: Spared | None) -> StepReport:
         """The step itself; spared: what puts back what it changes before it is known to be finite."""
-        unknown, critics_norm = {"loss": torch.full((), math.nan, device=self.device)}, 0.0
+        unknown: dict[str, Tensor] = {"loss": torch.full((), math.nan, device=self.device)}
+        critics_norm: float | Tensor = 0.0
         if spared and self.world.max_flag(not parts.features_finite):
             return self._faulty(unknown, math.nan, lr, parts, spared)
         refined: dict[str, Tensor] = {}
         if self._refines(RefineOn.next):
-            refined, critics_norm = self._refine(parts.features(), step)
+            refined, critics_norm = self._refine(parts.features(), step, looks=spared is not None)
             if spared and not math.isfinite(critics_norm):
-                return self._faulty(unknown | refined, critics_norm, lr, parts, spared)
+                return self._faulty(unknown | refined, float(critics_norm), lr, parts, spared)
         known, grad_norm = self._updated(parts, step, spared)
         if grad_norm is None:
             return self._faulty(known | refined, math.nan, lr, parts, spared)
         if self._refines(RefineOn.same, RefineOn.previous) and math.isfinite(grad_norm):
-            refined, critics_norm = self._refine(self._features_to_refine_on(parts), step)
+            refined, critics_norm = self._refine(self._features_to_refine_on(parts), step, looks=spared is not None)
             if spared and not math.isfinite(critics_norm):
                 spared.put_back_critics()
                 spared = None  # everything else has taken its step, and keeps it
         if self.average and math.isfinite(grad_norm):
             self.average.update(step.index + 1)
+        critics_norm = float(critics_norm)
         grad_norm = grad_norm if math.isfinite(critics_norm) else critics_norm
         if not math.isfinite(grad_norm):
             return self._faulty(known | refined, grad_norm, lr, parts, spared)
@@ -191,12 +193,17 @@ class Engine:
         self, parts: MicroBatches, step: Step, spared: Spared | None
     ) -> tuple[dict[str, Tensor], float | None]:
         """The losses, and one update by them; the norm of all gradients, None where ``spared`` and none was tried."""
-        known, norm = self._attempt(parts, step, replace(self.world, ahead=self.world.ahead and not spared), spared)
-        if norm is None or math.isfinite(norm) or spared or not self.world.ahead:
+        ahead = self.world.ahead and not spared
+        before = [(buffer, buffer.clone()) for buffer in self.heads.modules.buffers()] if ahead else []
+        known, norm = self._attempt(parts, step, replace(self.world, ahead=ahead), spared)
+        if norm is None or math.isfinite(norm) or not ahead:
             return known, norm
-        # Perhaps only for what the losses were not to look at: now they may. Running statistics have seen this batch.
+        # Perhaps only for what the losses were not to look at: now they may. What heads remember becomes what it was;
+        # the model's running statistics have seen this batch as they should.
         self.heads.drop_gradients()
-        with held_statistics(self.method.model), held_statistics(self.heads.modules):
+        for buffer, kept in before:
+            buffer.copy_(kept)
+        with held_statistics(self.method.model):
             return self._attempt(parts, step, replace(self.world, ahead=False), spared)
 
     def _attempt(
@@ -283,19 +290,21 @@ class Engine:
         with held_statistics(self.method.model):  # this batch has counted
             return parts.encode_again()
 
-    def _refine(self, features: Features, step: Step) -> tuple[dict[str, Tensor], float]:
+    def _refine(self, features: Features, step: Step, *, looks: bool) -> tuple[dict[str, Tensor], float | Tensor]:
         """The critics' own steps; what they lost in the last of them, and their mean gradient norm, as diagnostics; the
-        norm as a number, too."""
+        norm by itself, too, which the host has read in every one of them if it ``looks`` or may wait."""
+        looks = looks or not self.world.ahead
         losses, norms = Losses({}), []
         self.method.critics.requires_grad_(True)
         for _ in range(self.method.refinement.times):
             losses = self.method.refine(features, step, self.world)
             losses.total.backward()
-            norms.append(self.critics.update())
+            norms.append(self.critics.update() if looks else self.critics.update_unread())
         self.method.critics.requires_grad_(False)
         terms = {f"critics/{name}": term.detach() for name, term in losses.terms.items()}
         norm = sum(norms) / len(norms)
-        return {**terms, **losses.diagnostics, CRITICS_NORM: torch.full((), norm, device=self.device)}, norm
+        told = norm if isinstance(norm, Tensor) else torch.full((), norm, device=self.device)
+        return {**terms, **losses.diagnostics, CRITICS_NORM: told}, norm
 
     def _set_lr(self, index: int) -> float:
         optim, batch = self.config.optim, self.config.data.global_batch

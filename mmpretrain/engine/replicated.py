@@ -97,6 +97,23 @@ class Replicated:
             self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def update_unread(self) -> Tensor:
+        """As :meth:`update`, but for a host that does not wait: the step is taken whatever the norm, a scalar of the
+        device that is returned, and whoever reads it later sees what went wrong. A collective.
+
+        Only :meth:`update` leaves out parameters without a gradient; with such ones the host waits after all.
+        """
+        parameters = [parameter for parameter in self.modules.parameters() if parameter.requires_grad]
+        if self.optimizer is None or any(parameter.grad is None for parameter in parameters):
+            return torch.full((), self.update(), device=self.world.device)
+        norm = self.unread()[0]
+        assert self._norm is not None
+        nn.utils.clip_grads_with_norm_(parameters, self.config.clip or math.inf, self._norm)
+        self.optimizer.step()
+        self._averaged = None
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and the optimizer's state."""
         return {"modules": self.modules.state_dict(), "optimizer": self.optimizer and self.optimizer.state_dict()}

@@ -32,7 +32,7 @@ class DevicePlaces:
     def outcomes(self, rows: slice) -> list[np.ndarray]:
         """Of these queries, [r] each: items nearer than the first right one, those tied with it, right ones among them,
         and with classes whether the nearest item is of the query's."""
-        similarity = _exact(torch.from_numpy(self.queries[rows]).to(self.device), self.items)
+        similarity = exact_product(torch.from_numpy(self.queries[rows]).to(self.device), self.items)
         starts = self.right.starts[rows.start : rows.stop + 1]
         mine = np.repeat(np.arange(len(similarity)), np.diff(starts))
         places = torch.from_numpy(np.stack([mine, self.right.right[starts[0] : starts[-1]]])).to(self.device)
@@ -54,7 +54,7 @@ class DevicePlaces:
         return nearest > similarity.masked_fill(same, -torch.inf).amax(dim=1) + TIE
 
 
-def _exact(left: Tensor, right: Tensor) -> Tensor:
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T`` without TF32, whose rounding is a hundred times a tie."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -1,14 +1,15 @@
 """Embeddings of a whole split, made by all ranks together.
 
 Every rank runs the same number of forwards and of gathers, so this works on a live model whatever wraps it (under
-ZeRO-3 a forward is itself a collective). Rows are gathered batch by batch: beside the model, the device holds
-W x b rows at a time. Shapes: n samples of the split, b rows per batch and rank, W ranks, d width, C classes.
+ZeRO-3 a forward is itself a collective). Rows are gathered batch by batch, to where they are to be (see :class:`Keep`):
+beside the model, the device holds W x b rows at a time. Shapes: n samples of the split, b rows per batch and rank, W
+ranks, d width, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mmpretrain.data.batch import Batch
 from mmpretrain.distributed.modes import evaluating
 from mmpretrain.distributed.world import World
+from mmpretrain.evaluation.shares import Keep, Share, owners
 
 ORDINAL, LABEL = "ordinal", "label"
 
@@ -44,6 +46,8 @@ class Embeddings:
     of measured values float [n]. present: modality -> bool [n], whether each sample has it; modalities that all have
     are left out, and the rows of others mean nothing where it is False. same: modality -> int64 [n]; samples with equal
     numbers hold the same item of it. captions: text modality -> all its texts, where they count one by one.
+    share: what this rank keeps, where not every rank has everything; whatever a model gives is then None or empty but
+    perhaps on rank 0, and so are labels that are measured.
     """
 
     ordinals: np.ndarray
@@ -56,6 +60,7 @@ class Embeddings:
     present: dict[str, np.ndarray] = field(default_factory=dict)
     same: dict[str, np.ndarray] = field(default_factory=dict)
     captions: dict[str, Captions] = field(default_factory=dict)
+    share: Share | None = None
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -76,7 +81,7 @@ def _cut(value: Any, rows: np.ndarray) -> Any:
         return {name: _cut(array, rows) for name, array in value.items()}
     if isinstance(value, Captions):
         return value.only(rows)
-    return None if value is None else value[rows]
+    return None if value is None or isinstance(value, Share) else value[rows]
 
 
 def labels_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
@@ -102,36 +107,47 @@ def classes_of(embeddings: Embeddings, split: str, metric: str) -> np.ndarray:
     return labels
 
 
-def embed_split(model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device) -> Embeddings:
-    """Run ``model(**batch.inputs)`` over this rank's ``batches`` and give every rank the embeddings of all samples.
+def embed_split(
+    model: nn.Module, batches: Iterable[Batch], world: World, device: torch.device, keep: Keep = Keep.everywhere
+) -> Embeddings:
+    """Run ``model(**batch.inputs)`` over this rank's ``batches`` and give every rank what it is to ``keep``.
 
     ``batches``: as many on every rank, of equal size at each turn; ``positions`` are ordinals of the split. A sample
     that occurs more than once is kept once. One that could not be read is left out: its row has the ordinal of its
     substitute.
     Raises ValueError, on all ranks alike, for an empty split and for outputs that are not finite.
     """
-    reals, integers = _Columns(), _Columns()
+    reals, integers = _Columns(keep), _Columns(Keep.everywhere)
     with evaluating(model), torch.no_grad():
         for batch in batches:
             moved = batch.to(device)
             reals.add(_outputs(model(**moved.inputs)) | _values(moved), world)
             integers.add({name: column.to(device) for name, column in _facts(batch).items()}, world)
-    if not reals.parts:
+    if not integers.parts:
         raise ValueError("the split to evaluate has no samples: build its shards, or name another evaluation.split")
-    return _assemble(reals, integers)
+    return _assemble(reals, integers) if keep is Keep.everywhere else _assemble_share(reals, integers, world)
 
 
 class _Columns:
-    """Tensors [b, d] by name, gathered from all ranks side by side and kept apart again at the end."""
+    """Tensors [b, d] by name, gathered side by side where they are kept, and kept apart again at the end. own: what
+    this rank made, unless every rank has everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep) -> None:
+        self.keep = keep
         self.parts: list[Tensor] = []
+        self.own: list[Tensor] = []
         self.widths: dict[str, int] = {}
 
     def add(self, columns: Mapping[str, Tensor], world: World) -> None:
         """One batch; the same names in the same order every time, on all ranks."""
         self.widths = {name: column.shape[1] for name, column in columns.items()}
-        self.parts.append(world.all_gather_rows(torch.cat(list(columns.values()), dim=1)).cpu())
+        rows = torch.cat(list(columns.values()), dim=1)
+        if self.keep is Keep.everywhere:
+            self.parts.append(world.all_gather_rows(rows).cpu())
+            return
+        self.own.append(rows.cpu())
+        if self.keep is Keep.first and (gathered := world.gather_rows(rows)) is not None:
+            self.parts.append(gathered.cpu())
 
     def rows(self) -> np.ndarray:
         """[all gathered rows, all widths]."""
@@ -176,14 +192,37 @@ def _assemble(reals: _Columns, integers: _Columns) -> Embeddings:
     rows = reals.rows()[first]
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        raise ValueError(
-            f"the model's outputs are not finite for {len(bad)} of {len(rows)} samples (first: sample"
-            f" {ordinals[bad[0]]}): training has diverged; lower optim.lr or set optim.clip"
-        )
-    outputs, known = _by_field(reals.cut(rows)), integers.cut(facts[first])
+        raise _not_finite(len(bad), len(rows), int(ordinals[bad[0]]))
+    return _built(ordinals, _by_field(reals.cut(rows)), integers.cut(facts[first]))
+
+
+def _assemble_share(reals: _Columns, integers: _Columns, world: World) -> Embeddings:
+    facts = integers.rows()
+    ordinals, first = np.unique(facts[:, 0], return_index=True)
+    ranks, numbers = owners([len(part) for part in reals.own], world.size)
+    mine = np.flatnonzero(ranks[first] == world.rank)
+    own = torch.cat(reals.own).numpy()[numbers[first[mine]]]
+    bad = ordinals[mine[~np.isfinite(own).all(axis=1)]]
+    count = int(world.all_reduce_sum(torch.tensor([len(bad)], device=world.device)).item())
+    lowest = world.all_reduce_max(torch.tensor([-bad[0] if len(bad) else -(2**62)], device=world.device))
+    if count:
+        raise _not_finite(count, len(ordinals), -int(lowest.item()))
+    share = Share(mine, _by_field(reals.cut(own))["embeds"])
+    outputs = _by_field(reals.cut(reals.rows()[first])) if reals.parts else {}
+    return replace(_built(ordinals, outputs, integers.cut(facts[first])), share=share)
+
+
+def _not_finite(bad: int, samples: int, first: int) -> ValueError:
+    return ValueError(
+        f"the model's outputs are not finite for {bad} of {samples} samples (first: sample {first}): training has"
+        " diverged; lower optim.lr or set optim.clip"
+    )
+
+
+def _built(ordinals: np.ndarray, outputs: dict[str, dict[str, np.ndarray]], known: dict[str, np.ndarray]) -> Embeddings:
     return Embeddings(
         ordinals,
-        outputs["embeds"],
+        outputs.get("embeds", {}),
         logits=outputs.get("logits", {}).get(""),
         labels=_labels(known.get(LABEL), outputs.get(LABEL, {}).get("")),
         fused=outputs.get("fused_embeds", {}).get(""),

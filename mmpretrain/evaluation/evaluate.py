@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmpretrain.config.evaluation import EvaluationConfig, Metric, Need
+from mmpretrain.config.evaluation_sections import Captions
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.bootstrap import HIGH, LOW, Measured
 from mmpretrain.evaluation.bootstrap import intervals as measured_intervals
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.evaluator import EmbedWithout, Evaluator, Evidence, Prompts, load_evaluator
+from mmpretrain.evaluation.shares import Keep
 from mmpretrain.evaluation.sharing import ToldError
 from mmpretrain.files import replace_text
 from mmpretrain.records import stands_beside
@@ -84,6 +86,16 @@ def measure(
         if world.rank == 0:
             found[metric] = scores
     return found
+
+
+def keeping(metrics: Sequence[Metric], settings: EvaluationConfig, world: World, *, shown: bool) -> Keep:
+    """Which ranks need the embeddings that ``metrics`` are of. shown: whether rank 0 draws them."""
+    evaluators = [load_evaluator(metric) for metric in metrics]
+    wanted = settings.retrieval
+    one_by_one = Metric.retrieval in metrics and (bool(wanted.same) or wanted.captions is Captions.all)
+    if world.size == 1 or one_by_one or any(found.everywhere and not found.by_shares for found in evaluators):
+        return Keep.everywhere
+    return Keep.shares if not shown and all(found.by_shares for found in evaluators) else Keep.first
 
 
 def plain(found: Scores, *, wanted: bool) -> dict[str, float]:

@@ -58,9 +58,11 @@ class Evaluator(ABC):
     """Scores of a model by its embeddings; no state, and made anew for every evaluation.
 
     everywhere: whether all ranks run it, and share the work by ``evidence.world``; else rank 0 does, and they wait.
+    by_shares: whether embeddings do for it of which every rank has a share alone (``Embeddings.share``).
     """
 
     everywhere: ClassVar[bool] = False
+    by_shares: ClassVar[bool] = False
 
     @abstractmethod
     def scores(self, evidence: Evidence) -> Mapping[str, float | Measured]:

@@ -11,7 +11,8 @@ Same class (with labels): does the nearest item have the query's label? Ties cou
 of the class must be nearer than every item of any other. Chance is the sum over the classes of the share of queries
 times the share of items.
 Cost: m n d operations per ordered pair, shared by all ranks; memory: a few arrays of BUDGET elements, never m x n
-beyond that. Shapes: m queries, n items, d width, r rows of a chunk.
+beyond that. Where every rank has a share of the samples, none sees all of them at once (share_places.py).
+Shapes: m queries, n items, d width, r rows of a chunk.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from mmpretrain.evaluation.device_places import DevicePlaces
 from mmpretrain.evaluation.embeddings import Embeddings, has_classes
 from mmpretrain.evaluation.evaluator import Evaluator, Evidence
 from mmpretrain.evaluation.items import Items, Relation, items_of, related
+from mmpretrain.evaluation.share_places import places_by_shares
+from mmpretrain.evaluation.shares import Share
 from mmpretrain.evaluation.sharing import shared_rows
 from mmpretrain.evaluation.similarity import TIE, check_widths, row_blocks, unit_rows
 
@@ -38,6 +41,7 @@ class Retrieval(Evaluator):
     """:func:`measure_retrieval` at 1, 5 and 10."""
 
     everywhere: ClassVar[bool] = True
+    by_shares: ClassVar[bool] = True
 
     def scores(self, evidence: Evidence) -> Mapping[str, float | Measured]:
         """See :func:`retrieval`."""
@@ -65,7 +69,13 @@ def measure_retrieval(
     directions: (query, item) modalities; None: all.
     """
     scores: dict[str, float | Measured] = {}
-    for query, item in directions if directions is not None else permutations(embeddings.embeds, 2):
+    share = embeddings.share
+    names = embeddings.embeds if share is None else share.embeds
+    for query, item in directions if directions is not None else permutations(names, 2):
+        if share is not None:
+            found = _shared_direction(embeddings, share, query, item, world, ks)
+            scores |= {f"{query}->{item}/{name}": score for name, score in found.items()}
+            continue
         both = embeddings.only(embeddings.having((query, item)))
         if len(both):
             found = _direction(items_of(both, query), items_of(both, item), both.labels, world, ks)
@@ -84,6 +94,28 @@ def _direction(
     scores = place_scores(places[AHEAD], places[TIED], places[RIGHT], right, ks)
     if classes is not None:
         scores |= {"class_recall@1": mean_of(places[CLASS], right.groups()), "class_recall@1/chance": _meet(*classes)}
+    return scores
+
+
+def _shared_direction(
+    embeddings: Embeddings, share: Share, query: str, item: str, world: World, ks: Sequence[int]
+) -> dict[str, float | Measured]:
+    """As :func:`_direction`, where every rank has a share of the samples; {} if none has both modalities."""
+    both = embeddings.having((query, item))
+    if not both.any():
+        return {}
+    mine = both[share.rows]
+    places = (np.cumsum(both) - 1)[share.rows[mine]]
+    sides = [unit_rows(share.embeds[name][mine]) for name in (query, item)]
+    check_widths(sides[0], sides[1])
+    classes = None
+    if embeddings.labels is not None and has_classes(embeddings.labels):
+        classes = embeddings.labels[both]
+    own_classes = None if classes is None else classes[places]
+    ahead, tied, *same = places_by_shares(sides[0], sides[1], places, int(both.sum()), own_classes, world)
+    scores = place_scores(ahead, tied, np.ones(len(ahead)), Relation.one_to_one(len(ahead)), ks)
+    if classes is not None:
+        scores |= {"class_recall@1": mean_of(same[0]), "class_recall@1/chance": _meet(classes, classes)}
     return scores
 
 

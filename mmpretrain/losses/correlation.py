@@ -9,6 +9,9 @@ rho_1, rho_2, ... are the canonical correlations (Hotelling 1936). Sums of rho^2
 no decomposition. Sums of rho only need eigenvalues, whose gradient does not divide by their distances. What is not
 finite, or no covariance, gives NaN instead of an error, as in every other loss.
 
+A library's decomposition looks at whether it has converged, for which a GPU's host waits. With ``ahead`` sums of
+singular values come from polar.py, which takes as many products as it ever needs: the same to rounding.
+
 Shape legend: D all columns, k width of a code, d of an embedding. Everything in float64, the same on all ranks.
 """
 
@@ -20,6 +23,8 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
+
+from mmpretrain.losses.polar import leading_sum, nuclear_norm
 
 Name = tuple[str, str]  # of a group of columns: what it is, and of which modality
 SMOOTHING = 1e-8
@@ -68,10 +73,20 @@ def correlations(cross: Tensor) -> Tensor:
     return torch.linalg.svdvals(torch.where(finite, cross.detach(), 0.0)).where(finite, torch.nan)
 
 
-def sum_of_correlations(cross: Tensor) -> Tensor:
+def mean_correlation(cross: Tensor, *, ahead: bool = False) -> Tensor:
+    """The mean of :func:`correlations`."""
+    return nuclear_norm(cross.detach(), least=1e-12) / min(cross.shape) if ahead else correlations(cross).mean()
+
+
+def sum_of_correlations(cross: Tensor, *, ahead: bool = False) -> Tensor:
     """sum rho = tr (K^T K)^{1/2}, smooth at 0: eps = 1e-8 under the root adds at most sqrt(eps) for each rho."""
-    gram = cross @ cross.mT if cross.shape[0] <= cross.shape[1] else cross.mT @ cross
-    return _eigenvalues(gram + SMOOTHING * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).sqrt().sum()
+    narrow = cross if cross.shape[0] > cross.shape[1] else cross.mT
+    one = torch.eye(narrow.shape[1], dtype=cross.dtype, device=cross.device)
+    if ahead:
+        # The singular values of [K; sqrt(eps) I] are the roots of K^T K + eps I.
+        root = SMOOTHING**0.5
+        return nuclear_norm(torch.cat([narrow, root * one]), least=root)
+    return _eigenvalues(narrow.mT @ narrow + SMOOTHING * one).sqrt().sum()
 
 
 def sum_of_squares(cross: Tensor) -> Tensor:
@@ -79,12 +94,13 @@ def sum_of_squares(cross: Tensor) -> Tensor:
     return cross.square().sum()
 
 
-def agreement(white: Blocks, width: int) -> Tensor:
+def agreement(white: Blocks, width: int, *, ahead: bool = False) -> Tensor:
     """MAXVAR (Kettenring 1971), in [1/M, 1]: the mean of the ``width`` largest eigenvalues of ``white``, over M groups.
 
     Of two codes of the same width: the mean of (1 + rho_i) / 2.
     """
-    return _eigenvalues(white.matrix)[-width:].sum() / (width * len(white.widths))
+    largest = leading_sum(white.matrix, width) if ahead else _eigenvalues(white.matrix)[-width:].sum()
+    return largest / (width * len(white.widths))
 
 
 def redundancy(standard: Tensor) -> Tensor:

@@ -73,8 +73,9 @@ class Comm(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """Terms ``fused`` and MODALITY, and their accuracies as diagnostics.
 
-        The term of a modality that less than two samples of the whole batch have is left out of this step. Raises
-        ValueError, on all ranks, when no term is left (terms=unimodal).
+        The term of a modality that less than two samples of the whole batch have is left out of this step; where the
+        host must not wait for their number it is NaN. Raises ValueError, on all ranks, when no term is left
+        (terms=unimodal).
         """
         pairs = self._pairs(features, world)
         if not pairs:
@@ -83,6 +84,8 @@ class Comm(Method):
         results = iter(self.contrastive(flat, features, scale=1 / self.settings.temperature, world=world))
         found = {name: [next(results) for _ in term] for name, term in pairs.items()}
         terms = {name: torch.stack([result.loss for result in of]).mean() for name, of in found.items()}
+        if world.ahead and len(terms) > (FUSED in terms):
+            terms = _nan_where_scarce(terms, features.present, world)
         accuracies = {
             f"accuracy/{n}": torch.stack([result.accuracy for result in of]).mean() for n, of in found.items()
         }
@@ -90,35 +93,55 @@ class Comm(Method):
 
     def _pairs(self, features: Features, world: World) -> dict[str, list[Pair]]:
         """Every term's pairs; its loss is their mean."""
-        first, second = (self._project(features.fused[view]) for view in VIEWS)
+        first, second = (self._project(features.fused[view], None, world) for view in VIEWS)
         pairs = {FUSED: [self._pair(first, second)]} if self.settings.terms is not Terms.unimodal else {}
         if self.settings.terms is Terms.fused:
             return pairs
         alone = [features.embeds] if self.settings.pairing is Pairing.paper else [features.views[v] for v in VIEWS]
         for name, valid in _with_enough_samples(self.modalities, features.present, world).items():
-            own = [self._project(embeds[name], valid) for embeds in alone]
+            own = [self._project(embeds[name], valid, world) for embeds in alone]
             pairs[name] = [self._pair(own[0], second, valid), self._pair(own[-1], first, valid)]
         return pairs
 
     def _pair(self, query: Tensor, key: Tensor, valid: Tensor | None = None) -> Pair:
         return Pair(query, key, one_way=self.one_way, same_side=not self.one_way, query_valid=valid)
 
-    def _project(self, rows: Tensor, valid: Tensor | None = None) -> Tensor:
+    def _project(self, rows: Tensor, valid: Tensor | None, world: World) -> Tensor:
         """[b, d] -> [b, head_width]; rows that are not valid become 0, and the head's batch norm never sees them."""
+        head = self.heads["projection"]
+        assert isinstance(head, ProjectionHead)
         if valid is None:
-            projected: Tensor = self.heads["projection"](rows)
+            projected: Tensor = head(rows)
             return projected
-        seen = self.heads["projection"](rows[valid])
+        if world.ahead:  # how many are valid is a size, which the host would have to wait for
+            return head.where(rows, valid, world)
+        seen = head(rows[valid])
         return seen.new_zeros(len(rows), seen.shape[1]).index_put((valid,), seen)
 
 
 def _with_enough_samples(names: Sequence[str], present: dict[str, Tensor], world: World) -> dict[str, Tensor | None]:
     """Modality -> which samples have it, bool [b] (None: all), without those that a batch norm has too few samples of.
 
-    A collective if samples may lack any modality. The same modalities on all ranks.
+    A collective if samples may lack any modality. The same modalities on all ranks. Where the host must not wait for
+    their numbers, all modalities.
     """
-    if not present:
-        return dict.fromkeys(names)
-    counts = world.all_reduce_sum(torch.stack([rows.sum() for rows in present.values()])).tolist()
+    if not present or world.ahead:
+        return {name: present.get(name) for name in names}
+    counts = _counts(present, world).tolist()
     scarce = {name for name, count in zip(present, counts, strict=True) if count < 2}
     return {name: present.get(name) for name in names if name not in scarce}
+
+
+def _nan_where_scarce(terms: dict[str, Tensor], present: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+    """``terms``, those NaN that :func:`_with_enough_samples` would leave out: whoever sees that lets the host look. A
+    collective if samples may lack any modality."""
+    if not present:
+        return terms
+    enough = torch.where(_counts(present, world) < 2, torch.nan, 1.0)
+    factors = dict(zip(present, enough.unbind(), strict=True))
+    return {name: term * factors[name] if name in factors else term for name, term in terms.items()}
+
+
+def _counts(present: dict[str, Tensor], world: World) -> Tensor:
+    """Of how many samples of the whole batch each modality is there, [modalities]."""
+    return world.all_reduce_sum(torch.stack([rows.sum() for rows in present.values()]))

@@ -43,7 +43,7 @@ from mmpretrain.losses.correlation import (
     Blocks,
     Name,
     agreement,
-    correlations,
+    mean_correlation,
     redundancy,
     standardize,
     sum_of_correlations,
@@ -111,7 +111,8 @@ class Mucmm(Method):
     def objective(self, features: Features, step: Step, world: World) -> Losses:
         """The terms that have a weight; unexplained variances and, on steps that are logged, correlations as
         diagnostics."""
-        return self.losses(self.average(moments(_rows(features, self.widths), world=world)), told=self._told(step))
+        found = self.average(moments(_rows(features, self.widths), world=world))
+        return self.losses(found, told=self._told(step), ahead=world.ahead)
 
     def conclude(self, model: Any, batches: Iterable[Once], world: World) -> None:
         """Freeze means, whitening and rotation of the codes, by the whole training split."""
@@ -134,10 +135,11 @@ class Mucmm(Method):
         found: Moments = self.heads["moments"](batch) if self.settings.momentum else batch
         return found
 
-    def losses(self, found: Moments, *, told: bool = True) -> Losses:
+    def losses(self, found: Moments, *, told: bool = True, ahead: bool = False) -> Losses:
         """All terms as functions of the moments of the columns ``widths``.
 
-        told: whether correlations are diagnosed even where that takes a decomposition of their own.
+        told: whether correlations are diagnosed even where that takes a decomposition of their own. ahead: whether the
+        host must not wait for decompositions.
         """
         settings, every = self.settings, Blocks(found.covariance, self.widths)
         codes = every.only(list(self.codes))
@@ -150,7 +152,7 @@ class Mucmm(Method):
             "reconstruction": settings.gamma,
         }
         left = self._unexplained(every)
-        common, correlated = self._common(cross)
+        common, correlated = self._common(cross, ahead)
         terms = {
             "common": common,
             "individual": self._minimized(cross, [((INDIVIDUAL, m), (INDIVIDUAL, n)) for m, n in self.pairs]),
@@ -162,7 +164,7 @@ class Mucmm(Method):
         }
         kept = {name: term for name, term in terms.items() if weights[name]}
         if correlated is None and told:
-            correlated = self._correlations(cross)
+            correlated = self._correlations(cross, ahead)
         diagnostics = {f"correlation/{m}-{n}": of for (m, n), of in zip(self.pairs, correlated or (), strict=False)}
         diagnostics |= {f"unexplained/{m}": share.detach() for m, share in left.items()}
         return Losses(kept, {name: weights[name] for name in kept}, diagnostics)
@@ -177,18 +179,18 @@ class Mucmm(Method):
         done = step.index + 1
         return done % self.log_every_steps == 0 or done == self.total_steps
 
-    def _common(self, cross: Blocks) -> tuple[Tensor, list[Tensor] | None]:
+    def _common(self, cross: Blocks, ahead: bool) -> tuple[Tensor, list[Tensor] | None]:
         """The term, and the mean correlation of each pair; None where the term doesn't hold them."""
         width = cross.widths[COMMON, self.modalities[0]]
         if self.settings.among is Among.maxvar:
-            return -agreement(cross.only([(COMMON, name) for name in self.modalities]), width), None
+            return -agreement(cross.only([(COMMON, name) for name in self.modalities]), width, ahead=ahead), None
         blocks = [cross.of((COMMON, m), (COMMON, n)) for m, n in self.pairs]
         if self.settings.corr is Corr.soft:
             plain = [block.detach().diagonal().mean() for block in blocks]
             return torch.stack([redundancy(block) for block in blocks]).mean(), plain
         if self.settings.max_power == 2:
             return -torch.stack([sum_of_squares(block) for block in blocks]).mean() / width, None
-        sums = torch.stack([sum_of_correlations(block) for block in blocks])
+        sums = torch.stack([sum_of_correlations(block, ahead=ahead) for block in blocks])
         return -sums.mean() / width, list(sums.detach() / width)
 
     def _minimized(self, cross: Blocks, pairs: list[tuple[Name, Name]]) -> Tensor:
@@ -202,9 +204,9 @@ class Mucmm(Method):
         given = {name: [(COMMON, name), (INDIVIDUAL, name)] for name in self.modalities}
         return {m: unexplained(every, (EMBED, m), codes, self.settings.ridge) for m, codes in given.items()}
 
-    def _correlations(self, cross: Blocks) -> list[Tensor]:
+    def _correlations(self, cross: Blocks, ahead: bool) -> list[Tensor]:
         """The mean correlation of the common codes of each pair of modalities."""
-        return [correlations(cross.of((COMMON, m), (COMMON, n))).mean() for m, n in self.pairs]
+        return [mean_correlation(cross.of((COMMON, m), (COMMON, n)), ahead=ahead) for m, n in self.pairs]
 
 
 def _finite(found: Moments, otherwise: str) -> Moments:

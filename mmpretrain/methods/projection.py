@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmpretrain.distributed.batch_norm import normalized_where
+from mmpretrain.distributed.world import World
 
 
 class ProjectionHead(nn.Sequential):
@@ -22,3 +26,12 @@ class ProjectionHead(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden_size, output_size),
         )
+
+    def where(self, rows: Tensor, counted: Tensor, world: World) -> Tensor:
+        """[b, output_size]: of rows that count (bool [b]) what a call on them alone gives, in training mode, 0 of the
+        others; of no size that the host would have to know. NaN where less than two rows count. A collective."""
+        hidden = ~counted[:, None]
+        rows = rows.masked_fill(hidden, 0)  # they may hold anything
+        for layer in self:
+            rows = normalized_where(layer, rows, counted, world) if isinstance(layer, _BatchNorm) else layer(rows)
+        return rows.masked_fill(hidden, 0)

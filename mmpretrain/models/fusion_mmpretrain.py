@@ -72,7 +72,7 @@ class Fusion(nn.Module):
         valid = [_valid(name, x, states[name].mask, present.get(name)) for name, x in zip(states, tokens, strict=True)]
         copies = self._copies(len(tokens))
         x = torch.cat([self.cls.expand(tokens[0].shape[0], masks, -1), *(tokens[i] for i, _ in copies)], dim=1)
-        sees = _sees(masks, [(viewers, tokens[i].shape[1]) for i, viewers in copies]).to(x.device)
+        sees = _sees(masks, [(viewers, tokens[i].shape[1]) for i, viewers in copies], x.device)
         seen = sees[None, None]
         if any(rows is not None for rows in valid):
             seen = seen & _counted(masks, [(tokens[i], valid[i]) for i, _ in copies])[:, None, None]
@@ -180,12 +180,16 @@ def _valid(name: str, tokens: Tensor, mask: Tensor | None, present: Tensor | Non
     return there if valid is None else there & valid
 
 
-def _sees(masks: int, copies: list[tuple[list[int], int]]) -> Tensor:
-    """Which mask sees which token, bool [masks, s]: its own [CLS], and ``(masks that see them, tokens)`` in order."""
-    columns = [torch.eye(masks, dtype=torch.bool)]
+def _sees(masks: int, copies: list[tuple[list[int], int]], device: torch.device) -> Tensor:
+    """Which mask sees which token, bool [masks, s]: its own [CLS], and ``(masks that see them, tokens)`` in order.
+
+    Made where it is needed: numbers of the host would have to travel, and a GPU's host would wait for them.
+    """
+    columns = [torch.eye(masks, dtype=torch.bool, device=device)]
     for viewers, length in copies:
-        column = torch.zeros(masks, length, dtype=torch.bool)
-        column[viewers] = True
+        column = torch.zeros(masks, length, dtype=torch.bool, device=device)
+        for viewer in viewers:
+            column[viewer].fill_(True)
         columns.append(column)
     return torch.cat(columns, dim=1)
 

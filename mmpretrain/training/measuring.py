@@ -15,8 +15,9 @@ from mmpretrain.data.info import dataset_info
 from mmpretrain.data.stream import Stream
 from mmpretrain.engine.engine import Engine
 from mmpretrain.evaluation.embeddings import Embeddings, embed_split
-from mmpretrain.evaluation.evaluate import Scores, measure, plain
+from mmpretrain.evaluation.evaluate import Scores, keeping, measure, plain
 from mmpretrain.evaluation.same_items import with_items
+from mmpretrain.evaluation.shares import Keep
 from mmpretrain.evaluation.texts import Processor, embed_own_texts, embed_texts
 
 
@@ -38,9 +39,13 @@ class Measuring:
         self._settings = config.evaluation
         self.texts = self._texts() if texts is None else list(texts)
 
-    def while_training(self) -> tuple[dict[str, float], Embeddings]:
-        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of."""
-        settings, embed, split = self._settings, functools.cache(self.embed), self._settings.watched_split
+    def while_training(self, *, shown: bool = True) -> tuple[dict[str, float], Embeddings]:
+        """Results of the metrics that are watched (rank 0; {} elsewhere), and the embeddings that they are of.
+
+        shown: whether rank 0 draws these, so that it needs them whole.
+        """
+        settings, split = self._settings, self._settings.watched_split
+        embed = self._embedding(settings.watched, shown=shown)
         factors = settings.factors.while_training
         results = plain(self._evaluate(settings.watched, embed, split, classes=None, factors=factors), wanted=False)
         return results, embed(split)
@@ -49,13 +54,14 @@ class Measuring:
         """Results of the metric of ``evaluation.best.score`` alone, as :meth:`while_training`."""
         settings = self._settings
         metric = Metric.__members__[score_metric(str(settings.best.score))]
-        embed, factors = functools.cache(self.embed), settings.factors.while_training
+        embed, factors = self._embedding([metric], shown=False), settings.factors.while_training
         found = self._evaluate([metric], embed, settings.best.split, classes=None, factors=factors)
         return plain(found, wanted=False)
 
     def final(self) -> tuple[Scores, Embeddings | None]:
         """Scores by the final metrics (rank 0; {} elsewhere), and the held-out embeddings, None without such."""
-        settings, embed, info = self._settings, functools.cache(self.embed), dataset_info(self.config.data)
+        settings, info = self._settings, dataset_info(self.config.data)
+        embed = self._embedding(settings.final, shown=True)
         names = info.classes if info else None
         found = self._evaluate(settings.final, embed, settings.split, classes=names)
         return found, embed(settings.split) if settings.splits else None
@@ -89,13 +95,18 @@ class Measuring:
         shots = self._settings.zero_shot
         return replace(self._settings, zero_shot=replace(shots, classes=list(shots.classes or classes or [])))
 
-    def embed(self, split: str, without: str | None = None) -> Embeddings:
+    def _embedding(self, metrics: Sequence[Metric], *, shown: bool) -> Callable[[str], Embeddings]:
+        """Split -> its embeddings, made once and kept where ``metrics`` need them."""
+        keep = keeping(metrics, self._settings, self._engine.world, shown=shown)
+        return functools.cache(functools.partial(self.embed, keep=keep))
+
+    def embed(self, split: str, without: str | None = None, keep: Keep = Keep.everywhere) -> Embeddings:
         """Embeddings of a split by the engine's model, which is not given the modality ``without``."""
         settings, engine = self._settings, self._engine
         batches = self._split(split).split_batches(settings.batch, settings.max_samples)
         if without is not None:
             batches = (replace(b, inputs={n: t for n, t in b.inputs.items() if n != without}) for b in batches)
-        return embed_split(engine.deepspeed, batches, engine.world, engine.device)
+        return embed_split(engine.deepspeed, batches, engine.world, engine.device, keep)
 
     def _with_items(self, embed: Callable[[str], Embeddings], split: str) -> Callable[[str], Embeddings]:
         """``embed`` that also says of ``split`` what retrieval counts as one item, and as several."""

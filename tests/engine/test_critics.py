@@ -170,9 +170,11 @@ def turns(tokens: list[str]) -> list[dict[str, Tensor]]:
     engine = runs.start(config)
     seen = [weights_of(engine)]
 
-    def watched(refine: Callable[..., dict[str, Tensor]], features: Features, step: Step) -> dict[str, Tensor]:
+    def watched(
+        refine: Callable[..., dict[str, Tensor]], features: Features, step: Step, *, looks: bool
+    ) -> dict[str, Tensor]:
         seen.append(weights_of(engine))
-        losses = refine(features, step)
+        losses = refine(features, step, looks=looks)
         seen.append(weights_of(engine))
         return losses
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -80,8 +79,8 @@ def test_weights_that_cannot_act_are_refused(folders: Path, again: Path, tmp_pat
     leaf = Leaf.open(one)
     assert read_alike(leaf, Leaf.open(again), "genes")
     other = {"genes": {**leaf.processor.modalities["genes"], "minimum": [0.0], "maximum": [1.0]}}
-    scaled: Any = SimpleNamespace(modalities=other, reader=lambda name: None)
-    assert not read_alike(leaf, replace(leaf, processor=scaled), "genes")
+    unlike = replace(leaf, processor=SimpleNamespace(modalities=other, reader=lambda name: None))  # type: ignore[arg-type]
+    assert not read_alike(leaf, unlike, "genes")
     assert read_alike(leaf, leaf, "caption")  # with its tokenizer
 
 

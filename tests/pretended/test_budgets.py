@@ -45,6 +45,7 @@ def loss(pair: Pair, scale: Tensor | float, world: World, ids: Tensor | None, *,
     ("rows", "ranks", "most", "options"),
     [
         (65_536, 1, 500, {}),
+        (65_536, 1, 500, {"learned": True}),
         (65_536, 1, 500, {"sigmoid": True, "learned": True}),
         (65_536, 8, 410, {"learned": True, "ids": True}),
         (65_536, 8, 410, {"sigmoid": True, "learned": True, "ids": True}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -74,3 +75,28 @@ def test_update_and_record_wait_twice_however_many_parameters_there_are(ranks: i
     assert len(device.log.syncs) == 2 and not device.log.mixes
     # The sum over pretended ranks is this one's, so many times.
     assert engine.steps == 1 and norm > 0 and told.most[1] == 1.5 * ranks and told.numbers == list(range(8))
+
+
+def test_critics_step_unread_as_they_do_read() -> None:
+    torch.manual_seed(0)
+    rows, critics = torch.randn(8, 4), nn.ModuleDict({"one": nn.Linear(4, 3), "two": nn.Linear(4, 1)})
+    with PretendedDevice() as device:
+        world = device.world(ahead=True)
+        found = [Replicated.__new__(Replicated) for _ in range(2)]
+        for replicated in found:
+            replicated.modules = nn.ModuleDict({k: device.module(copy.deepcopy(v)) for k, v in critics.items()})
+            replicated.config, replicated.world = OptimConfig(clip=0.1), world
+            replicated._averaged, replicated._norm, replicated.faulty = None, None, []
+            replicated.optimizer = torch.optim.AdamW(replicated.modules.parameters(), fused=True)
+        read, unread = found
+        given, norms = device.tensor(rows), []
+        for replicated in found:
+            device.log.clear()
+            for _ in range(2):
+                torch.stack([critic(given).square().mean() for critic in replicated.modules.values()]).sum().backward()
+                norms.append(replicated.update() if replicated is read else replicated.update_unread())
+        assert device.log.syncs == [] and not device.log.mixes
+        below = [getattr(norm, "below").item() for norm in norms[2:]]  # noqa: B009 - what a pretended tensor holds
+        assert below == pytest.approx(norms[:2])
+    for one, other in zip(read.modules.parameters(), unread.modules.parameters(), strict=True):
+        assert torch.equal(one.below, other.below)  # type: ignore[attr-defined]

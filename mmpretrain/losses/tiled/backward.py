@@ -54,7 +54,7 @@ class BackwardSweep(Sweep):
         self.fused = FusedTiles(self) if self.fuses else None
         keys = {term.key for term in setup.terms}
         keys |= {further.side for term in setup.terms for further in term.negatives}
-        self._begun: set[tuple[int, int]] = set()  # sides and first rows of tiles whose gradients have begun
+        self._begun: set[tuple[int, int]] = set()  # see _begins
         # Where the gradients of key sides stand in the sums that travel.
         self.sums: dict[int, slice] = {}
         start = 0
@@ -107,7 +107,9 @@ class BackwardSweep(Sweep):
         self._add_rows(term.query, tile, weights, keys.side(term.key, tile.columns))
         if term.key in self.sums:
             total = sums[tile.columns, self.sums[term.key]]
-            self.arithmetic.add_product(total, weights.T, self.sides[term.query][tile.rows])
+            # Around a ring a block's sums have begun on other ranks.
+            first = self._begins(~term.key, tile.columns) and not self.setup.ring and total.is_contiguous()
+            self.arithmetic.add_product(total, weights.T, self.sides[term.query][tile.rows], first=first)
 
     def _cross_gradient(self, number: int, term: Term, tile: Tile, keys: Keys, own: Tensor, other: Tensor) -> Tensor:
         """The derivative by S [t, c], in scratch memory; what soft targets' reference has of it is added to its own."""
@@ -139,9 +141,15 @@ class BackwardSweep(Sweep):
         """Add ``weights @ keys`` to the gradient of the tile's rows of a side, if it wants one."""
         total = self.gradients[side]
         if total is not None:
-            first = self.whole(tile) and (side, tile.rows.start) not in self._begun
-            self._begun.add((side, tile.rows.start))
+            first = self._begins(side, tile.rows) and self.whole(tile)
             self.arithmetic.add_product(total[tile.rows], weights, keys, first=first)
+
+    def _begins(self, side: int, rows: slice) -> bool:
+        """Whether this is the first tile that adds to the gradient of these rows of a side, or, as ``~side``, of these
+        columns."""
+        new = (side, rows.start) not in self._begun
+        self._begun.add((side, rows.start))
+        return new
 
     def _same_side(self, served: Sequence[tuple[int, PairPart]], tile: Tile, keys: Keys, statistics: Tensor) -> None:
         """Gradients of a tile of one side against itself, for all pairs that it serves."""

@@ -70,6 +70,10 @@ class ForwardSweep(Sweep):
         self.own_terms: dict[tuple[int, int], Tensor] = {}
         self.features: Tensor | None = None
         self._budget, self._followed = budget or 0, budget is not None
+        # On a GPU, sums of a block's columns by strip, [strips, kinds, n] of each term, which are added up at its end.
+        self._by_strip = self.own.is_cuda and not (self.fused or setup.margins or self.pointwise.compiled)
+        self._parts: dict[int, Tensor] = {}
+        self._strip = 0
         # Of each term, how many entries are left out, and how many there would be.
         self.left_out = torch.zeros(2, count, dtype=torch.float64, device=self.own.device)
 
@@ -98,13 +102,23 @@ class ForwardSweep(Sweep):
         if not self.setup.ring:
             self.features = features
         columns = block.sums.view(len(block.sums), -1, SUMS)
-        for tile in self.tiles(block):
+        strips = list(self.tiles(block))
+        if self._by_strip and len(strips) > 1 and self.whole(strips[0]):
+            shape = len(strips), 1 if own is None else 2, len(columns)
+            self._parts = {number: columns.new_empty(shape) for number in range(len(self.setup.terms))}
+        for self._strip, tile in enumerate(strips):
             for number, term in enumerate(self.setup.terms):
                 self._cross(number, term, tile, keys, columns[tile.columns, number])
                 for place in range(len(term.negatives) if self.setup.everyones else 0):
                     self._further(number, term, place, tile, keys)
             for served in self.own_sides:
                 self._same_side(served, tile, keys)
+        for number, parts in self._parts.items():
+            columns[:, number, EXP : EXP + parts.shape[1]].add_(parts.sum(0).T)
+
+    def _part(self, number: int, kind: int) -> Tensor | None:
+        """Where this strip's sums of columns go, [n] (kind: EXP or FARTHER); None: to those of the strips before."""
+        return self._parts[number][self._strip, kind - EXP] if self._parts else None
 
     def _cross(self, number: int, term: Term, tile: Tile, keys: Keys, columns: Tensor) -> None:
         rows = self.rows[number, tile.rows]
@@ -123,7 +137,8 @@ class ForwardSweep(Sweep):
         out = self._leave_out(number, PairPart.cross, tile, keys, similarities)
         if out is None and not self.pointwise.compiled:
             exponentials = self.pointwise.shifted(similarities, self.shifts[number])
-            self.pointwise.add_sums(exponentials, rows[:, EXP], columns[:, EXP], first=self.whole(tile))
+            part = self._part(number, EXP)
+            self.pointwise.add_sums(exponentials, rows[:, EXP], columns[:, EXP], first=self.whole(tile), part=part)
         else:
             exponentials, row_sums, column_sums = self._exponentials(number, similarities, out)
             assert column_sums is not None
@@ -266,6 +281,8 @@ class ForwardSweep(Sweep):
             # What cannot be compared (nan) is not farther.
             if dim == 1 and self.whole(tile):
                 torch.sum(farther, dim, dtype=total.dtype, out=total[:, FARTHER])
+            elif dim == 0 and (part := self._part(number, FARTHER)) is not None:
+                torch.sum(farther, dim, dtype=part.dtype, out=part)
             else:
                 total[:, FARTHER].add_(farther.sum(dim))
 

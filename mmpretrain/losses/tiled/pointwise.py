@@ -28,13 +28,19 @@ class Pointwise:
         exponentials = self.shifted(similarities, shift)
         return exponentials, exponentials.sum(dim=1), exponentials.sum(dim=0)
 
-    def add_sums(self, exponentials: Tensor, rows: Tensor, columns: Tensor, *, first: bool) -> None:
-        """Add a tile's sums to ``rows`` [t] and ``columns`` [c]. first: ``rows`` are known to be 0."""
+    def add_sums(
+        self, exponentials: Tensor, rows: Tensor, columns: Tensor, *, first: bool, part: Tensor | None = None
+    ) -> None:
+        """Add a tile's sums to ``rows`` [t] and ``columns`` [c]. first: ``rows`` are known to be 0. part: [c], where
+        those of columns are put instead."""
         if first:
             torch.sum(exponentials, dim=1, dtype=rows.dtype, out=rows)
         else:
             rows.add_(exponentials.sum(dim=1))
-        columns.add_(exponentials.sum(dim=0))
+        if part is None:
+            columns.add_(exponentials.sum(dim=0))
+        else:
+            torch.sum(exponentials, dim=0, dtype=part.dtype, out=part)
 
     def gradient(
         self, similarities: Tensor, shift: float | Tensor, rows: Tensor, columns: Tensor, out: Tensor

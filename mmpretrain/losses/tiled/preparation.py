@@ -156,7 +156,8 @@ class Preparation:
     def _bound(self, scale: Scale) -> Bound:
         """The largest possible similarity, the same on all ranks."""
         if id(scale) not in self._bounds and self.world.ahead and isinstance(scale, Tensor):
-            low, most = scale.detach().to(self.device, self.type).aminmax()
+            ends = scale.detach().to(self.device, self.type)
+            low, most = ends.aminmax() if per_row(scale) else (ends.reshape(()),) * 2
             # What would be refused becomes a loss that is not finite, which is looked at.
             most = torch.where((low > 0) & (most <= 1.001 * LARGEST_SCALE), most, torch.inf)
             # One for all rows is a parameter that all ranks hold alike.
