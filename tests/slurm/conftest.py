@@ -82,6 +82,10 @@ def cluster(slurm_cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> I
     yield slurm_cluster
     if left := set(queued()) - before:
         subprocess.run(["scancel", *left], check=False, timeout=30)
+    if slurm_cluster:
+        # Slurm takes a node out where a killed job is slow to end, as on a busy machine; later tests need both.
+        resume = ["scontrol", "update", "NodeName=ALL", "State=RESUME"]  # refused where every node is in use: all is well
+        subprocess.run(resume, check=False, timeout=30, capture_output=True)
 
 
 def queued() -> list[str]:
