@@ -83,9 +83,14 @@ def cluster(slurm_cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> I
     if left := set(queued()) - before:
         subprocess.run(["scancel", *left], check=False, timeout=30)
     if slurm_cluster:
-        # Slurm takes a node out where a killed job is slow to end, as on a busy machine; later tests need both.
-        resume = ["scontrol", "update", "NodeName=ALL", "State=RESUME"]  # refused where every node is in use: all is well
-        subprocess.run(resume, check=False, timeout=30, capture_output=True)
+        bring_back()
+
+
+def bring_back() -> None:
+    """Slurm takes a node out where a killed job is slow to end, as on a busy machine; later tests need both."""
+    asked = ["sinfo", "--noheader", "--Node", "--states=drain", "--format=%N"]
+    for node in set(subprocess.run(asked, capture_output=True, text=True, timeout=30).stdout.split()):
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=True, timeout=30)
 
 
 def queued() -> list[str]:
