@@ -203,6 +203,8 @@ SMALL = (
     "data.global_batch=16",
     "train.samples=32",
     "evaluation.batch=16",
+    "tracking.tensorboard=off",
+    "tracking.pictures=false",
     "model.embed_dim=16",
     *(
         f"model.encoders.{name}.config.{key}={value}"

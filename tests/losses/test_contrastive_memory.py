@@ -29,6 +29,12 @@ WIDTH = 8
 KINDS = ("diagonal", "nt_xent", "mixup", "labels", "soft")
 
 
+@pytest.fixture(autouse=True)
+def nothing_older() -> None:
+    """What was there before the test is not looked through: it can be millions of objects."""
+    gc.freeze()
+
+
 def make_pair(kind: str, rows: int) -> Pair:
     """Random sides that ask for gradients, with targets of this kind."""
     query, key = torch.randn(2, rows, WIDTH, generator=torch.Generator().manual_seed(0))
