@@ -13,7 +13,8 @@ TIMED := @.ci/timed
 
 # Tests that wait, that start processes and that compute overlap well: three workers keep two cores busy.
 WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
+# Hundreds of processes start: they read what an earlier one has compiled, whatever the shell says.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
 .PHONY: install demo quick test test-all gpu lint format bench slurm browser docs site
 
@@ -55,9 +56,9 @@ test: lint site slurm browser
 test-all: install slurm browser
 	$(TIMED) tests '$(PYTEST) -m "slow or not slow"'
 
-# What only a CUDA device can show; elsewhere it says why it does nothing.
+# What only a CUDA device can show, and its tables in a file; elsewhere it says why it does nothing.
 gpu: install
-	$(TIMED) gpu '$(BIN)/python -m tests.gpu'
+	$(TIMED) gpu '$(BIN)/python -m tests.gpu --out runs/gpu.md'
 
 lint: install
 	$(TIMED) lint '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' '$(BIN)/lint-imports --no-logo' '$(BIN)/mypy'

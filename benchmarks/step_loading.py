@@ -47,11 +47,11 @@ CAPTION = {"kind": "text", "max_length": LENGTH, "member": ["txt"]}
 WIDTH = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 3}
 
 
-def make_shards(folder: Path) -> None:
-    """The data set, always the same."""
+def make_shards(folder: Path, count: int = SAMPLES) -> None:
+    """The data set of so many samples, always the same."""
     modalities = {"image": {**IMAGE, "train": None}, "caption": CAPTION}  # members as open_clip's pipeline names them
     info = DatasetInfo("photos", "Made photos", "made by this benchmark", "none", modalities)
-    build_dataset(folder, info, {"train": _samples(np.random.default_rng(0))})
+    build_dataset(folder, info, {"train": _samples(np.random.default_rng(0), count)})
 
 
 def config_of(folder: Path, batch: int, zero: int, workers: int, steps: int) -> Config:
@@ -62,7 +62,6 @@ def config_of(folder: Path, batch: int, zero: int, workers: int, steps: int) -> 
     }
     trees: dict[str, dict[str, Any]] = {"data.modalities.image": IMAGE, "data.modalities.caption": CAPTION}
     trees |= {f"model.encoders.{name}": encoder for name, encoder in encoders.items()}
-    tokens = [f"{path}.{key}={_written(value)}" for path, tree in trees.items() for key, value in tree.items()]
     settings = [
         "data.name=photos",
         f"data.path={folder}",
@@ -71,7 +70,7 @@ def config_of(folder: Path, batch: int, zero: int, workers: int, steps: int) -> 
         f"engine.zero={zero}",
     ]
     ending = [f"train.samples={batch * (steps + WARM_UP)}", "engine.threads=1", "evaluation.final=[]"]
-    return compose(["method=clip", "data=own", "model=own", *settings, *tokens, *ending])
+    return compose(["method=clip", "data=own", "model=own", *settings, *tree_tokens(trees), *ending])
 
 
 def ours(folder: Path, runs: Path, batch: int, zero: int, workers: int, steps: int) -> Reading:
@@ -186,9 +185,9 @@ def _processor() -> float:
     return time.process_time() + sum(each.user + each.system for each in times)
 
 
-def _samples(draw: np.random.Generator) -> Iterator[RawSample]:
+def _samples(draw: np.random.Generator, count: int) -> Iterator[RawSample]:
     words = WORDS.split()
-    for number in range(SAMPLES):
+    for number in range(count):
         # Smooth shapes under some noise: about the bytes of a photo.
         coarse = Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((256, 256))
         pixels = np.asarray(coarse, dtype=np.int16) + draw.integers(-12, 13, (256, 256, 3))
@@ -196,6 +195,11 @@ def _samples(draw: np.random.Generator) -> Iterator[RawSample]:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
         caption = " ".join(draw.choice(words, size=int(draw.integers(5, 20))))
         yield {"__key__": f"{number:06d}", "jpg": file.getvalue(), "txt": caption.encode()}
+
+
+def tree_tokens(trees: dict[str, dict[str, Any]]) -> list[str]:
+    """Tokens of the command line that set these keys; trees: what stands below a path."""
+    return [f"{path}.{key}={_written(value)}" for path, tree in trees.items() for key, value in tree.items()]
 
 
 def _written(value: Any) -> str:

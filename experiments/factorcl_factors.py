@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 
 from experiments.factorcl_synthetic import (
     BOTH,
@@ -35,6 +36,7 @@ from experiments.factorcl_synthetic import (
 )
 from experiments.information import PUBLISHED, Pairs, ProbeSettings, information_curve
 from experiments.training import cell, markdown, train_side_by_side
+from mmpretrain.evaluation.factor_probes import searched_probe
 from mmpretrain.files import replace_text
 from shards.latents import SAMPLES
 
@@ -103,27 +105,36 @@ def accuracy(train: np.ndarray, test: np.ndarray, known: np.ndarray, truth: np.n
     return float(model.score((test - mean) / deviation, truth))
 
 
+def searched(train: np.ndarray, test: np.ndarray, known: np.ndarray, truth: np.ndarray) -> float:
+    """Balanced accuracy of the probe of CoMM's released notebook, whose strength is searched."""
+    features = [rows.astype(np.float64) for rows in (train, test)]
+    return float(balanced_accuracy_score(truth, searched_probe("all", features[0], known)[0].predict(features[1])))
+
+
 def label(latents: np.ndarray) -> np.ndarray:
     """``all`` of shards/latents.py: whether the mean of all latents is 0 or more."""
     return (latents.mean(axis=1) >= 0).astype(int)
 
 
 def accuracy_table(runs: Mapping[str, Sequence[Path]], titles: Mapping[str, str], splits: Arrays) -> str:
-    """A row per variant and part, mean and deviation over seeds."""
+    """A row per variant and part, mean and deviation over seeds, by either probe."""
     known, truth = (label(splits[split]["latents"]) for split in ("train", "test"))
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, list[tuple[float, float]]] = {}
+
+    def add(row: str, train: np.ndarray, test: np.ndarray) -> None:
+        both = [probe(train, test, known, truth) for probe in (accuracy, searched)]
+        scores.setdefault(row, []).append((both[0], both[1]))
+
     for name, folders in runs.items():
         for run in folders:
             train, test = (factors(representations(run, splits[split])) for split in ("train", "test"))
             for part in train:
-                row = f"{titles[name]}, {part}"
-                scores.setdefault(row, []).append(accuracy(train[part], test[part], known, truth))
+                add(f"{titles[name]}, {part}", train[part], test[part])
     for pair in zip(runs.get("simclr", ()), runs.get("self", ()), strict=False):
         sides = [[factors(representations(run, splits[split]))["encoders"] for run in pair] for split in splits]
-        train_z, test_z = (np.hstack(parts) for parts in sides)
-        scores.setdefault("Cross+Self factorized, encoders", []).append(accuracy(train_z, test_z, known, truth))
-    rows = [[row, str(len(values)), cell(values)] for row, values in scores.items()]
-    return markdown(["representation", "seeds", "accuracy, label all"], rows)
+        add("Cross+Self factorized, encoders", *(np.hstack(parts) for parts in sides))
+    rows = [[row, str(len(values)), *map(cell, zip(*values, strict=True))] for row, values in scores.items()]
+    return markdown(["representation", "seeds", "accuracy, label all", "balanced accuracy, strength searched"], rows)
 
 
 def checks_table(probes: Probes, splits: Arrays) -> str:

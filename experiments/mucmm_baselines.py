@@ -251,7 +251,8 @@ def _planted_seeds(root: Path, data: Path, seeds: Sequence[int], quick: bool) ->
     """Pretrained here as in experiments/mucmm_planted.py, on one process."""
     few = ["train.samples=1024", "optim.warmup_samples=128"] if quick else []
     pairs, pretraining = (dataset(data, right, quick) for right in (Right.private, Right.shared))
-    tokens = ["method=clip", "experiment=planted", f"data.path={pretraining}", *few]
+    # Nothing is read of its factors here.
+    tokens = ["method=clip", "experiment=planted", "evaluation.factors.search=never", f"data.path={pretraining}", *few]
     runs = train_side_by_side([TrainingJob(f"clip-seed{s}", tokens, s) for s in seeds], root, at_once=1)
     return [
         remembered(root / f"planted-{s}.json", lambda s=s, run=run: planted(run, pairs, s, quick))  # type: ignore[misc]

@@ -1,5 +1,5 @@
 """Planted image pairs: does what is common show where the shared digit stands, and what is individual where the private
-one does? (Experiment on MUCMM, arXiv 2305.03125, whose own data are not known here; docs/explain.md.)
+one does? (Experiment on MUCMM, arXiv 2305.03125, a reconstruction, whose own data are not known here; docs/explain.md.)
 
     python -m experiments.mucmm_planted [--seeds 1] [--quick] [--root runs/mucmm_planted] [--data data]
 
@@ -8,14 +8,15 @@ little else, and freezes it. Then pairs that agree in the left digit alone are d
 of 500 test pairs are traced to their pixels; once more with heads that method=mucmm trains on the frozen encoders.
 Writes table.md and a figure of each to --root. Wanted: more than 0.7 of the common map's mass on the left half, more
 than 0.7 of the individual map's on the right half, the shared class read from common and not from individual codes, and
-the private one from individual codes. Ends with an error if a share is below that. Complete runs are only read.
+the private one from individual codes. Ends with an error if a share is below that. Classes are read from codes by a
+probe of strength 1 and by one whose strength is searched. Complete runs are only read.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,17 @@ import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from sklearn.metrics import balanced_accuracy_score
 
 from experiments.training import cell, check_dataset, markdown, train
+from mmpretrain.evaluation.embeddings import Embeddings
+from mmpretrain.evaluation.factor_probes import searched_probe
 from mmpretrain.explain.attribution_maps import attribution_maps
-from mmpretrain.explain.decomposition import CodesOrigin, Decomposition
+from mmpretrain.explain.decomposition import CodesOrigin, Decomposition, split_codes
 from mmpretrain.explain.explain_figures import COMMON, OWN
 from mmpretrain.explain.information import Report, information_report
 from mmpretrain.explain.opened import Opened, open_release
+from mmpretrain.explain.part_probes import targets_of
 from mmpretrain.explain.settings import Attribution, AttributionForm, Settings
 from mmpretrain.figures import INK
 from shards.planted import SIDE, TEST, TRAIN, Right, build_planted, default_folder
@@ -52,10 +57,12 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One seed. masses: (attribution, modality, part) -> [8, 16], mean over samples of maps that sum to 1."""
+    """One seed. masses: (attribution, modality, part) -> [8, 16], mean over samples of maps that sum to 1. searched: of
+    PROBES, the balanced accuracy of a probe whose strength is searched."""
 
     report: Report
     masses: dict[tuple[str, str, str], np.ndarray]
+    searched: dict[str, float]
 
 
 def dataset(data: Path, right: Right, quick: bool) -> Path:
@@ -74,7 +81,23 @@ def measure(run: Path, data: Path, explained: int) -> Measured:
     train_split, test_split = opened.embed("train", 10_000), opened.embed("test", 10_000)
     settings = SETTINGS if opened.origin is CodesOrigin.closed_form else Settings()
     report = information_report(train_split, test_split, opened.pair, settings, opened.origin, opened.info.factors)
-    return Measured(report, masses(opened, report.decomposition, explained))
+    maps = masses(opened, report.decomposition, explained)
+    return Measured(report, maps, searched(report.decomposition, (train_split, test_split), opened.info.factors))
+
+
+def searched(
+    fitted: Decomposition, splits: tuple[Embeddings, Embeddings], factors: Mapping[str, int]
+) -> dict[str, float]:
+    """What the probe of CoMM's released notebook reads of both images' codes, by the names of PROBES."""
+    known, truth = (targets_of(split.labels, factors) for split in splits)
+    codes = [split_codes(fitted, split).values() for split in splits]
+    found = {}
+    for name in PROBES:
+        part, _, target = name.partition("/")
+        train, test = (np.hstack([getattr(one, part).double().numpy() for one in split]) for split in codes)
+        probe, _ = searched_probe(target, train, known[target])
+        found[name] = float(balanced_accuracy_score(truth[target], probe.predict(test)))
+    return found
 
 
 def masses(opened: Opened, fitted: Decomposition, explained: int) -> dict[tuple[str, str, str], np.ndarray]:
@@ -124,7 +147,8 @@ def table(title: str, found: Sequence[Measured]) -> str:
     text += markdown(["attribution", "image", "score", "half", "share"], rows)
     text += "\nBalanced accuracy of linear probes in percent (chance 10).\n\n"
     probes = [{f"{s.subject}/{s.name}": s.value for s in one.report.probes} for one in found]
-    text += markdown(["codes/class", "accuracy"], [[key, cell([p[key] for p in probes])] for key in PROBES])
+    rows = [[key, cell([p[key] for p in probes]), cell([one.searched[key] for one in found])] for key in PROBES]
+    text += markdown(["codes/class", "strength 1", "strength searched"], rows)
     text += "\nCorrelations of the common codes (percent), fitted and on held-out samples.\n\n"
     pairs = [(one.report.decomposition.rho.tolist(), one.report.confirmed.tolist()) for one in found]
     rows = [

@@ -1,5 +1,5 @@
 """ROSMAP's omics views as modalities: what do two views share, beyond what unrelated data would, and what says each
-view's own part about the disease? (Experiment on MUCMM, arXiv 2305.03125; docs/explain.md.)
+view's own part about the disease? (Experiment on MUCMM, arXiv 2305.03125, a reconstruction; docs/explain.md.)
 
     mmpretrain shards build omics --name rosmap --source FOLDER
     python -m experiments.mucmm_rosmap [--data data/rosmap] [--root runs/mucmm_rosmap]

@@ -79,6 +79,7 @@ In the tables NAME stands for the name of a modality. Keys whose default is "req
 FREEDOM = {
     Freedom.fixed: "",
     Freedom.free: "*May change when a run goes on.*",
+    Freedom.place: "*May change when a run goes on, to where the same lies; checkpoints keep its fingerprint.*",
     Freedom.rounding: "*May change when a run goes on; weights are then equal up to rounding.*",
     Freedom.measured: "*May change when a run goes on, unless `evaluation.best.score` is set.*",
 }

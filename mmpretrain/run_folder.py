@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,9 +187,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add one JSON line."""
+    """Add one JSON line; numbers that are nan or infinite, which JSON does not have, become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
     with path.open("a") as stream:
-        stream.write(json.dumps(record) + "\n")
+        stream.write(json.dumps(finite) + "\n")
 
 
 def drop_lines_after(path: Path, last: int, key: str = "step") -> None:

@@ -39,8 +39,7 @@ from launcher.ranks.ports import free_port
 
 LOG_TAIL = 4000
 MOST_THREADS = 60  # each process group that lives on has three, and gloo's wake up 100 times a second
-# What nearly every call needs. Imports alone: no process group, no engine, no thread, so that forking is safe.
-IMPORTED_ONCE = ["torch", "deepspeed", "accelerate", "mmpretrain.engine.engine", "mmpretrain.methods.build"]
+IMPORTED_ONCE = ["tests.rank_imports"]
 
 FIXED = {
     "OMP_NUM_THREADS": "1",

@@ -69,7 +69,8 @@ def command(digits: Path, runs: Path, name: str, *tokens: str) -> list[str]:
         f"run.name={name}",
         f"train.samples={STEPS * BATCH}",
         f"checkpoint.every_steps={CHECKPOINT_EVERY}",
-        "tracking.tensorboard=off",  # its import would be a good part of a run this small
+        "tracking.tensorboard=off",  # its import would be a good part of a run this small, and so would drawing
+        "tracking.pictures=false",
         *SMALL,
         *tokens,
     ]

@@ -122,3 +122,12 @@ def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target.partition("#")[0]).resolve() for target in LINK.findall(index.read_text())}
     assert not [page for page in ROOT.glob("docs/**/*.md") if page != index and page not in linked]
+
+
+def test_the_method_whose_paper_was_not_read_whole_is_called_a_reconstruction() -> None:
+    """Every source and page that names the paper of MUCMM, by its number."""
+    folders = ("configs", "docs", "experiments", "mmpretrain")
+    files = [path for name in folders for kind in ("py", "md", "yaml") for path in (ROOT / name).rglob(f"*.{kind}")]
+    naming = {path: text for path in [ROOT / "README.md", *files] if "2305.03125" in (text := path.read_text())}
+    assert len(naming) > 5
+    assert not [str(path) for path, text in naming.items() if "reconstruction" not in text.lower()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -22,7 +21,6 @@ from mmpretrain.run_folder import RunFolder, read_lines
 from mmpretrain.training.export import export_run
 from tests.small_runs import (
     OTHERS,
-    ROOT,
     STEPS,
     TOKEN,
     command,
@@ -35,13 +33,14 @@ from tests.small_runs import (
 )
 
 pytestmark = pytest.mark.processes
+DRAWN = ["tracking.pictures=true"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nobody disturbed."""
     runs = tmp_path_factory.mktemp("runs")
-    done = launch(command(digits, runs, "straight"))
+    done = launch(command(digits, runs, "straight", *DRAWN))
     assert done.returncode == 0, done.stdout + done.stderr
     return RunFolder(runs / "straight")
 
@@ -108,12 +107,17 @@ def test_a_token_is_nowhere_in_the_run(uninterrupted: RunFolder) -> None:
     assert len(files) > 30 and not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("after_step", "which"), [(7, -1), pytest.param(13, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("after_step", "which", "resolved"), [(7, -1, True), pytest.param(13, 0, False, marks=pytest.mark.slow)]
+)
 def test_sigkill_then_the_same_command(
-    digits: Path, tmp_path: Path, uninterrupted: RunFolder, after_step: int, which: int
+    digits: Path, tmp_path: Path, uninterrupted: RunFolder, after_step: int, which: int, resolved: bool
 ) -> None:
+    """resolved: whether the command names the config that another run has written, instead of the tokens."""
     run = RunFolder(tmp_path / "killed")
     arguments = command(digits, tmp_path, "killed")
+    if resolved:
+        arguments = [*arguments[:3], f"--config={uninterrupted.config}", f"run.root={tmp_path}", "run.name=killed"]
     with subprocess.Popen(arguments, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         kill_a_rank(run, after_step, lambda ranks: sorted(ranks, key=lambda p: p.pid)[which])
         output, _ = process.communicate(timeout=120)
@@ -130,24 +134,17 @@ def test_sigkill_then_the_same_command(
 
 def test_complete_run_again_changes_nothing(digits: Path, uninterrupted: RunFolder) -> None:
     before = weights(uninterrupted)
-    done = launch(command(digits, uninterrupted.path.parent, "straight"))
+    done = launch(command(digits, uninterrupted.path.parent, "straight", *DRAWN))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "complete" in done.stdout
     assert weights(uninterrupted) == before
 
 
 def test_resume_with_another_config_is_refused(digits: Path, uninterrupted: RunFolder) -> None:
-    done = launch(command(digits, uninterrupted.path.parent, "straight", "optim.lr=0.5"))
+    done = launch(command(digits, uninterrupted.path.parent, "straight", *DRAWN, "optim.lr=0.5"))
     assert done.returncode != 0
     assert "optim.lr" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_resolved_config_starts_the_same_run_again(digits: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
-    launcher = [sys.executable, str(ROOT / "launcher" / "submit.py"), "--cluster=local"]
-    done = launch([*launcher, f"--config={uninterrupted.config}", f"run.root={tmp_path}", "run.name=copy"])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert weights(RunFolder(tmp_path / "copy")) == weights(uninterrupted)
 
 
 @pytest.mark.slow

@@ -198,7 +198,7 @@ def _again(history: History, config: Config, batches: Batches, command: str) -> 
     if history.step is None:
         return Differences(notes=history.notes)
     length = length_of_method(history.stored, config, history.step, batches.dataset_samples)
-    data = changed_data(run_folder(config), config, history.step, command)
+    data = changed_data(run_folder(config), history.stored, config, history.step, command)
     return Differences((*length.problems, *data.problems), (*history.notes, *length.notes, *data.notes))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.runs.choice import named
 from launcher.runs.reading import Reading
+from launcher.runs.sweep_folder import living_launcher, run_folders
 from mmpretrain.console import CommandError
 from mmpretrain.engine.checkpoint_files import MANIFEST, find_problem, read_manifest, step_folder, steps
 from mmpretrain.run_folder import Busy, RunFolder, locked
@@ -45,6 +46,9 @@ _FILES: dict[Part, tuple[str, ...]] = {
     Part.trackers: ("tensorboard", "wandb"),  # not "tracking", by which a resumed run knows what it has sent
 }
 
+_OF_SWEEP: dict[Part, tuple[str, ...]] = {Part.code: (".code/*", ".code.*"), Part.logs: (".arrays/*",)}
+"""The same of a sweep's own folder: copies of the code that its runs link to, and links to runs by Slurm's numbers."""
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -70,6 +74,30 @@ def leftovers(run: Reading, parts: Iterable[Part], *, everything: bool = False) 
     if everything and (run.path / "release").exists():
         found.append(("release", run.path / "release"))
     return [Leftover(part, path, _size(path)) for part, path in found]
+
+
+def leftovers_of_sweep(sweep: Path, parts: Iterable[Part]) -> list[Leftover]:
+    """What in a sweep's folder, beside its runs, can be deleted once theirs is. Raises CommandError while a process
+    runs the sweep; whether its runs live is to be asked before (:func:`leftovers`)."""
+    if (process := living_launcher(sweep)) is not None:
+        raise CommandError([f"{sweep} is in use by process {process}: nothing of it is deleted"])
+    found = [
+        (part.value, path) for part in parts for way in _OF_SWEEP.get(part, ()) for path in sorted(sweep.glob(way))
+    ]
+    return [Leftover(part, path, _size(path)) for part, path in found]
+
+
+def delete_of_sweep(sweep: Path, things: Sequence[Leftover]) -> None:
+    """Delete them, but for copies of the code that a run links to again. Raises as :func:`leftovers_of_sweep`,
+    OSError."""
+    leftovers_of_sweep(sweep, ())
+    linked = {(run / "code").resolve() for run in run_folders(sweep) if (run / "code").is_symlink()}
+    for thing in things:
+        if thing.path.resolve() not in linked:
+            shutil.rmtree(thing.path)
+    for folder in {thing.path.parent for thing in things} - {sweep}:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def refuse_living(run: Reading) -> None:

@@ -14,7 +14,7 @@ from launcher.runs import compare as runs_compare
 from launcher.runs import show as runs_show
 from launcher.runs import sweep as runs_sweep
 from launcher.runs.choice import Order, below, chosen, named, ordered, sweep_in
-from launcher.runs.clean import Leftover, Part, delete, leftovers
+from launcher.runs.clean import Leftover, Part, delete, delete_of_sweep, leftovers, leftovers_of_sweep
 from launcher.runs.control import cancel, directory_of, restart_words, start_again, wait_for_end, wait_until_heard
 from launcher.runs.reading import Reading, Standing
 from launcher.runs.view import as_json, list_view, show_view
@@ -210,11 +210,15 @@ def clean_command(
     """
     form = AnswerForm.of(json_flag)
     with command_errors(form):
-        found = [(run, leftovers(run, what or list(Part), everything=everything)) for run in named(runs, root)]
+        parts = what or list(Part)
+        found = [(run, leftovers(run, parts, everything=everything)) for run in named(runs, root)]
+        sweeps = {sweep: leftovers_of_sweep(sweep, parts) for word in runs if (sweep := sweep_in(word, root))}
         if yes:
             for run, things in found:
                 delete(run, things)
-        things = [thing for _, of_run in found for thing in of_run]
+            for sweep, things in sweeps.items():
+                delete_of_sweep(sweep, things)
+        things = [thing for of_one in (*(of_run for _, of_run in found), *sweeps.values()) for thing in of_one]
         result = {
             "deleted": yes,
             "bytes": sum(thing.size for thing in things),

@@ -6,10 +6,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.planning.checks import PREFLIGHT_TIMEOUT_S, Findings, own_process
 from launcher.planning.plan import Draft
+from launcher.planning.predicted import device_words
 from launcher.planning.resources import Purpose
 from mmpretrain.config.compose import config_text
 from mmpretrain.words import shortened
@@ -23,7 +25,9 @@ def check_models(drafts: Sequence[Draft], purpose: Purpose) -> list[Findings]:
     distinct = list(dict.fromkeys(texts))
     if not distinct:
         return []
-    found = dict(zip(distinct, _checked(distinct, drafts[0].resources.world_size, purpose), strict=True))
+    resources = drafts[0].resources
+    checked = _checked(distinct, resources.world_size, device_words(resources), purpose)
+    found = dict(zip(distinct, checked, strict=True))
     return [found[text] for text in texts]
 
 
@@ -35,7 +39,9 @@ def _text(draft: Draft) -> tuple[str, bool]:
     return config_text(config), draft.history.step is None
 
 
-def _checked(configs: Sequence[tuple[str, bool]], ranks: int, purpose: Purpose) -> list[Findings]:
+def _checked(
+    configs: Sequence[tuple[str, bool]], ranks: int, devices: Sequence[str], purpose: Purpose
+) -> list[Findings]:
     with tempfile.TemporaryDirectory() as folder:
         words = []
         for number, (text, starts) in enumerate(configs):
@@ -43,12 +49,18 @@ def _checked(configs: Sequence[tuple[str, bool]], ranks: int, purpose: Purpose) 
             path.write_text(text, encoding="utf-8")
             words += [str(path) if starts else f"{path}:again"]
         limit = PREFLIGHT_TIMEOUT_S + EACH_S * (len(configs) - 1)
-        done = own_process("mmpretrain.training.preflight_many", str(ranks), *words, timeout_s=limit)
+        done = own_process("mmpretrain.training.preflight_many", str(ranks), *words, *devices, timeout_s=limit)
     if done is None:
         return [Findings(problems=(f"the check of the models did not end within {limit} s",))] * len(configs)
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"problems"')]
     if done.returncode == 0 and len(answers) == len(configs):
-        return [Findings(tuple(answer["problems"]), tuple(answer["notes"])) for answer in answers]
+        found = [Findings(tuple(answer["problems"]), tuple(answer["notes"])) for answer in answers]
+        for line in done.stdout.splitlines():
+            if line.startswith('{"largest"'):
+                told = json.loads(line)
+                of = found[told["largest"]]
+                found[told["largest"]] = replace(of, notes=(*of.notes, *told["notes"]), prediction=told["prediction"])
+        return found
     cause = shortened((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
     if purpose is Purpose.show and cause.startswith("ModuleNotFoundError: No module named 'torch'"):
         note = "the models were not checked: torch is not installed (run `make install`)"

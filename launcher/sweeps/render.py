@@ -12,6 +12,7 @@ from rich.text import Text
 
 from launcher.launching.render import summary
 from launcher.planning.plan import RunPlan
+from launcher.planning.predicted import prediction_lines
 from launcher.planning.previous_run import Action
 from launcher.planning.resources import Cluster
 from launcher.sweeps.array import array_script
@@ -95,7 +96,20 @@ def _head(plan: SweepPlan) -> Mapping[str, str]:
     # Which of these rows differ from run to run stands in the table.
     rows = [summary(run) for run in plan.starting]
     same = {key: value for key, value in rows[0].items() if key != "run" and all(row.get(key) == value for row in rows)}
-    return {"sweep": str(plan.folder), "runs": f"{told}{_pace(plan)}", **same}
+    return {"sweep": str(plan.folder), "runs": f"{told}{_pace(plan)}", **same, **_foretold(plan, same)}
+
+
+def _foretold(plan: SweepPlan, same: Mapping[str, str]) -> Mapping[str, str]:
+    """What the run with the largest model will need, where it does not stand among what all runs share."""
+    largest = next((run for run in plan.starting if run.prediction is not None), None)
+    if largest is None:
+        return {}
+    rows = prediction_lines(largest.prediction, largest.resources)
+    return {
+        name: f"{said} ({largest.run_folder.name}, the largest model)"
+        for name, said in rows.items()
+        if name not in same
+    }
 
 
 def _pace(plan: SweepPlan) -> str:

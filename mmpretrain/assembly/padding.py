@@ -74,10 +74,10 @@ def pad_by_batch(
 
 
 def _matters(modality: ModalityConfig, entry: Mapping[str, Any]) -> bool:
-    return modality.padding is not Padding.full and modality.kind.row.padded and _full(entry) > BUCKET
+    return modality.padding is not Padding.full and modality.kind.row.padded and full_length(entry) > BUCKET
 
 
-def _full(entry: Mapping[str, Any]) -> int:
+def full_length(entry: Mapping[str, Any]) -> int:
     """The length that nothing is padded beyond."""
     length: int = entry["size"][0] if "size" in entry else entry["max_length"]
     return length
@@ -89,32 +89,33 @@ def _fault(name: str, encoder: Encoder, processor: MMPretrainProcessor, fused: b
         return "works on a text in pieces that depend on its length"
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules()):
         return "has a batch norm, whose statistics count padding"
-    full, tokenizer = _full(processor.modalities[name]), processor.reader(name)
-    tensors, filler = _samples(name, processor), 0 if tokenizer is None else tokenizer.pad_token_id
-    trials = [_padded(tensors, length, filler) for length in (BUCKET, min(2 * BUCKET, full), full)]
+    full, tokenizer = full_length(processor.modalities[name]), processor.reader(name)
+    tensors, filler = made_up(name, processor), 0 if tokenizer is None else tokenizer.pad_token_id
+    trials = [padded_to(tensors, length, filler) for length in (BUCKET, min(2 * BUCKET, full), full)]
     try:
         with without_zeros(encoder):
-            least, *others = _tried(encoder, trials, fused)
+            least, *others = outputs_of(encoder, trials, fused)
     except Exception as error:  # Architectures that need a certain length refuse others in their own ways.
         return f"could not be tried at several lengths ({one_line(error)})"
-    if all(_same(*pair) for other in others for pair in zip(least, other, strict=True)):
+    if all(same(*pair) for other in others for pair in zip(least, other, strict=True)):
         return ""
     return "gives a sample another embedding where it has more padding"
 
 
-def _tried(encoder: Encoder, trials: list[Tensors], fused: bool) -> list[list[Tensor]]:
-    """The outputs for each of these tensors; in float64, unless that takes much memory or the encoder refuses."""
+def outputs_of(encoder: Encoder, trials: list[Tensors], fused: bool, *, told: bool = True) -> list[list[Tensor]]:
+    """The outputs for each of these tensors; in float64, unless that takes much memory or the encoder refuses. told:
+    whether the backbone gets the mask."""
     if sum(parameter.numel() for parameter in encoder.parameters()) <= SMALL:
         try:
             with doubled(encoder), tried(encoder):
-                return [_outputs(encoder, tensors, fused) for tensors in trials]
+                return [_outputs(encoder, tensors, fused, told) for tensors in trials]
         except Exception:  # Some set the type of what they compute themselves, and mix it with that of their weights.
             pass
     with tried(encoder):
-        return [_outputs(encoder, tensors, fused) for tensors in trials]
+        return [_outputs(encoder, tensors, fused, told) for tensors in trials]
 
 
-def _samples(name: str, processor: MMPretrainProcessor) -> Tensors:
+def made_up(name: str, processor: MMPretrainProcessor) -> Tensors:
     """Two samples that are made up, of which one fills the shortest length, as the processor makes them."""
     entry = processor.modalities[name]
     samples: Any = _TEXTS
@@ -130,7 +131,7 @@ def _sequences(features: int) -> list[np.ndarray]:
     return [random.standard_normal((length, features)) for length in (3, BUCKET)]
 
 
-def _padded(tensors: Tensors, length: int, filler: int) -> Tensors:
+def padded_to(tensors: Tensors, length: int, filler: int) -> Tensors:
     """``tensors`` [b, n, ...] with padding behind to [b, length, ...]."""
     more = length - BUCKET
     found = {}
@@ -140,17 +141,20 @@ def _padded(tensors: Tensors, length: int, filler: int) -> Tensors:
     return found
 
 
-def _outputs(encoder: Encoder, tensors: Tensors, fused: bool) -> list[Tensor]:
+def _outputs(encoder: Encoder, tensors: Tensors, fused: bool, told: bool) -> list[Tensor]:
     """The states of tokens that count, and, unless a fusion takes those, the embeddings: a pooling may show little of
     what it depends on, and may depend on padding itself."""
-    if fused:
-        return [_counted(*encoder.states(**tensors))]
     seen: list[Any] = []
+    masked = encoder.masked
+    encoder.masked = masked and told
     hook = encoder.backbone.register_forward_hook(lambda module, arguments, output: seen.append(output))
     try:
+        if fused:
+            return [_counted(*encoder.states(**tensors))]
         pooled = encoder(**tensors)
     finally:
         hook.remove()
+        encoder.masked = masked
     states = seen[0] if isinstance(seen[0], Tensor) else seen[0].last_hidden_state
     return [_counted(states, tensors["attention_mask"] if encoder.masked else None), pooled]
 
@@ -161,7 +165,8 @@ def _counted(states: Tensor, mask: Tensor | None) -> Tensor:
     return states if mask is None or mask.shape != states.shape[:2] else states[mask.bool()]
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two outputs differ by rounding alone."""
     if first.shape != second.shape or not second.isfinite().all():
         return False
     tolerance = EXACT if first.dtype is torch.float64 else ROUNDED

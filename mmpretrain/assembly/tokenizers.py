@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mmpretrain.config.default_model import BYTES
 from mmpretrain.config.model import EncoderConfig
 from mmpretrain.problems import UnusableError, cannot_open
 
+PROBE = "Two Dogs, 12 caf\u00e9s: un-believable  things!"
 LONGEST = 512  # tokens, where neither tokenizer nor model names a limit
 
 
@@ -59,6 +62,13 @@ def byte_tokenizer() -> Any:
     ends = [("<s>", 1), ("</s>", len(tokens) - 1)]
     tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", pair=None, special_tokens=ends)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", **special)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Equal for tokenizers whose words have the same numbers, and that cut a sentence in the same way, wherever they
+    lie and whatever version of their library wrote them."""
+    known = [sorted(tokenizer.get_vocab().items()), tokenizer(PROBE)["input_ids"]]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def not_built(data: DataConfig, source: str | None) -> str | None:

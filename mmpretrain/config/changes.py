@@ -49,14 +49,15 @@ def changes(old: Config, new: Config) -> list[Change]:
 
 def may_change(key: str, old: Config, new: Config) -> bool:
     """Whether a run of the config ``old`` may go on with another value of ``key``, as in ``new``: that changes neither
-    weights, but for rounding, nor which of them are released, nor what is compared with the scores of the start."""
+    weights, but for rounding, nor which of them are released, nor what is compared with the scores of the start. Where
+    data lie may change; that they are the same is known by their index, which is asked elsewhere."""
     freedom = _freedom(key, new)
     compared = old.finetune.before or new.finetune.before
     if freedom is Freedom.measured:
         return not (compared or old.evaluation.best.score or new.evaluation.best.score)
     if compared and key == "evaluation.split":
         return False
-    return freedom is Freedom.free or rounds(key, new)
+    return freedom in (Freedom.free, Freedom.place) or rounds(key, new)
 
 
 def rounds(key: str, config: Config) -> bool:
@@ -71,6 +72,9 @@ def _freedom(key: str, config: Config) -> Freedom:
     """The mark of a key, or of the section that it stands in."""
     place: Any = config
     for part in key.split("."):
+        if isinstance(place, dict):  # sections by names of the user's
+            place = place.get(part)
+            continue
         if not is_dataclass(place):
             return Freedom.fixed
         found = next((freedom_of(entry) for entry in fields(place) if entry.name == part), Freedom.fixed)

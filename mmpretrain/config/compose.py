@@ -79,7 +79,7 @@ def compose(
     typed = [_typed(layer, method, problems) for layer in layers]
     # What a folder or a kind says comes after the files, so that the command line can still change it.
     fill_in(typed, len(files), look, problems, small=model == OWN)
-    tree = merge_all(_nothing_said(method), typed, problems)
+    tree = merge_all(_nothing_said(method), typed, problems)  # type: ignore[arg-type]
     # Further checks on a half-merged tree would only report consequences of what is already known.
     problems += (
         [_no_value(key, list(tree.data.modalities)) for key in sorted(OmegaConf.missing_keys(tree))]
@@ -101,7 +101,7 @@ def compose(
 
 
 @cache
-def _nothing_said(method: type[MethodConfig]) -> DictConfig:
+def _nothing_said(method: Any) -> DictConfig:
     """A config before anything is said, to lay layers over, which copies it: making it takes as long as all layers."""
     tree: DictConfig = OmegaConf.structured(Config(method=method()))
     return tree

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from omegaconf import MISSING
 
 from mmpretrain.config.augment import AugmentConfig, Choose
-from mmpretrain.config.keys import FREE, PATH
+from mmpretrain.config.keys import FREE, PATH, PLACE
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.modality import Decoding, ModalityConfig, Padding, Resize
 from mmpretrain.config.negatives import NegativesConfig
@@ -71,7 +71,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the dataset, part of the default name of a run."""
 
-    path: str | None = field(default=None, metadata=PATH)
+    path: str | None = field(default=None, metadata=PATH | PLACE)
     """Folder with ``train/`` and ``test/`` (tars and an ``index.json`` each) and ``dataset.json``: local, or a URL.
     null: ``sources`` says where samples lie; one of both is needed."""
 
@@ -111,7 +111,7 @@ class DataConfig:
     cache_gb: float = field(default=64.0, metadata=FREE)
     """Disk space on each node for the shards of a URL, in GB (10^9 bytes). The cache lies in ``$MMPRETRAIN_CACHE``."""
 
-    more_paths: list[str] = field(default_factory=list, metadata=PATH)
+    more_paths: list[str] = field(default_factory=list, metadata=PATH | PLACE)
     """Further folders like ``path`` whose samples belong to the same data set; a folder without a split adds nothing to
     it."""
 

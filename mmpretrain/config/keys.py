@@ -39,6 +39,9 @@ class Freedom(StrEnum):
     """Yes: the same sums are formed of other parts, or in another precision, so that weights are equal up to rounding
     and not bit for bit."""
 
+    place = "place"
+    """Yes, to another place of the same data or tokenizer: a checkpoint knows these by fingerprints."""
+
     measured = "measured"
     """Weights do not depend on it, but scores do: yes, unless ``evaluation.best.score`` chooses by them, or they are
     compared with those of the start (``finetune.before``)."""
@@ -48,7 +51,9 @@ PATH, MINUTES, SHELL = ({_MARK: meaning} for meaning in (Meaning.path, Meaning.m
 """The ``metadata`` of a dataclass field with that meaning."""
 
 
-FREE, MEASURED, ROUNDING = ({_FREEDOM: freedom} for freedom in (Freedom.free, Freedom.measured, Freedom.rounding))
+FREE, PLACE, MEASURED, ROUNDING = (
+    {_FREEDOM: freedom} for freedom in (Freedom.free, Freedom.place, Freedom.measured, Freedom.rounding)
+)
 """The same of what may change when a run goes on; together with another mark as ``PATH | FREE``. On a section it holds
 for all keys below."""
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mmpretrain.config.architectures import ARCHITECTURES, TRANSFORMERS_POOLS, Pool
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import PATH, PLACE
 from mmpretrain.config.kind import Kind
 from mmpretrain.config.lora import LoraConfig
 
@@ -90,7 +90,7 @@ class Projection(StrEnum):
 class EncoderConfig:
     """One encoder: an architecture by config, or a pretrained one. Exactly one of the two keys must be set.
 
-    The keys checkpointing, attention and compile say how it trains and leave no trace in its release.
+    The keys checkpointing, attention, padding_mask and compile say how it trains and leave no trace in its release.
     """
 
     architecture: str | None = None
@@ -117,7 +117,7 @@ class EncoderConfig:
     part: str | None = None
     """The modality whose encoder is taken from a release; null: the one that is called the same."""
 
-    tokenizer: str | None = field(default=None, metadata=PATH)
+    tokenizer: str | None = field(default=None, metadata=PATH | PLACE)
     """Texts: folder or Hub id of the tokenizer; null: the one of ``pretrained``."""
 
     feature_extractor: str | None = field(default=None, metadata=PATH)
@@ -149,6 +149,12 @@ class EncoderConfig:
 
     attention: AttentionKernel | None = None
     """Implementation of its attention; null: the architecture's own default. transformers' architectures only."""
+
+    padding_mask: bool = True
+    """Whether its attention is told which tokens are padding. false: for an encoder of texts that looks back alone
+    (GPT-2, Llama, CLIP's), which padding behind a text does not touch: torch then takes its flash kernel for texts of
+    several lengths, too. Tried before the run starts, and refused where it changes an embedding; its release does not
+    know of it. transformers' architectures only."""
 
     compile: bool = False
     """Whether it goes through ``torch.compile``, which needs a C++ compiler on every node and gains little under
@@ -203,6 +209,7 @@ class EncoderConfig:
         set_to = {
             "checkpointing": "true" if self.checkpointing and not checkpointed else None,
             "attention": self.attention,
+            "padding_mask": None if self.padding_mask else "false",
         }
         return [
             f"{key}.{option}={value} has no effect on {ours}: leave it out" for option, value in set_to.items() if value

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from mmpretrain.config.keys import PATH
+from mmpretrain.config.keys import PATH, PLACE
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"  # part of the names of metrics and keys
 
@@ -83,10 +83,10 @@ class LayoutConfig:
 class SourceConfig:
     """One source of a mixture."""
 
-    path: str = field(default=MISSING, metadata=PATH)
+    path: str = field(default=MISSING, metadata=PATH | PLACE)
     """Folder with ``train/``, and ``test/`` where it has one: local, or a URL."""
 
-    more_paths: list[str] = field(default_factory=list, metadata=PATH)
+    more_paths: list[str] = field(default_factory=list, metadata=PATH | PLACE)
     """Further folders whose samples belong to the source."""
 
     weight: float = 1.0

@@ -7,10 +7,13 @@ seen again and others not at all; the next epoch is whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmpretrain.data.index import Index
+from mmpretrain.config.root import Config
+from mmpretrain.data.index import Index, ShardError
+from mmpretrain.data.sources import open_data
 
 KEY = "data.accept_index"
 SHOWN = 12  # characters of a fingerprint
@@ -53,3 +56,25 @@ def changed_index(index: Index, known: str | None, accept: str | None) -> Change
         return None
     accepted = accept is not None and index.fingerprint.startswith(accept)
     return ChangedIndex(known, index.fingerprint, len(index), accepted)
+
+
+def other_scores(config: Config, measured: Mapping[str, str]) -> str | None:
+    """A sentence if scores that decide, or that those of the start are compared with, would be of other data now.
+
+    measured: split -> fingerprint of its index, of the splits that the run has measured on. A split that cannot be read
+    is no matter of this check.
+    """
+    if not (config.finetune.before or config.evaluation.best.score):
+        return None
+    for split, known in measured.items():
+        try:
+            index = open_data(config.data, split).index
+        except (OSError, ValueError, ShardError):
+            continue
+        if not index.is_known_as(known):
+            key = "finetune.before" if config.finetune.before else "evaluation.best.score"
+            return (
+                f"the split {split!r} in {config.data.place} is not the one that this run has measured on (index"
+                f" {known[:SHOWN]} -> {index.fingerprint[:SHOWN]}), and {key} compares the scores: restore it"
+            )
+    return None

@@ -34,10 +34,10 @@ class RowReader:
         """[k, d] of the stored type: the rows of the samples ordinals (int64 [k]), in their order.
 
         None where they do not lie in tables of rows of one length; then they are to be read one by one. Raises
-        ShardError as the reader does.
+        ShardError as the reader does, IndexError for a sample that there is not.
         """
         index, dtype = self._reader.index, DTYPES[suffix_of(extension)]
-        numbers = np.searchsorted(index.starts, ordinals, side="right") - 1
+        numbers = self._shards_of(ordinals)
         found: np.ndarray | None = None
         # Neighbors are mostly of one shard: shards in the order of their first sample, each once.
         for number in np.unique(numbers).tolist():
@@ -51,14 +51,22 @@ class RowReader:
         return found
 
     def keys(self, ordinals: np.ndarray) -> tuple[str, ...]:
-        """The keys of the samples ordinals (int64 [k]), in their order. Raises ShardError as the index does."""
+        """The keys of the samples ordinals (int64 [k]), in their order. Raises ShardError and IndexError as the index
+        does."""
         index = self._reader.index
-        numbers = np.searchsorted(index.starts, ordinals, side="right") - 1
+        numbers = self._shards_of(ordinals)
         found = np.empty(len(ordinals), object)
         for number in np.unique(numbers).tolist():
             chosen = np.flatnonzero(numbers == number)
             found[chosen] = index.shards[number].columns().keys_of(ordinals[chosen] - index.starts[number])
         return tuple(found)
+
+    def _shards_of(self, ordinals: np.ndarray) -> np.ndarray:
+        """int64 [k]: the numbers of their shards. Numbers of another index, or below 0, would find other rows."""
+        index = self._reader.index
+        for ordinal in ordinals[(ordinals < 0) | (ordinals >= len(index))][:1].tolist():
+            index.locate(ordinal)  # which raises
+        return np.searchsorted(index.starts, ordinals, side="right") - 1
 
     def _rows(self, number: int, rows: np.ndarray, extension: str, dtype: np.dtype[Any]) -> np.ndarray | None:
         shard = self._reader.index.shards[number]

@@ -19,6 +19,7 @@ from mmpretrain.data.decode import MAX_LABEL_DIGITS, Raw
 from mmpretrain.data.index import LABEL, load_index
 from mmpretrain.data.info import DatasetInfo, load_info
 from mmpretrain.data.kinds.rows import DTYPES
+from mmpretrain.data.members import LABEL_MEMBERS
 from mmpretrain.data.split import split_folder
 from mmpretrain.data.stream import Stream
 from mmpretrain.embedding.bad_samples import LeftOut
@@ -29,6 +30,7 @@ from mmpretrain.embedding.space import Space
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.losses.similarity import unit_rows
 from mmpretrain.problems import UnusableError
+from mmpretrain.words import listed
 
 LOG_EVERY_S = 10.0
 TRIES = 100  # samples that may be unreadable before one shows how wide an embedding is
@@ -146,6 +148,12 @@ def _open(job: EmbedJob, rank: int, device: torch.device) -> tuple[Stream, Sampl
     config = reading(job, space, index, towers)
     # The order of the stream is not used, only its reading, so neither seed nor ranks matter.
     stream = Stream(config, job.split, 0, 0, 1, encoder.tensors)
+    if rank == 0 and (left := _left_behind(stream, encoder)):
+        log.warning(
+            "%s: %s not passed on, since embedding shards hold embeddings and one class per sample",
+            job.data,
+            f"{listed(left)} {'is' if len(left) == 1 else 'are'}",
+        )
     other = other_label(stream.reader) if config.labeled else None
     if other is None:
         return stream, encoder
@@ -155,6 +163,13 @@ def _open(job: EmbedJob, rank: int, device: torch.device) -> tuple[Stream, Sampl
         )
     stream.reader.close()
     return Stream(replace(config, classes=None), job.split, 0, 0, 1, encoder.tensors), encoder
+
+
+def _left_behind(stream: Stream, encoder: SampleEncoder) -> list[str]:
+    """Members of samples that are neither embedded nor their class: other modalities, and measured values."""
+    members = stream.reader.members_of(0)
+    kept = {member for name in encoder.towers for member in members.modalities[name].members} | set(LABEL_MEMBERS)
+    return [extension for extension in stream.index.extensions if extension not in kept]
 
 
 def _keys(stream: Stream, batch: Batch) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -150,6 +150,28 @@ def _numel(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def load_stages() -> None:
+    """Import what DeepSpeed imports when its ZeRO starts.
+
+    One of its files has torch compile an optimizer (its Muon, which is not used here): that alone would load torch's
+    compiler, which takes every rank 2 s of a processor.
+    """
+    before = os.environ.get(_NOT_COMPILED)
+    os.environ[_NOT_COMPILED] = "1"
+    try:
+        import deepspeed.runtime.zero.stage3
+        import deepspeed.runtime.zero.stage_1_and_2
+
+        with suppress(ImportError):  # later and earlier ones may have none
+            import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        os.environ.pop(_NOT_COMPILED)
+        os.environ |= {} if before is None else {_NOT_COMPILED: before}
+
+
+_NOT_COMPILED = "TORCHDYNAMO_DISABLE"  # torch.compile returns what it is given
+
+
 def start_accelerator(config: Config, world_size: int) -> Any:
     """An accelerate.Accelerator whose engine is DeepSpeed.
 
@@ -160,6 +182,7 @@ def start_accelerator(config: Config, world_size: int) -> Any:
 
     # Compiling it takes a minute and a C++ compiler, and saved nothing measurable.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    load_stages()
     from accelerate import Accelerator, DeepSpeedPlugin, DistributedType
     from accelerate.utils import InitProcessGroupKwargs
 

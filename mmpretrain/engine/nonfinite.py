@@ -7,7 +7,7 @@ must come here alike, and all say the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,23 @@ def bad_gradients(model: nn.Module, optimizer: Any, stage: int) -> set[str]:
         for parameter, gradient in zip(parameters, gradients, strict=False):  # padding may follow
             if gradient is not None and not _finite(gradient):
                 found.add(names.get(id(parameter), "?"))
-    return found
+    return found | {names.get(id(p), "?") for p, part in _in_host_memory(optimizer, stage) if not _finite(part)}
+
+
+def _in_host_memory(optimizer: Any, stage: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Parameters and this rank's parts of their gradients, where these lie with an optimizer that is offloaded: in one
+    flat tensor per group (docs/large-models.md); nothing for others, whose flat gradients are not there any more."""
+    if stage == 3:
+        for group, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+            for parameter in optimizer.fp16_groups[group] if flat.grad is not None else ():
+                _, start, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
+                yield parameter, flat.grad.narrow(0, start, count)
+        return
+    for parameters, flat in zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True):
+        for parameter in parameters if flat.grad is not None else ():
+            if (mapping := parameter._hp_mapping) is not None:
+                place = mapping.hp_fragment_address
+                yield parameter, flat.grad.view(-1).narrow(0, place.start, place.numel)
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -118,7 +118,7 @@ def _probe(
     plain = _fit(train, known, None)
     scores = {"balanced_accuracy": balanced_accuracy_score(truth, plain.predict(test))}
     if search:
-        chosen, strength = _searched(factor, sides.train, known)
+        chosen, strength = searched_probe(factor, sides.train, known)
         scores["searched_balanced_accuracy"] = balanced_accuracy_score(truth, chosen.predict(sides.test))
     chance = 1 / len(np.unique(truth))
     if binary:
@@ -133,8 +133,9 @@ def _fit(features: np.ndarray, values: np.ndarray, weights: Literal["balanced"] 
     return LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS, class_weight=weights).fit(features, values)
 
 
-def _searched(factor: str, features: np.ndarray, values: np.ndarray) -> tuple[LogisticRegressionCV, float]:
-    """The notebook's probe, and the strength that it chose. Raises ValueError if a value is too rare."""
+def searched_probe(factor: str, features: np.ndarray, values: np.ndarray) -> tuple[LogisticRegressionCV, float]:
+    """The notebook's probe of ``factor``, and the strength that it chose; features: float64 [n, d] as they are, values:
+    int [n]. Raises ValueError if a value is too rare."""
     rarest = int(np.unique(values, return_counts=True)[1].min())
     if rarest < PARTS:
         raise ValueError(

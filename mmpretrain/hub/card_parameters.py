@@ -18,7 +18,18 @@ _SHOWN = {
 }
 _LEFT_OUT = ("run", "checkpoint", "evaluation", "tracking", "experiment")
 # Of a modality and an encoder: how it is read and run, not what it is.
-_HOW = ("load_size", "load_seconds", "decoding", "member", "field", "weights", "padding", "compile", "attention")
+_HOW = (
+    "load_size",
+    "load_seconds",
+    "decoding",
+    "member",
+    "field",
+    "weights",
+    "padding",
+    "compile",
+    "attention",
+    "padding_mask",
+)
 _MIXED = ("mixing", "temperature")
 _OF_PARTS = ("fusion", "factors", "components", "projectors", "classifier_hidden", "classifier_dropout", "embed_dim")
 

@@ -77,6 +77,10 @@ def connect_command(
 def join_command(
     leaves: Annotated[list[Path], typer.Argument(help="Releases of connections that keep the same space unprojected.")],
     out: Annotated[Path, typer.Option(help="Release folder to write.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="One number per connection, by commas: what several bring is their weighted sum."),
+    ] = None,
     json_flag: JsonFlag = False,
 ) -> None:
     """Join connections to one unprojected space, as in Ex-MCR: a release that embeds what any of them does.
@@ -90,10 +94,17 @@ def join_command(
         from mmpretrain.hub.leaves import join_leaves
 
         with working(form, "joining"):
-            made = join_leaves(leaves, out)
+            made = join_leaves(leaves, out, None if weights is None else _numbers(weights))
         called, width = made.config.modalities, next(iter(made.embed_sizes.values()))
         result = {"path": str(out), "modalities": called, "embed_dim": width}
         answer(form, result, f"{out}: {', '.join(called)}, embeddings of {width} numbers")
+
+
+def _numbers(given: str) -> list[float]:
+    try:
+        return [float(number) for number in given.split(",")]
+    except ValueError as error:
+        raise CommandError([f"--weights is {given!r}: numbers are needed, one per connection, as in 1,0.5"]) from error
 
 
 def _names(given: str) -> tuple[str, str]:

@@ -61,7 +61,9 @@ class Connection(nn.Module):
     spaces: name -> ``{"width": of its embeddings, "model": config of the model that makes them}``; without a model
     the space is given by its embeddings. inputs: modality -> its space; under a model, one of the model's modalities,
     else vectors. form, hidden, width, start: of the projectors. unprojected: a space that is the new one itself.
-    build: makes a model from its config. The models are frozen: no gradients, always in evaluation mode.
+    build: makes a model from its config. sums: modality -> space -> weight, for what goes through several spaces, whose
+    models take the same tensors: its embedding is the weighted sum of all, each of length 1 (OmniBind: Wang et al.,
+    2024, arXiv 2407.11895). The models are frozen: no gradients, always in evaluation mode.
     Raises ValueError when an unprojected space is not as wide as the new one.
     """
 
@@ -75,9 +77,10 @@ class Connection(nn.Module):
         start: str,
         unprojected: str | None,
         build: Callable[[Mapping[str, Any]], nn.Module],
+        sums: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
-        self.width, self.inputs = width, dict(inputs)
+        self.width, self.inputs, self.sums = width, dict(inputs), dict(sums or {})
         self.widths = {name: space["width"] for name, space in spaces.items()}
         if unprojected is not None and self.widths[unprojected] != width:
             raise ValueError(
@@ -108,7 +111,8 @@ class Connection(nn.Module):
         """Modality -> tensors as its model takes them, or ``{"values": [b, width of the space]}``, which need not have
         length 1 -> modality -> [b, width], not normalized.
 
-        Every modality goes through its projector in a call of its own. Raises ValueError for vectors of another width.
+        Every modality goes through its projector in a call of its own. record: of what goes through several spaces it
+        keeps the states in the space that ``inputs`` names. Raises ValueError for vectors of another width.
         """
         embeds: dict[str, Tensor] = {}
         for space in self.widths:
@@ -116,7 +120,7 @@ class Connection(nn.Module):
             if given:
                 rows_of = self._embed(space, given, record)
                 embeds |= {name: self._project(space, rows) for name, rows in rows_of.items()}
-        return {name: embeds[name] for name in inputs}
+        return {name: self._sum(name, embeds[name], inputs) if name in self.sums else embeds[name] for name in inputs}
 
     def train(self, mode: bool = True) -> Connection:
         """Switch the projectors' batch statistics on or off; the spaces' models keep theirs off, and stay frozen."""
@@ -132,6 +136,15 @@ class Connection(nn.Module):
         if space not in self.spaces:
             return None
         return self.spaces[space]
+
+    def _sum(self, name: str, rows: Tensor, inputs: Mapping[str, dict[str, Tensor]]) -> Tensor:
+        """rows: what the modality's own space makes of it. [b, width], not normalized."""
+        total = torch.zeros_like(rows)
+        for space, weight in self.sums[name].items():
+            own = space == self.inputs[name]
+            found = rows if own else self._project(space, self._embed(space, {name: inputs[name]}, None)[name])
+            total = total + weight * F.normalize(found, dim=1)
+        return total
 
     def _embed(self, space: str, inputs: Mapping[str, dict[str, Tensor]], record: Recorder | None) -> dict[str, Tensor]:
         if space in self.spaces:

@@ -62,7 +62,8 @@ def draw_evaluations(axes: Axes, curves: Mapping[str, Mapping[int, float]], batc
     """Evaluations made while training (label -> step -> share) against the samples seen; ``batch``: samples a step."""
     for color, (label, curve) in zip(COLORS, list(curves.items())[:MOST_CURVES], strict=False):
         samples = [step * batch for step in curve]
-        axes.plot(samples, list(curve.values()), color=color, marker=".", markersize=5, linewidth=1.3, label=label)
+        values = np.array(list(curve.values()), dtype=float)  # null: not a number
+        axes.plot(samples, values, color=color, marker=".", markersize=5, linewidth=1.3, label=label)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     style_axes(axes, "Evaluation while training", "score")
     legend_below(axes, columns=2)

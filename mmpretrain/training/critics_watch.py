@@ -8,9 +8,11 @@ nothing.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 LOSS, NORM = "critics/", "critic_norm/"
 LINES = 20  # logged steps that count
@@ -32,7 +34,7 @@ class CriticsWatch:
         found = []
         for key, norm in values.items():
             name = key.removeprefix(NORM)
-            if key == name or LOSS + name not in values:
+            if key == name or not math.isfinite(norm) or not math.isfinite(values.get(LOSS + name, math.nan)):
                 continue
             losses = self._losses.setdefault(name, deque(maxlen=LINES))
             losses.append(values[LOSS + name])
@@ -42,6 +44,18 @@ class CriticsWatch:
                 found.append(_words(step, name, fmean(losses), growth))
                 logger.warning("%s", found[-1])
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """What it remembers, for the manifest of a checkpoint; empty if nothing."""
+        if not self._first_norms:
+            return {}
+        losses = {name: list(kept) for name, kept in self._losses.items()}
+        return {"losses": losses, "first_norms": dict(self._first_norms), "warned": sorted(self._warned)}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Remember what :meth:`facts` told."""
+        self._losses = {name: deque(kept, maxlen=LINES) for name, kept in facts["losses"].items()}
+        self._first_norms, self._warned = dict(facts["first_norms"]), set(facts["warned"])
 
     @staticmethod
     def _away(losses: deque[float], growth: float) -> bool:

@@ -7,6 +7,7 @@ import logging
 import torch
 
 from mmpretrain.assembly.padding import pad_by_batch, padding_faults
+from mmpretrain.assembly.unmasked import take_masks
 from mmpretrain.config.root import Config
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.stream import Stream
@@ -31,15 +32,17 @@ def agree_on_the_index(stream: Stream, config: Config, world: World) -> None:
 
 
 def settle_padding(config: Config, model: MMPretrainModel, processor: MMPretrainProcessor, world: World) -> None:
-    """Pad by the batch what may be. Raises UnusableError, on all ranks, if the config wants more than that."""
+    """Pad by the batch what may be, and take masks of padding from encoders that are to do without. Raises
+    UnusableError, on all ranks, if the config wants more than that."""
     faults = padding_faults(config, model, processor)
     for name, fault in faults.items():
         # Not all ranks need round alike, and their batches must not be padded by different rules.
         if world.max_flag(bool(fault)):
             faults[name] = fault or "gave a sample another embedding on another rank where it had more padding"
     problems, notes = pad_by_batch(config, processor, faults)
-    if problems:
-        raise UnusableError(problems)
+    problems += take_masks(config, model, processor)
+    if world.max_flag(bool(problems)):
+        raise UnusableError(problems or ["another rank's encoder gives a sample another embedding without a mask"])
     if world.rank == 0:
         for note in notes:
             logger.warning(note)

@@ -22,6 +22,7 @@ from mmpretrain.assembly.padding import pad_by_batch, padding_faults
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.assembly.tokenizers import not_built, tokenizer_source
 from mmpretrain.assembly.training_options import compiler_lacking
+from mmpretrain.assembly.unmasked import take_masks
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.engine import OptimizerName
 from mmpretrain.config.evaluation import Need
@@ -113,6 +114,7 @@ def _looked_into(config: Config, sources: EncoderSources, model: MMPretrainModel
             return problems, notes
         whole, processor = build_model(config, sources), build_processor(config, sources)
         problems, more = pad_by_batch(config, processor, padding_faults(config, whole, processor))
+        problems += take_masks(config, whole, processor)
         return [*problems, *indistinct(config, whole, processor)], notes + more
     except (ShardError, UnusableError):  # Said elsewhere, with what mends it; a tokenizer may not be built yet.
         return [], []

@@ -61,7 +61,8 @@ class Recorder:
         self._last_done = 0
         self._last_status = 0.0
         self.skipped = Skipped()
-        self._critics = CriticsWatch()
+        self.critics = CriticsWatch()
+        self._odd: set[str] = set()  # diagnostics that were told of as not finite
 
     def start(self, done: int) -> None:
         """Forget what was written beyond the checkpoint that the run continues from."""
@@ -106,8 +107,9 @@ class Recorder:
         self._memory_gib = max(self._memory_gib, memory_gib(self.world.device))
         own = [float(stop), max(self._waits, default=0.0), self._memory_gib]
         told = told_over_ranks(report.losses, own, self.world, ids)
-        # Diagnostics that were not made: nobody asked for them, or nothing was there to look at.
-        values = {name: value for name, value in told.means.items() if name[:4] == "loss" or not math.isnan(value)}
+        due = done % self.config.train.log_every_steps == 0 or done == self.config.total_steps
+        # Of a step that is not due they may be nan because nobody asked for them; of others that tells something.
+        values = {n: value for n, value in told.means.items() if due or n[:4] == "loss" or not math.isnan(value)}
         wanted, (wait, memory) = told.most[0] > 0, told.most[1:]
         if ids is not None and self.world.rank == 0:
             keys = [self.stream.key(ordinal) for ordinal in told.numbers]
@@ -116,7 +118,7 @@ class Recorder:
             self._not_finite(done, values, report)
             return wanted
         self.skipped = replace(self.skipped, in_row=0)
-        if done % self.config.train.log_every_steps == 0 or wanted or done == self.config.total_steps:
+        if due or wanted:
             self._log(done, values, report, {"data_wait_max_s": wait, "memory_gib": memory})
         return wanted
 
@@ -201,10 +203,23 @@ class Recorder:
         self._last_time, self._last_done, self._waits, self._memory_gib = now, done, [], 0.0
         self.write(line)
         if self.world.rank == 0:
-            self._critics.look(done, values)
+            self.critics.look(done, values)
+            self._tell_odd(done, values)
         if self.world.rank == 0 and now - self._last_status > STATUS_EVERY_S:
             self._last_status = now
             self._status(done)  # not the state: another rank may have noted a failure by now
+
+    def _tell_odd(self, done: int, values: Mapping[str, float]) -> None:
+        """Warn once of each diagnostic that is not finite: the loss may not be, so nothing else would say it."""
+        odd = [name for name, value in values.items() if not math.isfinite(value) and name not in self._odd]
+        self._odd.update(odd)
+        if odd:
+            logger.warning(
+                "at step %d %s not finite (null in metrics.jsonl): in this step there was nothing to look at, or it can"
+                " no longer be computed",
+                done,
+                f"{listed(odd, 3)} {'is' if len(odd) == 1 else 'are'}",
+            )
 
     def _saving(self) -> dict[str, float]:
         """What saving took since the last line; nothing if nothing was saved."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmpretrain.assembly.build import build_processor, build_unaugmented_processor
 from mmpretrain.assembly.sources import EncoderSources
+from mmpretrain.assembly.tokenizers import tokenizer_fingerprint
 from mmpretrain.config.compose import load_config
 from mmpretrain.config.data import DataConfig
 from mmpretrain.config.evaluation import Released
@@ -49,7 +50,7 @@ from mmpretrain.training.earlier import keep_earlier
 from mmpretrain.training.final_weights import in_words, keep_start, take_final_weights
 from mmpretrain.training.first_look import agree_on_the_index, settle_padding, tell_apart
 from mmpretrain.training.held_out import not_held_out
-from mmpretrain.training.known_data import known_data
+from mmpretrain.training.known_data import known_data, measured_on, same_tokenizers
 from mmpretrain.training.measuring import Measuring
 from mmpretrain.training.merging import adapters_of, without_adapters
 from mmpretrain.training.once import once
@@ -83,6 +84,7 @@ class Session:
         self._whole_splits: dict[str, Stream] = {}
         self.started_from: dict[str, Any] | None = None
         self.accepted: list[dict[str, Any]] = []
+        self._measured: dict[str, str] = {}
         self.sizes: list[dict[str, Any]] = []
         self.engine = Engine(self.config, self.method, self._initialize, joined)
         self.world = self.engine.world
@@ -120,9 +122,11 @@ class Session:
         """Load the newest complete checkpoint; the number of steps done (0 at a first start)."""
         manifest = checkpoint.load_newest(self.engine, self.folder.checkpoints)
         if manifest:
-            self.accepted = known_data(manifest, self.stream, self.config.data)
+            self.accepted = known_data(manifest, self.stream, self.config)
             if self.accepted and self.world.rank == 0:
                 self.folder.update_status(accepted_index=self.accepted)
+            same_tokenizers(manifest, self._tokenizers)
+            self._measured = manifest.get("measured") or {}
         self.sizes = sizes_so_far(manifest, layout_of(self.config.engine, self.world.size))
         self.started_from = manifest.get("started_from") if manifest else self.started_from
         if self.world.rank == 0:
@@ -134,6 +138,8 @@ class Session:
         self._lower(known_plateau(manifest))
         if manifest and manifest.get("skipped"):
             self.recorder.skipped = Skipped(**manifest["skipped"])
+        if manifest and manifest.get("critics_watch"):  # earlier versions kept none
+            self.recorder.critics.restore(manifest["critics_watch"])
         self._tell_what_was_passed_over(manifest)
         self.checkpoints.start(self.best)
         self.recorder.start(done)
@@ -220,6 +226,9 @@ class Session:
             sizes=self.sizes,
             skipped=asdict(self.recorder.skipped) if self.recorder.skipped.total else None,
             plateau=asdict(self.plateau) if self.plateau.drops else None,
+            measured=measured_on(self._measured, self._whole_splits),
+            tokenizers=self._tokenizers,
+            critics_watch=self.recorder.critics.facts(),
         )
         # What the records say about steps in a checkpoint must survive whatever the checkpoint survives.
         self.recorder.flush()
@@ -251,6 +260,10 @@ class Session:
                 print(line, flush=True)
             split = self.config.evaluation.split
             draw_end(self.folder, self.config, shown, split, self._whole_splits)
+
+    @functools.cached_property
+    def _tokenizers(self) -> dict[str, str]:
+        return {name: tokenizer_fingerprint(found) for name, found in self.processor.tokenizers.items()}
 
     def _lower(self, plateau: Plateau) -> None:
         """Have the engine's rate stand where ``plateau`` says; the same on all ranks."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import trackio
 from PIL import Image
@@ -35,6 +37,10 @@ class Trackio(DeliveredRun):
             auto_log_cpu=False,
             auto_log_gpu=False,
         )
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """One record, likewise; without numbers that are not finite, which not every version of it takes."""
+        super().log({k: value for k, value in record.items() if not isinstance(value, float) or math.isfinite(value)})
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         """One picture, likewise."""

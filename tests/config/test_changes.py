@@ -20,6 +20,7 @@ def config(*tokens: str) -> Config:
         ("data.workers=3", True),
         ("data.max_bad_fraction=0.5", True),
         ("data.accept_index=0123456789ab", True),
+        ("model.encoders.caption.tokenizer=/elsewhere", True),
         ("checkpoint.every_steps=7", True),
         ("train.log_every_steps=9", True),
         ("engine.timeout_s=99", True),
@@ -54,6 +55,23 @@ def test_a_key_changes_results_or_it_does_not(token: str, may: bool) -> None:
 def test_of_deepspeed_only_where_state_lies_and_how_it_travels_may_change(token: str, may: bool) -> None:
     old, new = config(), config(f"engine.deepspeed.{token}")
     assert all(may_change(change.key, old, new) for change in changes(old, new)) is may
+
+
+def test_the_place_of_data_may_change_and_the_weight_of_a_source_may_not() -> None:
+    def mixed(path: str, weight: float) -> Config:
+        sources = f"data.sources={{a: {{path: {path}, weight: {weight}}}, b: {{path: /b}}}}"
+        return config("data=digits", "data.path=null", sources)
+
+    moved = config("data=digits", "data.path=/there", "data.more_paths=[/more]")
+    assert {c.key: may_change(c.key, config(), moved) for c in changes(config(), moved)} == {
+        "data.path": True,
+        "data.more_paths": True,
+    }
+
+    old, new = mixed("/a", 1.0), mixed("/there", 2.0)
+    found = {change.key: may_change(change.key, old, new) for change in changes(old, new)}
+    assert found == {"data.sources.a.path": True, "data.sources.a.weight": False}
+    assert not all(may_change(change.key, config(), old) for change in changes(config(), old))
 
 
 def test_scores_that_choose_what_is_released_are_fixed() -> None:

@@ -72,6 +72,11 @@ def test_many_rows_are_read_at_once_in_any_order_with_their_keys(tmp_path: Path)
     found = rows.read(having, "b.f32")  # side by side in the file, though not in the numbers
     assert found is not None and np.array_equal(found[:, 0], -3.0 * having)
     assert rows.read(np.array([0, 1]), "b.f32") is None  # the first one has none
+    for wrong in (-1, 33):
+        with pytest.raises(IndexError, match=rf"has 33 samples: there is no sample number {wrong}"):
+            rows.read(np.array([0, wrong]), "a.f32")
+        with pytest.raises(IndexError, match="there is no sample number"):
+            rows.keys(np.array([wrong]))
 
 
 def test_the_index_is_kept_or_made_again_and_says_the_same(tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ def test_arrays_become_float32(dtype: str, order: Literal["C", "F"]) -> None:
     assert np.array_equal(read, values.astype(np.float32))
 
 
+def test_a_header_that_was_seen_before_is_still_held_against_its_bytes() -> None:
+    first, second = npy(np.array([1, 2], np.float32)), npy(np.array([3, 4], np.float32))
+    read = [np.asarray(decode("values.npy", data, Kind.vector)).tolist() for data in (first, second)]
+    assert read == [[1, 2], [3, 4]]
+    for changed in (second[:-4], second + b"more"):
+        with pytest.raises(SampleError, match="bytes follow"):
+            decode("values.npy", changed, Kind.vector)
+
+
 def test_texts() -> None:
     assert decode("caption.txt", "une été".encode(), Kind.text) == "une été"
     assert decode("caption.txt", "\ufeffa dog".encode(), Kind.text) == "a dog"

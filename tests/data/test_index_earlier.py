@@ -111,11 +111,15 @@ def test_a_damaged_one_is_refused(folder: Path, old: str, new: str) -> None:
 
 def test_a_run_of_that_version_goes_on(folder: Path) -> None:
     """Its checkpoints hold the earlier fingerprint; another data set is still refused."""
-    data: Any = SimpleNamespace(place=str(folder), accept_index=None)
+    config: Any = SimpleNamespace(
+        data=SimpleNamespace(place=str(folder), accept_index=None),
+        finetune=SimpleNamespace(before=False),
+        evaluation=SimpleNamespace(best=SimpleNamespace(score=None)),
+    )
     for index in (load_index(folder), load_index(folder).kept(labeled)):
         stream: Any = SimpleNamespace(index=index, plan=SimpleNamespace(facts={}))
         known = WHOLE if len(index) == 4 else KEPT
         for fingerprint in (known, index.fingerprint):
-            assert known_data({"index": fingerprint, "step": 3}, stream, data) == []
+            assert known_data({"index": fingerprint, "step": 3}, stream, config) == []
         with pytest.raises(CheckpointError, match="have changed since the checkpoint"):
-            known_data({"index": JOINED, "step": 3}, stream, data)
+            known_data({"index": JOINED, "step": 3}, stream, config)

@@ -365,10 +365,13 @@ def test_downloaded_tars_are_embedded_as_they_are(texts: str, spaces: Path, tmp_
 def test_labels_that_are_not_one_class_are_left_out_and_said(
     label: str, spaces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    samples = [{**raw_sample(number), "label.cls": label.encode()} for number in range(4)]
+    extra = {"label.cls": label.encode(), "pose.json": b"[1.5, 2]"}
+    samples = [{**raw_sample(number), **extra} for number in range(4)]
     write_shards(tmp_path / "data" / "train", samples, 4)
     work = job(spaces / "own" / "release", tmp_path / "data", tmp_path / "out", modalities="genes")
     embed_share(work, 0, 1, CPU)
     assert list(read(tmp_path / "out" / "train", "genes")) == ["s0001", "s0002"]
     assert "label.cls" not in load_index(tmp_path / "out" / "train").extensions
     assert [line for line in caplog.messages if f"labels such as {label} are not passed on" in line]
+    (left,) = [line for line in caplog.messages if "since embedding shards hold embeddings and one class" in line]
+    assert "pose.json" in left and "genes" not in left and "label.cls" not in left

@@ -81,6 +81,10 @@ EMA = "averaging.ema=0.9"
         pytest.param(3, "sample", ["method=clip", "engine.micro_batches=2"], marks=pytest.mark.slow),
         pytest.param(1, "gradient", ["method=clip", "engine.precision=float16"], marks=pytest.mark.slow),
         pytest.param(2, "sample", ["method=clip", "engine.precision=float16"], marks=pytest.mark.slow),
+        pytest.param(1, "gradient", ["method=clip", "engine.offload=optimizer"], marks=pytest.mark.slow),
+        pytest.param(2, "gradient", ["method=clip", "engine.offload=optimizer"], marks=pytest.mark.slow),
+        pytest.param(3, "gradient", ["method=clip", "engine.offload=optimizer"], marks=pytest.mark.slow),
+        pytest.param(3, "gradient", ["method=clip", "engine.offload=parameters"], marks=pytest.mark.slow),
     ],
 )
 def test_a_skipped_step_leaves_nothing_behind(ranks: Callable, stage: int, poisoned: str, tokens: list[str]) -> None:

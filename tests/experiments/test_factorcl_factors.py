@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.factorcl_factors import Probes, accuracy, chosen, factors, label
+from experiments.factorcl_factors import Probes, accuracy, chosen, factors, label, searched
 from experiments.information import ProbeSettings
 
 
@@ -19,12 +20,13 @@ def test_parts_of_a_run_are_what_their_names_say() -> None:
     assert factors({"": [first, second]})["encoders"].shape == (3, 6)
 
 
-def test_a_label_that_can_be_read_is_read() -> None:
+@pytest.mark.parametrize("probe", [accuracy, searched])
+def test_a_label_that_can_be_read_is_read(probe: Callable[..., float]) -> None:
     draw = np.random.default_rng(0)
     latents = draw.normal(size=(400, 22))
-    assert accuracy(latents[:300], latents[300:], label(latents[:300]), label(latents[300:])) > 0.9
+    assert probe(latents[:300], latents[300:], label(latents[:300]), label(latents[300:])) > 0.9
     noise = draw.normal(size=(400, 5))
-    assert accuracy(noise[:300], noise[300:], label(latents[:300]), label(latents[300:])) < 0.65
+    assert probe(noise[:300], noise[300:], label(latents[:300]), label(latents[300:])) < 0.65
 
 
 def test_a_result_is_kept_and_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

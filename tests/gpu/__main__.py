@@ -1,51 +1,62 @@
-"""The checks of `make gpu`, one after another; without a CUDA device one sentence of why not."""
+"""`make gpu`: checks and figures that only a CUDA device can give, in eight minutes; elsewhere a sentence of why not.
+
+    python -m tests.gpu [--out FILE]          # FILE: all of it as Markdown
+    python -m tests.gpu --rehearsal           # everything at small sizes on the CPU: does it run?
+
+Each part is a process of its own with a limit of seconds, and is cut when they are over: what it had said by then
+counts. 1 if anything is wrong or a part that checks was cut; a cut benchmark is said and is no failure.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-METHODS = ("clip", "siglip", "supcon", "cross_self", "m3col", "comm", "mucmm", "factorcl")
-SHORT = ["experiment=digits", "data.global_batch=128", "train.samples=512", "evaluation.final=[]", "engine.hang_s=240"]
-
-
-def run_steps(method: str, stage: int, folder: str) -> str | None:
-    """Four steps of the digits at a stage of ZeRO, over NCCL; the end of the output where that fails."""
-    command = [
-        *(sys.executable, "launcher/submit.py", "--cluster=local", f"method={method}", "engine=gpu"),
-        *(f"engine.zero={stage}", f"run.name={method}-{stage}", f"run.root={folder}", *SHORT),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return None if done.returncode == 0 else (done.stdout + done.stderr)[-400:]
+LIMIT_S = 470  # of all parts together; the rest of eight minutes is for what starts them
 
 
-def main() -> int:
-    """Print a line of JSON per check; 1 if any fails."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line of JSON per finding, and write the report; 1 if any is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where the report goes, as Markdown")
+    parser.add_argument("--rehearsal", action="store_true", help="small sizes on the CPU; figures say nothing")
+    options = parser.parse_args(arguments)
     import torch
 
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() or options.rehearsal):
         print(json.dumps({"skipped": "make gpu needs a CUDA device, and torch sees none here"}))
         return 0
-    from tests.gpu.objectives import check
+    from tests.gpu.parts import PARTS, Outcome, run
+    from tests.gpu.report import markdown
 
-    start, failed = time.monotonic(), False
+    start, outcomes = time.monotonic(), list[Outcome]()
+    for part in PARTS:
+        left = LIMIT_S - (time.monotonic() - start)
+        seconds = 600.0 if options.rehearsal else max(1.0, min(part.seconds, left))
+        outcome = run(part, seconds, "cpu" if options.rehearsal else "cuda:0", small=options.rehearsal)
+        outcomes.append(outcome)
+        for line in outcome.lines:
+            print(json.dumps(line))
+        told = {"part": part.title, "s": round(time.monotonic() - start), "wrong": outcome.wrong, "cut": outcome.cut}
+        print(json.dumps(told), flush=True)
+    where = _where(rehearsal=options.rehearsal)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(markdown(outcomes, where, time.monotonic() - start))
+        print(json.dumps({"report": str(options.out)}))
+    return int(any(outcome.wrong for outcome in outcomes))
 
-    def told(name: str, wrong: object) -> None:
-        nonlocal failed
-        failed = failed or bool(wrong)
-        print(json.dumps({"check": name, "wrong": wrong or None, "s": round(time.monotonic() - start)}), flush=True)
 
-    told("objectives against the CPU's, without waits", check(torch.device("cuda", 0)))
-    with tempfile.TemporaryDirectory() as folder:
-        for stage in (1, 3):
-            for method in METHODS:
-                told(f"{method} at ZeRO {stage}", run_steps(method, stage, folder))
-    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", "--quick"], timeout=240, check=False)
-    told("benchmarks.gpu", done.returncode)
-    return int(failed)
+def _where(*, rehearsal: bool) -> str:
+    import torch
+
+    if rehearsal:
+        return "a rehearsal on the CPU, whose figures say nothing"
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
 
 
 if __name__ == "__main__":

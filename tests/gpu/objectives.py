@@ -15,12 +15,22 @@ from mmpretrain.methods.base import Method
 from tests.methods.test_parity import CASES
 from tests.methods.toys import make_batch, make_method, make_step
 
+LIMIT = 1e-8
 MAY_WAIT = ("mucmm", "missing")  # torch checks decompositions; batch norms of the samples that are there need a size
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager
 def without_waits(allowed: bool) -> Iterator[None]:
-    """Raise where the host waits for the device."""
+    """Raise where the host waits for the device; a CPU knows no waits."""
+    if not torch.cuda.is_available():
+        yield
+        return
     torch.cuda.set_sync_debug_mode("default" if allowed else "error")
     try:
         yield
@@ -38,7 +48,7 @@ def worst(name: str, device: torch.device) -> float:
     batch = make_batch(config)
     moved, world = batch.to(device), World(device=device, even=True, ahead=True)
     prepared = there.prepare(moved, step)
-    torch.cuda.synchronize()
+    synchronize(device)
     with without_waits(any(word in name for word in MAY_WAIT)):
         total = there.objective(there.encode(there.model, prepared), step, world).total
         total.backward()
@@ -52,16 +62,15 @@ def worst(name: str, device: torch.device) -> float:
     return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item() for a, b in found if b.numel())
 
 
-def check(device: torch.device, limit: float = 1e-8) -> dict[str, str]:
-    """Case -> what is wrong with it; empty if all agree."""
-    wrong = {}
-    for name in CASES:
+def lines(device: torch.device, small: bool) -> Iterator[dict[str, object]]:
+    """A check per case. small: only every eighth."""
+    for name in list(CASES)[:: 8 if small else 1]:
         try:
-            if not (off := worst(name, device)) <= limit:
-                wrong[name] = f"off by {off:.2g}"
+            off = worst(name, device)
+            wrong = None if off <= LIMIT else f"off by {off:.2g}"
         except Exception as error:  # every case has its turn
-            wrong[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    return wrong
+            wrong = f"{type(error).__name__}: {error}".splitlines()[0]
+        yield {"check": f"objective {name}", "wrong": wrong}
 
 
 def _gradients(method: Method) -> dict[str, Tensor]:

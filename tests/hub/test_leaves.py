@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from mmpretrain.cli import app
 from mmpretrain.config.data import Kind, ModalityConfig
 from mmpretrain.config.model import ConnectedSpace, ProjectorsConfig
-from mmpretrain.hub.leaves import join_leaves
+from mmpretrain.hub.leaves import Leaf, join_leaves, read_alike
 from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import verify_release
 from tests.methods.test_cmcr_release import WIDTHS, connection, embeds, ship, space
@@ -41,6 +43,45 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ship(connection(projectors, first=str(bases[base]), second=str(root / second)), root / name)
     ship(connection(KEPT, second=str(root / "proteins")), root / "vectors")
     return root
+
+
+@pytest.fixture(scope="module")
+def again(folders: Path) -> Path:
+    """A second leaf of the same base that brings genes, by another encoder."""
+    space(folders / "genes2", ("caption", "genes"), WIDTHS[ConnectedSpace.second], 7)
+    ship(connection(KEPT, first=str(folders / "base"), second=str(folders / "genes2")), folders / "three")
+    return folders / "three"
+
+
+def test_what_two_leaves_bring_is_their_weighted_sum(folders: Path, again: Path, tmp_path: Path) -> None:
+    paths = [str(folders / "one"), str(again)]
+    done = CliRunner().invoke(app, ["join", *paths, "--weights=1,0.25", f"--out={tmp_path / 'summed'}"])
+    assert done.exit_code == 0 and "picture, caption, genes, embeddings of 8 numbers" in done.stdout
+    samples = small_samples()
+    found = embeds(tmp_path / "summed", samples)
+    unit = [torch.nn.functional.normalize(embeds(Path(path), samples)["genes"], dim=1) for path in paths]
+    torch.testing.assert_close(found["genes"], unit[0] + 0.25 * unit[1])
+    assert not torch.allclose(unit[0], unit[1], atol=0.1)
+    assert torch.equal(found["picture"], embeds(folders / "one", samples)["picture"])
+    assert "genes by a weighted sum" in (tmp_path / "summed" / "README.md").read_text()
+
+
+def test_weights_that_cannot_act_are_refused(folders: Path, again: Path, tmp_path: Path) -> None:
+    one, out = folders / "one", tmp_path / "joined"
+    for leaves, weights, said in (
+        ([one, again], None, "or give each connection a weight"),
+        ([one, again], [1.0], "there are 1 weights for 2"),
+        ([one, again], [1.0, float("nan")], "positive numbers, not nan"),
+        ([one, folders / "two"], [1.0, 1.0], "would do nothing"),
+    ):
+        with pytest.raises(UnusableError, match=said):
+            join_leaves(leaves, out, weights)
+    leaf = Leaf.open(one)
+    assert read_alike(leaf, Leaf.open(again), "genes")
+    other = {"genes": {**leaf.processor.modalities["genes"], "minimum": [0.0], "maximum": [1.0]}}
+    unlike = replace(leaf, processor=SimpleNamespace(modalities=other, reader=lambda name: None))  # type: ignore[arg-type]
+    assert not read_alike(leaf, unlike, "genes")
+    assert read_alike(leaf, leaf, "caption")  # with its tokenizer
 
 
 def test_all_leaves_give_in_one_release_what_they_gave_apart(folders: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def trained(folder: str, kill_after: int | None = None) -> dict[str, Any]:
         done[0] = at.index + 1
         return step(batch, at)
 
-    session.measuring.while_training = lambda: scored(session.measuring)  # type: ignore[method-assign]
+    session.measuring.while_training = lambda **_: scored(session.measuring)  # type: ignore[method-assign]
     session.measuring.embed = noted  # type: ignore[method-assign, assignment]
     session.engine.step = stepped  # type: ignore[method-assign, assignment]
     try:

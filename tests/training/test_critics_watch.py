@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mmpretrain.training.critics_watch import LINES, CriticsWatch
@@ -19,6 +21,21 @@ def test_a_critic_that_is_wrong_and_grows_is_named_once(caplog: pytest.LogCaptur
     (warning,) = warnings([0.4] * 3 * LINES, [1 + 0.02 * step for step in range(3 * LINES)])
     assert warning.startswith("at step 19 the critic of unique runs away") and "method.critic_hidden" in warning
     assert warning in caplog.text
+
+
+def test_what_was_seen_before_a_resumption_counts() -> None:
+    line = {"loss": 1.0, "critics/unique": 0.4, "critic_norm/unique": 1.0}
+    before, after = CriticsWatch(), CriticsWatch()
+    assert not before.facts()
+    for step in range(LINES - 1):
+        assert not before.look(step, line)
+    after.restore(json.loads(json.dumps(before.facts())))
+    assert not after.look(LINES, {**line, "critics/unique": float("nan")}), "which says nothing"
+    (warning,) = after.look(LINES, {**line, "critic_norm/unique": 1.2})
+    assert "1.2-fold" in warning
+    again = CriticsWatch()
+    again.restore(json.loads(json.dumps(after.facts())))
+    assert not again.look(LINES + 1, {**line, "critic_norm/unique": 1.3}), "it is told once per run"
 
 
 def test_critics_that_learn_or_stay_small_are_left_alone() -> None:

@@ -59,7 +59,7 @@ def trained(folder: str, kill_after: int | None = None, kill_at_mixture: int | N
         seen["steps"].append(at.index + 1)
         return step(batch, at)
 
-    def while_training() -> tuple[dict[str, float], Embeddings]:
+    def while_training(*, shown: bool = True) -> tuple[dict[str, float], Embeddings]:
         done = seen["steps"][-1]
         seen["watched"][done] = whole(session)
         return {SCORE: WHILE_TRAINING[done]}, Measuring.while_training(session.measuring)[1]

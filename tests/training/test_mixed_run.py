@@ -47,11 +47,11 @@ def test_a_checkpoint_fits_no_other_mixture(root: Path) -> None:
     stream = mixed_stream(root, data=data)
     facts = {"step": 3, "index": stream.index.fingerprint, "mixture": stream.plan.facts}
     manifest = json.loads(json.dumps(facts))
-    assert known_data(manifest, stream, data) == []
+    assert known_data(manifest, stream, Config(data=data)) == []
     data.sources["web"].weight = 0.5
     other = mixed_stream(root, data=data)
     with pytest.raises(CheckpointError, match=r"in other shares than when .* restore data\.sources, data\.mixing"):
-        known_data(manifest, other, data)
+        known_data(manifest, other, Config(data=data))
     del manifest["mixture"]
     with pytest.raises(CheckpointError, match="in other shares"):
-        known_data(manifest, other, data)
+        known_data(manifest, other, Config(data=data))

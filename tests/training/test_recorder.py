@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.compose import compose
@@ -18,7 +21,10 @@ from mmpretrain.data.stream import Stream
 from mmpretrain.distributed.world import World
 from mmpretrain.engine.engine import StepReport
 from mmpretrain.engine.nonfinite import Fault
+from mmpretrain.records import read_training
+from mmpretrain.report.metrics import read_metrics
 from mmpretrain.run_folder import RunFolder, read_lines
+from mmpretrain.summary.panels import draw_evaluations, draw_group
 from mmpretrain.training.recorder import NonFiniteError, Recorder
 
 
@@ -53,6 +59,29 @@ def test_one_line_per_step_with_the_documented_keys(recorder: tuple[Recorder, Ba
     assert not any(name.startswith("store/") for name in line), "the data are local"
     assert list(read_lines(writer.folder.consumed)) == [{"step": 1, "keys": list(batch.keys)}]
     assert writer.folder.status()["state"] == "running"
+
+
+def test_a_diagnostic_that_is_not_finite_is_null_and_told_of_once(
+    recorder: tuple[Recorder, Batch], caplog: pytest.LogCaptureFixture
+) -> None:
+    writer, batch = recorder
+    writer.config.train.log_every_steps = 2
+    odd = report()
+    odd.losses.update({"correlation/a-b": torch.tensor(math.nan), "nats/s": torch.tensor(math.inf)})
+    writer.record(1, batch, odd, stop=True)  # a step whose diagnostics were not asked for
+    writer.record(2, batch, odd, stop=False)
+    writer.record(4, batch, odd, stop=False)
+    first, *due = read_lines(writer.folder.metrics)
+    assert "correlation/a-b" not in first and first["nats/s"] is None
+    assert [(line["correlation/a-b"], line["nats/s"]) for line in due] == [(None, None)] * 2
+    assert "NaN" not in writer.folder.metrics.read_text() and "Infinity" not in writer.folder.metrics.read_text()
+    assert caplog.text.count("not finite (null in metrics.jsonl)") == 2
+    assert "at step 2 correlation/a-b is not finite" in caplog.text
+    assert [step["nats/s"] for step in read_training(writer.folder)] == [None] * 3
+    assert np.isnan(read_metrics(writer.folder.metrics, 8).columns["nats/s"].values).all()
+    figure = Figure()
+    draw_group(figure.subplots(), read_training(writer.folder), "nats/", "Bounds", "nats")
+    draw_evaluations(figure.subplots(), {"x": {1: None, 2: 0.5}}, 8)  # type: ignore[dict-item]
 
 
 def test_waits_are_told_as_their_mean_and_the_longest(recorder: tuple[Recorder, Batch]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.runs import reading as runs_reading
-from launcher.runs.clean import Part, delete, leftovers
+from launcher.runs.clean import Part, delete, delete_of_sweep, leftovers, leftovers_of_sweep
 from launcher.runs.reading import Reading, read_run
 from mmpretrain.console import CommandError
 from mmpretrain.run_folder import Busy, locked
@@ -55,6 +55,30 @@ def test_the_newest_whole_checkpoint_the_best_and_the_release_stay(run: Reading)
     left = sorted(path.name for path in run.path.iterdir())
     assert left == [".lock", "checkpoints", "config.yaml", "metrics.jsonl", "plan.json", "release", "status.json"]
     assert sorted(path.name[-2:] for path in (run.path / "checkpoints").iterdir()) == ["20", "30", "40"]
+
+
+def test_of_a_sweep_its_copies_of_the_code_go_with_those_of_its_runs(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    runs = [make_run(sweep / name, "failed") for name in ("a", "b")]
+    (sweep / "sweep.json").write_text(json.dumps({"runs": [{"path": str(path)} for path in runs]}))
+    for name in (".code/old", ".code/new", ".code.7", ".arrays/1"):
+        (sweep / name).mkdir(parents=True)
+    (sweep / ".arrays/1/0").symlink_to("../../a")
+    (runs[0] / "code").symlink_to("../.code/old")
+    things = leftovers_of_sweep(sweep, list(Part))
+    assert [thing.path.relative_to(sweep).as_posix() for thing in things] == [
+        ".code/new",
+        ".code/old",
+        ".code.7",
+        ".arrays/1",
+    ]
+    assert not leftovers_of_sweep(sweep, [Part.checkpoints])
+    (runs[1] / "code").symlink_to("../.code/new")  # it was started again meanwhile
+    for path in runs[:1]:
+        delete(run := read_run(path, "a", {}), leftovers(run, [Part.code]))
+    delete_of_sweep(sweep, things)
+    assert sorted(path.name for path in sweep.iterdir()) == [".code", "a", "b", "sweep.json"]
+    assert [path.name for path in (sweep / ".code").iterdir()] == ["new"] and (runs[0] / "plan.json").exists()
 
 
 def test_everything_includes_them_and_leaves_the_records(run: Reading) -> None:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from launcher.launching.launch import prepare
 from launcher.planning.checks import Findings
@@ -20,13 +22,16 @@ from launcher.sweeps import making as sweep_making
 from launcher.sweeps.making import make_sweep
 from launcher.sweeps.plan import Composed, Fate, SweepPlan
 from launcher.sweeps.record import write_record
-from launcher.sweeps.render import sweep_as_json
+from launcher.sweeps.render import show_sweep, sweep_as_json
 from launcher.sweeps.values import wanted
 from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
 from mmpretrain.run_folder import RunFolder, State
 
 DIGITS = ["experiment=digits", "method=clip"]
+
+SAVED = {"files": 2**21, "first": 2**20, "other": 2**20, "release": 2**20}
+FORETOLD = {"memory": None, "wire": None, "checkpoint": SAVED}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +45,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(drafts: Sequence[Draft], purpose: Purpose) -> list[Findings]:
     """Every model is right, and one is too wide."""
     wide = Findings(problems=("model.embed_dim=999 is odd",))
-    return [wide if draft.config.model.embed_dim == 999 else Findings(notes=("a model",)) for draft in drafts]
+    plain, largest = Findings(notes=("a model",)), Findings(notes=("a model",), prediction=FORETOLD)
+    found = {999: wide, 512: largest}
+    return [found.get(draft.config.model.embed_dim or 0, plain) for draft in drafts]
 
 
 def composed(tokens: Sequence[str], _: Path | None) -> Composed:
@@ -72,6 +79,16 @@ def started(sweep: SweepPlan, **states: State) -> None:
         state = states.get(run.run_folder.name.replace("-", "_").replace(".", "_"))
         if state is not None:
             RunFolder(run.run_folder).update_status(state=state)
+
+
+@pytest.mark.parametrize("widths", ["512", "64,512"])
+def test_what_the_largest_run_needs_is_foretold_with_its_name(widths: str) -> None:
+    said, found = StringIO(), plan("seed=0,1", f"model.embed_dim={widths}")
+    show_sweep(found, Console(file=said, width=1000, force_terminal=True), whole=False)
+    largest = [run.run_folder.name for run in found.starting if run.prediction is not None]
+    assert len(largest) == 2 and len(found.starting) == 2 * len(widths.split(","))
+    whose = "" if widths == "512" else f" ({largest[0]}, the largest model)"
+    assert f"checkpoint 2 MiB, about 0.0021 s to write at 1000 MB/s per node{whose}\n" in said.getvalue()
 
 
 def test_each_run_has_its_folder_and_the_command_that_starts_it_alone(tmp_path: Path) -> None:

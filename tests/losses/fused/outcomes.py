@@ -32,11 +32,13 @@ def outcome(
     scale: float = 20.0,
     shape: tuple[int, int] = (30, 24),
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
-    """Loss, accuracy, mean rank, and the gradients of both sides and of the temperature. shape: rows and width."""
+    """Loss, accuracy, mean rank, and the gradients of both sides and of the temperature. shape: rows and width. dtype:
+    of the embeddings, which are the same numbers in any."""
     draw = torch.Generator().manual_seed(5)
-    query, key = (torch.randn(shape, generator=draw).to(device).requires_grad_() for _ in range(2))
-    factor, alone = torch.tensor([scale], device=device, requires_grad=True), World.single()
+    query, key = (torch.randn(shape, generator=draw).to(device, dtype).requires_grad_() for _ in range(2))
+    factor, alone = torch.tensor([scale], device=device, dtype=dtype, requires_grad=True), World.single()
     if kind == "sigmoid":
         (found,) = sigmoid_contrastive([Pair(query, key)], scale=factor, bias=-10.0, world=alone, settings=settings)
     else:

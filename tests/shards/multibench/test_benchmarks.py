@@ -120,5 +120,6 @@ def test_options_of_other_data_sets_are_refused(tmp_path: Path) -> None:
         assert failed.exit_code == 1 and f"{option[0]} has no effect on" in failed.stderr
     failed = CliRunner().invoke(app, ["build", "multibench", "--file", str(tmp_path / "x.pkl")])
     assert "say which data set it is by --name mosi or mosei" in failed.stderr
-    failed = CliRunner().invoke(app, ["build", "multibench", "--file", str(tmp_path / "humor.pkl")])
-    assert "is no file: name MultiBench's file of urfunny" in failed.stderr.replace("\n", " ")
+    for file, name in (("humor.pkl", "urfunny"), ("mosi_data.pkl", "mosi"), ("mosi_raw.pkl", "mosi")):
+        failed = CliRunner().invoke(app, ["build", "multibench", "--file", str(tmp_path / file)])
+        assert f"is no file: name MultiBench's file of {name}" in failed.stderr.replace("\n", " ")
