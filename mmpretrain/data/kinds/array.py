@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def stored(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, whether columns come first, type, and where the values start."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
