@@ -27,7 +27,7 @@ def told_at(method: Mucmm, index: int) -> set[str]:
 def test_the_default_form_reads_correlations_off_its_loss() -> None:
     method = started(momentum=0.0)
     method.log_every_steps = 10
-    with patch.object(mucmm, "correlations", side_effect=AssertionError):
+    with patch.object(mucmm, "mean_correlation", side_effect=AssertionError):
         assert told_at(method, 0) == told_at(method, 9) == {"correlation/mrna-methylation"}
     features = method.encode(method.model, batches_of(method, 1)[0])
     rows = torch.cat([features.views[kind][name] if kind in features.views else features.embeds[name]
