@@ -62,7 +62,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[Ranks]:
-    """``ranks(world_size, function, *args, timeout=120)``: ``function(*args)`` on 1, 2 or 4 living gloo ranks.
+    """``ranks(world_size, function, *args, timeout=240)``: ``function(*args)`` on 1, 2 or 4 living gloo ranks.
 
     Returns the results in the order of ranks. Raises RankError (an AssertionError) that names the rank which raised
     or hung. The processes start with the first call for a world size and end with the session.
@@ -70,7 +70,7 @@ def ranks() -> Iterator[Ranks]:
     pools: dict[int, RankPool] = {}
     files: dict[int, str] = {}  # whose tests used a pool last; within a file one call may count on another
 
-    def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
+    def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 240) -> list[Any]:
         file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
         used = pools.get(world_size)
         if used and not (used.alive and (files[world_size] == file or not used.crowded)):

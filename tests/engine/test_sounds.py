@@ -95,8 +95,8 @@ def test_three_modalities_learn(alone: tuple[Path, list[float], str]) -> None:
 
 
 def test_two_ranks_train_alike(ranks: Ranks, tones: Path, alone: tuple[Path, list[float], str]) -> None:
-    losses, _ = ranks(2, train, str(folder_of(tones, 1, "two")))[0]
-    assert max(abs(a - b) for a, b in zip(losses, alone[1], strict=True)) <= 1e-4
+    losses, _ = ranks(2, train, str(folder_of(tones, 1, "two")), HALF)[0]
+    assert max(abs(a - b) for a, b in zip(losses, alone[1][:HALF], strict=True)) <= 1e-4
 
 
 def test_resume_is_bit_equal(ranks: Ranks, tones: Path, alone: tuple[Path, list[float], str]) -> None:
