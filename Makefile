@@ -11,8 +11,8 @@ endif
 # Runs shell lines and says how long they took together.
 TIMED := @.ci/timed
 
-# Tests that wait, that start processes and that compute overlap well: four workers keep two cores busy.
-WORKERS ?= 4
+# Tests that wait, that start processes and that compute overlap well: three workers keep two cores busy.
+WORKERS ?= 3
 # Hundreds of processes start: they read what an earlier one has compiled, whatever the shell says.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --durations=25 --numprocesses=$(WORKERS)
 
