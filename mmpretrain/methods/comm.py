@@ -109,11 +109,11 @@ class Comm(Method):
     def _project(self, rows: Tensor, valid: Tensor | None, world: World) -> Tensor:
         """[b, d] -> [b, head_width]; rows that are not valid become 0, and the head's batch norm never sees them."""
         head = self.heads["projection"]
-        assert isinstance(head, ProjectionHead)
         if valid is None:
             projected: Tensor = head(rows)
             return projected
         if world.ahead:  # how many are valid is a size, which the host would have to wait for
+            assert isinstance(head, ProjectionHead)
             return head.where(rows, valid, world)
         seen = head(rows[valid])
         return seen.new_zeros(len(rows), seen.shape[1]).index_put((valid,), seen)
