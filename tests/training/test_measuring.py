@@ -10,6 +10,7 @@ import pytest
 
 from mmpretrain.config.compose import compose
 from mmpretrain.config.evaluation import EvaluationConfig, Search
+from mmpretrain.distributed.world import World
 from mmpretrain.training import measuring
 from mmpretrain.training.measuring import Measuring
 
@@ -31,9 +32,9 @@ def test_factors_are_searched_while_training_only_where_that_is_wanted(
         return {}
 
     monkeypatch.setattr(measuring, "measure", measure)
-    monkeypatch.setattr(Measuring, "embed", lambda *_: None)
+    monkeypatch.setattr(Measuring, "embed", lambda *_, **__: None)
     config = compose([*TOKENS, f"data.path={tmp_path}", f"evaluation.factors.search={search}"])
-    nothing: Any = SimpleNamespace(world=None)
+    nothing: Any = SimpleNamespace(world=World.single())
     found = Measuring(config, nothing, nothing, nothing, texts=[])
     found.while_training()
     found.final()
