@@ -81,9 +81,9 @@ def trained(folder: str, kill_after: int | None = None) -> dict[str, Any]:
         seen["weights"][done[0]] = weights_digest(session.engine)
         return {**results, SCORE: VALUES[done[0]]} if results else {}, shown
 
-    def noted(split: str, without: str | None = None) -> object:
+    def noted(split: str, *rest: Any, **options: Any) -> object:
         seen["splits"].append((done[0], split))
-        return embed(split, without)
+        return embed(split, *rest, **options)
 
     def stepped(batch: Batch, at: Step) -> object:
         if at.index == kill_after:
