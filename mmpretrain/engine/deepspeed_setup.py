@@ -92,17 +92,20 @@ class Joined:
             yield
             return
         # Otherwise transformers reads a whole file before it hands over the first of its tensors.
-        before = os.environ.get(_ONE_BY_ONE)
-        os.environ[_ONE_BY_ONE] = "1"
-        try:
-            with self.parts.in_use():
-                yield
-        finally:
-            os.environ.pop(_ONE_BY_ONE)
-            os.environ |= {} if before is None else {_ONE_BY_ONE: before}
+        with switched_on("HF_DEACTIVATE_ASYNC_LOAD"), self.parts.in_use():
+            yield
 
 
-_ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"
+@contextmanager
+def switched_on(variable: str) -> Iterator[None]:
+    """The environment's ``variable`` is 1 inside the block, and afterwards what it was."""
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(variable)
+        os.environ |= {} if before is None else {variable: before}
 
 
 def join(config: Config, *, parts: bool = False) -> Joined:
@@ -156,20 +159,15 @@ def load_stages() -> None:
     One of its files has torch compile an optimizer (its Muon, which is not used here): that alone would load torch's
     compiler, which takes every rank 2 s of a processor.
     """
-    before = os.environ.get(_NOT_COMPILED)
-    os.environ[_NOT_COMPILED] = "1"
-    try:
+    with switched_on(NOT_COMPILED):
         import deepspeed.runtime.zero.stage3
         import deepspeed.runtime.zero.stage_1_and_2
 
         with suppress(ImportError):  # later and earlier ones may have none
             import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
-    finally:
-        os.environ.pop(_NOT_COMPILED)
-        os.environ |= {} if before is None else {_NOT_COMPILED: before}
 
 
-_NOT_COMPILED = "TORCHDYNAMO_DISABLE"  # torch.compile returns what it is given
+NOT_COMPILED = "TORCHDYNAMO_DISABLE"  # torch.compile returns what it is given
 
 
 def start_accelerator(config: Config, world_size: int) -> Any:

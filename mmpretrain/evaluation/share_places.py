@@ -8,9 +8,6 @@ Shapes: m samples in all, s of this rank, S of the rank that has most, d width, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,12 +15,10 @@ from torch import Tensor
 from mmpretrain.distributed.exchange import RowBlock, exchange
 from mmpretrain.distributed.world import World
 from mmpretrain.evaluation.device_places import exact_product
-from mmpretrain.evaluation.sharing import ToldError
+from mmpretrain.evaluation.sharing import heard
 from mmpretrain.evaluation.similarity import TIE, row_blocks
 
 VALID, CLASS = 0, 1  # columns of what goes with the items
-
-T = TypeVar("T")
 
 
 def places_by_shares(
@@ -42,9 +37,9 @@ def places_by_shares(
     int64 [s]. chunk: rows of a block (default: see ``row_blocks``). Raises ToldError on all ranks if one fails.
     """
     longest = int(world.all_reduce_max(torch.tensor([len(queries)], device=world.device)).item())
-    counting = _heard(world, lambda: _Counting(queries, items, classes, longest, world.device, chunk))
+    counting = heard(world, lambda: _Counting(queries, items, classes, longest, world.device, chunk))
     exchange(counting.payload, 0, counting.visit, world=world, ring=True)
-    own = _heard(world, counting.outcomes)
+    own = heard(world, counting.outcomes)
     found = torch.zeros(len(own), samples, dtype=torch.float64, device=world.device)
     found[:, torch.from_numpy(places).to(world.device)] = own
     # Every number is one rank's, and 0 on the others: no sum is rounded.
@@ -105,16 +100,3 @@ class _Counting:
         if self._classes is not None:
             found.append(self._nearest[1] > self._nearest[0] + TIE)
         return torch.stack([row.double() for row in found])
-
-
-def _heard(world: World, work: Callable[[], T]) -> T:
-    """What ``work`` gives; a failure of one rank ends all of them."""
-    found, failure = None, None
-    try:
-        found = work()
-    except Exception as error:  # the other ranks must hear of any failure, or they would wait for this rank
-        failure = error
-    if world.max_flag(failure is not None, patient=True):
-        raise ToldError("evaluation failed on another rank: see its message") from failure
-    assert found is not None
-    return found

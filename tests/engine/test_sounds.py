@@ -94,9 +94,10 @@ def test_three_modalities_learn(alone: tuple[Path, list[float], str]) -> None:
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
-def test_two_ranks_train_alike(ranks: Ranks, tones: Path, alone: tuple[Path, list[float], str]) -> None:
-    losses, _ = ranks(2, train, str(folder_of(tones, 1, "two")), HALF)[0]
-    assert max(abs(a - b) for a, b in zip(losses, alone[1][:HALF], strict=True)) <= 1e-4
+@pytest.mark.parametrize("steps", [HALF, pytest.param(STEPS, marks=pytest.mark.slow)])
+def test_two_ranks_train_alike(ranks: Ranks, tones: Path, alone: tuple[Path, list[float], str], steps: int) -> None:
+    losses, _ = ranks(2, train, str(folder_of(tones, 1, f"two-{steps}")), steps)[0]
+    assert max(abs(a - b) for a, b in zip(losses, alone[1][:steps], strict=True)) <= 1e-4
 
 
 def test_resume_is_bit_equal(ranks: Ranks, tones: Path, alone: tuple[Path, list[float], str]) -> None:
