@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from mmpretrain.figures import COLORS, INK, legend_below, style_axes
@@ -21,6 +22,7 @@ MARKS = {
     RetrievalVerdict.wrong: ("✗", "#C62828"),
 }
 MOST_CURVES = 6
+CELL = 0.8  # of a cell of a grid, the part that a picture or text takes
 
 
 def draw_loss(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
@@ -70,27 +72,35 @@ def draw_evaluations(axes: Axes, curves: Mapping[str, Mapping[int, float]], batc
 
 
 def draw_grid_pair(figure: SubFigure, grid: Grid, pair: GridPair) -> None:
-    """Per line a query, the item that belongs to it, and what was retrieved, nearest first, marked right or wrong."""
+    """Per line a query, the item that belongs to it, and what was retrieved, nearest first, marked right or wrong.
+
+    All of it in one system of axes, in which a cell is 1 by 1: one of its own for each takes several times as long.
+    """
     title = f"Retrieval {pair.query} → {pair.item}, nearest first"
     figure.suptitle(f"{title}   (✓ pair: same sample, ✓ same class, ✗ neither)", fontsize=9.5, color=INK)
     rows, columns = pair.items.shape
-    axes = figure.subplots(rows, columns + 2, squeeze=False)
+    axes = figure.subplots()
+    axes.set(xlim=(0, columns + 2), ylim=(rows + 0.03, 0), aspect="equal")
+    axes.set_axis_off()
     for row, query in enumerate(pair.queries.tolist()):
-        _show(axes[row, 0], grid.shown[pair.query, query], "query", INK)
-        _show(axes[row, 1], grid.shown[pair.item, query], "its pair", INK)
+        _show(axes, (0, row), grid.shown[pair.query, query], "query", INK)
+        _show(axes, (1, row), grid.shown[pair.item, query], "its pair", INK)
         for column, item in enumerate(pair.items[row].tolist()):
             mark, color = MARKS[RetrievalVerdict(int(pair.verdicts[row, column]))]
-            _show(axes[row, column + 2], grid.shown[pair.item, item], mark, color)
+            _show(axes, (column + 2, row), grid.shown[pair.item, item], mark, color)
 
 
-def _show(axes: Axes, shown: Shown, title: str, color: str) -> None:
+def _show(axes: Axes, cell: tuple[int, int], shown: Shown, title: str, color: str) -> None:
+    """A picture or a text in a frame, below its title; cell: its column and row."""
+    rows, columns = (1, 1) if isinstance(shown, str) else shown.shape[:2]
+    height, width = CELL * rows / max(rows, columns), CELL * columns / max(rows, columns)
+    middle, bottom = cell[0] + 0.5, cell[1] + 0.99
+    left, top = middle - width / 2, bottom - (CELL + height) / 2
     if isinstance(shown, str):
         text = "\n".join(textwrap.wrap(shown, 10)[:5])
-        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=7.5, color=INK, transform=axes.transAxes)
+        axes.text(middle, top + height / 2, text, ha="center", va="center", fontsize=7.5, color=INK)
     else:
-        axes.imshow(shown, interpolation="nearest")
-    axes.set_title(title, fontsize=8, color=color, pad=2)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=color, linewidth=1.8 if color != INK else 0.8)
+        axes.imshow(shown, interpolation="nearest", extent=(left, left + width, top + height, top))
+    line = 1.8 if color != INK else 0.8
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=color, linewidth=line))
+    axes.text(middle, top - 0.02, title, ha="center", va="bottom", fontsize=8, color=color)
