@@ -139,14 +139,15 @@ def test_the_engine_takes_the_steps_of_torchs_muon_everywhere(
 
 def test_a_model_with_a_fusion_takes_the_steps_of_torchs_muon(ranks: Callable) -> None:
     """CoMM's loss curve and matrices; the gradient of biases before its head's batch norms is 0 but for rounding, out
-    of which AdamW makes whole steps."""
+    of which AdamW makes whole steps. Newton and Schulz do the same for directions that hardly matter (a loss of 10 has
+    differed by 2.5e-4 in its fifth step), where the five steps lower the loss by 2.7 and move matrices by 2e-3."""
     tokens = ["method=comm", *MUON]
     torchs, ours = ranks(1, plain_run, tokens)[0], ranks(2, engine_run, [*tokens, "engine=zero1"])[0]
-    assert ours.losses == pytest.approx(torchs.losses, abs=1e-5)
+    assert ours.losses == pytest.approx(torchs.losses, abs=1e-3)
     matrices = [name for name, weight in torchs.weights.items() if weight.ndim == 2 and name.startswith(ROOMS)]
     assert any(name.startswith("fusion.") for name in matrices)
     for name in matrices:
-        torch.testing.assert_close(ours.weights[name], torchs.weights[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(ours.weights[name], torchs.weights[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
