@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from copy import deepcopy
+from itertools import groupby
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,14 +16,16 @@ from omegaconf.errors import OmegaConfBaseException
 MAPPINGS = ("data.modalities.", "data.sources", "model.encoders.", "engine.deepspeed", "data.held_out")
 
 
-def merge_all(tree: DictConfig, layers: list[dict[str, Any]], problems: list[str]) -> DictConfig:
-    """``tree`` with one layer after another over it: in one go (half the time) where nothing is removed or wrong."""
-    given = [pair for layer in layers for pair in leaves(layer)]
-    if not any(value is None and key.startswith(MAPPINGS) for key, value in given):
-        with suppress(OmegaConfBaseException):
-            return OmegaConf.merge(tree, *layers)  # type: ignore[return-value]
-    for layer in layers:
-        tree = merge(tree, layer, problems)
+def merge_all(tree: DictConfig, layers: Iterable[dict[str, Any]], problems: list[str]) -> DictConfig:
+    """``tree`` with one layer after another over it; a row of those that remove nothing in one go."""
+    for removes, group in groupby(layers, _may_remove):
+        several = list(group)
+        if not removes:
+            with suppress(OmegaConfBaseException):
+                tree = OmegaConf.merge(tree, *several)  # type: ignore[assignment]
+                continue
+        for layer in several:
+            tree = merge(tree, layer, problems)
     return tree
 
 
@@ -30,20 +33,36 @@ def merge(tree: DictConfig, layer: dict[str, Any], problems: list[str]) -> DictC
     """``tree`` with ``layer`` over it: whole, or leaf by leaf where that fails, so that each wrong one is reported."""
     given = dict(leaves(layer))
     removed = [key for key, value in given.items() if value is None and _is_mapping(tree, key)]
-    for key in removed:
-        tree = _cleared(tree, key)
-    if not removed:
-        with suppress(OmegaConfBaseException):
-            return OmegaConf.merge(tree, layer)  # type: ignore[return-value]
-    for key, value in given.items():
-        if key in removed:
-            continue
+    if removed:
+        tree = _cleared(tree, removed)
+    rest = _without(layer, removed)
+    if not rest:
+        return tree
+    with suppress(OmegaConfBaseException):
+        return OmegaConf.merge(tree, rest)  # type: ignore[return-value]
+    for key, value in leaves(rest):
         try:
             tree = OmegaConf.merge(tree, nest(key, value))  # type: ignore[assignment]
         except OmegaConfBaseException as error:
             reason = "there is no such entry to take out" if value is None else str(error).splitlines()[0]
             problems.append(f"{key}={show(value)}: {reason}")
     return tree
+
+
+def _may_remove(layer: dict[str, Any]) -> bool:
+    return any(value is None and key.startswith(MAPPINGS) for key, value in leaves(layer))
+
+
+def _without(layer: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """``layer`` without the leaves ``keys``, and without mappings of which nothing is left."""
+    found = {}
+    for key, value in layer.items():
+        if isinstance(value, dict) and value:
+            if inner := _without(value, keys, f"{prefix}{key}."):
+                found[key] = inner
+        elif f"{prefix}{key}" not in keys:
+            found[key] = value
+    return found
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -87,13 +106,14 @@ def _select(tree: DictConfig, key: str) -> Any:
         return None
 
 
-def _cleared(tree: DictConfig, key: str) -> DictConfig:
-    """``tree`` without the entry ``key`` of a mapping, or with the free mapping ``key`` emptied."""
+def _cleared(tree: DictConfig, keys: Iterable[str]) -> DictConfig:
+    """``tree`` without the entries ``keys`` of mappings, or with the free mappings ``keys`` emptied."""
     copy = deepcopy(tree)
-    above, _, name = key.rpartition(".")
-    parent = OmegaConf.select(copy, above)
-    if OmegaConf.get_type(parent) is dict:
-        del parent[name]
-    else:
-        OmegaConf.select(copy, key).clear()
+    for key in keys:
+        above, _, name = key.rpartition(".")
+        parent = OmegaConf.select(copy, above)
+        if OmegaConf.get_type(parent) is dict:
+            del parent[name]
+        else:
+            OmegaConf.select(copy, key).clear()
     return copy
