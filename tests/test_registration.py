@@ -45,8 +45,8 @@ assert "mmpretrain.models.modeling_mmpretrain" not in sys.modules
     [
         "import mmpretrain",
         "from transformers import AutoModel, AutoProcessor, AutoConfig; import mmpretrain",
-        "import mmpretrain.models.modeling_mmpretrain",
-        "from mmpretrain.models import processing_mmpretrain",
+        pytest.param("import mmpretrain.models.modeling_mmpretrain", marks=pytest.mark.slow),
+        pytest.param("from mmpretrain.models import processing_mmpretrain", marks=pytest.mark.slow),
     ],
 )
 def test_releases_open_without_trusting_their_code(tmp_path: Path, first: str) -> None:

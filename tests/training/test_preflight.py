@@ -12,42 +12,37 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmpretrain.assembly.sources import EncoderSources
 from mmpretrain.config.compose import ConfigError, compose, save_config
-from mmpretrain.training.preflight import _masks
+from mmpretrain.training.preflight import _masks, check
 from tests.small_tokenizer import small_tokenizer
 
 
-def preflight(folder: Path, *tokens: str) -> tuple[list[str], list[str]]:
-    """Problems and notes, from the process that the launcher starts."""
-    path = folder / "config.yaml"
-    save_config(compose([f"model.encoders.caption.tokenizer={small_tokenizer()}", *tokens]), path)
-    command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return answer["problems"], answer["notes"]
+def preflight(*tokens: str) -> tuple[list[str], list[str]]:
+    """Problems and notes, of two ranks."""
+    found = check(compose([f"model.encoders.caption.tokenizer={small_tokenizer()}", *tokens]), 2)
+    return found.problems, found.notes
 
 
 @pytest.mark.processes
 def test_a_sound_config_gives_parameter_counts(tmp_path: Path) -> None:
-    problems, notes = preflight(tmp_path, "method=m3col")
-    assert problems == []
-    assert any(note.startswith("model: ") for note in notes)
-    (memory,) = (note for note in notes if note.startswith("negatives "))
+    """In the process that the launcher starts."""
+    path = tmp_path / "config.yaml"
+    save_config(compose(["method=m3col", f"model.encoders.caption.tokenizer={small_tokenizer()}"]), path)
+    command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["problems"] == []
+    assert any(note.startswith("model: ") for note in answer["notes"])
+    (memory,) = (note for note in answer["notes"] if note.startswith("negatives "))
     assert "negatives gather (chosen by objective.negatives=auto, gather_mb=1024): about" in memory
 
 
-@pytest.mark.processes
-def test_what_negatives_take_is_not_said_of_a_method_without_any(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    save_config(compose(["method=mucmm", "model=planted", "data=planted"]), path)
-    command = [sys.executable, "-m", "mmpretrain.training.preflight", str(path), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["problems"] == [] and any(note.startswith("components: ") for note in answer["notes"])
-    assert not any("negatives" in note for note in answer["notes"])
+def test_what_negatives_take_is_not_said_of_a_method_without_any() -> None:
+    found = check(compose(["method=mucmm", "model=planted", "data=planted"]), 2)
+    assert found.problems == [] and any(note.startswith("components: ") for note in found.notes)
+    assert not any("negatives" in note for note in found.notes)
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
@@ -57,20 +52,19 @@ def test_what_negatives_take_is_not_said_of_a_method_without_any(tmp_path: Path)
         (["model.encoders.left.config.hidden_sizes=3"], "hidden_size"),
     ],
 )
-def test_one_clear_message(tmp_path: Path, tokens: list[str], message: str) -> None:
-    problems, _ = preflight(tmp_path, *tokens)
+def test_one_clear_message(tokens: list[str], message: str) -> None:
+    problems, _ = preflight(*tokens)
     assert any(message in problem for problem in problems), problems
 
 
-@pytest.mark.processes
 def test_a_tokenizer_that_cannot_mask_shows_before_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     whole = AutoTokenizer.from_pretrained(small_tokenizer())
     PreTrainedTokenizerFast(tokenizer_object=whole.backend_tokenizer, pad_token="[PAD]").save_pretrained(folder)
     tokens = ("method=cross_self", f"model.encoders.caption.tokenizer={folder}")
-    problems, _ = preflight(tmp_path, *tokens)
+    problems, _ = preflight(*tokens)
     assert len(problems) == 1 and "data.modalities.caption: its tokenizer has neither a mask token" in problems[0]
-    assert preflight(tmp_path, *tokens, "method.self_weight=0")[0] == []
+    assert preflight(*tokens, "method.self_weight=0")[0] == []
 
 
 CAPTION_SECOND = ("method=factorcl", "data.modalities.right=null", "model.encoders.right=null")
@@ -92,12 +86,11 @@ def test_only_the_view_that_is_made_must_mask(tmp_path: Path, usual: str, unique
     ] == [True] * refused
 
 
-@pytest.mark.processes
-def test_what_critics_take_is_their_columns_and_no_ring_changes_it(tmp_path: Path) -> None:
+def test_what_critics_take_is_their_columns_and_no_ring_changes_it() -> None:
     """2 x 4 bytes x 1024 samples x 6 critics of 512 units, for as many ranks as there are."""
     batch = "data.global_batch=1024"
     for negatives in ("auto", "ring"):
-        _, notes = preflight(tmp_path, *CAPTION_SECOND, batch, f"objective.negatives={negatives}")
+        _, notes = preflight(*CAPTION_SECOND, batch, f"objective.negatives={negatives}")
         (memory,) = (note for note in notes if note.startswith("negatives "))
         assert "gather (columns of learned critics are always gathered" in memory and "about 24 MiB per rank" in memory
 
@@ -116,8 +109,7 @@ def test_what_a_method_cannot_take_is_a_config_problem(tokens: list[str], messag
         compose(tokens)
 
 
-@pytest.mark.processes
-def test_compiling_the_loss_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_the_loss_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/g++")
-    problems, _ = preflight(tmp_path, "objective.compile=true")
+    problems, _ = preflight("objective.compile=true")
     assert any(problem.startswith("objective.compile=true needs a C++ compiler") for problem in problems)
