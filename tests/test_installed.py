@@ -163,7 +163,7 @@ def test_help_and_a_dry_run_for_eight_nodes(environment: Path, away: Path) -> No
         f"export PYTHONPATH={logs.parent}/code${{PYTHONPATH:+:$PYTHONPATH}}",
     ):
         assert line in script
-    assert any(line.startswith(f"export MASTER_PORT=$({environment}/bin/python") for line in script)
+    assert any(line.startswith(f"MASTER_PORT=$({environment}/bin/python") for line in script)
     assert str(ROOT) not in done.stdout and sorted(away.iterdir()) == before
 
 
