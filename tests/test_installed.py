@@ -185,7 +185,7 @@ def test_own_choices_and_profiles(environment: Path, away: Path, tmp_path: Path)
         assert "note: model=mine is " in done.stdout and "note: profile big is " in done.stdout
         assert "#SBATCH --partition=a100" in done.stdout and "#SBATCH --gpus-per-node=8" in done.stdout
     wrong = run([*train[:-1], "data=mien"], tmp_path)
-    assert wrong.returncode == 1 and "there are mine in configs/data and connection, digits" in wrong.stderr
+    assert wrong.returncode == 1 and "there are mine in configs/data and brca, connection, digits" in wrong.stderr
     assert f"world in {shipped / 'data'}" in wrong.stderr
 
 
