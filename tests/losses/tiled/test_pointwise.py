@@ -30,6 +30,7 @@ def loss_and_gradients(compiled: bool, device: str, scale: float, keep_mb: int) 
     return result.loss, *torch.autograd.grad(result.loss, (query, key, factor))
 
 
+@pytest.mark.processes  # of a compiler
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 @pytest.mark.parametrize("device", DEVICES)
