@@ -123,6 +123,7 @@ def test_attention(attention: AttentionKernel) -> None:
     assert_same(model, model_with(), 1e-6)
 
 
+@pytest.mark.processes  # of a compiler
 @pytest.mark.slow
 @NEEDS_COMPILER
 @pytest.mark.parametrize("checkpointing", [False, True])

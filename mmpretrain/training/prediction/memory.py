@@ -86,7 +86,8 @@ def memory(
         trace.held + gathered + arriving + known + loss + beside,
         trace.backward + gathered + known + beside,
         trace.gradients + _flat_gradients(layout, stage, ranks) + known + beside,
-        known + (3 if ranks > 1 else 1) * beside,  # gradients of heads, put together and added up
+        # Gradients of heads are put together and added up before the model's own are made: both norms are read at once.
+        trace.held + gathered + known + (3 if ranks > 1 else 1) * beside,
     )
     gradients = max(trace.arrived, trace.gradients)
     return Memory(
