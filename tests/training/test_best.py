@@ -60,7 +60,6 @@ def run_folder(data: Path, path: Path, *tokens: str) -> Path:
             f"evaluation.best.score={SCORE}",
             "evaluation.release=best",
             "tracking.tensorboard=off",
-            "tracking.pictures=false",
             *tokens,
         ]
     )

@@ -101,8 +101,7 @@ def test_two_steps_of_every_encoder_and_its_score(
     tokens = built(tmp_path, name)
     small = ["train.samples=16", "checkpoint.every_steps=2", "evaluation.linear_probe.candidates=[]"]
     small += ["evaluation.linear_probe.chosen_by=accuracy"]
-    small += ["tracking.tensorboard=off", "tracking.pictures=false"]
-    small += ["evaluation.intervals=false", "evaluation.every_steps=2"]
+    small += ["tracking.tensorboard=off", "evaluation.intervals=false", "evaluation.every_steps=2"]
     run = tmp_path / "run"
     run.mkdir()
     config = compose([f"experiment={experiment}", *tokens, *small])
