@@ -202,14 +202,17 @@ def test_a_checkpoint_of_another_run_is_refused(ranks: Callable, tmp_path: Path)
 
 TWO = ["data.modalities.caption=null", "model.encoders.caption=null"]
 # Rounding must not grow to visible differences within these steps, as it does at one size, too.
-CALM = ["optim.name=adam", "optim.eps=0.3", "optim.clip=null", "optim.lr=0.01"]
+# FactorCL's critics score 576 pairs with 16 units each in every layer and term: among so many, one ReLU's input lies
+# within rounding of 0 every few steps, and the side it falls on moves a gradient by that pair over the temperature. At
+# 1 this stays far below what is compared, while critics that are off by 0.1 % are seen in the second step.
+CALM = ["method.temperature=1", "optim.name=adam", "optim.eps=0.3", "optim.clip=null", "optim.lr=0.01"]
 COMM = ["method=comm", "method.head_hidden=32", "method.head_width=16", "method.temperature=0.5", "optim.eps=1"]
 CASES = {
     "clip": (["method=clip", *AVERAGED], ""),
     "siglip": (["method=siglip"], ""),
     "supcon": (["method=supcon"], ""),
     "comm": (COMM, ""),
-    "critics": (["method=factorcl", "method.critic_hidden=16", "method.temperature=0.05", *TWO, *CALM], ""),
+    "critics": (["method=factorcl", "method.critic_hidden=16", *TWO, *CALM], ""),
     "lora": (["method=clip", "model.lora.rank=2", *AVERAGED], ""),
     "frozen": (["method=clip", "model.encoders.right.freeze=true"], ""),
     "layer decay": (["method=clip", "optim.layer_decay=0.7"], ""),
