@@ -106,12 +106,12 @@ def test_order_is_pinned() -> None:
 
 
 def test_a_billion_samples_cost_nothing_at_the_start() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     large = MixedSource("a", (10_000,) * 60_000, ((0, Fraction(60_001)),))
     mixture = Mixture((large, MixedSource("b", (10_000,) * 40_000, ((0, Fraction(40_003)),))), 0, 8, 4096)
     _, ordinals = mixture.slice(700_000_000 // 4096, 3, 8)
     assert len(ordinals) == 512
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_impossible_mixtures_are_refused() -> None:

