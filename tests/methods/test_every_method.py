@@ -131,13 +131,7 @@ def check_resuming(ranks: Ranks, method: str, stage: int, folder: Path) -> None:
     assert straight and straight == resumed and losses == losses_again
 
 
-# Gradients on 1, 2 and 4 ranks: for all in test_parity.py; the engine's way with the others: in tests/engine.
-IN_EVERY_SUITE = ("cmcr", "comm", "mucmm")
-
-
-@pytest.mark.parametrize(
-    "method", [pytest.param(method, marks=() if method in IN_EVERY_SUITE else pytest.mark.slow) for method in METHODS]
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_go_the_same_way_as_one(ranks: Ranks, method: str) -> None:
     check_two_ranks(ranks, method, 3)
 
