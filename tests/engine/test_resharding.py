@@ -202,9 +202,9 @@ def test_a_checkpoint_of_another_run_is_refused(ranks: Callable, tmp_path: Path)
 
 TWO = ["data.modalities.caption=null", "model.encoders.caption=null"]
 # Rounding must not grow to visible differences within these steps, as it does at one size, too.
-# FactorCL's critics score 576 pairs with 16 units each in every layer and term: among so many, one ReLU's input lies
-# within rounding of 0 every few steps, and the side it falls on moves a gradient by that pair over the temperature. At
-# 1 this stays far below what is compared, while critics that are off by 0.1 % are seen in the second step.
+# FactorCL's critics score 576 pairs with 16 units each in every layer and term, 147,456 inputs of ReLUs in a step: in 3
+# of 12 one lay within 1e-6 of 0, and the side it falls on moves a gradient by that pair over the temperature. At 1
+# this stays far below what is compared, while critics that are off by 0.1 % are seen in the second step.
 CALM = ["method.temperature=1", "optim.name=adam", "optim.eps=0.3", "optim.clip=null", "optim.lr=0.01"]
 COMM = ["method=comm", "method.head_hidden=32", "method.head_width=16", "method.temperature=0.5", "optim.eps=1"]
 CASES = {
