@@ -21,7 +21,8 @@ from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import compose, diff_configs, load_config, save_config
 from mmpretrain.run_folder import RunFolder, State
 
-LOADED = ["mmpretrain.training.train", "deepspeed.ops", "accelerate"]
+# Of the drivers' own imports only what is slow to load: the drivers themselves are imported by each child.
+LOADED = ["mmpretrain.training.train", "deepspeed.ops", "accelerate", "sklearn.linear_model", "sklearn.model_selection"]
 HEAVY = ("checkpoints", "release")  # of a complete run, folders that no table reads
 
 
@@ -32,21 +33,24 @@ def train_living(jobs: Sequence[TrainingJob], root: Path, at_once: int = 2, *, k
     Raises RuntimeError that names the log of the first job that fails, ValueError for a folder of another config.
     """
     root.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not is_complete(RunFolder(root / job.name), _tokens(job, root))]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     with ProcessPoolExecutor(at_once, mp_context=context, max_tasks_per_child=1) as pool:
-        return list(pool.map(partial(_train, root, keep), jobs))
+        list(pool.map(partial(_train, root, keep), missing))
+    return [root / job.name for job in jobs]
 
 
-def _train(root: Path, keep: bool, job: TrainingJob) -> Path:
-    tokens = everything(job, root, "engine.threads=1", "tracking.tensorboard=off")
+def _tokens(job: TrainingJob, root: Path) -> list[str]:
+    return everything(job, root, "engine.threads=1", "tracking.tensorboard=off")
+
+
+def _train(root: Path, keep: bool, job: TrainingJob) -> None:
     run = RunFolder(root / job.name)
-    if is_complete(run, tokens):
-        return run.path
     started, log = (time.monotonic(), time.process_time()), root / f"{job.name}.log"
     before = os.dup(1)
     try:
-        _prepare(run, tokens)
+        _prepare(run, _tokens(job, root))
         _write_to(log)
         _fit(run.path)
     except Exception as error:
@@ -57,7 +61,6 @@ def _train(root: Path, keep: bool, job: TrainingJob) -> Path:
         shutil.rmtree(run.path / name, ignore_errors=True)
     spent = time.monotonic() - started[0], time.process_time() - started[1]
     print(f"{job.name}: {spent[0]:.0f} s, {spent[1]:.0f} s of the processor", flush=True)
-    return run.path
 
 
 def _prepare(run: RunFolder, tokens: Sequence[str]) -> None:
