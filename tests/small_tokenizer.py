@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -26,7 +29,14 @@ def small_tokenizer(words: str = "a bold light seven three digit") -> str:
         special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     folder = Path(tempfile.mkdtemp(prefix="tokenizer-"))
+    atexit.register(_remove, folder, os.getpid())
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
     return str(folder)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Leave the folder to the process that made it: those forked from it end earlier."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
