@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from experiments.training import TrainingJob, everything, is_complete
+from experiments.training import ALONE, TrainingJob, everything, is_complete
 from mmpretrain.config.choices import USER_CONFIGS, Choices
 from mmpretrain.config.compose import compose, diff_configs, load_config, save_config
 from mmpretrain.run_folder import RunFolder, State
@@ -42,7 +42,7 @@ def train_living(jobs: Sequence[TrainingJob], root: Path, at_once: int = 2, *, k
 
 
 def _tokens(job: TrainingJob, root: Path) -> list[str]:
-    return everything(job, root, "engine.threads=1", "tracking.tensorboard=off")
+    return everything(job, root, *ALONE, "tracking.tensorboard=off")
 
 
 def _train(root: Path, keep: bool, job: TrainingJob) -> None:
