@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mmpretrain.assembly.class_names import Answers, answers_to
 from mmpretrain.comparison.job import EvaluateJob
 from mmpretrain.comparison.mapping import map_modalities
 from mmpretrain.comparison.opened_data import OpenedData
@@ -26,7 +27,7 @@ class Looked:
     """What is known of a model before anything is embedded.
 
     source: what was opened. offered: names of all its towers. towers, kinds, widths: of each modality of the data that
-    it embeds. logits: whether its classifier gets all that it needs. choices: what else decides about its embeddings.
+    it embeds. answers: how those of its classifier fit the data's classes, None without one that gets all it needs. choices: what else decides about its embeddings.
     readings: split -> how the stream reads its modalities.
     """
 
@@ -37,7 +38,7 @@ class Looked:
     towers: dict[str, str]
     kinds: dict[str, Kind]
     widths: dict[str, int]
-    logits: bool
+    answers: Answers | None
     choices: dict[str, str]
     readings: dict[str, DataConfig]
 
@@ -58,11 +59,12 @@ def look(job: EvaluateJob, data: OpenedData, name: str, device: torch.device) ->
     readings = {split: _reading(job, space, towers, split, data) for split in data.splits}
     encoder = SampleEncoder(space, towers, VectorPrecision.float32)
     widths = encoder.widths(Stream(readings[job.split], job.split, 0, 0, 1, encoder.tensors))
-    logits = SpaceModel(space, towers, incomplete(readings[job.split]), widths).has_logits
+    model = SpaceModel(space, towers, incomplete(readings[job.split]), widths)
+    answers = answers_to(model.model.config, job.classes, data.named) if model.has_logits else None
     kinds = {modality: space.towers[tower].kind for modality, tower in towers.items()}
     source = job.models[name]
     return Looked(
-        name, source, space.sha256, list(space.towers), towers, kinds, widths, logits, space.choices, readings
+        name, source, space.sha256, list(space.towers), towers, kinds, widths, answers, space.choices, readings
     )
 
 

@@ -55,7 +55,7 @@ def _absent(model: Looked, data: OpenedData, job: EvaluateJob, settings: Evaluat
             data.probe is not None,
             f"needs samples to learn from, and {job.data} has no split {job.probe_split}: name one by --probe-split",
         ),
-        Need.logits: (model.logits, "needs logits, and the model has no classifier of these modalities"),
+        Need.logits: _fitting(model),
         Need.equal_widths: (
             len(set(model.widths.values())) == 1,
             f"needs embeddings of one width, and the model has {widths}: choose by --modalities",
@@ -67,6 +67,12 @@ def _absent(model: Looked, data: OpenedData, job: EvaluateJob, settings: Evaluat
         ),
     }
     return {need: text for need, (met, text) in conditions.items() if not met}
+
+
+def _fitting(model: Looked) -> tuple[bool, str]:
+    if model.answers is None:
+        return False, "needs logits, and the model has no classifier of these modalities"
+    return model.answers.unfit is None, model.answers.unfit or ""
 
 
 def _too_small(metric: Metric, data: OpenedData, settings: EvaluationConfig) -> Sequence[str]:

@@ -31,6 +31,11 @@ class OpenedData:
         return list(self.info.modalities) if self.info else []
 
     @property
+    def named(self) -> list[str] | None:
+        """The names of the labels that dataset.json has."""
+        return self.info.classes if self.info else None
+
+    @property
     def labeled(self) -> bool:
         """Whether every sample of the splits has a label."""
         return all(_labeled(index, self.label) for index in self.splits.values())

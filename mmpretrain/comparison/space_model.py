@@ -7,7 +7,7 @@ Shapes: b samples, d width.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,20 @@ from mmpretrain.models.processing_mmpretrain import MMPretrainProcessor
 
 class SpaceModel(nn.Module):
     """The towers of a space under the names of the data. towers: modality of the data -> tower. incomplete: modalities
-    that some samples of the data lack. widths: modality -> d.
+    that some samples of the data lack. widths: modality -> d. columns: the order of the classifier's answers; None: as
+    they are.
 
     Attributes: model (an output with ``embeds``), processor (as the stream takes it).
     """
 
-    def __init__(self, space: Space, towers: Towers, incomplete: Collection[str], widths: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        towers: Towers,
+        incomplete: Collection[str],
+        widths: Mapping[str, int],
+        columns: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.space, self.towers, self.widths = space, towers, widths
         self.model: Any = getattr(space, "model", None)
@@ -37,7 +45,7 @@ class SpaceModel(nn.Module):
         self.processor: Any = self._tensors
         if isinstance(space, OwnSpace):
             self.processor = _OwnReading(space, towers, incomplete)
-        self._incomplete = set(incomplete)
+        self._incomplete, self._columns = set(incomplete), columns
 
     @property
     def has_logits(self) -> bool:
@@ -52,7 +60,7 @@ class SpaceModel(nn.Module):
             return MMPretrainOutput(embeds={name: self._embed(name, inputs[name]) for name in names})
         output = self.model(**{self.towers[name]: inputs[name] for name in names})
         found = MMPretrainOutput(embeds=self._renamed(output.embeds))
-        found.logits = output.logits if self.has_logits else None
+        found.logits = self._ordered(output.logits) if self.has_logits else None
         found.fused_embeds = output.fused_embeds
         found.shared_embeds, found.unique_embeds = map(self._renamed, (output.shared_embeds, output.unique_embeds))
         return found
@@ -61,6 +69,9 @@ class SpaceModel(nn.Module):
     def texts(self) -> list[str]:
         """The modalities that are texts."""
         return [name for name, tower in self.towers.items() if self.space.towers[tower].kind is Kind.text]
+
+    def _ordered(self, logits: Tensor | None) -> Tensor | None:
+        return logits if logits is None or self._columns is None else logits[:, list(self._columns)]
 
     def _renamed(self, rows: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
         return None if rows is None else {name: rows[tower] for name, tower in self.towers.items() if tower in rows}

@@ -102,7 +102,9 @@ class SplitEmbedder:
         return found
 
     def _model(self, incomplete: Collection[str], towers: Mapping[str, str] | None = None) -> SpaceModel:
-        return SpaceModel(self._space, dict(towers or self._looked.towers), incomplete, self._looked.widths)
+        looked = self._looked
+        columns = looked.answers.columns if looked.answers else None
+        return SpaceModel(self._space, dict(towers or looked.towers), incomplete, looked.widths, columns)
 
     def _stream(self, split: str, model: SpaceModel) -> Stream:
         config, world = self._looked.readings[split], self._world

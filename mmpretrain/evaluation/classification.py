@@ -16,12 +16,19 @@ class Classification(Evaluator):
     """:func:`classification_scores` of the model's own logits."""
 
     def scores(self, evidence: Evidence) -> Mapping[str, float | Measured]:
-        """See :func:`classification_scores`. Raises ValueError without logits or labels."""
+        """See :func:`classification_scores`. Raises ValueError without logits or labels, or for labels of classes that
+        the classifier has not."""
         test = evidence.test
         if test.logits is None or test.labels is None:
             lacking = "labels in the split" if test.labels is None else "logits, which this model does not give"
             raise ValueError(f"classification needs {lacking}; leave it out of the evaluation's metrics")
-        return measure_classification(test.logits, classes_of(test, "held-out", "classification"))
+        labels, known = classes_of(test, "held-out", "classification"), test.logits.shape[1]
+        if labels.max() >= known:
+            raise ValueError(
+                f"classification: a label is {labels.max()}, and the model's classifier tells {known} classes apart,"
+                f" 0 to {known - 1}: it was trained on other labels"
+            )
+        return measure_classification(test.logits, labels)
 
 
 def majority_share(labels: np.ndarray) -> float:

@@ -194,6 +194,11 @@ class Method(ABC):
         return []
 
     @property
+    def of_classes(self) -> Collection[str]:
+        """Names of the heads and critics that mean nothing where labels have other numbers."""
+        return ()
+
+    @property
     def augmenter(self) -> Augmenter:
         """What augments batches; there is one per run."""
         assert self._augmenter is not None, "a method without an augmenter prepares no batches"

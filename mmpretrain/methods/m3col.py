@@ -14,7 +14,7 @@ samples; unimodal heads exist only in training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
 
@@ -67,6 +67,11 @@ class M3col(Method):
         for name in self.modalities if self.settings.unimodal_weight else ():
             sizes = (model.embed_sizes[name], config.model.classifier_hidden, config.data.classes)
             self.heads[f"unimodal_{name}"] = MLPHead(*sizes, dropout=config.model.classifier_dropout)
+
+    @property
+    def of_classes(self) -> Collection[str]:
+        """All heads."""
+        return list(self.heads)
 
     def phase(self, step: Step) -> Phase:
         """The contrastive term of a step, the same on all ranks."""

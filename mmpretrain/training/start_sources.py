@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
 
+from mmpretrain.assembly.class_names import class_names
 from mmpretrain.assembly.fetched import fetched_release
 from mmpretrain.config.compose import ConfigError, load_config
 from mmpretrain.engine import checkpoint, checkpoint_files
@@ -82,6 +83,11 @@ class StartSource(ABC):
     @cached_property
     def processor(self) -> MMPretrainProcessor | None:
         """How it reads samples; None where that is not known."""
+        return None
+
+    @cached_property
+    def classes(self) -> list[str] | None:
+        """Names of what its classifier tells apart; None where nobody named them."""
         return None
 
 
@@ -152,6 +158,11 @@ class ReleaseSource(StartSource):
         """See :class:`StartSource`. Raises UnusableError for a damaged one."""
         return _processor(self.folder)
 
+    @cached_property
+    def classes(self) -> list[str] | None:
+        """See :class:`StartSource`."""
+        return class_names(self.config)
+
 
 class CheckpointSource(StartSource):
     """A checkpoint of a run. named: the run, as the config says it. Raises UnusableError if it cannot be used."""
@@ -218,6 +229,14 @@ class CheckpointSource(StartSource):
         for folder in (self.run.parts, self.run.release):
             if (folder / "processor_config.json").is_file():
                 return _processor(folder)
+        return None
+
+    @cached_property
+    def classes(self) -> list[str] | None:
+        """See :class:`StartSource`; by the config of the run's parts, or of its release."""
+        for folder in (self.run.parts, self.run.release):
+            if (folder / "config.json").is_file():
+                return class_names(MMPretrainConfig.from_json_file(folder / "config.json"))
         return None
 
 

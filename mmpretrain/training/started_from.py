@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmpretrain.assembly.class_names import class_names
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
 from mmpretrain.methods.base import Method
@@ -123,14 +124,17 @@ def compare(config: Config, method: Method, source: StartSource, processor: MMPr
             " they are merged (RUN/release, or one that `mmpretrain export` makes)"
         )
         return found
-    wanted = _wanted(method.model, there)
+    wanted, classes = _wanted(method.model, there), _other_classes(method, source)
     for part in dict.fromkeys(map(_part, wanted)):
         names = {name: tensor for name, tensor in wanted.items() if _part(name) == part}
+        if part == CLASSIFIER and classes and any(_part(name) == part for name in there):
+            found.new.append(f"{part} ({_count(names):,} parameters, of other classes: {classes})")
+            continue
         _compare_part(part, names, there, source, found)
     known = {_part(name) for name in wanted}
     found.behind = [part for part in dict.fromkeys(map(_part, there)) if part not in known and "." in part]
     found.behind += [p for p in dict.fromkeys(map(_part, there)) if p in ("fusion", CLASSIFIER) and p not in known]
-    _compare_heads(config, method, source, found)
+    _compare_heads(config, method, source, found, renumbered=classes is not None)
     if not found.problems and not found.taken:
         found.problems.append(
             f"{KEY}: nothing of {source.called} fits: it has {listed(dict.fromkeys(map(_part, there)))}, and this model"
@@ -162,7 +166,7 @@ def _compare_part(part: str, names: Mapping[str, Tensor], there: Sizes, source: 
     missing = [name for name in names if name not in there]
     misfits = [name for name, tensor in names.items() if name in there and there[name] != tensor.shape]
     more = [name for name in held if name not in names and POOLER not in name and part.startswith("encoders.")]
-    size = sum(tensor.numel() for tensor in names.values())
+    size = _count(names)
     if not held or (part == CLASSIFIER and (missing or misfits)):
         why = "" if not held else f", of another shape: {_shapes(misfits[0], names, there)}" if misfits else ""
         found.new.append(f"{part} ({size:,} parameters{why})")
@@ -201,13 +205,32 @@ def _shapes(name: str, names: Mapping[str, Tensor], there: Sizes) -> str:
     return f"{name} is {list(there[name])} there and {list(names[name].shape)} here"
 
 
-def _compare_heads(config: Config, method: Method, source: StartSource, found: Comparison) -> None:
-    """Heads and critics, each whole or not at all: only training needs them, so that a new one is never refused."""
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _other_classes(method: Method, source: StartSource) -> str | None:
+    """Where the same numbers stand for other classes there, as their names say: both, in words."""
+    here, there = class_names(method.model.config), source.classes
+    if here is None or there is None or here == there:
+        return None
+    if sorted(here) == sorted(there):
+        return f"the same in another order, {listed(there, most=3)} there and {listed(here, most=3)} here"
+    return f"{listed(there, most=3)} there and {listed(here, most=3)} here"
+
+
+def _compare_heads(
+    config: Config, method: Method, source: StartSource, found: Comparison, *, renumbered: bool
+) -> None:
+    """Heads and critics, each whole or not at all: only training needs them, so that a new one is never refused.
+    renumbered: labels stand for other classes than there."""
     given = source.heads(config.method.name, type(method))
     own = _named(nn.ModuleDict({"heads": method.heads, "critics": method.critics}))
     for part in dict.fromkeys(".".join(name.split(".")[:2]) for name in own):
         names = [name for name in own if name.startswith(f"{part}.")]
-        if all(name in given and given[name].shape == own[name].shape for name in names):
+        if renumbered and part.split(".")[1] in method.of_classes and any(name in given for name in names):
+            found.new.append(f"{part} (there it is of other classes)")
+        elif all(name in given and given[name].shape == own[name].shape for name in names):
             found.heads |= {name: given[name] for name in names}
             found.taken.append(part)
         else:

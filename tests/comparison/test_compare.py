@@ -28,6 +28,7 @@ from mmpretrain.embedding.ranks import run_job
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.evaluation.embeddings import Embeddings
 from mmpretrain.evaluation.retrieval import retrieval
+from mmpretrain.release_folder import renew_checksum
 from tests.data.small_dataset import png
 from tests.data.tones import RATE, write_tones
 from tests.embedding.spaces import SAMPLES, caption, raw_sample, write_clap
@@ -112,6 +113,35 @@ def test_a_metric_that_was_asked_for_must_be_possible(models: Path, caplog: pyte
     assert not any("embedding" in record.message for record in caplog.records)
     with pytest.raises(CommandError, match=r"nothing can be measured of bert: .*knn: the evaluation needs at least 20"):
         compare(job(models, "bert", metrics=[], settings=[], limit=1), SINGLE)
+
+
+def test_answers_are_compared_with_labels_by_the_classes_names(models: Path, tmp_path: Path) -> None:
+    """The same classifier, its rows and their names in another order; one of other classes; one of fewer."""
+    splits = {split: [raw_sample(n) for n in range(1, 40) if n % 3] for split in ("train", "test")}
+    for sample in splits["test"]:
+        sample["label.cls"] = str(int(sample["__key__"][1:]) % 4 % 3).encode()
+    build_dataset(tmp_path / "data", load_info(models / "data"), splits)
+    for name, names, order in (("same", "xyz", [0, 1, 2]), ("turned", "zxy", [2, 0, 1]), ("other", "xyw", [0, 1, 2])):
+        folder = Path(shutil.copytree(models / "own", tmp_path / name))
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+        (folder / "config.json").write_text(json.dumps(config))
+        weights = load_file(folder / "model.safetensors")
+        for key in ("classifier.output.weight", "classifier.output.bias"):
+            weights[key] = weights[key][order].clone()
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        for file in ("config.json", "model.safetensors"):
+            renew_checksum(folder, file)
+    asked = {"data": str(tmp_path / "data"), "metrics": []}
+    document = compare(job(tmp_path, "same", "turned", "other", **asked), SINGLE)
+    scores = results(document, "same")
+    assert {key: v for key, v in results(document, "turned").items() if "classification" in key} == {
+        key: v for key, v in scores.items() if "classification" in key
+    }
+    assert scores["classification/accuracy"] != scores["classification/accuracy/chance"]
+    assert "does not know z (it knows x, y, w)" in document["models"][2]["left_out"]["classification"]
+    renamed = compare(job(tmp_path, "other", **asked, classes=list("xyw")), SINGLE)
+    assert results(renamed, "other")["classification/accuracy"] == scores["classification/accuracy"]
 
 
 def test_embeddings_that_are_not_finite_name_their_model(models: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mmpretrain.config.compose import save_config
 from mmpretrain.config.root import Config
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
+from mmpretrain.data.info import DatasetInfo
 from mmpretrain.engine.engine import Engine
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Method
@@ -122,6 +123,21 @@ def test_a_classifier_of_other_classes_starts_anew(tmp_path: Path) -> None:
     problems, notes = checked(*tokens, "data.classes=7")
     shape = list(weights["classifier.output.weight"].shape)
     assert not problems and f"classifier.output.weight is {shape} there and [7, {shape[1]}] here" in notes
+
+
+@pytest.mark.parametrize("there", ["ABC", "BAC", "ABD"])
+def test_a_classifier_of_classes_with_other_numbers_starts_anew(there: str, tmp_path: Path) -> None:
+    """Of equal shapes, which say nothing of what a row stands for."""
+    for folder, names in (("there", there), ("here", "ABC")):
+        info = DatasetInfo("named", "Named", "made up", "MIT", {}, list(names))
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "dataset.json").write_text(info.to_json(), encoding="utf-8")
+    tokens = ("method=m3col", "data.classes=3")
+    released(tmp_path / "old", *tokens, f"data.path={tmp_path / 'there'}")
+    tokens += (f"data.path={tmp_path / 'here'}", f"init_from={tmp_path / 'old'}")
+    problems, notes = checked(*tokens)
+    assert not problems and ("of other classes: " in notes) is (there != "ABC")
+    assert ("classifier" in begun(*tokens)[1]) is (there == "ABC")
 
 
 @pytest.mark.parametrize(
