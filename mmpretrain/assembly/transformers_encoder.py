@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 
 from mmpretrain.assembly.encoder_source import EncoderSource
 from mmpretrain.assembly.own_architectures import check_keywords
-from mmpretrain.assembly.pooling import default_pool
+from mmpretrain.assembly.pooling import SENTENCE_POOLING, default_pool, pool_of_sentences
 from mmpretrain.assembly.preprocessing import image_preparation
 from mmpretrain.assembly.sounds import made_extractor, open_extractor, settled, sound_pool, sound_sizes
 from mmpretrain.assembly.tokenizers import vocabulary_size
@@ -36,6 +36,8 @@ _INCIDENTAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label"
 _INCIDENTAL |= {"torch_dtype", "transformers_version"}
 # Encoders of square images, whose size is the number of pixels of a side.
 _SQUARE = {"clip_vision_model", "siglip_vision_model"}
+# Encoders that take images of other sizes than their config names, which is that of their positions, if they have any.
+_ANY_SIZE = {"convnext", "convnextv2", "dinov2", "dinov2_with_registers", "dinov3_convnext", "dinov3_vit"}
 # Models with a tower per kind, as CLIP and SigLIP are: where the config of a tower lies.
 _TOWERS = {Kind.image: "vision_config", Kind.text: "text_config"}
 # Text encoders whose own pooling reads the last place of a text, padding or not: all places are to be seen.
@@ -72,11 +74,15 @@ class TransformersEncoder(EncoderSource):
             config = config_class.from_dict(given | self.encoder.config)
         except Exception as error:  # Validators of config classes raise types of their own.
             raise UnusableError([f"{self.where}.config: {one_line(error)}"]) from error
-        usual = default_pool(config, self.modality.kind)
+        usual = self._pool_there() or default_pool(config, self.modality.kind)
         pool = self.encoder.pool or (sound_pool(config.model_type, self.encoder) if sounds else usual)
         if problems := _mismatches(self.name, config, pool, self.modality):
             raise UnusableError(problems)
         return architecture_entry(config, pool)
+
+    def _pool_there(self) -> Pool | None:
+        """What weights that are brought were trained with, if their folder says it."""
+        return None
 
     def _config_class(self) -> type[PreTrainedConfig]:
         architecture = str(self.encoder.architecture)
@@ -123,7 +129,12 @@ class PretrainedEncoder(TransformersEncoder):
 
     def input_statistics(self) -> dict[str, Any] | None:
         """Mean and standard deviation per channel, and how images are resized, if the folder says so."""
-        return image_preparation(self._preprocessor, self.modality.size) or None
+        where, reading = f"{self.where}.pretrained: {self.encoder.pretrained}", self.modality
+        return image_preparation(where, self._preprocessor, reading.size, reading.channels) or None
+
+    def _pool_there(self) -> Pool | None:
+        """See :class:`TransformersEncoder`; of texts."""
+        return pool_of_sentences(self._json(SENTENCE_POOLING)) if self.modality.kind.row.tokenized else None
 
     def load(self, model: MMPretrainModel, specification: dict[str, Any]) -> None:
         """See :class:`EncoderSource`; the weights come in float32, and none may be missing or misfit."""
@@ -261,6 +272,8 @@ def _mismatches(name: str, config: PreTrainedConfig, pool: Pool, modality: Modal
 def _image_mismatches(name: str, config: PreTrainedConfig, modality: ModalityConfig) -> list[str]:
     where, found = f"model.encoders.{name}", []
     size, patch = _pair(getattr(config, "image_size", None)), _pair(getattr(config, "patch_size", None))
+    if config.model_type in _ANY_SIZE:
+        size = list(modality.size)
     if size and size != list(modality.size):
         found.append(f"{where} expects images of {size} pixels: set data.modalities.{name}.size={size}")
     if size and patch and (size[0] % patch[0] or size[1] % patch[1]):

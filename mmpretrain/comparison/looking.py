@@ -27,8 +27,8 @@ class Looked:
     """What is known of a model before anything is embedded.
 
     source: what was opened. offered: names of all its towers. towers, kinds, widths: of each modality of the data that
-    it embeds. answers: how those of its classifier fit the data's classes, None without one that gets all it needs. choices: what else decides about its embeddings.
-    readings: split -> how the stream reads its modalities.
+    it embeds. answers: how those of its classifier fit the data's classes, None without one that gets all it needs.
+    choices: what else decides about its embeddings. readings: split -> how the stream reads its modalities.
     """
 
     name: str

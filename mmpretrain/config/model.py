@@ -125,10 +125,11 @@ class EncoderConfig:
     ``architecture``."""
 
     pool: Pool | None = None
-    """How the encoder's states become one vector; null: as its architecture has it, which is last for causal texts
-    (gpt2, llama, CLIP's), cls where a first token stands for the whole (bert, vit), mean otherwise (feature maps,
-    sequences); of sounds CLAP's and a pretrained AST's own pooling, else the mean of the frames that hold sound. Must
-    be null under a fusion transformer, which takes the states themselves."""
+    """How the encoder's states become one vector; null: as a folder of sentence-transformers says (cls, mean or last),
+    else as its architecture has it, which is last for causal texts (gpt2, llama, CLIP's), cls where a first token
+    stands for the whole (bert, vit), mean otherwise (feature maps, sequences); of sounds CLAP's and a pretrained AST's
+    own pooling, else the mean of the frames that hold sound. Must be null under a fusion transformer, which takes the
+    states themselves."""
 
     freeze: bool = False
     """Whether the encoder stays as it is (no gradients), and with it the projection that comes with a release."""

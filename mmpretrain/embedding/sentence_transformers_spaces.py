@@ -40,7 +40,9 @@ class SentenceTransformersSpace(Space):
         self._prompt = (getattr(self.model, "prompts", None) or {}).get(
             getattr(self.model, "default_prompt_name", None) or ""
         )
+        self._width: int | None = getattr(self.model, "truncate_dim", None)
         self.choices = {"prompt": self._prompt} if self._prompt else {}
+        self.choices |= {"truncate_dim": str(self._width)} if self._width else {}
 
     def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
         """The tower that takes what the files hold."""
@@ -54,14 +56,16 @@ class SentenceTransformersSpace(Space):
         prepare = getattr(self.model, "preprocess", None)
         # Before version 5.4 there was tokenize, which knows no prompts.
         made = prepare(items, prompt=prompt) if prepare else self.model.tokenize([(prompt or "") + x for x in items])
+        if isinstance(length := made.get("prompt_length"), int):  # of a prompt that is not to be pooled
+            made["prompt_length"] = torch.full((len(items),), length)
         return {key: tensor for key, tensor in made.items() if isinstance(tensor, Tensor)}
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
-        """What all modules together make of them."""
+        """What all modules together make of them, cut to the width that the folder asks for."""
         # The first module reads from the inputs which of its towers is meant.
         inputs: dict[str, Any] = {key: tensor.to(self.device) for key, tensor in tensors.items()} | {"modality": tower}
         with torch.inference_mode():
-            return self.model(inputs)["sentence_embedding"]
+            return self.model(inputs)["sentence_embedding"][:, : self._width]
 
 
 def is_sentence_transformers(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from mmpretrain.models.images_mmpretrain import flat
 from mmpretrain.models.pooling_mmpretrain import pool_states
 from mmpretrain.problems import UnusableError
 
+MAP = 4  # axes of a batch of feature maps
 INPUTS = {kind: kind.row.tensors for kind in Kind if kind.row.transformers_models}
 
 
@@ -40,11 +41,14 @@ class TransformersSpace(Space):
         # False, not the default: left open, transformers asks on the terminal whether to run the folder's code.
         no_code: Any = {"trust_remote_code": False}
         self.images: Any = AutoImageProcessor.from_pretrained(folder, **no_code) if Kind.image in kinds else None
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **no_code) if Kind.text in kinds else None
+        self.tokenizer = _tokenizer(folder, name) if Kind.text in kinds else None
         self.extractor = open_extractor(name, str(folder), None) if Kind.audio in kinds else None
 
-    # Padding to the longest of a batch gives the same embeddings only where the padding is masked.
-    padding: bool | str = True
+    @property
+    def padding(self) -> str:
+        """To the longest of a batch only where padding is masked: otherwise embeddings would hang on the others."""
+        assert self.tokenizer is not None
+        return "longest" if "attention_mask" in self.tokenizer.model_input_names else "max_length"
 
     def tower_for(self, modality: str, kinds: Sequence[Kind]) -> str | None:
         """The tower that takes what the files hold."""
@@ -61,7 +65,8 @@ class TransformersSpace(Space):
             images = [flat(image, channels=3) if isinstance(image, Image.Image) else image for image in items]
             return {"pixel_values": self.images(images=images, return_tensors="pt")["pixel_values"]}
         assert self.tokenizer is not None
-        cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit}
+        # On the left, padding would shift the positions, and stand where the first token is looked for.
+        cut: dict[str, Any] = {"truncation": True, "max_length": self.text_limit, "padding_side": "right"}
         return dict(self.tokenizer(items, padding=self.padding, **cut, return_tensors="pt"))
 
     @property
@@ -88,8 +93,11 @@ class DualSpace(TransformersSpace):
         if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
             kinds = [kind for kind in kinds if kind is not Kind.audio]
         super().__init__(folder, name, device, model, kinds)
-        if Kind.image in kinds:
-            self.padding = "max_length"  # some were trained with it and have no mask
+
+    @property
+    def padding(self) -> str:
+        """Beside images to the full length: some were trained with it and have no mask."""
+        return "max_length" if Kind.image.value in self.towers else super().padding
 
     def features(self, tower: str, tensors: dict[str, Tensor]) -> Tensor:
         """What the tower's ``get_..._features`` gives."""
@@ -112,11 +120,25 @@ class SingleSpace(TransformersSpace):
             output = self.model(**inputs)
             if self._pool != "pooler":
                 states = output.last_hidden_state
+                if states.ndim == MAP and self._pool in ("cls", "last"):
+                    raise UnusableError(
+                        [f"{self.name} gives a feature map, which has no first and no last token: use --pool mean"]
+                    )
                 mask = frames_mask(self.model, inputs.get("attention_mask"), states.shape[1])
                 return pool_states(states, mask, self._pool)
         if getattr(output, "pooler_output", None) is None:
             raise UnusableError([f"{self.name} has no pooler: use --pool mean, cls or last"])
         return output.pooler_output.flatten(1)
+
+
+def _tokenizer(folder: Path, name: str) -> Any:
+    """Raises UnusableError if it can pad with nothing."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        if "attention_mask" not in tokenizer.model_input_names or tokenizer.eos_token is None:
+            raise UnusableError([f"{name}: its tokenizer has no padding token: name one in its tokenizer_config.json"])
+        tokenizer.pad_token = tokenizer.eos_token  # any one will do: it is masked
+    return tokenizer
 
 
 def open_transformers_space(folder: Path, name: str, device: torch.device, pool: str) -> Space:

@@ -219,9 +219,7 @@ def _other_classes(method: Method, source: StartSource) -> str | None:
     return f"{listed(there, most=3)} there and {listed(here, most=3)} here"
 
 
-def _compare_heads(
-    config: Config, method: Method, source: StartSource, found: Comparison, *, renumbered: bool
-) -> None:
+def _compare_heads(config: Config, method: Method, source: StartSource, found: Comparison, *, renumbered: bool) -> None:
     """Heads and critics, each whole or not at all: only training needs them, so that a new one is never refused.
     renumbered: labels stand for other classes than there."""
     given = source.heads(config.method.name, type(method))

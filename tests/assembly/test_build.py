@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, ViTConfig, ViTModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 from mmpretrain.assembly.build import build_model, build_processor
 from mmpretrain.config.compose import compose
@@ -24,7 +24,7 @@ from tests.models.small import BERT, VIT, small_config, small_model, small_sampl
 
 def preprocessor(**settings: Any) -> str:
     """A preprocessor_config.json of transformers."""
-    return json.dumps({"do_resize": True, "image_mean": [0.4], "image_std": [0.2], **settings})
+    return json.dumps({"do_resize": True, "image_mean": [0.4], "image_std": [0.2]} | settings)
 
 
 CROPPING = {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
@@ -53,6 +53,64 @@ def test_images_are_resized_as_the_weights_were_trained_unless_asked_otherwise(
     picture = build_processor(config).modalities["picture"]
     assert {key: picture[key] for key in ("resize", "shortest_edge") if key in picture} == found
     assert picture["background"] == "white" and picture["mean"] == [0.4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "std"),
+    [
+        ({}, 0.4, 0.2),
+        ({"do_normalize": False}, 0.0, 1.0),
+        ({"rescale_factor": 1 / 127.5, "image_mean": [1.0], "image_std": [1.0]}, 0.5, 0.5),
+        ({"do_rescale": False, "image_mean": [102.0], "image_std": [51.0]}, 0.4, 0.2),
+        ({"image_mean": 0.4, "image_std": 0.2}, 0.4, 0.2),
+    ],
+)
+def test_pixels_become_the_numbers_that_the_weights_were_trained_on(
+    tmp_path: Path, settings: dict[str, Any], mean: float, std: float
+) -> None:
+    config = pretrained_config(tmp_path)
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(preprocessor(**settings))
+    picture = build_processor(config).modalities["picture"]
+    assert (picture["mean"], picture["std"]) == (pytest.approx([mean]), pytest.approx([std]))
+
+
+def test_the_filter_that_resized_the_weights_images_is_used(tmp_path: Path) -> None:
+    config = pretrained_config(tmp_path)
+    for resample, found in ((2, "bilinear"), (3, None)):
+        (tmp_path / "vit" / "preprocessor_config.json").write_text(preprocessor(**SQUASHING, resample=resample))
+        assert build_processor(config).modalities["picture"].get("resample") == found
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(preprocessor(do_flip_channel_order=True))
+    with pytest.raises(UnusableError, match=r"picture\.pretrained: .*blue, green, red .*take the key out"):
+        build_processor(config)
+
+
+def test_encoders_that_stretch_their_positions_take_images_of_any_size(tmp_path: Path) -> None:
+    """DINOv2 was published with the positions of images larger than those that its own processor makes."""
+    config = pretrained_config(tmp_path)
+    Dinov2Model(Dinov2Config(**VIT, image_size=16, num_channels=1)).save_pretrained(tmp_path / "dino")
+    config.model.encoders["picture"] = EncoderConfig(pretrained=str(tmp_path / "dino"))
+    model, inputs = build_model(config).eval(), build_processor(config)(**small_samples())
+    own = Dinov2Model.from_pretrained(tmp_path / "dino")(**inputs["picture"]).last_hidden_state[:, 0]
+    assert torch.allclose(model.projections["picture"](own), model(**inputs).embeds["picture"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "pool"),
+    [
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "word_embedding_dimension": 16}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls"),
+        (None, "cls"),
+    ],
+)
+def test_texts_are_pooled_as_a_folder_of_sentence_transformers_says(
+    tmp_path: Path, told: dict[str, Any] | None, pool: str
+) -> None:
+    config = pretrained_config(tmp_path)
+    if told is not None:
+        (tmp_path / "bert" / "1_Pooling").mkdir()
+        (tmp_path / "bert" / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    assert build_model(config).config.encoders["caption"]["pool"] == pool
 
 
 def test_seed_decides_the_weights() -> None:

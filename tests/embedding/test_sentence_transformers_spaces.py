@@ -17,6 +17,7 @@ from mmpretrain.problems import UnusableError
 from tests.embedding.spaces import write_clip
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
+SETTINGS = "config_sentence_transformers.json"
 CPU = torch.device("cpu")
 TEXTS = ["a bold seven", "light", "three digit three digit"]
 
@@ -46,6 +47,20 @@ def test_texts_with_the_default_prompt(folder: Path) -> None:
     space = open_space(str(folder / "text"), CPU)
     assert list(space.towers) == ["text"] and space.choices == {"prompt": "bold "}
     torch.testing.assert_close(space.features("text", space.tensors("text", TEXTS)), encoded(folder / "text", TEXTS))
+
+
+@pytest.mark.parametrize(("pooled", "width"), [(False, None), (True, 6), (False, 6)])
+def test_a_prompt_that_is_not_pooled_and_a_width_that_is_cut_to(
+    folder: Path, tmp_path: Path, pooled: bool, width: int | None
+) -> None:
+    copied = Path(shutil.copytree(folder / "text", tmp_path / "text"))
+    for file, key, value in (("1_Pooling/config.json", "include_prompt", pooled), (SETTINGS, "truncate_dim", width)):
+        content = json.loads((copied / file).read_text())
+        (copied / file).write_text(json.dumps(content | {key: value}))
+    expected = encoded(copied, TEXTS)
+    assert expected.shape[1] == (width or 16)
+    space = open_space(str(copied), CPU)
+    torch.testing.assert_close(space.features("text", space.tensors("text", TEXTS)), expected)
 
 
 def test_images_of_a_model_that_reads_them(folder: Path) -> None:

@@ -13,21 +13,31 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 from transformers import (
+    AutoTokenizer,
+    BertConfig,
     BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    FNetConfig,
+    FNetModel,
     GPT2Config,
     GPT2Model,
+    ResNetConfig,
+    ResNetModel,
+    SiglipTextConfig,
+    SiglipTextModel,
     T5Config,
     T5Model,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmpretrain.embedding.encode import embed_share
 from mmpretrain.embedding.spaces import open_space
 from mmpretrain.problems import UnusableError
 from mmpretrain.release_folder import release_name, verify_release, weights_sha256
 from tests.embedding.spaces import job, write_data
-from tests.models.small import LAYERS
+from tests.models.small import BERT, LAYERS
+from tests.small_tokenizer import small_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -183,6 +193,51 @@ def test_a_pooler_that_is_not_there(spaces: Path, tmp_path: Path) -> None:
         tmp_path / "gpt2"
     )
     assert "gpt2 has no pooler" in refused(tmp_path / "gpt2", spaces / "data", tmp_path / "out", pool="pooler")
+
+
+TEXT_MODELS = {
+    "bert": lambda: BertModel(BertConfig(vocab_size=10, **BERT)),
+    "fnet": lambda: FNetModel(
+        FNetConfig(vocab_size=10, max_position_embeddings=16, hidden_size=16, num_hidden_layers=1, intermediate_size=32)
+    ),
+    "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2, n_positions=16)),
+    "siglip": lambda: SiglipTextModel(SiglipTextConfig(vocab_size=10, max_position_embeddings=16, **LAYERS)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pool"),
+    [
+        ("bert", {"padding_side": "left"}, "cls"),
+        ("bert", {"model_input_names": ["input_ids"]}, "mean"),
+        ("gpt2", {"padding_side": "left"}, "last"),
+        ("gpt2", {"pad_token": None, "eos_token": "[SEP]"}, "mean"),
+        ("siglip", {"model_input_names": ["input_ids"]}, "pooler"),
+        ("fnet", {"model_input_names": ["input_ids"]}, "mean"),
+    ],
+)
+def test_a_text_is_embedded_the_same_beside_longer_ones(
+    tmp_path: Path, name: str, options: dict[str, Any], pool: str
+) -> None:
+    """Whatever side its tokenizer pads on, and whether or not its model can be told what is padding."""
+    torch.manual_seed(0)
+    TEXT_MODELS[name]().save_pretrained(tmp_path / name)
+    AutoTokenizer.from_pretrained(small_tokenizer(), model_max_length=16, **options).save_pretrained(tmp_path / name)
+    space = open_space(str(tmp_path / name), CPU, pool)
+    alone, longer = ["bold seven"], "a bold light seven three digit a"
+    expected = space.features("text", space.tensors("text", alone))
+    found = space.features("text", space.tensors("text", [*alone, longer]))
+    torch.testing.assert_close(found[:1], expected, atol=1e-5, rtol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 0.001
+
+
+def test_a_feature_map_has_no_first_token(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
+    ResNetModel(ResNetConfig(**sizes)).save_pretrained(tmp_path / "resnet")
+    CLIPImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(tmp_path / "resnet")
+    space = open_space(str(tmp_path / "resnet"), CPU, "cls")
+    with pytest.raises(UnusableError, match="resnet gives a feature map, which has no first and no last token"):
+        space.features("image", {"pixel_values": torch.zeros(2, 3, 32, 32)})
 
 
 def test_names_and_digests(spaces: Path, tmp_path: Path) -> None:

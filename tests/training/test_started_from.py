@@ -15,9 +15,9 @@ from torch import Tensor
 from mmpretrain.assembly.build import build_processor
 from mmpretrain.config.compose import save_config
 from mmpretrain.config.root import Config
+from mmpretrain.data.info import DatasetInfo
 from mmpretrain.distributed.world import World
 from mmpretrain.engine import checkpoint, checkpoint_files
-from mmpretrain.data.info import DatasetInfo
 from mmpretrain.engine.engine import Engine
 from mmpretrain.hub.export import export_release
 from mmpretrain.methods.base import Method
@@ -134,10 +134,10 @@ def test_a_classifier_of_classes_with_other_numbers_starts_anew(there: str, tmp_
         (tmp_path / folder / "dataset.json").write_text(info.to_json(), encoding="utf-8")
     tokens = ("method=m3col", "data.classes=3")
     released(tmp_path / "old", *tokens, f"data.path={tmp_path / 'there'}")
-    tokens += (f"data.path={tmp_path / 'here'}", f"init_from={tmp_path / 'old'}")
-    problems, notes = checked(*tokens)
+    begin_anew = (*tokens, f"data.path={tmp_path / 'here'}", f"init_from={tmp_path / 'old'}")
+    problems, notes = checked(*begin_anew)
     assert not problems and ("of other classes: " in notes) is (there != "ABC")
-    assert ("classifier" in begun(*tokens)[1]) is (there == "ABC")
+    assert ("classifier" in begun(*begin_anew)[1]) is (there == "ABC")
 
 
 @pytest.mark.parametrize(
