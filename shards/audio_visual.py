@@ -119,7 +119,11 @@ def _ave(files: dict[MemberKind, dict[str, str]], annotations: Path | None, find
 def _audiocaps(files: dict[MemberKind, dict[str, str]], annotations: Path | None, findings: Findings) -> Iterator[Row]:
     captions: dict[str, list[str]] = {}
     sounds: dict[str, str] = {}
-    for row in csv.DictReader(_lines(annotations)):
+    try:
+        rows = list(csv.DictReader(_lines(annotations), strict=True))
+    except csv.Error as error:
+        raise BuildError(f"{annotations} is not quoted as CSV has it ({error}): download it again") from None
+    for row in rows:
         clip, caption = row.get("youtube_id"), row.get("caption")
         if not clip or not caption:
             raise BuildError(f"{annotations} has no columns youtube_id and caption: name a csv of AudioCaps")

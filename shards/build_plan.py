@@ -72,6 +72,11 @@ def with_classes(source: Source) -> Source:
             if len(names) > MOST_CLASSES:
                 raise BuildError(f"column {source.label!r} has more than {MOST_CLASSES} different labels: no classes")
     names.discard("")
+    if twice := sorted(name for name in names if name.endswith(".0") and name.removesuffix(".0") in names):
+        raise BuildError(
+            f"column {source.label!r} has the labels {twice[0].removesuffix('.0')!r} and {twice[0]!r}, one class"
+            " written in two ways, as integers are where a column has gaps: write them alike"
+        )
     return replace(source, classes=sorted_classes(names)) if names else replace(source, label=None)
 
 

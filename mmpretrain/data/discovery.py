@@ -34,6 +34,9 @@ ABOUT = ("key", "url", "status", "license", "source", "split", "error_message", 
 LOOKED_AT = 32  # JSON members: the first may be the one without a text
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
 
+# What the source with the most of it decides: a color set is not read gray because a gray one is beside it.
+LARGER = ("channels", "max_length", "seconds")
+
 Entry = dict[str, Any]
 
 
@@ -44,6 +47,7 @@ class Discovery:
     def __init__(self, split: str = TRAIN) -> None:
         self.notes: list[str] = []
         self.split = split
+        self._numbered: list[str] = []  # what labels stand for in each data set that says it
 
     def data(self, path: str, given: Mapping[str, Any], least: int = 2) -> Entry:
         """The section ``data`` of the config: name, modalities, classes.
@@ -58,6 +62,7 @@ class Discovery:
         known = set(ModalityConfig.__dataclass_fields__)
         modalities = {n: {k: v for k, v in entry.items() if k in known} for n, entry in info.modalities.items()}
         classes = len(info.classes) if info.classes else int(np.prod(list(info.factors.values()))) or None
+        self._numbered += [str(info.classes or info.factors)] if classes else []
         self.notes.append(f"data: {_named(modalities)}, as {path}/dataset.json says")
         return {"name": _plain(info.name), "modalities": modalities, "classes": classes if classes != 1 else None}
 
@@ -70,6 +75,9 @@ class Discovery:
         """
         found = {name: self._of_source(name, entry, given) for name, entry in sources.items()}
         joined = join(found)
+        if joined["classes"] and len(set(self._numbered)) > 1:
+            joined["classes"] = None
+            self.notes.append("labels are not used: the sources give the same numbers to different classes")
         if len(joined["modalities"]) < 2:
             raise ShardError(
                 f"the sources hold {_named(joined['modalities'])} alone, and contrastive pretraining needs at least 2"
@@ -324,6 +332,7 @@ def join(found: Mapping[str, Entry]) -> Entry:
         for name, entry in section["modalities"].items():
             first = modalities.setdefault(name, dict(entry))
             _refuse_contradiction(name, source, first, entry)
+            first |= {key: max(first[key], entry[key]) for key in LARGER if first.get(key) and entry.get(key)}
             if entry.get("field", []) != first.get("field", []):
                 layouts.setdefault(source, {})[name] = {"field": entry.get("field", [])}
     for name, entry in modalities.items():

@@ -81,6 +81,24 @@ def source_infos(data: DataConfig) -> dict[str, DatasetInfo]:
     return found
 
 
+def contradictory_classes(data: DataConfig) -> str | None:
+    """Where the same labels stand for different classes, by what the data sets say themselves; None if they do not."""
+    first: tuple[str, Any] | None = None
+    for path in data.paths:
+        try:
+            info = load_info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        said = info.classes or info.factors
+        if first and said and said != first[1]:
+            return (
+                f"{path} has other classes than {first[0]}, and a label is the number of a class: build them with the"
+                " same classes, or leave labels out by data.classes=null"
+            )
+        first = first or ((path, said) if said else None)
+    return None
+
+
 def _together(name: str, infos: dict[str, DatasetInfo]) -> DatasetInfo | None:
     if not infos:
         return None

@@ -8,6 +8,7 @@ from fractions import Fraction
 from mmpretrain.config.data import DataConfig
 from mmpretrain.data.index import ShardError
 from mmpretrain.data.index_checks import Checked, check_split
+from mmpretrain.data.info import contradictory_classes
 from mmpretrain.data.mixture import Mixture
 from mmpretrain.data.sources import OpenedData, open_data, parts_with
 from mmpretrain.data.split import TRAIN
@@ -28,7 +29,9 @@ class SourceUse:
 
 
 def check_data_split(config: DataConfig, split: str) -> Checked:
-    """As :func:`check_split`, of all sources that have the split."""
+    """As :func:`check_split`, of all sources that have the split, and whether their labels are of the same classes."""
+    if config.classes and len(config.paths) > 1 and (problem := contradictory_classes(config)):
+        return Checked((problem,), ())
     if not config.sources:
         return check_split(config, split)
     checked = {name: check_split(part, split, lacking=True) for name, part in parts_with(config, split).items()}

@@ -42,7 +42,7 @@ _COLORED = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "P", "PA")
 _PLAIN = ("L", "RGB")
 _GREY = ("1", "L", "LA", "La")
 _MOST = 65535  # of 16 bits
-_PHOTOMETRIC = 262  # TIFF
+_DEEPEST, _BITS, _PHOTOMETRIC = 16, 258, 262  # bits; tags of TIFF
 
 
 def shown(image: Any) -> Any:
@@ -149,15 +149,15 @@ _WHY = {"F": "floats, which have no fixed range", "LAB": "a color space that is 
 
 def _scaled(image: Any) -> Any:
     """Grey of 16 bits as L, or as LA if one value of it stands for transparency."""
-    values = np.asarray(image)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF whose 0 is white, which Pillow turns for 8 bits
-        values = _MOST - values.astype(np.int64)
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _MOST:
+    if low < 0 or high > _MOST or max(np.atleast_1d(tags.get(_BITS, 0))) > _DEEPEST:
         raise ValueError(
             f"an image of mode {image.mode} with values from {low} to {high}: 32 bits have no range to be scaled by,"
             " save it as grey of 8 or 16 bits"
         )
+    if tags.get(_PHOTOMETRIC) == 0:  # a TIFF whose 0 is white, which Pillow turns for 8 bits
+        values = _MOST - values.astype(np.int64)
     table = ((np.arange(_MOST + 1) * 255 + _MOST // 2) // _MOST).astype(np.uint8)
     grey = Image.fromarray(table[values])
     key = image.info.get("transparency")

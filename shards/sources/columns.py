@@ -57,6 +57,24 @@ class Known:
     """Columns whose texts are paths."""
 
 
+def agreed(where: str, parts: Mapping[str, Known]) -> Known:
+    """What several splits or files say together. Raises BuildError where they number the classes of a column otherwise:
+    the labels of one would be those of others in the next."""
+    kinds: dict[str, MemberKind] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    files = frozenset[str]()
+    for part, known in parts.items():
+        for column, names in known.classes.items():
+            if classes.setdefault(column, names) != names:
+                raise BuildError(
+                    f"{where} numbers the classes of {column!r} differently in {part} ({listed(names, 3)}) than before"
+                    f" ({listed(classes[column], 3)}): give all parts the same features (`datasets`: cast)"
+                )
+        kinds |= known.kinds
+        files |= known.files
+    return Known(kinds, classes, files)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The columns that become modalities, and the one of labels, if any."""
@@ -187,11 +205,19 @@ def _kind_of_paths(values: Sequence[str], root: Path) -> MemberKind | None:
     if len(kinds) == 1 and None not in kinds:
         return kinds.pop()
     usable = [value for value in values if len(value) < 1024 and "\0" not in value]
-    found = [path for value in usable if (path := located(root, value)).is_file()]
+    found = [path for value in usable if _is_file(path := located(root, value))]
     if 2 * len(found) <= len(values):
         return None
     kinds = {_kind_of_file(path) for path in found}
     return kinds.pop() if len(kinds) == 1 else None
+
+
+def _is_file(path: Path) -> bool:
+    """False for a text that is too long for a name, too, which Python raises for."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _kind_of_file(path: Path) -> MemberKind | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmpretrain.data.writing import BuildError
+from mmpretrain.words import listed
 from shards.sources.columns import ADDRESS, DEFAULT_NAMES, KIND_OF_SUFFIX, Known, Wishes, choose_columns
 from shards.sources.findings import Findings, left_out
 from shards.sources.lines import LocatedRow, read_lines
@@ -94,8 +95,16 @@ def _split_folders(source: Path, findings: Findings) -> list[str]:
     plain = any(Path(name).suffix.lower() in KIND_OF_SUFFIX or name in METADATA for name in files)
     splits = [name for name in names if name.lower() in SPLIT_NAMES]
     meant = {SPLIT_NAMES[name.lower()] for name in splits}
-    if plain or "train" not in meant or (len(meant) == 1 and splits != names):
+    if "train" not in meant or (len(meant) == 1 and (plain or splits != names)):
         return [""]
+    if metadata := [name for name in files if name in METADATA]:
+        raise BuildError(
+            f"{source / metadata[0]} lies beside the folders of the splits ({listed(splits)}), and what it lists would"
+            " be trained on whole: give each of them its own, or a column of splits and build it as a table"
+            " (`mmpretrain shards build table` with --split-column)"
+        )
+    for name in sorted(name for name in files if Path(name).suffix.lower() in KIND_OF_SUFFIX):
+        findings.add("files beside the folders of the splits are not read", name)
     for name in sorted(set(names) - set(splits)):
         findings.add("folders beside those of the splits are not read", name)
     return splits

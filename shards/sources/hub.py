@@ -12,7 +12,7 @@ from typing import Any
 from mmpretrain.data.writing import BuildError
 from mmpretrain.problems import one_line
 from mmpretrain.words import texts_in
-from shards.sources.columns import ADDRESS, Known, Wishes
+from shards.sources.columns import ADDRESS, Known, Wishes, agreed
 from shards.sources.features import known_of_features, known_of_schema
 from shards.sources.findings import Findings
 from shards.sources.rows import SavedRows, load_saved, open_arrow, require_data_extra
@@ -81,7 +81,7 @@ def _open_saved(path: Path) -> tuple[dict[str, Rows], Known]:
     splits: dict[str, Rows] = {
         split or "train": SavedRows(path, split, tuple(data.column_names), len(data)) for split, data in parts.items()
     }
-    return splits, known_of_features(next(iter(parts.values())).features)
+    return splits, agreed(str(path), {str(split): known_of_features(data.features) for split, data in parts.items()})
 
 
 def _open_files(path: Path, config: str | None, work: Path, findings: Findings) -> tuple[dict[str, Rows], Known]:
@@ -97,17 +97,17 @@ def _open_files(path: Path, config: str | None, work: Path, findings: Findings) 
     if form not in TABLES:
         raise BuildError(f"{path} is a dataset of form {form!r}: {INSTEAD.get(form, 'save it by save_to_disk first')}")
     splits: dict[str, Rows] = {}
-    known = Known()
+    said: dict[str, Known] = {}
     for split, names in (builder.config.data_files or {}).items():
         files = [_local(path, str(name)) for name in names]
         if form == "arrow":
-            splits[str(split)], known = open_arrow(files), known_of_schema(files[0])
+            splits[str(split)], said[str(split)] = open_arrow(files), known_of_schema(files[0])
         else:
             splits[str(split)] = open_rows(files, work / f"{len(splits)}.jsonl", findings)
-            known = known_of(splits[str(split)])
+            said[str(split)] = known_of(splits[str(split)])
     if not splits:
         raise BuildError(f"{path} holds no data files that `datasets` knows")
-    declared = known_of_features(builder.info.features or {})
+    declared, known = known_of_features(builder.info.features or {}), agreed(str(path), said)
     return splits, Known({**known.kinds, **declared.kinds}, {**known.classes, **declared.classes})
 
 

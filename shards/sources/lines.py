@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ def read_lines(path: Path, findings: Findings) -> Iterator[LocatedRow]:
             yield from _read_json_lines(path, findings)
     except UnicodeDecodeError as error:
         raise BuildError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
-    except csv.Error as error:
-        raise BuildError(f"{path} cannot be read as CSV ({error})") from None
 
 
 def _encoding(path: Path) -> str:
@@ -51,15 +49,44 @@ def _read_csv(path: Path, findings: Findings) -> Iterator[LocatedRow]:
         counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(counts, key=lambda d: counts[d])
         file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
+        plain = delimiter == "\t" and not _is_quoted(file)
+        file.seek(0)
+        form: dict[str, Any] = {"delimiter": delimiter, "quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL}
+        rows = _cells(path, csv.reader(file, strict=True, **form))
+        header = [name.strip() for name in next(rows, ("", []))[1]]
         _check_header(path, header)
-        for cells in reader:
-            where = f"{path.name} line {reader.line_num}"
+        for where, cells in rows:
             if len(cells) == len(header):
                 yield where, dict(zip(header, cells, strict=True))
             elif cells:
                 findings.add("rows with more or fewer cells than the header", f"{where}: {len(cells)} cells")
+
+
+def _is_quoted(file: Iterable[str]) -> bool:
+    """Whether cells in quotes are meant in a table of tabs, whose usual form has none: then every quote that opens a
+    cell is closed, and no cell holds both a tab and the end of a line, as one that swallowed others would."""
+    try:
+        return not any(
+            "\t" in cell and "\n" in cell for row in csv.reader(file, delimiter="\t", strict=True) for cell in row
+        )
+    except csv.Error:
+        return False
+
+
+def _cells(path: Path, reader: Any) -> Iterator[tuple[str, list[str]]]:
+    """(where, cells) of every row. Raises BuildError, naming its first line, for one whose quotes do not close."""
+    while True:
+        begins = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise BuildError(
+                f"{path} line {begins}: a cell is not quoted as CSV has it ({error}): one that begins with a quote ends"
+                " with one, and quotes inside are written twice; a table as JSON lines needs no such care"
+            ) from None
+        if cells is None:
+            return
+        yield f"{path.name} line {reader.line_num}", cells
 
 
 def _check_header(path: Path, header: list[str]) -> None:

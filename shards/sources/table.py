@@ -9,7 +9,7 @@ import numpy as np
 
 from mmpretrain.config.sources import LabelForm
 from mmpretrain.data.writing import BuildError
-from shards.sources.columns import Known, Wishes, choose_columns
+from shards.sources.columns import Known, Wishes, agreed, choose_columns
 from shards.sources.features import known_of_schema
 from shards.sources.findings import Findings, left_out
 from shards.sources.lines import SUFFIXES, read_lines
@@ -38,9 +38,10 @@ def open_table(
         raise BuildError(f"--split-column {wishes.split}: the files name their splits already, leave it out")
     splits = {split: open_rows(part, work / f"{split}.jsonl", findings) for split, part in files.items()}
     first = next(iter(splits.values()))
+    known = agreed(str(paths[0].parent), {split: known_of(rows) for split, rows in splits.items()})
     if wishes.split is not None:
         splits = split_rows(first, wishes.split, str(paths[0]))
-    return choose_source(splits, str(paths[0]), root or paths[0].parent, wishes, known_of(first), findings)
+    return choose_source(splits, str(paths[0]), root or paths[0].parent, wishes, known, findings)
 
 
 def open_rows(files: Sequence[Path], spooled: Path, findings: Findings) -> Rows:
@@ -59,7 +60,9 @@ def open_rows(files: Sequence[Path], spooled: Path, findings: Findings) -> Rows:
 
 def known_of(rows: Rows) -> Known:
     """What Parquet files say of their columns beyond the types."""
-    return known_of_schema(rows.paths[0]) if isinstance(rows, ParquetRows) else Known()
+    if not isinstance(rows, ParquetRows):
+        return Known()
+    return agreed(str(rows.paths[0].parent), {path.name: known_of_schema(path) for path in rows.paths})
 
 
 def choose_source(

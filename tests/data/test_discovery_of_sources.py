@@ -11,6 +11,7 @@ from mmpretrain.config.compose import ConfigError, compose
 from mmpretrain.config.root import Config
 from mmpretrain.data.discovery import Discovery
 from mmpretrain.data.index import build_index
+from mmpretrain.data.info import DatasetInfo
 from mmpretrain.data.source_checks import check_data_split
 from tests.data.own_data import Content, downloaded, picture, plain, write
 from tests.data.small_dataset import npy
@@ -84,6 +85,19 @@ def test_a_source_may_hold_one_modality_and_may_not_contradict_the_others(root: 
     add(root, "e", lambda number: {"image.png": picture(number), "reading.npy": npy([1.0])})
     with pytest.raises(ConfigError, match=r"source e holds 'reading' with size \[1\], and another source with \[3\]"):
         found(root, "comm")
+
+
+def test_a_color_set_is_not_read_gray_and_labels_of_other_classes_are_not_mixed(root: Path) -> None:
+    for name, channels, classes in (("a", 1, ["ant", "bee"]), ("b", 3, ["bee", "cow"])):
+        image: dict[str, object] = {"kind": "image", "size": [8, 8], "channels": channels}
+        info = DatasetInfo(name, name, "made up", "MIT", {"image": image, "caption": {"kind": "text"}}, classes)
+        (root / name / "dataset.json").write_text(info.to_json())
+    config, notes = found(root)
+    assert config.data.modalities["image"].channels == 3 and config.data.classes is None
+    assert "labels are not used: the sources give the same numbers to different classes" in notes
+    config, _ = found(root, "clip", "data.classes=2")
+    problems = check_data_split(config.data, "train").problems
+    assert len(problems) == 1 and "/b has other classes than" in problems[0] and "data.classes=null" in problems[0]
 
 
 def test_a_source_without_a_training_split_is_named(root: Path) -> None:

@@ -131,6 +131,13 @@ def test_what_cannot_be_scaled_honestly_is_refused_by_name(image: Image.Image, m
         decode("x.tif", written(image, "TIFF"), Kind.image)
 
 
+def test_a_file_of_32_bits_is_refused_whatever_its_values() -> None:
+    """Its range is not told by them: those of 0 to 255 would become black."""
+    ramp = np.arange(256, dtype=np.int32).reshape(16, 16)
+    with pytest.raises(SampleError, match="32 bits have no range"):
+        decode("x.tif", written(Image.fromarray(ramp), "TIFF"), Kind.image)
+
+
 def glyph(mode: str) -> tuple[Image.Image, dict[str, Any]]:
     """A black bar on clear ground, and what saving it needs."""
     alpha = np.zeros((4, 6), np.uint8)

@@ -90,6 +90,11 @@ def test_folders_beside_those_of_splits_make_no_heap_of_them(below: str, tmp_pat
     assert answer["samples"] == {"train": 2, "test": 2} and answer["report"]["classes"] is None
     notes = answer["report"]["notes"]
     assert notes["folders beside those of the splits are not read"]["examples"] == ["annotations"]
+    answer = build("folder", files(source, {"logo.png": picture(9)}), tmp_path / "o2")
+    assert answer["samples"] == {"train": 2, "test": 2}
+    assert answer["report"]["notes"]["files beside the folders of the splits are not read"]["examples"] == ["logo.png"]
+    files(source, {"metadata.csv": "file_name,caption\n"})
+    assert "lies beside the folders of the splits" in refusal("folder", source, tmp_path / "o3")
 
 
 def test_dataset_json_says_what_models_need(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -153,6 +154,38 @@ def test_cells_mean_what_their_writer_meant(name: str, tmp_path: Path) -> None:
     assert [*contents(tmp_path / "out/train").values()] == [{"image.png": picture(1), **expected}]
 
 
+SWALLOWING = "\n".join(['a\t"one', "b\ttwo", 'c\t"three" and', "d\tfour", 'e\t"five"'])
+
+
+def test_a_quote_swallows_no_rows(tmp_path: Path) -> None:
+    """Tables of tabs are seldom quoted: then a quote is a letter. Those that are quoted whole stay what they were."""
+    build(
+        "table", files(tmp_path, {"t.tsv": f"id\tcaption\n{SWALLOWING}\n"}) / "t.tsv", tmp_path / "out", "--key", "id"
+    )
+    found = {key: sample["caption.txt"].decode() for key, sample in contents(tmp_path / "out/train").items()}
+    assert found == {"a": '"one', "b": "two", "c": '"three" and', "d": "four", "e": '"five"'}
+    files(tmp_path, {"q.tsv": 'id\tcaption\na\t"two\nlines"\nb\t"a ""word"""\n'})
+    build("table", tmp_path / "q.tsv", tmp_path / "quoted", "--key", "id")
+    found = {key: sample["caption.txt"].decode() for key, sample in contents(tmp_path / "quoted/train").items()}
+    assert found == {"a": "two\nlines", "b": 'a "word"'}
+
+
+def test_captions_longer_than_a_name_of_a_file_may_be(tmp_path: Path) -> None:
+    long = " ".join(["a long description"] * 30)
+    build("table", files(tmp_path, {"t.csv": f"id,caption\n1,{long}\n"}) / "t.csv", tmp_path / "out", "--key", "id")
+    assert contents(tmp_path / "out/train") == {"1": {"caption.txt": long.encode()}}
+
+
+def test_parts_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    """As `class_encode_column` numbers each split by itself."""
+    for name, classes in (("train", ["ant", "bee"]), ("test", ["bee"])):
+        kinds = {"caption": datasets.Value("string"), "label": datasets.ClassLabel(names=classes)}
+        part = datasets.Dataset.from_dict({"caption": ["x"] * 4, "label": [0] * 4}, datasets.Features(kinds))
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    parts = [f"{name}={tmp_path / name}.parquet" for name in ("train", "test")]
+    assert "numbers the classes of 'label' differently in test" in refusal("table", *parts, tmp_path / "out")
+
+
 REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
     "no table": ("t.xlsx", "x", (), "tables of the form .xlsx are not read"),
     "no header": ("t.csv", "", (), "has no header"),
@@ -168,6 +201,9 @@ REFUSED: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
     "a number as modality": ("t.jsonl", '{"n": 1}\n', ("--modality", "image=n"), "holds values of type int"),
     "damaged Parquet": ("t.parquet", b"PAR1junk", (), "cannot be read as Parquet"),
     "two tables in one JSON": ("t.json", '{"a": [{"x": 1}], "b": [{"x": 1}]}', (), "holds 2 tables (a, b)"),
+    "an open quote": ("t.csv", 'id,caption\n1,a\n2,"b\n3,c\n', (), "t.csv line 3: a cell is not quoted as CSV has it"),
+    "quotes inside": ("t.csv", 'id,caption\n1,"he said \\"hi\\""\n', (), "line 2: a cell is not quoted as CSV has it"),
+    "a class in two ways": ("t.csv", "caption,label\nx,0\ny,0.0\n", (), "has the labels '0' and '0.0', one class"),
     "nothing that can be used": (
         "t.csv",
         "image\ngone.png\n",

@@ -106,6 +106,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "negative": (edit("labels_te.csv", lambda t: ["-1", *t[1:]]), r"labels_te\.csv row 1: -1\.0 is no class number"),
     "gap": (edit("labels_tr.csv", lambda t: [line.replace("1.0", "5.0") for line in t]), "no sample of class 1"),
     "unseen": (edit("labels_te.csv", lambda t: ["7", *t[1:]]), "no sample of class 7"),
+    "row numbers": (edit("1_tr.csv", lambda t: [",a,b,c,d", *t]), r"1_tr\.csv has a column without a name"),
+    "column numbers": (edit("1_tr.csv", lambda t: ["0,1,2,3,4", *t]), r"1_tr\.csv begins with 0, 1, 2, \.\.\."),
     "wide labels": (edit("labels_te.csv", lambda t: [f"{line},1" for line in t]), r"expected shape \(6, 1\)"),
     "empty file": (lambda f: (f / "1_tr.csv").write_text("\n"), r"1_tr\.csv is empty"),
     "only header": (lambda f: (f / "1_tr.csv").write_text("a,b\n"), r"1_tr\.csv has only a header"),
