@@ -40,7 +40,7 @@ def read_matrix(path: Path) -> tuple[np.ndarray, list[str] | None]:
     """
     rows = _rows(path)
     header = None if any(_is_number(cell) for cell in rows[0]) else [cell.strip().strip('"') for cell in rows[0]]
-    _refuse_row_numbers(path, rows[0])
+    _refuse_numbers_of_pandas(path, rows[0], named=header is not None)
     first = 0 if header is None else 1
     width = len(rows[0])
     if len(rows) == first:
@@ -60,10 +60,10 @@ def read_matrix(path: Path) -> tuple[np.ndarray, list[str] | None]:
     return single, header
 
 
-def _refuse_row_numbers(path: Path, cells: list[str]) -> None:
+def _refuse_numbers_of_pandas(path: Path, cells: list[str], *, named: bool) -> None:
     """pandas writes a column of row numbers where it is not asked not to, and numbers columns that have no names."""
     names = [cell.strip().strip('"') for cell in cells]
-    if any(not name or name.startswith("Unnamed: ") for name in names):
+    if named and any(not name or name.startswith("Unnamed: ") for name in names):
         raise BuildError(f"{path} has a column without a name, as row numbers have: write it with index=False")
     if len(names) > 1 and names == [str(number) for number in range(len(names))]:
         raise BuildError(f"{path} begins with 0, 1, 2, ..., the numbers of its columns: write it with header=False")

@@ -19,7 +19,7 @@ steps of their own they minimize their own -I_NCE, as in algorithm 3 but for the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -92,13 +92,6 @@ class Factorcl(Method):
         self.upper = {"shared_conditional": self._critic(w1 + c1, w2 + c2), "unique": self._critic(w1, w2)}
         self.heads.update(self.lower)
         self.critics.update(self.upper)
-
-    @property
-    def of_classes(self) -> Collection[str]:
-        """Those that are told labels, of a supervised form."""
-        if self.settings.form is Supervision.ssl:
-            return ()
-        return [name for name in (*self.lower, *self.upper) if name.startswith("task_") or "conditional" in name]
 
     def prepare(self, batch: Batch, step: Step) -> Batch:
         """form=ssl: draw X1' and X2'."""

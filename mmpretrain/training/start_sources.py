@@ -235,8 +235,11 @@ class CheckpointSource(StartSource):
     def classes(self) -> list[str] | None:
         """See :class:`StartSource`; by the config of the run's parts, or of its release."""
         for folder in (self.run.parts, self.run.release):
-            if (folder / "config.json").is_file():
-                return class_names(MMPretrainConfig.from_json_file(folder / "config.json"))
+            if (file := folder / "config.json").is_file():
+                try:
+                    return class_names(MMPretrainConfig.from_json_file(file))
+                except Exception as error:  # A damaged file raises whatever its parser raises.
+                    raise _unusable(f"{file} cannot be read ({one_line(error)})") from error
         return None
 
 
