@@ -25,20 +25,24 @@ _OWN = {
 }
 _CAUSAL = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 _MASKED = set(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-# What sentence-transformers calls them, in the form from version 6 on and in the one before.
 SENTENCE_POOLING = "1_Pooling/config.json"
-_SENTENCE_MODES = {"cls": Pool.cls, "mean": Pool.mean, "lasttoken": Pool.last}
-_BEFORE = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
+# What sentence-transformers calls them there: the value of pooling_mode, and the keys that stood in its place before.
+_SENTENCE_MODES = {
+    "cls": Pool.cls,
+    "pooling_mode_cls_token": Pool.cls,
+    "mean": Pool.mean,
+    "pooling_mode_mean_tokens": Pool.mean,
+    "lasttoken": Pool.last,
+    "pooling_mode_lasttoken": Pool.last,
+}
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
 def pool_of_sentences(settings: Mapping[str, Any]) -> Pool | None:
     """What ``SENTENCE_POOLING`` of a folder of sentence-transformers says; None if it is none of ours."""
-    mode = settings.get("pooling_mode")
-    if mode is None:
-        asked = [key.removeprefix("pooling_mode_") for key, on in settings.items() if key.startswith("pooling_") and on]
-        mode = next((name for name, key in _BEFORE.items() if asked == [key.removeprefix("pooling_mode_")]), None)
-    return _SENTENCE_MODES.get(mode) if isinstance(mode, str) else None
+    modes = [key for key, on in settings.items() if key.startswith("pooling_mode_") and on]
+    modes = modes or [str(settings.get("pooling_mode"))]
+    return _SENTENCE_MODES.get(modes[0]) if len(modes) == 1 else None
 
 
 def default_pool(config: PreTrainedConfig, kind: Kind) -> Pool:

@@ -12,8 +12,11 @@ from mmpretrain.problems import UnusableError
 
 # Ours -> the key, and what changes nothing.
 _STATISTICS = {"mean": ("image_mean", 0.0), "std": ("image_std", 1.0)}
-_RESAMPLES = {Image.Resampling.BICUBIC: {}, Image.Resampling.BILINEAR: {"resample": "bilinear"}}
-# What is done to pixels and has no name here, and what a person can do about it.
+_RESAMPLES: dict[Any, dict[str, str]] = {
+    Image.Resampling.BICUBIC: {},
+    Image.Resampling.BILINEAR: {"resample": "bilinear"},
+}
+# What is done to pixels and has no name here.
 _STRANGE = {"do_flip_channel_order": "gives its colors in the order blue, green, red", "rescale_offset": "takes 1 off"}
 _WHOLE = 384  # pixels; from here on ConvNeXt's images are squashed instead of cropped
 
@@ -28,12 +31,12 @@ def image_preparation(where: str, settings: Mapping[str, Any], size: Sequence[in
         raise UnusableError(
             [
                 f"{where}: its image processor {_STRANGE[strange[0]]} ({strange[0]}), which is not done here: take the"
-                f" key out of its preprocessor_config.json if its encoder may learn otherwise, or choose another"
+                " key out of its preprocessor_config.json if its encoder may learn otherwise, or choose another"
             ]
         )
     found: dict[str, Any] = _statistics(settings, channels)
     if settings.get("do_resize"):
-        found |= _RESAMPLES.get(settings["resample"], {}) if "resample" in settings else {}
+        found |= _RESAMPLES.get(settings.get("resample"), {})
     asked = settings.get("size")
     if not settings.get("do_resize") or asked is None:
         return found

@@ -20,7 +20,7 @@ from mmpretrain.config.default_model import BYTES, IMAGE_SIZE, SOUND_SECONDS
 from mmpretrain.config.kind import Kind
 from mmpretrain.data.decode import DECODERS, SampleError, decode
 from mmpretrain.data.index import LABEL, SPLITS, Index, IndexMissingError, ShardError, is_remote, load_index
-from mmpretrain.data.info import load_info
+from mmpretrain.data.info import LARGER, load_info
 from mmpretrain.data.kinds.text import json_content
 from mmpretrain.data.members import LABEL_MEMBERS, Members, find_members, modality_of, suffix_of, usual_members
 from mmpretrain.data.reader import Reader
@@ -33,9 +33,6 @@ USUAL_FIELDS = ("caption", "text", "captions", "texts", "prompt", "description",
 ABOUT = ("key", "url", "status", "license", "source", "split", "error_message", "negatives", "hard_negatives")
 LOOKED_AT = 32  # JSON members: the first may be the one without a text
 TOKENIZER = "tokenizer"  # folder beside the shards, where `mmpretrain tokenizer train` puts it
-
-# What the source with the most of it decides: a color set is not read gray because a gray one is beside it.
-LARGER = ("channels", "max_length", "seconds")
 
 Entry = dict[str, Any]
 
@@ -322,7 +319,7 @@ def _plain(name: str) -> str:
 
 
 def join(found: Mapping[str, Entry]) -> Entry:
-    """One section ``data`` of those of several sources.
+    """One section ``data`` of those of several sources. A color set is not read gray because a gray one is beside it.
 
     Raises ShardError where a modality is of two kinds, or a vector of two sizes.
     """

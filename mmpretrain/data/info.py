@@ -10,6 +10,9 @@ from typing import Any
 from mmpretrain.config.data import DataConfig
 from mmpretrain.data.index import INFO_NAME, ShardError, read_text
 
+LARGER = ("channels", "max_length", "seconds")
+"""Settings of a modality of which the larger value serves the samples of several data sets."""
+
 
 @dataclass(frozen=True)
 class DatasetInfo:

@@ -127,10 +127,7 @@ def compare(config: Config, method: Method, source: StartSource, processor: MMPr
     wanted, classes = _wanted(method.model, there), _other_classes(method, source)
     for part in dict.fromkeys(map(_part, wanted)):
         names = {name: tensor for name, tensor in wanted.items() if _part(name) == part}
-        if part == CLASSIFIER and classes and any(_part(name) == part for name in there):
-            found.new.append(f"{part} ({_count(names):,} parameters, of other classes: {classes})")
-            continue
-        _compare_part(part, names, there, source, found)
+        _compare_part(part, names, there, source, found, classes if part == CLASSIFIER else None)
     known = {_part(name) for name in wanted}
     found.behind = [part for part in dict.fromkeys(map(_part, there)) if part not in known and "." in part]
     found.behind += [p for p in dict.fromkeys(map(_part, there)) if p in ("fusion", CLASSIFIER) and p not in known]
@@ -160,14 +157,23 @@ def take(found: Comparison, method: Method, source: StartSource) -> None:
     method.clamp_()
 
 
-def _compare_part(part: str, names: Mapping[str, Tensor], there: Sizes, source: StartSource, found: Comparison) -> None:
-    """Whether a part is taken, whole; else it is new, or a problem."""
+def _compare_part(
+    part: str,
+    names: Mapping[str, Tensor],
+    there: Sizes,
+    source: StartSource,
+    found: Comparison,
+    classes: str | None,
+) -> None:
+    """Whether a part is taken, whole; else it is new, or a problem. classes: how its rows stand for other classes."""
     held = [name for name in there if _part(name) == part]
     missing = [name for name in names if name not in there]
     misfits = [name for name, tensor in names.items() if name in there and there[name] != tensor.shape]
     more = [name for name in held if name not in names and POOLER not in name and part.startswith("encoders.")]
-    size = _count(names)
-    if not held or (part == CLASSIFIER and (missing or misfits)):
+    size = sum(tensor.numel() for tensor in names.values())
+    if held and classes:
+        found.new.append(f"{part} ({size:,} parameters, of other classes: {classes})")
+    elif not held or (part == CLASSIFIER and (missing or misfits)):
         why = "" if not held else f", of another shape: {_shapes(misfits[0], names, there)}" if misfits else ""
         found.new.append(f"{part} ({size:,} parameters{why})")
     elif part.startswith("projections.") and not misfits and missing:
@@ -203,10 +209,6 @@ def _misfit(
 
 def _shapes(name: str, names: Mapping[str, Tensor], there: Sizes) -> str:
     return f"{name} is {list(there[name])} there and {list(names[name].shape)} here"
-
-
-def _count(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _other_classes(method: Method, source: StartSource) -> str | None:

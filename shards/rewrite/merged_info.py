@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmpretrain.data.info import DatasetInfo
+from mmpretrain.data.info import LARGER, DatasetInfo
 from mmpretrain.data.writing import BuildError
 from shards.sources.findings import Findings
 
-LARGER = ("channels", "max_length", "seconds")
-"""Settings of a modality of which the larger value serves the samples of both."""
 MEANING = ("kind", "sampling_rate")
 """Settings of a modality that must agree; the size of vectors and sequences too."""
 OF_ARRAYS = ("vector", "sequence")

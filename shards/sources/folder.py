@@ -88,22 +88,23 @@ def _split_folders(source: Path, findings: Findings) -> list[str]:
     """Sub-folders that are splits (there must be one to train on), or the folder itself as ''.
 
     Where a split to train on has another beside it, they are splits whatever else is there: as one heap, what is held
-    out would be trained on.
+    out would be trained on. Raises BuildError for metadata beside them, which does not say whose it is.
     """
     names = sorted(entry.name for entry in source.iterdir() if entry.is_dir() and not _is_dropping(entry.name))
     files = [entry.name for entry in source.iterdir() if entry.is_file()]
-    plain = any(Path(name).suffix.lower() in KIND_OF_SUFFIX or name in METADATA for name in files)
+    media = sorted(name for name in files if Path(name).suffix.lower() in KIND_OF_SUFFIX)
+    metadata = [name for name in files if name in METADATA]
     splits = [name for name in names if name.lower() in SPLIT_NAMES]
     meant = {SPLIT_NAMES[name.lower()] for name in splits}
-    if "train" not in meant or (len(meant) == 1 and (plain or splits != names)):
+    if "train" not in meant or (len(meant) == 1 and (media or metadata or splits != names)):
         return [""]
-    if metadata := [name for name in files if name in METADATA]:
+    if metadata:
         raise BuildError(
             f"{source / metadata[0]} lies beside the folders of the splits ({listed(splits)}), and what it lists would"
             " be trained on whole: give each of them its own, or a column of splits and build it as a table"
             " (`mmpretrain shards build table` with --split-column)"
         )
-    for name in sorted(name for name in files if Path(name).suffix.lower() in KIND_OF_SUFFIX):
+    for name in media:
         findings.add("files beside the folders of the splits are not read", name)
     for name in sorted(set(names) - set(splits)):
         findings.add("folders beside those of the splits are not read", name)

@@ -17,7 +17,7 @@ from shards.sources.features import known_of_features, known_of_schema
 from shards.sources.findings import Findings
 from shards.sources.rows import SavedRows, load_saved, open_arrow, require_data_extra
 from shards.sources.sample import Rows, Source
-from shards.sources.table import choose_source, known_of, open_rows
+from shards.sources.table import choose_source, known_of, known_of_files, open_rows
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 INSTEAD = {
@@ -101,7 +101,7 @@ def _open_files(path: Path, config: str | None, work: Path, findings: Findings) 
     for split, names in (builder.config.data_files or {}).items():
         files = [_local(path, str(name)) for name in names]
         if form == "arrow":
-            splits[str(split)], said[str(split)] = open_arrow(files), known_of_schema(files[0])
+            splits[str(split)], said[str(split)] = open_arrow(files), known_of_files(files)
         else:
             splits[str(split)] = open_rows(files, work / f"{len(splits)}.jsonl", findings)
             said[str(split)] = known_of(splits[str(split)])

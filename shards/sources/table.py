@@ -60,9 +60,12 @@ def open_rows(files: Sequence[Path], spooled: Path, findings: Findings) -> Rows:
 
 def known_of(rows: Rows) -> Known:
     """What Parquet files say of their columns beyond the types."""
-    if not isinstance(rows, ParquetRows):
-        return Known()
-    return agreed(str(rows.paths[0].parent), {path.name: known_of_schema(path) for path in rows.paths})
+    return known_of_files(rows.paths) if isinstance(rows, ParquetRows) else Known()
+
+
+def known_of_files(paths: Sequence[Path]) -> Known:
+    """The same of Parquet or Arrow files, which must agree."""
+    return agreed(str(paths[0].parent), {path.name: known_of_schema(path) for path in paths})
 
 
 def choose_source(
